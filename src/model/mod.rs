@@ -1,0 +1,21 @@
+//! The nouns: plain data, newtype ids, legal transitions. No IO, no clock, no floats.
+//!
+//! Everything here is stored (bincode, behind a format byte), so fields are only appended at the
+//! end of a struct together with a new format, and enum variants are only ever appended.
+
+mod id;
+mod member;
+mod node;
+mod payload;
+mod task;
+mod urgency;
+
+pub use id::{Id, IdError, NodeId, RequestId, TaskId};
+pub use member::{Epoch, Incarnation, Member, MemberId};
+pub use node::{Agent, Load, Node, NodeStatus};
+pub use payload::Payload;
+pub use task::{Execution, Requirements, Task, TaskFailure, TaskStatus};
+pub use urgency::Urgency;
+
+/// Milliseconds since the Unix epoch, stamped by the leader before an entry is proposed.
+pub type TimeMs = u64;

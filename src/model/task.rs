@@ -1,0 +1,235 @@
+//! A task: one piece of work, and the tries of it (contract 2.2, 2.7).
+
+use serde::{Deserialize, Serialize};
+
+use super::{Epoch, NodeId, Payload, TaskId, TimeMs, Urgency};
+
+/// Where a task stands. The words that clients see are in `api`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum TaskStatus {
+    /// Accepted, waiting to be placed.
+    Pending,
+    /// An attempt failed; waiting for its back-off to pass.
+    Retrying,
+    /// Placed on a node, which has not acknowledged it yet.
+    Assigned,
+    /// Acknowledged by the node.
+    Running,
+    /// Ended with a result.
+    Completed,
+    /// Ended with an error that a retry cannot mend.
+    Failed,
+    /// Ended by its deadline.
+    TimedOut,
+    /// Ended by a client.
+    Cancelled,
+    /// Ended because every retry was used up: for an operator to look at.
+    DeadLetter,
+}
+
+impl TaskStatus {
+    /// Whether nothing happens to it any more.
+    #[must_use]
+    pub fn is_terminal(self) -> bool {
+        match self {
+            Self::Pending | Self::Retrying | Self::Assigned | Self::Running => false,
+            Self::Completed
+            | Self::Failed
+            | Self::TimedOut
+            | Self::Cancelled
+            | Self::DeadLetter => true,
+        }
+    }
+
+    /// The internal word, for events and logs.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Retrying => "retrying",
+            Self::Assigned => "assigned",
+            Self::Running => "running",
+            Self::Completed => "completed",
+            Self::Failed => "failed",
+            Self::TimedOut => "timed_out",
+            Self::Cancelled => "cancelled",
+            Self::DeadLetter => "dead_letter",
+        }
+    }
+
+    /// Whether a node holds an execution of it.
+    #[must_use]
+    pub fn is_live(self) -> bool {
+        matches!(self, Self::Assigned | Self::Running)
+    }
+
+    /// The legal moves; apply asserts every one it makes.
+    #[must_use]
+    pub fn may_become(self, next: Self) -> bool {
+        match self {
+            Self::Pending | Self::Retrying => matches!(
+                next,
+                Self::Pending
+                    | Self::Assigned
+                    | Self::Cancelled
+                    | Self::TimedOut
+                    | Self::Completed
+                    | Self::Failed
+            ),
+            Self::Assigned => next != Self::Assigned,
+            Self::Running => !matches!(next, Self::Assigned | Self::Running),
+            Self::Completed
+            | Self::Failed
+            | Self::TimedOut
+            | Self::Cancelled
+            | Self::DeadLetter => false,
+        }
+    }
+}
+
+/// What a node must have to be given the task (contract 2.8).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Requirements {
+    /// All of them must be among the node's.
+    pub capabilities: Vec<String>,
+    /// Free CPU asked for, in thousandths of a percent.
+    pub min_cpu_milli: u32,
+    /// Free memory asked for, in thousandths of a percent.
+    pub min_memory_milli: u32,
+    /// Highest load score accepted, in thousandths; 0 stands for the default of 900.
+    pub max_load_milli: u32,
+    /// Taken first when eligible.
+    pub preferred_nodes: Vec<NodeId>,
+    /// Never taken.
+    pub exclude_nodes: Vec<NodeId>,
+}
+
+/// One live try of a task on a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Execution {
+    /// Fences stale results: a report of another attempt is refused.
+    pub attempt: u32,
+    /// Who was given it.
+    pub node_id: NodeId,
+    /// The leader's reign that placed it.
+    pub epoch: Epoch,
+    /// When it was placed.
+    pub assigned_at_ms: TimeMs,
+    /// When the node acknowledged it; 0 before.
+    pub started_at_ms: TimeMs,
+}
+
+/// Why an attempt ended without a result. Decides whether it is tried again (contract 2.7).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TaskFailure {
+    /// The node could not be reached, or its answer made no sense.
+    Network,
+    /// The node was lost while it held the attempt.
+    NodeLost,
+    /// The attempt took longer than the task's `timeout`.
+    Timeout,
+    /// The node or program says it failed, and that another try may help.
+    Retryable,
+    /// The node or program says it failed for good.
+    Permanent,
+}
+
+/// A task.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Task {
+    /// Chosen by the client, or derived from its request id.
+    pub task_id: TaskId,
+    /// What to do, in the client's words.
+    pub task_type: String,
+    /// How soon.
+    pub urgency: Urgency,
+    /// The priority as the client sent it, as JSON text.
+    pub priority_raw: String,
+    /// What the node must have.
+    pub requirements: Requirements,
+    /// `requirements` as the client sent them.
+    pub requirements_raw: Payload,
+    /// What to work on.
+    pub input: Payload,
+    /// Whatever else the client sent along.
+    pub metadata: Payload,
+    /// Longest time one attempt may take, from dispatch.
+    pub timeout_ms: u64,
+    /// Attempts after the first.
+    pub max_retries: u32,
+    /// When the task as a whole is given up.
+    pub deadline_ms: Option<TimeMs>,
+    /// Told when the task ends.
+    pub callback_url: Option<String>,
+
+    /// Place in the order of submission.
+    pub seq: u64,
+    /// Where it stands.
+    pub status: TaskStatus,
+    /// Number of the newest attempt; 0 before the first.
+    pub attempt: u32,
+    /// Retries used.
+    pub retry_count: u32,
+    /// Not placed before this time.
+    pub not_before_ms: TimeMs,
+    /// The live try, while `status` is live.
+    pub execution: Option<Execution>,
+    /// Nodes of the attempts so far, newest last, at most 16.
+    pub assigned_nodes: Vec<NodeId>,
+
+    /// When it was accepted.
+    pub created_at_ms: TimeMs,
+    /// When its newest attempt was acknowledged; 0 before.
+    pub started_at_ms: TimeMs,
+    /// When it ended; 0 before.
+    pub completed_at_ms: TimeMs,
+    /// The node that ended it.
+    pub node_id: Option<NodeId>,
+    /// The agent that ended it, if it said so.
+    pub agent_id: Option<String>,
+    /// What came out.
+    pub result: Payload,
+    /// Why it failed, or why its newest attempt did.
+    pub error: Option<String>,
+    /// How long the last attempt ran, as reported or measured.
+    pub execution_ms: u64,
+    /// What the node measured.
+    pub performance_metrics: Payload,
+    /// Log index of the last change: what a plan saw.
+    pub revision: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALL: [TaskStatus; 9] = [
+        TaskStatus::Pending,
+        TaskStatus::Retrying,
+        TaskStatus::Assigned,
+        TaskStatus::Running,
+        TaskStatus::Completed,
+        TaskStatus::Failed,
+        TaskStatus::TimedOut,
+        TaskStatus::Cancelled,
+        TaskStatus::DeadLetter,
+    ];
+
+    #[test]
+    fn terminal_states_are_final_and_only_waiting_tasks_are_assigned() {
+        for from in ALL {
+            for to in ALL {
+                let legal = from.may_become(to);
+                if from.is_terminal() {
+                    assert!(!legal, "{from:?} -> {to:?}");
+                }
+                if to == TaskStatus::Assigned {
+                    assert_eq!(legal, !from.is_terminal() && !from.is_live(), "{from:?}");
+                }
+                if to == TaskStatus::Running {
+                    assert_eq!(legal, from == TaskStatus::Assigned, "{from:?}");
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! The rows a run of entries changed: what the durable home is told, in one batch.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
+/// The tables of the durable home. The number is the first byte of every stored key, so it is
+/// never changed or reused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum TableId {
+    /// Single rows: epoch, counters, configuration, cluster id.
+    Singles = 1,
+    /// Members by number.
+    Members = 2,
+    /// Nodes by id.
+    Nodes = 3,
+    /// Tasks by id.
+    Tasks = 4,
+    /// Large payloads in chunks: never loaded, read on demand.
+    Blobs = 5,
+    /// Answers to requests, one row per log entry.
+    Requests = 6,
+}
+
+impl TableId {
+    /// Every table that is loaded into memory at start; the others are read on demand.
+    #[must_use]
+    pub fn is_resident(self) -> bool {
+        self != Self::Blobs
+    }
+
+    /// The table whose stored number is `byte`.
+    #[must_use]
+    pub fn from_byte(byte: u8) -> Option<Self> {
+        match byte {
+            1 => Some(Self::Singles),
+            2 => Some(Self::Members),
+            3 => Some(Self::Nodes),
+            4 => Some(Self::Tasks),
+            5 => Some(Self::Blobs),
+            6 => Some(Self::Requests),
+            _ => None,
+        }
+    }
+}
+
+/// A set of rows to write and to delete. The last change of a key wins; order does not matter.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Changes {
+    /// Full stored key (table byte first) to new value, or `None` to delete.
+    pub rows: BTreeMap<Vec<u8>, Option<Bytes>>,
+}
+
+impl Changes {
+    /// Whether nothing changed.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// Bytes of keys and values, to bound a batch.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.rows.iter().map(|(key, value)| key.len() + value.as_ref().map_or(0, Bytes::len)).sum()
+    }
+}
+
+/// The state digest: a sum over all rows of a 64-bit hash of key and value. It does not depend on
+/// the order of changes, so it can be kept as rows come and go, and computed again from a scan.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Digest {
+    /// Wrapping sum of [`row_hash`].
+    pub sum: u64,
+    /// Number of rows.
+    pub rows: u64,
+}
+
+impl Digest {
+    /// Adds a row.
+    pub fn add(&mut self, hash: u64) {
+        self.sum = self.sum.wrapping_add(hash);
+        self.rows += 1;
+    }
+
+    /// Takes a row away.
+    pub fn remove(&mut self, hash: u64) {
+        self.sum = self.sum.wrapping_sub(hash);
+        self.rows -= 1;
+    }
+}
+
+impl std::fmt::Display for Digest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:016x}-{}", self.sum, self.rows)
+    }
+}
+
+/// The hash of one row: its full stored key and its value.
+#[must_use]
+pub fn row_hash(key: &[u8], value: &[u8]) -> u64 {
+    xxhash_rust::xxh3::xxh3_64_with_seed(value, xxhash_rust::xxh3::xxh3_64(key))
+}

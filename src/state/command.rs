@@ -1,0 +1,302 @@
+//! What can be asked of the state machine.
+//!
+//! Stored in the log, so the rules of a format hold: variants are only ever appended, fields never
+//! change, and `testscripts/format` pins the bytes. A command carries everything apply may need:
+//! ids are minted and times stamped before it is proposed.
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::{
+    Agent, Epoch, Incarnation, Load, Member, MemberId, NodeId, NodeStatus, Requirements, RequestId,
+    TaskFailure, TaskId, TimeMs, Urgency,
+};
+
+/// One log entry: the commands that were proposed together, in order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogEntry {
+    /// Stamped by the leader when it packed the entry. Apply makes it monotonic.
+    pub at_ms: TimeMs,
+    /// At most [`super::ENVELOPES_PER_ENTRY_MAX`].
+    pub envelopes: Vec<Envelope>,
+}
+
+/// A command on its way: who asks, and under which request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Envelope {
+    /// The same through every retry and forward of one request.
+    pub request_id: RequestId,
+    /// The authenticated caller; empty when authentication is off.
+    pub principal: String,
+    /// What is asked.
+    pub command: Command,
+}
+
+/// An intended change.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Command {
+    /// A new leader opens its reign; refused when a newer one is open.
+    OpenEpoch(Epoch),
+    /// A node registers, or registers again.
+    RegisterNode(NodeSpec),
+    /// An operator sets a node's status.
+    SetNodeStatus {
+        /// Which node.
+        node_id: NodeId,
+        /// What it shall be.
+        status: NodeStatus,
+    },
+    /// A node is taken out; its live tasks are retried elsewhere.
+    RemoveNode {
+        /// Which node.
+        node_id: NodeId,
+    },
+    /// The leader's liveness watch: who changed, and fresh load figures.
+    ObserveNodes {
+        /// The reign it was planned in.
+        epoch: Epoch,
+        /// At most [`super::ROWS_PER_COMMAND_MAX`].
+        observations: Vec<NodeObservation>,
+    },
+    /// Clients submit tasks; all of them are taken or none.
+    SubmitTasks(Vec<TaskSpec>),
+    /// The leader's scheduler places tasks. Each is judged on its own.
+    AssignTasks {
+        /// The reign it was planned in.
+        epoch: Epoch,
+        /// At most [`super::ROWS_PER_COMMAND_MAX`].
+        assignments: Vec<Assignment>,
+    },
+    /// The leader's dispatcher: what nodes answered. Each is judged on its own.
+    RecordDispatches {
+        /// The reign it was dispatched in.
+        epoch: Epoch,
+        /// At most [`super::ROWS_PER_COMMAND_MAX`].
+        dispatches: Vec<Dispatch>,
+    },
+    /// Nodes or their workers report ends of attempts. Each is judged on its own.
+    ReportTasks(Vec<TaskReport>),
+    /// A client cancels a task.
+    CancelTask {
+        /// Which task.
+        task_id: TaskId,
+        /// Why, for the record.
+        reason: String,
+    },
+    /// The leader's timers: attempts that ran too long, deadlines that passed, back-offs that ended.
+    ExpireTasks {
+        /// The reign it was planned in.
+        epoch: Epoch,
+        /// At most [`super::ROWS_PER_COMMAND_MAX`].
+        expiries: Vec<TaskExpiry>,
+    },
+    /// The leader's reaper deletes tasks that ended long ago.
+    RetireTasks {
+        /// The reign it was planned in.
+        epoch: Epoch,
+        /// At most [`super::ROWS_PER_COMMAND_MAX`].
+        task_ids: Vec<TaskId>,
+    },
+    /// Replaces the value at one dotted path of the orchestrator configuration, or merges an
+    /// object into it. The value is JSON text.
+    PatchConfig {
+        /// Empty for the whole document.
+        path: String,
+        /// JSON text.
+        value: String,
+        /// When given, the configuration must be at this revision.
+        expected_revision: Option<u64>,
+    },
+    /// A member joins, or comes back on a new disk: gives it a number of its own.
+    AllocateMember(Member),
+    /// A member tells its present addresses and version.
+    AnnounceMember {
+        /// Which member.
+        member_id: MemberId,
+        /// Its description; the incarnation must be the one on record.
+        member: Member,
+    },
+    /// A member left for good; its number is never used again.
+    ForgetMember {
+        /// Which member.
+        member_id: MemberId,
+        /// The data directory that left.
+        incarnation: Incarnation,
+    },
+    /// Names the cluster, once.
+    InitCluster {
+        /// Random; every peer connection proves it.
+        cluster_id: u128,
+        /// Founders, by number.
+        members: Vec<(MemberId, Member)>,
+    },
+}
+
+/// What a node says of itself when it registers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeSpec {
+    /// Its own name for itself.
+    pub node_id: NodeId,
+    /// Where dispatches go.
+    pub host: String,
+    /// Port beside `host`.
+    pub port: u16,
+    /// `worker` when it says nothing.
+    pub node_type: String,
+    /// What it can do.
+    pub capabilities: Vec<String>,
+    /// The most executions it takes at once.
+    pub capacity: u32,
+    /// Declared count.
+    pub agents_count: u32,
+    /// Declared agents.
+    pub agents: Vec<Agent>,
+    /// Figures it declared.
+    pub load: Load,
+    /// Its program version.
+    pub version: String,
+    /// Where it stands in the world.
+    pub location: Option<String>,
+    /// Base URL to use instead of `http://host:port`.
+    pub external_url: Option<String>,
+    /// Everything else, as JSON text.
+    pub metadata: String,
+}
+
+/// What the liveness watch saw of one node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeObservation {
+    /// Which node.
+    pub node_id: NodeId,
+    /// The status the plan saw; the observation is dropped when it changed since.
+    pub seen: NodeStatus,
+    /// What it shall be.
+    pub status: NodeStatus,
+    /// Fresh figures, when they moved enough.
+    pub load: Option<Load>,
+}
+
+/// A task as a client submits it. JSON travels as text.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskSpec {
+    /// The client's id; without one, apply derives it from the request id.
+    pub task_id: Option<TaskId>,
+    /// What to do.
+    pub task_type: String,
+    /// How soon.
+    pub urgency: Urgency,
+    /// As sent.
+    pub priority_raw: String,
+    /// What the node must have.
+    pub requirements: Requirements,
+    /// As sent; empty for none.
+    pub requirements_raw: String,
+    /// What to work on; empty for none.
+    pub input: String,
+    /// Whatever else was sent; empty for none.
+    pub metadata: String,
+    /// Longest time for one attempt.
+    pub timeout_ms: u64,
+    /// Attempts after the first.
+    pub max_retries: u32,
+    /// When to give up altogether.
+    pub deadline_ms: Option<TimeMs>,
+    /// Told when the task ends.
+    pub callback_url: Option<String>,
+}
+
+/// A placement the scheduler proposes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Assignment {
+    /// Which task.
+    pub task_id: TaskId,
+    /// Its revision when the plan was made.
+    pub seen_revision: u64,
+    /// Who gets it.
+    pub node_id: NodeId,
+}
+
+/// What a node answered to one dispatch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dispatch {
+    /// Which task.
+    pub task_id: TaskId,
+    /// Which try.
+    pub attempt: u32,
+    /// What came of it.
+    pub result: DispatchResult,
+}
+
+/// The kinds of answers to a dispatch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DispatchResult {
+    /// The node took it and will report later.
+    Acknowledged,
+    /// The node answered with the outcome at once.
+    Finished(TaskOutcome),
+    /// The node is busy and never started it: the task waits again, no retry is used.
+    Refused {
+        /// Not before so long from now.
+        retry_after_ms: u64,
+    },
+}
+
+/// How an attempt ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TaskOutcome {
+    /// With a result.
+    Completed {
+        /// JSON text; empty for none.
+        result: String,
+    },
+    /// Without one.
+    Failed {
+        /// Decides whether it is tried again.
+        failure: TaskFailure,
+        /// For people.
+        error: String,
+    },
+}
+
+/// A report of the end of an attempt.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskReport {
+    /// Which task.
+    pub task_id: TaskId,
+    /// Which try. Clients of family W cannot say; they are matched by node, or by there being
+    /// just one live execution.
+    pub attempt: Option<u32>,
+    /// The reign named in the dispatch, echoed by those who can.
+    pub epoch: Option<Epoch>,
+    /// Who reports.
+    pub node_id: Option<NodeId>,
+    /// Which of its agents did the work.
+    pub agent_id: Option<String>,
+    /// How it ended.
+    pub outcome: TaskOutcome,
+    /// How long it took; 0 when not said.
+    pub execution_ms: u64,
+    /// JSON text; empty for none.
+    pub performance_metrics: String,
+}
+
+/// A timer that fired.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskExpiry {
+    /// Which task.
+    pub task_id: TaskId,
+    /// Its revision when the timer was read.
+    pub seen_revision: u64,
+    /// Which timer.
+    pub kind: ExpiryKind,
+}
+
+/// The timers of a task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ExpiryKind {
+    /// The live attempt is over its `timeout`.
+    Attempt,
+    /// The task is over its `deadline`.
+    Deadline,
+    /// The back-off is over: back into the queue.
+    BackOff,
+}

@@ -1,0 +1,127 @@
+//! Facts that apply emits. They are derived, never stored: the log replays them.
+
+use serde::Serialize;
+
+use crate::model::{Epoch, NodeId, NodeStatus, TaskId, TaskStatus, TimeMs};
+
+/// A fact, in the order of the log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Event {
+    /// Log index of the entry it came from.
+    pub index: u64,
+    /// Its place among the events of that entry.
+    pub ordinal: u32,
+    /// The entry's time.
+    pub at_ms: TimeMs,
+    /// What happened.
+    pub fact: Fact,
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Fact {
+    /// A leader opened its reign.
+    EpochOpened {
+        /// The reign.
+        #[serde(skip)]
+        epoch: Epoch,
+        /// Its term.
+        term: u64,
+        /// Who leads.
+        leader: u64,
+    },
+    /// A node registered.
+    NodeRegistered {
+        /// Which.
+        node_id: NodeId,
+        /// For the first time.
+        new: bool,
+    },
+    /// A node's status changed.
+    NodeStatusChanged {
+        /// Which.
+        node_id: NodeId,
+        /// Before.
+        #[serde(serialize_with = "node_status")]
+        old: NodeStatus,
+        /// Now.
+        #[serde(serialize_with = "node_status")]
+        new: NodeStatus,
+    },
+    /// A node was taken out.
+    NodeRemoved {
+        /// Which.
+        node_id: NodeId,
+    },
+    /// A task was accepted.
+    TaskSubmitted {
+        /// Which.
+        task_id: TaskId,
+    },
+    /// A task was placed on a node.
+    TaskAssigned {
+        /// Which.
+        task_id: TaskId,
+        /// Who got it.
+        node_id: NodeId,
+        /// Which try.
+        attempt: u32,
+    },
+    /// A node acknowledged an attempt.
+    TaskStarted {
+        /// Which.
+        task_id: TaskId,
+        /// Which try.
+        attempt: u32,
+    },
+    /// An attempt ended without a result and another will be made.
+    TaskRetried {
+        /// Which.
+        task_id: TaskId,
+        /// The try that ended.
+        attempt: u32,
+        /// Not before this time.
+        not_before_ms: TimeMs,
+    },
+    /// A task is back in the queue: its back-off ended, or its node was busy.
+    TaskQueued {
+        /// Which.
+        task_id: TaskId,
+    },
+    /// A task ended.
+    TaskEnded {
+        /// Which.
+        task_id: TaskId,
+        /// How.
+        #[serde(serialize_with = "task_status")]
+        status: TaskStatus,
+        /// Who held it at the end.
+        node_id: Option<NodeId>,
+        /// Its newest try.
+        attempt: u32,
+    },
+    /// Tasks that ended long ago were deleted.
+    TasksRetired {
+        /// How many.
+        count: u32,
+    },
+    /// The configuration changed.
+    ConfigChanged {
+        /// Its new revision.
+        revision: u64,
+    },
+    /// A member was added, moved or left.
+    MemberChanged {
+        /// Which.
+        member_id: u64,
+    },
+}
+
+fn node_status<S: serde::Serializer>(status: &NodeStatus, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(status.as_str())
+}
+
+fn task_status<S: serde::Serializer>(status: &TaskStatus, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(status.as_str())
+}

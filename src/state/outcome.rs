@@ -1,0 +1,182 @@
+//! What the state machine answers. Outcomes and rejections are part of the replicated record: a
+//! retry under the same request id gets the first answer back, so they stay small.
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::{Epoch, MemberId, NodeStatus, TaskId, TaskStatus};
+
+/// The answer to one command.
+pub type Reply = Result<Outcome, Rejection>;
+
+/// A command that was accepted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Outcome {
+    /// Done, with nothing to tell.
+    Done,
+    /// The node is registered; `new` when it was not known before.
+    NodeRegistered {
+        /// First registration.
+        new: bool,
+    },
+    /// The node's status was set.
+    NodeStatusSet {
+        /// What it was.
+        old: NodeStatus,
+        /// What it is.
+        new: NodeStatus,
+    },
+    /// One task was accepted under this id.
+    TaskSubmitted {
+        /// Given or derived.
+        task_id: TaskId,
+        /// A task of that id was there already; nothing was created.
+        duplicate: bool,
+    },
+    /// Many tasks were accepted.
+    TasksSubmitted {
+        /// New ones.
+        created: u32,
+        /// Ids that were there already.
+        duplicates: u32,
+    },
+    /// A batch in which each row was judged on its own.
+    Judged {
+        /// Rows that took effect.
+        accepted: u32,
+        /// Rows that came too late or named something that moved on.
+        stale: u32,
+    },
+    /// A report of the end of one attempt.
+    TaskReported {
+        /// What the task is now.
+        status: TaskStatus,
+        /// The report changed nothing: the task had ended, or the attempt was an old one.
+        stale: bool,
+    },
+    /// The task's state after a cancel.
+    TaskCancelled {
+        /// What it was before.
+        was: TaskStatus,
+    },
+    /// The configuration changed.
+    ConfigPatched {
+        /// Its new revision.
+        revision: u64,
+    },
+    /// The number a joining member is to use.
+    MemberAllocated {
+        /// Never used before.
+        member_id: MemberId,
+        /// The number its predecessor of the same name had, if any.
+        replaces: Option<MemberId>,
+    },
+}
+
+/// A deterministic refusal: every member refuses alike, and a retry gets the same refusal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum Rejection {
+    /// A duty of an older reign; a newer leader has taken over.
+    #[error("epoch {offered} is older than the open epoch {open}")]
+    StaleEpoch {
+        /// What the command carried.
+        offered: Epoch,
+        /// What is open.
+        open: Epoch,
+    },
+    /// No such node.
+    #[error("Node not found")]
+    NodeNotFound,
+    /// The fleet is full (`network.max_nodes`).
+    #[error("the fleet holds its {max} nodes already")]
+    TooManyNodes {
+        /// The configured bound.
+        max: u64,
+    },
+    /// No such task.
+    #[error("Task not found")]
+    TaskNotFound,
+    /// The task ended before; its end stands.
+    #[error("the task is already {}", .status.as_str())]
+    TaskEnded {
+        /// How it ended.
+        status: TaskStatus,
+    },
+    /// Too many tasks are waiting (`tasks.max_pending_tasks`).
+    #[error("the queue holds its {max} tasks already")]
+    QueueFull {
+        /// The configured bound.
+        max: u64,
+    },
+    /// The batch is empty or over its bound.
+    #[error("a batch holds 1 to {max} rows, this one {len}")]
+    BatchSize {
+        /// Rows offered.
+        len: u64,
+        /// The bound.
+        max: u64,
+    },
+    /// The configuration has moved on.
+    #[error("the configuration is at revision {actual}, not {expected}")]
+    RevisionMismatch {
+        /// What the caller expected.
+        expected: u64,
+        /// What it is.
+        actual: u64,
+    },
+    /// The configuration would make no sense.
+    #[error("{0}")]
+    InvalidConfig(String),
+    /// Another live member has this name or address.
+    #[error("member {member_id} already uses {what}")]
+    MemberConflict {
+        /// Who.
+        member_id: MemberId,
+        /// The name or address.
+        what: String,
+    },
+    /// No such member, or another data directory under its number.
+    #[error("no member {member_id} with that incarnation")]
+    MemberNotFound {
+        /// The number asked for.
+        member_id: MemberId,
+    },
+    /// The cluster has its name already.
+    #[error("the cluster is already initialized")]
+    AlreadyInitialized,
+}
+
+impl Rejection {
+    /// The stable code that programs match on.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::StaleEpoch { .. } => "STALE_EPOCH",
+            Self::NodeNotFound => "NODE_NOT_FOUND",
+            Self::TooManyNodes { .. } => "TOO_MANY_NODES",
+            Self::TaskNotFound => "TASK_NOT_FOUND",
+            Self::TaskEnded { .. } => "TASK_ENDED",
+            Self::QueueFull { .. } => "QUEUE_FULL",
+            Self::BatchSize { .. } => "BATCH_SIZE",
+            Self::RevisionMismatch { .. } => "REVISION_MISMATCH",
+            Self::InvalidConfig(_) => "INVALID_CONFIG",
+            Self::MemberConflict { .. } => "MEMBER_CONFLICT",
+            Self::MemberNotFound { .. } => "MEMBER_NOT_FOUND",
+            Self::AlreadyInitialized => "ALREADY_INITIALIZED",
+        }
+    }
+}
+
+/// This member's data is broken: it must stop, loudly, and answer nobody. Never sent to a client.
+#[derive(Debug, thiserror::Error)]
+#[error("{what}")]
+pub struct Fatal {
+    /// What is broken.
+    pub what: String,
+}
+
+impl Fatal {
+    /// A fault described by `what`.
+    pub fn new(what: impl Into<String>) -> Self {
+        Self { what: what.into() }
+    }
+}
