@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{NodeId, TimeMs};
+use super::{NodeId, Requirements, TimeMs};
 
 /// Where a node stands (contract 2.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -115,6 +115,8 @@ pub struct Node {
     pub location: Option<String>,
     /// Base URL to use instead of `http://host:port`.
     pub external_url: Option<String>,
+    /// Names the run of its program that registered last; empty when it cannot say.
+    pub instance: String,
     /// Everything else it said at registration, as JSON text.
     pub metadata: String,
     /// First registration.
@@ -130,6 +132,15 @@ pub struct Node {
 }
 
 impl Node {
+    /// Whether it could do work of these requirements at all, load aside. The scheduler and apply
+    /// share this rule, so that they cannot disagree for ever.
+    #[must_use]
+    pub fn fits(&self, requirements: &Requirements) -> bool {
+        let able = |wanted: &String| self.capabilities.binary_search(wanted).is_ok();
+        requirements.capabilities.iter().all(able)
+            && !requirements.exclude_nodes.contains(&self.node_id)
+    }
+
     /// Whether it may be given one more execution.
     #[must_use]
     pub fn takes_work(&self) -> bool {

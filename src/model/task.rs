@@ -67,15 +67,9 @@ impl TaskStatus {
     #[must_use]
     pub fn may_become(self, next: Self) -> bool {
         match self {
-            Self::Pending | Self::Retrying => matches!(
-                next,
-                Self::Pending
-                    | Self::Assigned
-                    | Self::Cancelled
-                    | Self::TimedOut
-                    | Self::Completed
-                    | Self::Failed
-            ),
+            Self::Pending | Self::Retrying => {
+                matches!(next, Self::Pending | Self::Assigned | Self::Cancelled | Self::TimedOut)
+            }
             Self::Assigned => next != Self::Assigned,
             Self::Running => !matches!(next, Self::Assigned | Self::Running),
             Self::Completed

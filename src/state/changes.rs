@@ -21,6 +21,8 @@ pub enum TableId {
     Blobs = 5,
     /// Answers to requests, one row per log entry.
     Requests = 6,
+    /// Ids of deleted tasks, one row per deletion.
+    Tombstones = 7,
 }
 
 impl TableId {
@@ -40,6 +42,7 @@ impl TableId {
             4 => Some(Self::Tasks),
             5 => Some(Self::Blobs),
             6 => Some(Self::Requests),
+            7 => Some(Self::Tombstones),
             _ => None,
         }
     }

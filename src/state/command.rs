@@ -7,7 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::model::{
-    Agent, Epoch, Incarnation, Load, Member, MemberId, NodeId, NodeStatus, Requirements, RequestId,
+    Agent, Epoch, Incarnation, Load, Member, MemberId, NodeId, NodeStatus, RequestId, Requirements,
     TaskFailure, TaskId, TimeMs, Urgency,
 };
 
@@ -158,6 +158,9 @@ pub struct NodeSpec {
     pub location: Option<String>,
     /// Base URL to use instead of `http://host:port`.
     pub external_url: Option<String>,
+    /// Names one run of the node's program; empty when it cannot say. A new one means that
+    /// whatever the old run held is lost.
+    pub instance: String,
     /// Everything else, as JSON text.
     pub metadata: String,
 }

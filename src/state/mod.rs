@@ -4,19 +4,57 @@
 //! no hash-map order, no float. The same log gives the same state digest on every member, however
 //! it is cut into batches. `State` is plain tables in memory; what changed is collected as rows
 //! ([`Changes`]) that `storage` writes to the durable home in one batch.
+//!
+//! Invariants, checked by apply itself, by `invariants.rs` in tests, and by the simulation:
+//! a task has an execution exactly while it is live; a node's `live` is the number of executions
+//! it holds and never above its capacity; an ended task never changes; epochs only grow; a refused
+//! command changes nothing.
 
+mod apply;
+mod attempts;
 mod changes;
 mod command;
 mod event;
+mod indexes;
+mod members;
+mod nodes;
 mod outcome;
+mod policy;
+mod query;
+mod requests;
+mod rows;
+mod singles;
+mod tasks;
 
+#[cfg(test)]
+mod invariants;
+#[cfg(test)]
+mod properties;
+#[cfg(test)]
+mod scripts;
+
+pub use apply::encode_entry;
 pub use changes::{Changes, Digest, TableId, row_hash};
 pub use command::{
     Assignment, Command, Dispatch, DispatchResult, Envelope, ExpiryKind, LogEntry, NodeObservation,
     NodeSpec, TaskExpiry, TaskOutcome, TaskReport, TaskSpec,
 };
 pub use event::{Event, Fact};
+pub use indexes::QueueKey;
 pub use outcome::{Fatal, Outcome, Rejection, Reply};
+pub use policy::{Algorithm, Config, Policy, default_document};
+pub use requests::{
+    REQUEST_WINDOW_MS, REQUESTS_MAX, Recorded, TOMBSTONE_WINDOW_MS, TOMBSTONES_MAX,
+};
+pub use rows::{BlobPart, blob_keys};
+pub use singles::Counters;
+pub use tasks::derive_task_id;
+
+use crate::model::{Member, MemberId, Node, NodeId, Task, TaskId};
+use indexes::Indexes;
+use requests::{Requests, Tombstones};
+use rows::{Rows, Table};
+use singles::Singles;
 
 /// The most commands one log entry carries.
 pub const ENVELOPES_PER_ENTRY_MAX: usize = 4096;
@@ -24,10 +62,16 @@ pub const ENVELOPES_PER_ENTRY_MAX: usize = 4096;
 pub const ROWS_PER_COMMAND_MAX: usize = 10_000;
 
 /// Everything the cluster has agreed on.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct State {
-    digest: Digest,
-    changes: Changes,
+    rows: Rows,
+    singles: Singles,
+    members: Table<MemberId, Member>,
+    nodes: Table<NodeId, Node>,
+    tasks: Table<TaskId, Task>,
+    requests: Requests,
+    tombstones: Tombstones,
+    indexes: Indexes,
 }
 
 /// What applying one entry gave.
@@ -39,50 +83,65 @@ pub struct Applied {
     pub events: Vec<Event>,
 }
 
-impl State {
-    /// Rebuilds the tables from stored rows (full key, value). Rows of tables that are not
-    /// resident count for the digest only.
-    ///
-    /// # Errors
-    /// [`Fatal`] when a row cannot be decoded.
-    pub fn load<'a>(_rows: impl Iterator<Item = (&'a [u8], &'a [u8])>) -> Result<Self, Fatal> {
-        Ok(Self::default())
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            rows: Rows::default(),
+            singles: Singles::default(),
+            members: Table::new(TableId::Members),
+            nodes: Table::new(TableId::Nodes),
+            tasks: Table::new(TableId::Tasks),
+            requests: Requests::new(),
+            tombstones: Tombstones::new(),
+            indexes: Indexes::default(),
+        }
     }
+}
 
-    /// Adds one stored row while the home is scanned at start; call [`State::finish_load`] after
-    /// the last one.
+impl State {
+    /// Adds one stored row (full key, value) while the home is scanned at start, in key order.
+    /// Rows of tables that are not resident count for the digest only. Call
+    /// [`State::finish_load`] after the last one.
     ///
     /// # Errors
     /// [`Fatal`] when the row cannot be decoded.
-    pub fn load_row(&mut self, _key: &[u8], _value: &[u8]) -> Result<(), Fatal> {
-        Ok(())
+    pub fn load_row(&mut self, key: &[u8], value: &[u8]) -> Result<(), Fatal> {
+        let hash = row_hash(key, value);
+        let split = key
+            .split_first()
+            .and_then(|(first, rest)| TableId::from_byte(*first).map(|table| (table, rest)));
+        let Some((table, rest)) = split else {
+            return Err(Fatal::new(format!("a row of no known table: {key:02x?}")));
+        };
+        self.rows.loaded(hash);
+        match table {
+            TableId::Singles => self.singles.load(rest, value, hash),
+            TableId::Members => self.members.load(rest, value, hash),
+            TableId::Nodes => self.nodes.load(rest, value, hash),
+            TableId::Tasks => self.tasks.load(rest, value, hash),
+            TableId::Blobs => Ok(()),
+            TableId::Requests => self.requests.load(rest, value, hash),
+            TableId::Tombstones => self.tombstones.load(rest, value, hash),
+        }
     }
 
     /// Rebuilds the indexes that are derived from the rows.
-    pub fn finish_load(&mut self) {}
-
-    /// Applies one encoded entry at `index`.
-    ///
-    /// # Errors
-    /// [`Fatal`] when the entry cannot be decoded or an invariant is broken; the member must stop.
-    pub fn apply(&mut self, _index: u64, _entry: &[u8]) -> Result<Applied, Fatal> {
-        Ok(Applied::default())
+    pub fn finish_load(&mut self) {
+        let mut indexes = Indexes::default();
+        for (_, task) in self.tasks.iter() {
+            indexes.insert(task);
+        }
+        self.indexes = indexes;
     }
 
     /// Everything that changed since the last call, for the durable home.
     pub fn take_changes(&mut self) -> Changes {
-        std::mem::take(&mut self.changes)
+        self.rows.take_changes()
     }
 
     /// The digest of all rows as of the last applied entry.
     #[must_use]
     pub fn digest(&self) -> Digest {
-        self.digest
+        self.rows.digest()
     }
-}
-
-/// Encodes an entry for the log: a format byte, then bincode.
-#[must_use]
-pub fn encode_entry(_entry: &LogEntry) -> bytes::Bytes {
-    bytes::Bytes::new()
 }

@@ -1,0 +1,175 @@
+//! Applying one entry: the frame around the noun files.
+
+use super::command::{Command, Envelope, LogEntry};
+use super::rows::{decode, encode};
+use super::{Applied, Event, Fact, Fatal, Outcome, Rejection, Reply, State};
+use crate::model::{Epoch, RequestId, TimeMs};
+
+/// Encodes an entry for the log: a format byte, then bincode.
+#[must_use]
+pub fn encode_entry(entry: &LogEntry) -> bytes::Bytes {
+    encode(entry)
+}
+
+/// One command being applied. The noun files hang their functions on it.
+///
+/// A noun function checks everything first and changes the state after: once it has changed a
+/// row it can no longer refuse. [`State::apply`] makes sure of it.
+pub(super) struct Txn<'a> {
+    pub(super) state: &'a mut State,
+    /// Log index of the entry.
+    pub(super) index: u64,
+    /// Place of the command in its entry.
+    pub(super) place: u32,
+    pub(super) now: TimeMs,
+    pub(super) request_id: RequestId,
+    pub(super) facts: &'a mut Vec<Fact>,
+}
+
+impl State {
+    /// Applies one encoded entry at `index`.
+    ///
+    /// # Errors
+    /// [`Fatal`] when the entry cannot be decoded or an invariant is broken; the member must stop.
+    pub fn apply(&mut self, index: u64, entry: &[u8]) -> Result<Applied, Fatal> {
+        let entry: LogEntry = decode(entry, "log entry")?;
+        let now = entry.at_ms.max(self.counters().last_at_ms);
+        let mut replies = Vec::with_capacity(entry.envelopes.len());
+        let mut facts = Vec::new();
+        for (place, envelope) in (0u32..).zip(entry.envelopes) {
+            replies.push(self.apply_envelope(index, place, now, envelope, &mut facts)?);
+        }
+        self.edit_counters(|counters| counters.last_at_ms = now);
+        self.flush_counters();
+        self.requests.end_entry(&mut self.rows, index, now);
+        self.tombstones.end_entry(&mut self.rows, now);
+        let stamp = |(ordinal, fact)| Event { index, ordinal, at_ms: now, fact };
+        let events = (0u32..).zip(facts).map(stamp).collect();
+        Ok(Applied { replies, events })
+    }
+
+    fn apply_envelope(
+        &mut self,
+        index: u64,
+        place: u32,
+        now: TimeMs,
+        envelope: Envelope,
+        facts: &mut Vec<Fact>,
+    ) -> Result<Reply, Fatal> {
+        let Envelope { request_id, principal: _, command } = envelope;
+        if let Some(recorded) = self.requests.get(request_id) {
+            return Ok(recorded.reply.clone());
+        }
+        let recorded = !is_duty(&command);
+        let before = (self.rows.digest(), facts.len());
+        let mut txn = Txn { state: self, index, place, now, request_id, facts };
+        let reply = txn.apply(command);
+        if reply.is_err() && before != (self.rows.digest(), facts.len()) {
+            return Err(Fatal::new(format!("entry {index}: a refused command changed the state")));
+        }
+        if recorded {
+            self.requests.record(request_id, index, &reply);
+        }
+        Ok(reply)
+    }
+}
+
+/// Commands of duties are fenced by their epoch and never retried blindly, so their answers need
+/// no record.
+fn is_duty(command: &Command) -> bool {
+    match command {
+        Command::OpenEpoch(_)
+        | Command::ObserveNodes { .. }
+        | Command::AssignTasks { .. }
+        | Command::RecordDispatches { .. }
+        | Command::ExpireTasks { .. }
+        | Command::RetireTasks { .. } => true,
+        Command::RegisterNode(_)
+        | Command::SetNodeStatus { .. }
+        | Command::RemoveNode { .. }
+        | Command::SubmitTasks(_)
+        | Command::ReportTasks(_)
+        | Command::CancelTask { .. }
+        | Command::PatchConfig { .. }
+        | Command::AllocateMember(_)
+        | Command::AnnounceMember { .. }
+        | Command::ForgetMember { .. }
+        | Command::InitCluster { .. } => false,
+    }
+}
+
+impl Txn<'_> {
+    fn apply(&mut self, command: Command) -> Reply {
+        match command {
+            Command::OpenEpoch(epoch) => self.open_epoch(epoch),
+            Command::RegisterNode(spec) => self.register_node(spec),
+            Command::SetNodeStatus { node_id, status } => self.set_node_status(&node_id, status),
+            Command::RemoveNode { node_id } => self.remove_node(&node_id),
+            Command::ObserveNodes { epoch, observations } => {
+                self.observe_nodes(epoch, observations)
+            }
+            Command::SubmitTasks(specs) => self.submit_tasks(specs),
+            Command::AssignTasks { epoch, assignments } => self.assign_tasks(epoch, assignments),
+            Command::RecordDispatches { epoch, dispatches } => {
+                self.record_dispatches(epoch, dispatches)
+            }
+            Command::ReportTasks(reports) => self.report_tasks(reports),
+            Command::CancelTask { task_id, reason } => self.cancel_task(&task_id, reason),
+            Command::ExpireTasks { epoch, expiries } => self.expire_tasks(epoch, expiries),
+            Command::RetireTasks { epoch, task_ids } => self.retire_tasks(epoch, task_ids),
+            Command::PatchConfig { path, value, expected_revision } => {
+                self.patch_config(&path, &value, expected_revision)
+            }
+            Command::AllocateMember(member) => self.allocate_member(member),
+            Command::AnnounceMember { member_id, member } => {
+                self.announce_member(member_id, member)
+            }
+            Command::ForgetMember { member_id, incarnation } => {
+                self.forget_member(member_id, incarnation)
+            }
+            Command::InitCluster { cluster_id, members } => self.init_cluster(cluster_id, members),
+        }
+    }
+
+    fn open_epoch(&mut self, epoch: Epoch) -> Reply {
+        let open = self.state.epoch();
+        if epoch == open {
+            return Ok(Outcome::Done);
+        }
+        if epoch.term <= open.term {
+            return Err(Rejection::StaleEpoch { offered: epoch, open });
+        }
+        self.state.set_epoch(epoch);
+        self.facts.push(Fact::EpochOpened { epoch, term: epoch.term, leader: epoch.member });
+        Ok(Outcome::Done)
+    }
+
+    /// Refuses what a duty planned in any reign but the open one.
+    pub(super) fn check_epoch(&self, offered: Epoch) -> Result<(), Rejection> {
+        let open = self.state.epoch();
+        if offered == open { Ok(()) } else { Err(Rejection::StaleEpoch { offered, open }) }
+    }
+
+    /// Refuses a batch that is empty or too large.
+    pub(super) fn check_batch(len: usize) -> Result<(), Rejection> {
+        let max = super::ROWS_PER_COMMAND_MAX;
+        if len == 0 || len > max {
+            return Err(Rejection::BatchSize { len: len as u64, max: max as u64 });
+        }
+        Ok(())
+    }
+
+    fn patch_config(&mut self, path: &str, value: &str, expected: Option<u64>) -> Reply {
+        let actual = self.state.config().revision;
+        if let Some(expected) = expected
+            && expected != actual
+        {
+            return Err(Rejection::RevisionMismatch { expected, actual });
+        }
+        let (config, policy) = self.state.config().patched(path, value)?;
+        let revision = config.revision;
+        self.state.set_config(config, policy);
+        self.facts.push(Fact::ConfigChanged { revision });
+        Ok(Outcome::ConfigPatched { revision })
+    }
+}

@@ -1,0 +1,277 @@
+//! How attempts end: answers to dispatches, reports, timers (contract 2.7).
+
+use super::apply::Txn;
+use super::command::{Dispatch, DispatchResult, ExpiryKind, TaskExpiry, TaskOutcome, TaskReport};
+use super::indexes::attempt_due_ms;
+use super::nodes::ExecutionEnd;
+use super::rows::BlobPart;
+use super::{Fact, Outcome, Rejection, Reply};
+use crate::model::{Epoch, Task, TaskFailure, TaskId, TaskStatus, TimeMs};
+
+impl Txn<'_> {
+    pub(super) fn record_dispatches(&mut self, epoch: Epoch, dispatches: Vec<Dispatch>) -> Reply {
+        self.check_epoch(epoch)?;
+        Self::check_batch(dispatches.len())?;
+        let (mut accepted, mut stale) = (0, 0);
+        for dispatch in dispatches {
+            if self.record_dispatch(dispatch) {
+                accepted += 1;
+            } else {
+                stale += 1;
+            }
+        }
+        Ok(Outcome::Judged { accepted, stale })
+    }
+
+    /// Takes a node's answer to a dispatch, unless that attempt is over.
+    fn record_dispatch(&mut self, dispatch: Dispatch) -> bool {
+        let Dispatch { task_id, attempt, result } = dispatch;
+        let Some(task) = self.state.task(&task_id) else { return false };
+        if task.execution.as_ref().is_none_or(|execution| execution.attempt != attempt) {
+            return false;
+        }
+        let status = task.status;
+        match result {
+            // A node that reports faster than it acknowledges has started it long since.
+            DispatchResult::Acknowledged if status == TaskStatus::Running => false,
+            DispatchResult::Acknowledged => {
+                self.start_attempt(&task_id, attempt);
+                true
+            }
+            DispatchResult::Finished(outcome) => {
+                self.finish_attempt(&task_id, AttemptEnd::of(outcome));
+                true
+            }
+            DispatchResult::Refused { retry_after_ms } => {
+                let not_before_ms = self.now.saturating_add(retry_after_ms);
+                self.withdraw_attempt(&task_id, not_before_ms, ExecutionEnd::Withdrawn);
+                self.facts.push(Fact::TaskQueued { task_id });
+                true
+            }
+        }
+    }
+
+    fn start_attempt(&mut self, task_id: &TaskId, attempt: u32) {
+        let now = self.now;
+        self.edit_task(task_id, |task| {
+            task.status = TaskStatus::Running;
+            task.started_at_ms = now;
+            if let Some(execution) = &mut task.execution {
+                execution.started_at_ms = now;
+            }
+        });
+        self.facts.push(Fact::TaskStarted { task_id: task_id.clone(), attempt });
+    }
+
+    pub(super) fn report_tasks(&mut self, reports: Vec<TaskReport>) -> Reply {
+        Self::check_batch(reports.len())?;
+        if reports.len() == 1 {
+            let unknown = |report: &TaskReport| self.state.task(&report.task_id).is_none();
+            if reports.iter().any(unknown) {
+                return Err(Rejection::TaskNotFound);
+            }
+        }
+        let single = reports.len() == 1;
+        let (mut accepted, mut stale, mut last) = (0, 0, None);
+        for report in reports {
+            let task_id = report.task_id.clone();
+            let taken = self.report_task(report);
+            if taken {
+                accepted += 1;
+            } else {
+                stale += 1;
+            }
+            last = self.state.task(&task_id).map(|task| (task.status, !taken));
+        }
+        match last {
+            Some((status, stale)) if single => Ok(Outcome::TaskReported { status, stale }),
+            _ => Ok(Outcome::Judged { accepted, stale }),
+        }
+    }
+
+    /// Takes a report if it is of the live attempt; anything else is an old story.
+    fn report_task(&mut self, report: TaskReport) -> bool {
+        let Some(task) = self.state.task(&report.task_id) else { return false };
+        if !is_of_live_attempt(task, &report) {
+            return false;
+        }
+        let task_id = report.task_id.clone();
+        let end = AttemptEnd {
+            agent_id: report.agent_id,
+            execution_ms: report.execution_ms,
+            performance_metrics: report.performance_metrics,
+            ..AttemptEnd::of(report.outcome)
+        };
+        self.finish_attempt(&task_id, end);
+        true
+    }
+
+    /// Ends the live attempt with what the node said.
+    fn finish_attempt(&mut self, task_id: &TaskId, end: AttemptEnd) {
+        match end.outcome {
+            TaskOutcome::Completed { result } => {
+                let rows = &mut self.state.rows;
+                let result = rows.put_payload(task_id, BlobPart::Result, result);
+                let metrics = rows.put_payload(task_id, BlobPart::Metrics, end.performance_metrics);
+                let now = self.now;
+                let (agent_id, execution_ms) = (end.agent_id, end.execution_ms);
+                let measured = self.state.task(task_id).map_or(0, |task| ran_for_ms(task, now));
+                self.end_task(task_id, TaskStatus::Completed, ExecutionEnd::Completed, |task| {
+                    task.result = result;
+                    task.performance_metrics = metrics;
+                    task.error = None;
+                    task.agent_id = agent_id;
+                    task.execution_ms = if execution_ms > 0 { execution_ms } else { measured };
+                });
+            }
+            TaskOutcome::Failed { failure: TaskFailure::Permanent, error } => {
+                let metrics = self.state.rows.put_payload(
+                    task_id,
+                    BlobPart::Metrics,
+                    end.performance_metrics,
+                );
+                let (agent_id, execution_ms) = (end.agent_id, end.execution_ms);
+                self.end_task(task_id, TaskStatus::Failed, ExecutionEnd::Failed, |task| {
+                    task.error = Some(error);
+                    task.performance_metrics = metrics;
+                    task.agent_id = agent_id;
+                    task.execution_ms = execution_ms;
+                });
+            }
+            TaskOutcome::Failed { failure, error } => self.fail_attempt(task_id, failure, error),
+        }
+    }
+
+    /// Ends the live attempt without a result: another try, or a dead letter.
+    pub(super) fn fail_attempt(&mut self, task_id: &TaskId, failure: TaskFailure, error: String) {
+        let Some(task) = self.state.task(task_id) else { return };
+        if task.retry_count >= task.max_retries {
+            let error = match failure {
+                TaskFailure::NodeLost => format!("{error}, max retries exceeded"),
+                TaskFailure::Network
+                | TaskFailure::Timeout
+                | TaskFailure::Retryable
+                | TaskFailure::Permanent => error,
+            };
+            self.end_task(task_id, TaskStatus::DeadLetter, ExecutionEnd::Failed, |task| {
+                task.error = Some(error);
+            });
+            return;
+        }
+        let (attempt, retry) = (task.attempt, task.retry_count + 1);
+        // A lost node says nothing against the task, so it goes back to the front at once.
+        let wait_ms = match failure {
+            TaskFailure::NodeLost => 0,
+            TaskFailure::Network
+            | TaskFailure::Timeout
+            | TaskFailure::Retryable
+            | TaskFailure::Permanent => self.state.policy().back_off_ms(retry),
+        };
+        let not_before_ms = self.now.saturating_add(wait_ms);
+        self.withdraw_attempt(task_id, not_before_ms, ExecutionEnd::Failed);
+        self.edit_task(task_id, |task| {
+            task.retry_count = retry;
+            task.error = Some(error);
+        });
+        self.state.edit_counters(|counters| counters.retries += 1);
+        let task_id = task_id.clone();
+        self.facts.push(Fact::TaskRetried { task_id, attempt, not_before_ms });
+    }
+
+    /// Takes the live attempt back: the task waits until `not_before_ms`, or is queued at once.
+    fn withdraw_attempt(&mut self, task_id: &TaskId, not_before_ms: TimeMs, end: ExecutionEnd) {
+        let Some(task) = self.state.task(task_id) else { return };
+        if let Some(node_id) = task.execution.as_ref().map(|execution| execution.node_id.clone()) {
+            self.release_node(&node_id, end);
+        }
+        let waits = not_before_ms > self.now;
+        self.edit_task(task_id, |task| {
+            task.status = if waits { TaskStatus::Retrying } else { TaskStatus::Pending };
+            task.not_before_ms = not_before_ms;
+            task.execution = None;
+        });
+    }
+
+    pub(super) fn expire_tasks(&mut self, epoch: Epoch, expiries: Vec<TaskExpiry>) -> Reply {
+        self.check_epoch(epoch)?;
+        Self::check_batch(expiries.len())?;
+        let (mut accepted, mut stale) = (0, 0);
+        for expiry in expiries {
+            if self.expire_task(&expiry) {
+                accepted += 1;
+            } else {
+                stale += 1;
+            }
+        }
+        Ok(Outcome::Judged { accepted, stale })
+    }
+
+    /// Lets a timer act, if the task is as it was when the timer was read and time has come.
+    fn expire_task(&mut self, expiry: &TaskExpiry) -> bool {
+        let Some(task) = self.state.task(&expiry.task_id) else { return false };
+        if task.revision != expiry.seen_revision || task.status.is_terminal() {
+            return false;
+        }
+        let due = match expiry.kind {
+            ExpiryKind::Attempt => attempt_due_ms(task),
+            ExpiryKind::Deadline => task.deadline_ms,
+            ExpiryKind::BackOff => {
+                (task.status == TaskStatus::Retrying).then_some(task.not_before_ms)
+            }
+        };
+        if due.is_none_or(|due| due > self.now) {
+            return false;
+        }
+        match expiry.kind {
+            ExpiryKind::Attempt => {
+                let error = format!("no result within {} ms", task.timeout_ms);
+                self.fail_attempt(&expiry.task_id, TaskFailure::Timeout, error);
+            }
+            ExpiryKind::Deadline => {
+                self.end_task(
+                    &expiry.task_id,
+                    TaskStatus::TimedOut,
+                    ExecutionEnd::Withdrawn,
+                    |task| task.error = Some("the deadline has passed".to_owned()),
+                );
+            }
+            ExpiryKind::BackOff => {
+                self.edit_task(&expiry.task_id, |task| task.status = TaskStatus::Pending);
+                self.facts.push(Fact::TaskQueued { task_id: expiry.task_id.clone() });
+            }
+        }
+        true
+    }
+}
+
+/// How an attempt ended, with what is known of it.
+struct AttemptEnd {
+    outcome: TaskOutcome,
+    agent_id: Option<String>,
+    execution_ms: u64,
+    performance_metrics: String,
+}
+
+impl AttemptEnd {
+    fn of(outcome: TaskOutcome) -> Self {
+        Self { outcome, agent_id: None, execution_ms: 0, performance_metrics: String::new() }
+    }
+}
+
+/// Reports of those who can name attempt and epoch must name the live ones; others are matched
+/// by node, or by there being a live execution at all (design: leader epoch).
+fn is_of_live_attempt(task: &Task, report: &TaskReport) -> bool {
+    let Some(execution) = &task.execution else { return false };
+    report.attempt.is_none_or(|attempt| attempt == execution.attempt)
+        && report.epoch.is_none_or(|epoch| epoch == execution.epoch)
+        && report.node_id.as_ref().is_none_or(|node_id| *node_id == execution.node_id)
+}
+
+fn ran_for_ms(task: &Task, now: TimeMs) -> u64 {
+    let since = match &task.execution {
+        Some(execution) if execution.started_at_ms > 0 => execution.started_at_ms,
+        Some(execution) => execution.assigned_at_ms,
+        None => now,
+    };
+    now.saturating_sub(since)
+}

@@ -1,0 +1,201 @@
+//! Nodes: registration, status, and what the liveness watch saw (contract 2.2, 2.3, 2.9).
+
+use super::apply::Txn;
+use super::command::{NodeObservation, NodeSpec};
+use super::{Fact, Outcome, Rejection, Reply, State};
+use crate::model::{Epoch, Node, NodeId, NodeStatus, TaskFailure};
+
+/// What a node's reliability gains or loses with each ended attempt (contract 2.8).
+const RELIABILITY_STEP_MILLI: u32 = 100;
+
+impl State {
+    /// All nodes, by id.
+    pub fn nodes(&self) -> impl Iterator<Item = &Node> {
+        self.nodes.iter().map(|(_, node)| node)
+    }
+
+    /// How many nodes there are.
+    #[must_use]
+    pub fn nodes_len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// One node.
+    #[must_use]
+    pub fn node(&self, node_id: &NodeId) -> Option<&Node> {
+        self.nodes.get(node_id)
+    }
+}
+
+impl Txn<'_> {
+    pub(super) fn register_node(&mut self, spec: NodeSpec) -> Reply {
+        let known = self.state.node(&spec.node_id).cloned();
+        let max = self.state.policy().nodes_max;
+        if known.is_none() && self.state.nodes_len() as u64 >= max {
+            return Err(Rejection::TooManyNodes { max });
+        }
+        let new = known.is_none();
+        let restarted = known.as_ref().is_some_and(|known| {
+            !known.instance.is_empty()
+                && !spec.instance.is_empty()
+                && known.instance != spec.instance
+        });
+        if restarted {
+            self.fail_live_attempts(&spec.node_id, "the node was restarted");
+        }
+        let old_status = known.as_ref().map(|known| known.status);
+        // Failing its attempts has changed the row, so it is read again.
+        let known = self.state.node(&spec.node_id).cloned();
+        let node_id = spec.node_id.clone();
+        let node = merge_registration(known, spec, self.now, self.index);
+        self.state.nodes.put(&mut self.state.rows, node_id.clone(), node);
+        self.facts.push(Fact::NodeRegistered { node_id: node_id.clone(), new });
+        if let Some(old) = old_status
+            && old != NodeStatus::Active
+        {
+            self.facts.push(Fact::NodeStatusChanged { node_id, old, new: NodeStatus::Active });
+        }
+        Ok(Outcome::NodeRegistered { new })
+    }
+
+    pub(super) fn set_node_status(&mut self, node_id: &NodeId, status: NodeStatus) -> Reply {
+        let old = self.state.node(node_id).ok_or(Rejection::NodeNotFound)?.status;
+        self.change_status(node_id, status);
+        Ok(Outcome::NodeStatusSet { old, new: status })
+    }
+
+    pub(super) fn remove_node(&mut self, node_id: &NodeId) -> Reply {
+        if self.state.node(node_id).is_none() {
+            return Err(Rejection::NodeNotFound);
+        }
+        self.fail_live_attempts(node_id, "the node was removed");
+        self.state.nodes.remove(&mut self.state.rows, node_id);
+        self.facts.push(Fact::NodeRemoved { node_id: node_id.clone() });
+        Ok(Outcome::Done)
+    }
+
+    pub(super) fn observe_nodes(
+        &mut self,
+        epoch: Epoch,
+        observations: Vec<NodeObservation>,
+    ) -> Reply {
+        self.check_epoch(epoch)?;
+        Self::check_batch(observations.len())?;
+        let (mut accepted, mut stale) = (0, 0);
+        for observation in observations {
+            let seen = self.state.node(&observation.node_id).map(|node| node.status);
+            if seen != Some(observation.seen) {
+                stale += 1;
+                continue;
+            }
+            accepted += 1;
+            if let Some(load) = observation.load {
+                self.edit_node(&observation.node_id, |node| node.load = load);
+            }
+            if observation.status != observation.seen {
+                self.change_status(&observation.node_id, observation.status);
+            }
+        }
+        Ok(Outcome::Judged { accepted, stale })
+    }
+
+    /// Sets a status; a node that goes offline loses its work.
+    fn change_status(&mut self, node_id: &NodeId, status: NodeStatus) {
+        let Some(old) = self.state.node(node_id).map(|node| node.status) else { return };
+        if old == status {
+            return;
+        }
+        if status == NodeStatus::Offline {
+            self.fail_live_attempts(node_id, &format!("Node {node_id} failed"));
+        }
+        let now = self.now;
+        self.edit_node(node_id, |node| {
+            node.status = status;
+            node.status_since_ms = now;
+        });
+        let node_id = node_id.clone();
+        self.facts.push(Fact::NodeStatusChanged { node_id, old, new: status });
+    }
+
+    fn fail_live_attempts(&mut self, node_id: &NodeId, why: &str) {
+        for task_id in self.state.live_on(node_id) {
+            self.fail_attempt(&task_id, TaskFailure::NodeLost, why.to_owned());
+        }
+    }
+
+    /// Changes a node's row, if there still is one.
+    pub(super) fn edit_node(&mut self, node_id: &NodeId, edit: impl FnOnce(&mut Node)) {
+        let index = self.index;
+        let State { nodes, rows, .. } = &mut *self.state;
+        nodes.edit(rows, node_id, |node| {
+            edit(node);
+            node.revision = index;
+        });
+    }
+
+    /// Takes one live execution off a node and counts how it ended.
+    pub(super) fn release_node(&mut self, node_id: &NodeId, end: ExecutionEnd) {
+        self.edit_node(node_id, |node| {
+            node.live = node.live.saturating_sub(1);
+            match end {
+                ExecutionEnd::Completed => {
+                    node.tasks_completed += 1;
+                    node.reliability_milli =
+                        (node.reliability_milli + RELIABILITY_STEP_MILLI).min(1000);
+                }
+                ExecutionEnd::Failed => {
+                    node.tasks_failed += 1;
+                    node.reliability_milli =
+                        node.reliability_milli.saturating_sub(RELIABILITY_STEP_MILLI).max(100);
+                }
+                ExecutionEnd::Withdrawn => {}
+            }
+        });
+    }
+}
+
+/// What the end of an execution says of its node.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum ExecutionEnd {
+    /// It did the work.
+    Completed,
+    /// It did not.
+    Failed,
+    /// Nobody asked it to go on, or it was never started: not its fault.
+    Withdrawn,
+}
+
+fn merge_registration(known: Option<Node>, spec: NodeSpec, now: u64, index: u64) -> Node {
+    let mut capabilities = spec.capabilities;
+    capabilities.sort();
+    capabilities.dedup();
+    let known = known.as_ref();
+    let was_active = known.is_some_and(|known| known.status == NodeStatus::Active);
+    Node {
+        node_id: spec.node_id,
+        host: spec.host,
+        port: spec.port,
+        node_type: spec.node_type,
+        status: NodeStatus::Active,
+        capabilities,
+        capacity: spec.capacity,
+        live: known.map_or(0, |known| known.live),
+        agents_count: spec.agents_count,
+        agents: spec.agents,
+        load: spec.load,
+        reliability_milli: known.map_or(1000, |known| known.reliability_milli),
+        version: spec.version,
+        location: spec.location,
+        external_url: spec.external_url,
+        instance: spec.instance,
+        metadata: spec.metadata,
+        registered_at_ms: known.map_or(now, |known| known.registered_at_ms),
+        status_since_ms: match known {
+            Some(known) if was_active => known.status_since_ms,
+            _ => now,
+        },
+        tasks_completed: known.map_or(0, |known| known.tasks_completed),
+        tasks_failed: known.map_or(0, |known| known.tasks_failed),
+        revision: index,
+    }
+}

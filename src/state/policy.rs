@@ -1,0 +1,287 @@
+//! The orchestrator configuration: one replicated JSON document (contract 2.12), and the few
+//! values of it that change what apply and the leader do.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use super::Rejection;
+use crate::model::TimeMs;
+
+/// The deepest path or document accepted.
+const DEPTH_MAX: usize = 32;
+/// The largest document accepted, in bytes of JSON text.
+const DOCUMENT_BYTES_MAX: usize = 256 * 1024;
+
+/// The configuration document and its revision.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Config {
+    /// Counts the changes.
+    pub revision: u64,
+    /// JSON text of the whole document, defaults included.
+    pub text: String,
+}
+
+/// How the scheduler chooses among nodes that fit (contract 2.8).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Algorithm {
+    /// Next in a stable order.
+    RoundRobin,
+    /// At random, by free load and reliability.
+    WeightedRoundRobin,
+    /// Fewest active tasks.
+    LeastConnections,
+    /// Most free cpu, memory and gpu.
+    ResourceAware,
+    /// Lowest latency.
+    LatencyOptimized,
+}
+
+impl Algorithm {
+    /// All of them.
+    pub const ALL: [Self; 5] = [
+        Self::RoundRobin,
+        Self::WeightedRoundRobin,
+        Self::LeastConnections,
+        Self::ResourceAware,
+        Self::LatencyOptimized,
+    ];
+
+    /// The word in the configuration.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::RoundRobin => "round_robin",
+            Self::WeightedRoundRobin => "weighted_round_robin",
+            Self::LeastConnections => "least_connections",
+            Self::ResourceAware => "resource_aware",
+            Self::LatencyOptimized => "latency_optimized",
+        }
+    }
+}
+
+/// The values of the configuration that something acts on, checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Policy {
+    /// `network.load_balance_algorithm`.
+    pub algorithm: Algorithm,
+    /// `network.max_nodes`: a new node beyond it is refused.
+    pub nodes_max: u64,
+    /// `orchestrator.heartbeat_interval`: what nodes are expected to keep.
+    pub heartbeat_interval_ms: TimeMs,
+    /// `network.node_timeout`: silence after which a node is offline.
+    pub node_timeout_ms: TimeMs,
+    /// `orchestrator.task_timeout`: for tasks that give none.
+    pub task_timeout_ms: TimeMs,
+    /// `orchestrator.max_retries`: for tasks that give none.
+    pub max_retries: u32,
+    /// `network.default_capacity`: executions at once for nodes that declare none.
+    pub node_capacity: u32,
+    /// `performance.metrics_retention_hours`: how long ended tasks are kept.
+    pub retention_ms: TimeMs,
+    /// `tasks.max_retained_tasks`: how many ended tasks are kept at most.
+    pub retained_tasks_max: u64,
+    /// `tasks.max_pending_tasks`: how many may wait.
+    pub pending_tasks_max: u64,
+    /// `tasks.retry_delay_ms`: the first back-off; it doubles with each retry.
+    pub retry_delay_ms: TimeMs,
+    /// `tasks.max_retry_delay_ms`: no back-off is longer.
+    pub retry_delay_max_ms: TimeMs,
+}
+
+/// The document a new cluster starts with: family W's defaults and ours.
+#[must_use]
+pub fn default_document() -> Value {
+    json!({
+        "orchestrator": {
+            "id": "web4ai_main_orchestrator", "heartbeat_interval": 30, "task_timeout": 300,
+            "max_retries": 3, "auto_discovery": true, "security_enabled": false,
+            "auto_start": true
+        },
+        "network": {
+            "discovery_endpoints": [], "load_balance_algorithm": "weighted_round_robin",
+            "fault_tolerance_enabled": true, "auto_scaling_enabled": true,
+            "max_nodes": 100, "min_nodes": 1, "node_timeout": 120, "default_capacity": 16
+        },
+        "performance": {
+            "monitoring_enabled": true, "optimization_enabled": true,
+            "metrics_retention_hours": 24
+        },
+        "tasks": {
+            "max_retained_tasks": 100_000, "max_pending_tasks": 1_000_000,
+            "retry_delay_ms": 1000, "max_retry_delay_ms": 300_000
+        },
+        "security": { "api_key_required": false }
+    })
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { revision: 0, text: default_document().to_string() }
+    }
+}
+
+impl Config {
+    /// The document as a value.
+    #[must_use]
+    pub fn document(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_default()
+    }
+
+    /// The document with `patch` merged in at `path` (dots between keys; empty for the root).
+    ///
+    /// # Errors
+    /// [`Rejection::InvalidConfig`] when the path or the result makes no sense.
+    pub(super) fn patched(&self, path: &str, patch: &str) -> Result<(Self, Policy), Rejection> {
+        let invalid = |what: String| Rejection::InvalidConfig(what);
+        let patch: Value = serde_json::from_str(patch)
+            .map_err(|error| invalid(format!("the value is not JSON: {error}")))?;
+        let keys: Vec<&str> = path.split('.').filter(|key| !key.is_empty()).collect();
+        if keys.len() > DEPTH_MAX {
+            return Err(invalid(format!("the path has more than {DEPTH_MAX} keys")));
+        }
+        // A keyed value is the same as a patch that has nothing but that key.
+        let patch = keys.iter().rev().fold(patch, |inner, key| json!({ *key: inner }));
+        let mut document = self.document();
+        merge(&mut document, patch, 0).map_err(invalid)?;
+        let policy = Policy::from_document(&document).map_err(invalid)?;
+        let text = document.to_string();
+        if text.len() > DOCUMENT_BYTES_MAX {
+            return Err(invalid(format!("the document is over {DOCUMENT_BYTES_MAX} bytes")));
+        }
+        Ok((Self { revision: self.revision + 1, text }, policy))
+    }
+}
+
+/// Objects merge key by key, everything else replaces (contract C16).
+fn merge(into: &mut Value, patch: Value, depth: usize) -> Result<(), String> {
+    if depth > DEPTH_MAX {
+        return Err(format!("the document is deeper than {DEPTH_MAX}"));
+    }
+    let Value::Object(patch) = patch else {
+        if depth == 0 {
+            return Err("the configuration must be an object".to_owned());
+        }
+        *into = patch;
+        return Ok(());
+    };
+    if !into.is_object() {
+        *into = Value::Object(Map::new());
+    }
+    if let Value::Object(into) = into {
+        for (key, value) in patch {
+            merge(into.entry(key).or_insert(Value::Null), value, depth + 1)?;
+        }
+    }
+    Ok(())
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self::from_document(&default_document()).expect("a test reads the default document")
+    }
+}
+
+impl Policy {
+    /// Reads the values that matter, with their bounds.
+    ///
+    /// # Errors
+    /// What is wrong with which key.
+    pub fn from_document(document: &Value) -> Result<Self, String> {
+        let number = |path: &str, default: u64, min: u64, max: u64| {
+            let Some(value) = lookup(document, path) else { return Ok(default) };
+            match value.as_u64() {
+                Some(value) if (min..=max).contains(&value) => Ok(value),
+                _ => Err(format!("{path} must be a whole number from {min} to {max}, not {value}")),
+            }
+        };
+        let small = |path: &str, default: u64, min: u64, max: u32| {
+            number(path, default, min, u64::from(max)).map(|value| value as u32)
+        };
+        const YEAR_S: u64 = 366 * 24 * 3600;
+        Ok(Self {
+            algorithm: algorithm(document)?,
+            nodes_max: number("network.max_nodes", 100, 1, 1_000_000)?,
+            heartbeat_interval_ms: number("orchestrator.heartbeat_interval", 30, 1, 86_400)? * 1000,
+            node_timeout_ms: number("network.node_timeout", 120, 1, 86_400)? * 1000,
+            task_timeout_ms: number("orchestrator.task_timeout", 300, 1, YEAR_S)? * 1000,
+            max_retries: small("orchestrator.max_retries", 3, 0, 1000)?,
+            node_capacity: small("network.default_capacity", 16, 1, 100_000)?,
+            retention_ms: number("performance.metrics_retention_hours", 24, 0, 24 * 366)?
+                * 3_600_000,
+            retained_tasks_max: number("tasks.max_retained_tasks", 100_000, 0, 100_000_000)?,
+            pending_tasks_max: number("tasks.max_pending_tasks", 1_000_000, 1, 100_000_000)?,
+            retry_delay_ms: number("tasks.retry_delay_ms", 1000, 1, 3_600_000)?,
+            retry_delay_max_ms: number("tasks.max_retry_delay_ms", 300_000, 1, 86_400_000)?,
+        })
+    }
+
+    /// The wait before retry number `retry` (1 is the first): 1, 2, 4, 8 ... times the first
+    /// delay (contract 2.7), bounded.
+    #[must_use]
+    pub fn back_off_ms(&self, retry: u32) -> TimeMs {
+        let doublings = retry.saturating_sub(1).min(32);
+        self.retry_delay_ms.saturating_mul(1 << doublings).min(self.retry_delay_max_ms)
+    }
+}
+
+fn algorithm(document: &Value) -> Result<Algorithm, String> {
+    // Two documents name it in two places; the first is the code's (contract 2.8).
+    let word = lookup(document, "network.load_balance_algorithm")
+        .or_else(|| lookup(document, "performance.load_balancing.algorithm"));
+    let Some(word) = word else { return Ok(Algorithm::WeightedRoundRobin) };
+    let found = Algorithm::ALL.into_iter().find(|known| word == known.as_str());
+    found.ok_or_else(|| {
+        let known = Algorithm::ALL.map(Algorithm::as_str).join(", ");
+        format!("network.load_balance_algorithm must be one of {known}, not {word}")
+    })
+}
+
+fn lookup<'a>(document: &'a Value, path: &str) -> Option<&'a Value> {
+    path.split('.').try_fold(document, |value, key| value.get(key)).filter(|value| !value.is_null())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_document_gives_the_defaults_of_the_contract() {
+        let policy = Policy::default();
+        assert_eq!(policy.nodes_max, 100);
+        assert_eq!(policy.node_timeout_ms, 120_000);
+        assert_eq!(policy.max_retries, 3);
+        assert_eq!(policy.algorithm, Algorithm::WeightedRoundRobin);
+    }
+
+    #[test]
+    fn patches_merge_deeply_and_keyed_values_replace() {
+        let (config, _) = Config::default().patched("", r#"{"network":{"max_nodes":7}}"#).unwrap();
+        assert_eq!(config.document()["network"]["min_nodes"], 1);
+        let (config, policy) =
+            config.patched("network.load_balance_algorithm", "\"round_robin\"").unwrap();
+        assert_eq!((policy.nodes_max, policy.algorithm), (7, Algorithm::RoundRobin));
+        assert_eq!(config.revision, 2);
+    }
+
+    #[test]
+    fn nonsense_is_refused_by_name() {
+        for (path, value, part) in [
+            ("network.max_nodes", "0", "network.max_nodes must be a whole number from 1"),
+            ("network.max_nodes", "\"x\"", "network.max_nodes"),
+            ("network.load_balance_algorithm", "\"magic\"", "round_robin"),
+            ("", "[1]", "must be an object"),
+            ("", "{", "not JSON"),
+        ] {
+            let error = Config::default().patched(path, value).unwrap_err().to_string();
+            assert!(error.contains(part), "{error}");
+        }
+    }
+
+    #[test]
+    fn back_off_doubles_up_to_its_bound() {
+        let policy = Policy::default();
+        let waits: Vec<_> = (1..=5).map(|retry| policy.back_off_ms(retry)).collect();
+        assert_eq!(waits, [1000, 2000, 4000, 8000, 16_000]);
+        assert_eq!(policy.back_off_ms(1000), 300_000);
+    }
+}

@@ -1,0 +1,114 @@
+//! What others read. Every list is bounded and every order comes from an index.
+
+use std::collections::BTreeSet;
+
+use super::indexes::{QueueKey, TimerKey};
+use super::requests::Recorded;
+use super::{ExpiryKind, State};
+use crate::model::{NodeId, RequestId, Task, TaskId, TaskStatus, TimeMs};
+
+impl State {
+    /// One task.
+    #[must_use]
+    pub fn task(&self, task_id: &TaskId) -> Option<&Task> {
+        self.tasks.get(task_id)
+    }
+
+    /// How many tasks are retained, ended ones included.
+    #[must_use]
+    pub fn tasks_len(&self) -> usize {
+        self.tasks.len()
+    }
+
+    /// How many tasks stand where.
+    #[must_use]
+    pub fn tasks_in(&self, status: TaskStatus) -> u64 {
+        self.indexes.count(status)
+    }
+
+    /// Tasks that wait for a place or for their back-off.
+    #[must_use]
+    pub fn waiting_len(&self) -> u64 {
+        self.tasks_in(TaskStatus::Pending) + self.tasks_in(TaskStatus::Retrying)
+    }
+
+    /// Tasks of one status in order of submission, or newest first.
+    pub fn tasks_by_status(&self, status: TaskStatus) -> impl DoubleEndedIterator<Item = &Task> {
+        let ids = self.indexes.by_status.get(&status).into_iter().flatten();
+        ids.filter_map(|(_, task_id)| self.tasks.get(task_id))
+    }
+
+    /// All tasks in order of submission after sequence number `after`.
+    pub fn tasks_after(&self, after: u64) -> impl DoubleEndedIterator<Item = &Task> {
+        let range = self.indexes.by_seq.range(after.saturating_add(1)..);
+        range.filter_map(|(_, task_id)| self.tasks.get(task_id))
+    }
+
+    /// Ended tasks, the newest end last.
+    pub fn ended_tasks(&self) -> impl DoubleEndedIterator<Item = &Task> {
+        self.indexes.ended.iter().filter_map(|(_, task_id)| self.tasks.get(task_id))
+    }
+
+    /// How many tasks have ended and are retained.
+    #[must_use]
+    pub fn ended_len(&self) -> usize {
+        self.indexes.ended.len()
+    }
+
+    /// Tasks waiting to be placed, most urgent first, then in order of submission.
+    pub fn queue(&self) -> impl Iterator<Item = &Task> {
+        self.indexes.queue.iter().filter_map(|(_, _, task_id)| self.tasks.get(task_id))
+    }
+
+    /// Places in the queue after `after`, for a scheduler that walks it in steps.
+    pub fn queue_after(&self, after: Option<&QueueKey>) -> impl Iterator<Item = &QueueKey> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let from = after.map_or(Unbounded, Excluded);
+        self.indexes.queue.range::<QueueKey, _>((from, Unbounded))
+    }
+
+    /// Executions that a node holds, as task ids in order.
+    #[must_use]
+    pub fn live_on(&self, node_id: &NodeId) -> Vec<TaskId> {
+        let ids = self.indexes.live_by_node.get(node_id);
+        ids.map(|ids| ids.iter().cloned().collect()).unwrap_or_default()
+    }
+
+    /// All executions placed on nodes, by node.
+    pub fn live_tasks(&self) -> impl Iterator<Item = &Task> {
+        let ids = self.indexes.live_by_node.values().flat_map(BTreeSet::iter);
+        ids.filter_map(|task_id| self.tasks.get(task_id))
+    }
+
+    /// Timers that are due at `now`, oldest first.
+    pub fn due_timers(&self, now: TimeMs) -> impl Iterator<Item = (&Task, ExpiryKind)> {
+        let due = self.indexes.timers.iter().take_while(move |(at, _, _)| *at <= now);
+        due.filter_map(|(_, task_id, key)| {
+            self.tasks.get(task_id).map(|task| (task, ExpiryKind::from(*key)))
+        })
+    }
+
+    /// When the next timer is due.
+    #[must_use]
+    pub fn next_timer_ms(&self) -> Option<TimeMs> {
+        self.indexes.timers.first().map(|(at, _, _): &(TimeMs, TaskId, TimerKey)| *at)
+    }
+
+    /// What a request was answered, while that is remembered.
+    #[must_use]
+    pub fn request(&self, request_id: RequestId) -> Option<&Recorded> {
+        self.requests.get(request_id)
+    }
+
+    /// How many answers are remembered.
+    #[must_use]
+    pub fn requests_len(&self) -> usize {
+        self.requests.len()
+    }
+
+    /// Whether a task of this id was deleted not long ago.
+    #[must_use]
+    pub fn was_retired(&self, task_id: &TaskId) -> bool {
+        self.tombstones.contains(task_id)
+    }
+}

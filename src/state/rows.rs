@@ -1,0 +1,248 @@
+//! Tables whose every change is recorded as a row for the durable home and in the digest.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::{Changes, Digest, Fatal, TableId, row_hash};
+use crate::model::{Id, MemberId, Payload, TaskId};
+
+/// Leads every stored value and log entry.
+const FORMAT: u8 = 1;
+/// Payloads up to this many bytes stay in the row of their owner.
+const INLINE_BYTES_MAX: usize = 320;
+/// Larger ones are cut into rows of this size: sled keeps values of this size in its own pages.
+const CHUNK_BYTES: usize = 4096;
+
+/// Encodes a value behind its format byte.
+pub(super) fn encode<V: Serialize>(value: &V) -> Bytes {
+    let mut buffer = Vec::with_capacity(256);
+    buffer.push(FORMAT);
+    bincode::serde::encode_into_std_write(value, &mut buffer, bincode::config::standard())
+        .expect("plain data encodes into memory");
+    Bytes::from(buffer)
+}
+
+/// Decodes a value that [`encode`] made. All of the bytes must belong to it.
+pub(super) fn decode<V: DeserializeOwned>(bytes: &[u8], what: &str) -> Result<V, Fatal> {
+    let Some((&FORMAT, body)) = bytes.split_first() else {
+        return Err(Fatal::new(format!("{what}: unknown format {:?}", bytes.first())));
+    };
+    let (value, used) = bincode::serde::decode_from_slice(body, bincode::config::standard())
+        .map_err(|error| Fatal::new(format!("{what}: {error}")))?;
+    if used != body.len() {
+        return Err(Fatal::new(format!("{what}: {} bytes too many", body.len() - used)));
+    }
+    Ok(value)
+}
+
+/// The rows changed since they were last taken, and the digest of all rows.
+#[derive(Debug, Default)]
+pub(super) struct Rows {
+    changes: Changes,
+    digest: Digest,
+}
+
+impl Rows {
+    pub(super) fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    pub(super) fn take_changes(&mut self) -> Changes {
+        std::mem::take(&mut self.changes)
+    }
+
+    /// Counts a row that was read back from the home.
+    pub(super) fn loaded(&mut self, hash: u64) {
+        self.digest.add(hash);
+    }
+
+    /// Writes a row over the one whose hash was `old`; gives the new hash.
+    pub(super) fn put<V: Serialize>(&mut self, key: Vec<u8>, old: Option<u64>, value: &V) -> u64 {
+        self.put_bytes(key, old, encode(value))
+    }
+
+    fn put_bytes(&mut self, key: Vec<u8>, old: Option<u64>, value: Bytes) -> u64 {
+        let hash = row_hash(&key, &value);
+        if let Some(old) = old {
+            self.digest.remove(old);
+        }
+        self.digest.add(hash);
+        self.changes.rows.insert(key, Some(value));
+        hash
+    }
+
+    /// Deletes the row whose hash was `old`.
+    pub(super) fn delete(&mut self, key: Vec<u8>, old: u64) {
+        self.digest.remove(old);
+        self.changes.rows.insert(key, None);
+    }
+
+    /// Stores a payload of a task: in the owner's row when small, else in chunks of its own.
+    pub(super) fn put_payload(
+        &mut self,
+        task_id: &TaskId,
+        part: BlobPart,
+        text: String,
+    ) -> Payload {
+        if text.len() <= INLINE_BYTES_MAX {
+            return Payload::inline(text);
+        }
+        let text = Bytes::from(text);
+        let mut sum = 0u64;
+        for (number, start) in (0..text.len()).step_by(CHUNK_BYTES).enumerate() {
+            let chunk = text.slice(start..text.len().min(start + CHUNK_BYTES));
+            let hash = self.put_bytes(blob_key(task_id, part, number), None, chunk);
+            sum = sum.wrapping_add(hash);
+        }
+        let len = u32::try_from(text.len()).expect("bodies are bounded far below 4 GiB");
+        Payload::Stored { len, digest: sum }
+    }
+
+    /// Deletes what [`Self::put_payload`] stored outside the owner's row.
+    pub(super) fn delete_payload(&mut self, task_id: &TaskId, part: BlobPart, payload: &Payload) {
+        let Payload::Stored { len, digest } = payload else { return };
+        let chunks = (*len as usize).div_ceil(CHUNK_BYTES);
+        self.digest.sum = self.digest.sum.wrapping_sub(*digest);
+        self.digest.rows -= chunks as u64;
+        for number in 0..chunks {
+            self.changes.rows.insert(blob_key(task_id, part, number), None);
+        }
+    }
+}
+
+/// The payloads of a task that may live outside its row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum BlobPart {
+    /// What to work on.
+    Input = 1,
+    /// What came out.
+    Result = 2,
+    /// Whatever else was sent along.
+    Metadata = 3,
+    /// The requirements as sent.
+    Requirements = 4,
+    /// What the node measured.
+    Metrics = 5,
+}
+
+fn blob_key(task_id: &TaskId, part: BlobPart, chunk: usize) -> Vec<u8> {
+    // Ids hold no control characters, so the zero byte ends them.
+    let mut key = Vec::with_capacity(task_id.as_str().len() + 7);
+    key.push(TableId::Blobs as u8);
+    key.extend_from_slice(task_id.as_str().as_bytes());
+    key.extend_from_slice(&[0, part as u8]);
+    let chunk = u32::try_from(chunk).expect("a payload has at most 2^20 chunks");
+    key.extend_from_slice(&chunk.to_be_bytes());
+    key
+}
+
+/// The stored keys, in order, of the chunks of a payload that lives outside its owner's row.
+#[must_use]
+pub fn blob_keys(task_id: &TaskId, part: BlobPart, payload: &Payload) -> Vec<Vec<u8>> {
+    let Payload::Stored { len, .. } = payload else { return Vec::new() };
+    let chunks = (*len as usize).div_ceil(CHUNK_BYTES);
+    (0..chunks).map(|number| blob_key(task_id, part, number)).collect()
+}
+
+/// A key of a resident table, as bytes that sort like the key.
+pub(super) trait TableKey: Ord + Clone {
+    fn write(&self, to: &mut Vec<u8>);
+    fn read(bytes: &[u8]) -> Option<Self>;
+}
+
+impl<Kind> TableKey for Id<Kind> {
+    fn write(&self, to: &mut Vec<u8>) {
+        to.extend_from_slice(self.as_str().as_bytes());
+    }
+
+    fn read(bytes: &[u8]) -> Option<Self> {
+        std::str::from_utf8(bytes).ok().map(Self::trusted)
+    }
+}
+
+impl TableKey for MemberId {
+    fn write(&self, to: &mut Vec<u8>) {
+        to.extend_from_slice(&self.to_be_bytes());
+    }
+
+    fn read(bytes: &[u8]) -> Option<Self> {
+        bytes.try_into().ok().map(Self::from_be_bytes)
+    }
+}
+
+#[derive(Debug)]
+struct Row<V> {
+    value: V,
+    hash: u64,
+}
+
+/// A table in memory, in key order, whose changes are recorded in [`Rows`].
+#[derive(Debug)]
+pub(super) struct Table<K, V> {
+    id: TableId,
+    rows: BTreeMap<K, Row<V>>,
+}
+
+impl<K: TableKey, V: Serialize + DeserializeOwned> Table<K, V> {
+    pub(super) fn new(id: TableId) -> Self {
+        Self { id, rows: BTreeMap::new() }
+    }
+
+    fn stored_key(&self, key: &K) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(32);
+        bytes.push(self.id as u8);
+        key.write(&mut bytes);
+        bytes
+    }
+
+    pub(super) fn load(&mut self, key: &[u8], value: &[u8], hash: u64) -> Result<(), Fatal> {
+        let what = || format!("{:?} row {:02x?}", self.id, key);
+        let parsed = K::read(key).ok_or_else(|| Fatal::new(format!("{}: bad key", what())))?;
+        let value = decode(value, &what())?;
+        self.rows.insert(parsed, Row { value, hash });
+        Ok(())
+    }
+
+    pub(super) fn get(&self, key: &K) -> Option<&V> {
+        self.rows.get(key).map(|row| &row.value)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
+        self.rows.iter().map(|(key, row)| (key, &row.value))
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    pub(super) fn put(&mut self, to: &mut Rows, key: K, value: V) {
+        let stored = self.stored_key(&key);
+        let old = self.rows.get(&key).map(|row| row.hash);
+        let hash = to.put(stored, old, &value);
+        self.rows.insert(key, Row { value, hash });
+    }
+
+    /// Changes a row in place and records it; `None` when there is no such row.
+    pub(super) fn edit<T>(
+        &mut self,
+        to: &mut Rows,
+        key: &K,
+        edit: impl FnOnce(&mut V) -> T,
+    ) -> Option<T> {
+        let stored = self.stored_key(key);
+        let row = self.rows.get_mut(key)?;
+        let given = edit(&mut row.value);
+        row.hash = to.put(stored, Some(row.hash), &row.value);
+        Some(given)
+    }
+
+    pub(super) fn remove(&mut self, to: &mut Rows, key: &K) -> Option<V> {
+        let row = self.rows.remove(key)?;
+        to.delete(self.stored_key(key), row.hash);
+        Some(row.value)
+    }
+}

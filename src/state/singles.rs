@@ -1,0 +1,162 @@
+//! The rows there is one of: epoch, counters, configuration, cluster.
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::policy::{Config, Policy};
+use super::rows::{Rows, decode};
+use super::{Fatal, State, TableId};
+use crate::model::{Epoch, MemberId, TimeMs};
+
+/// Totals that apply keeps, so that nobody has to scan for them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counters {
+    /// Time of the newest entry: the state machine's own clock.
+    pub last_at_ms: TimeMs,
+    /// Sequence number of the newest task.
+    pub last_seq: u64,
+    /// Tasks ever accepted.
+    pub tasks_submitted: u64,
+    /// Tasks that ended with a result.
+    pub tasks_completed: u64,
+    /// Tasks that ended without one: failed, timed out, dead letters.
+    pub tasks_failed: u64,
+    /// Tasks that a client ended.
+    pub tasks_cancelled: u64,
+    /// Attempts that were placed on a node.
+    pub attempts: u64,
+    /// Attempts that were retried.
+    pub retries: u64,
+    /// Sum over completed tasks of the time from acceptance to result.
+    pub response_ms_total: u64,
+}
+
+/// Who this cluster is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClusterRow {
+    /// Random name of the cluster; 0 before it has one.
+    pub cluster_id: u128,
+    /// The highest member number ever given out.
+    pub last_member_id: MemberId,
+}
+
+#[derive(Debug, Clone, Copy)]
+#[repr(u8)]
+enum SingleId {
+    Epoch = 1,
+    Counters = 2,
+    Config = 3,
+    Cluster = 4,
+}
+
+/// One row: its value, and its hash once it was stored.
+#[derive(Debug, Default)]
+struct Single<V> {
+    value: V,
+    hash: Option<u64>,
+}
+
+impl<V: Serialize + DeserializeOwned> Single<V> {
+    fn put(&mut self, rows: &mut Rows, id: SingleId) {
+        let key = vec![TableId::Singles as u8, id as u8];
+        self.hash = Some(rows.put(key, self.hash, &self.value));
+    }
+
+    fn load(&mut self, value: &[u8], hash: u64, what: &str) -> Result<(), Fatal> {
+        *self = Self { value: decode(value, what)?, hash: Some(hash) };
+        Ok(())
+    }
+}
+
+/// See the module's description.
+#[derive(Debug, Default)]
+pub(super) struct Singles {
+    epoch: Single<Epoch>,
+    counters: Single<Counters>,
+    counters_changed: bool,
+    config: Single<Config>,
+    cluster: Single<ClusterRow>,
+    policy: Policy,
+}
+
+impl Singles {
+    pub(super) fn load(&mut self, key: &[u8], value: &[u8], hash: u64) -> Result<(), Fatal> {
+        match key {
+            [1] => self.epoch.load(value, hash, "epoch"),
+            [2] => self.counters.load(value, hash, "counters"),
+            [3] => {
+                self.config.load(value, hash, "configuration")?;
+                self.policy =
+                    Policy::from_document(&self.config.value.document()).map_err(Fatal::new)?;
+                Ok(())
+            }
+            [4] => self.cluster.load(value, hash, "cluster"),
+            _ => Err(Fatal::new(format!("unknown single row {key:02x?}"))),
+        }
+    }
+}
+
+impl State {
+    /// The open reign; term 0 before the first.
+    #[must_use]
+    pub fn epoch(&self) -> Epoch {
+        self.singles.epoch.value
+    }
+
+    pub(super) fn set_epoch(&mut self, epoch: Epoch) {
+        self.singles.epoch.value = epoch;
+        self.singles.epoch.put(&mut self.rows, SingleId::Epoch);
+    }
+
+    /// Totals since the cluster began.
+    #[must_use]
+    pub fn counters(&self) -> &Counters {
+        &self.singles.counters.value
+    }
+
+    /// Changes the totals. They are written once per entry, by [`Self::flush_counters`].
+    pub(super) fn edit_counters(&mut self, edit: impl FnOnce(&mut Counters)) {
+        let before = self.singles.counters.value;
+        edit(&mut self.singles.counters.value);
+        self.singles.counters_changed |= before != self.singles.counters.value;
+    }
+
+    pub(super) fn flush_counters(&mut self) {
+        if std::mem::take(&mut self.singles.counters_changed) {
+            self.singles.counters.put(&mut self.rows, SingleId::Counters);
+        }
+    }
+
+    /// The orchestrator configuration.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.singles.config.value
+    }
+
+    /// The values of the configuration that are acted on.
+    #[must_use]
+    pub fn policy(&self) -> &Policy {
+        &self.singles.policy
+    }
+
+    pub(super) fn set_config(&mut self, config: Config, policy: Policy) {
+        self.singles.config.value = config;
+        self.singles.policy = policy;
+        self.singles.config.put(&mut self.rows, SingleId::Config);
+    }
+
+    /// The random name of the cluster; 0 before it has one.
+    #[must_use]
+    pub fn cluster_id(&self) -> u128 {
+        self.singles.cluster.value.cluster_id
+    }
+
+    pub(super) fn cluster_row(&self) -> ClusterRow {
+        self.singles.cluster.value
+    }
+
+    pub(super) fn set_cluster_row(&mut self, row: ClusterRow) {
+        self.singles.cluster.value = row;
+        self.singles.cluster.put(&mut self.rows, SingleId::Cluster);
+    }
+}

@@ -1,0 +1,288 @@
+//! Tasks: acceptance, placement, cancellation, retirement (contract 2.3, 2.7).
+
+use super::apply::Txn;
+use super::command::{Assignment, TaskSpec};
+use super::nodes::ExecutionEnd;
+use super::rows::BlobPart;
+use super::{Fact, Outcome, Rejection, Reply, State};
+use crate::model::{Epoch, Execution, Payload, RequestId, Task, TaskId, TaskStatus, TimeMs};
+
+/// How many nodes of past attempts a task remembers.
+const ASSIGNED_NODES_MAX: usize = 16;
+
+/// The id of a task whose client chose none: `task_` and hex digits (contract 1.7), derived from
+/// the request so that a retry names the same task. `digits` is 12, as family W has it, for a
+/// single task and 32 for those of a batch, where a collision could not be told to the client.
+#[must_use]
+pub fn derive_task_id(request_id: RequestId, ordinal: u32, digits: usize) -> TaskId {
+    let mut seed = request_id.0.to_be_bytes().to_vec();
+    seed.extend_from_slice(&ordinal.to_be_bytes());
+    let hash = format!("{:032x}", xxhash_rust::xxh3::xxh3_128(&seed));
+    TaskId::trusted(&format!("task_{}", &hash[..digits.min(32)]))
+}
+
+impl Txn<'_> {
+    pub(super) fn submit_tasks(&mut self, specs: Vec<TaskSpec>) -> Reply {
+        Self::check_batch(specs.len())?;
+        let max = self.state.policy().pending_tasks_max;
+        if self.state.waiting_len() + specs.len() as u64 > max {
+            return Err(Rejection::QueueFull { max });
+        }
+        let single = specs.len() == 1;
+        let (mut created, mut duplicates, mut last) = (0, 0, None);
+        for (ordinal, spec) in (0u32..).zip(specs) {
+            let (task_id, known) = self.name_task(&spec, ordinal, single);
+            if known {
+                duplicates += 1;
+            } else {
+                created += 1;
+                self.create_task(task_id.clone(), spec);
+            }
+            last = Some(task_id);
+        }
+        match last {
+            Some(task_id) if single => {
+                Ok(Outcome::TaskSubmitted { task_id, duplicate: duplicates > 0 })
+            }
+            _ => Ok(Outcome::TasksSubmitted { created, duplicates }),
+        }
+    }
+
+    /// The task's id, and whether there is or was such a task.
+    fn name_task(&self, spec: &TaskSpec, ordinal: u32, single: bool) -> (TaskId, bool) {
+        let known =
+            |id: &TaskId| self.state.task(id).is_some() || self.state.tombstones.contains(id);
+        if let Some(task_id) = &spec.task_id {
+            return (task_id.clone(), known(task_id));
+        }
+        if single {
+            let short = derive_task_id(self.request_id, ordinal, 12);
+            if !known(&short) {
+                return (short, false);
+            }
+        }
+        (derive_task_id(self.request_id, ordinal, 32), false)
+    }
+
+    fn create_task(&mut self, task_id: TaskId, spec: TaskSpec) {
+        self.state.edit_counters(|counters| {
+            counters.last_seq += 1;
+            counters.tasks_submitted += 1;
+        });
+        let rows = &mut self.state.rows;
+        let requirements_raw =
+            rows.put_payload(&task_id, BlobPart::Requirements, spec.requirements_raw);
+        let input = rows.put_payload(&task_id, BlobPart::Input, spec.input);
+        let metadata = rows.put_payload(&task_id, BlobPart::Metadata, spec.metadata);
+        let task = Task {
+            task_id: task_id.clone(),
+            task_type: spec.task_type,
+            urgency: spec.urgency,
+            priority_raw: spec.priority_raw,
+            requirements: spec.requirements,
+            requirements_raw,
+            input,
+            metadata,
+            timeout_ms: spec.timeout_ms,
+            max_retries: spec.max_retries,
+            deadline_ms: spec.deadline_ms,
+            callback_url: spec.callback_url,
+            seq: self.state.counters().last_seq,
+            status: TaskStatus::Pending,
+            attempt: 0,
+            retry_count: 0,
+            not_before_ms: 0,
+            execution: None,
+            assigned_nodes: Vec::new(),
+            created_at_ms: self.now,
+            started_at_ms: 0,
+            completed_at_ms: 0,
+            node_id: None,
+            agent_id: None,
+            result: Payload::Absent,
+            error: None,
+            execution_ms: 0,
+            performance_metrics: Payload::Absent,
+            revision: self.index,
+        };
+        self.state.insert_task(task);
+        self.facts.push(Fact::TaskSubmitted { task_id });
+    }
+
+    pub(super) fn assign_tasks(&mut self, epoch: Epoch, assignments: Vec<Assignment>) -> Reply {
+        self.check_epoch(epoch)?;
+        Self::check_batch(assignments.len())?;
+        let (mut accepted, mut stale) = (0, 0);
+        for assignment in assignments {
+            if self.assign_task(epoch, &assignment) {
+                accepted += 1;
+            } else {
+                stale += 1;
+            }
+        }
+        Ok(Outcome::Judged { accepted, stale })
+    }
+
+    /// Places one task, unless the world moved on since it was planned.
+    fn assign_task(&mut self, epoch: Epoch, assignment: &Assignment) -> bool {
+        let Some(task) = self.state.task(&assignment.task_id) else { return false };
+        let Some(node) = self.state.node(&assignment.node_id) else { return false };
+        let current =
+            task.status == TaskStatus::Pending && task.revision == assignment.seen_revision;
+        if !current || !node.takes_work() || !node.fits(&task.requirements) {
+            return false;
+        }
+        let (node_id, now) = (assignment.node_id.clone(), self.now);
+        self.edit_node(&node_id, |node| node.live += 1);
+        self.state.edit_counters(|counters| counters.attempts += 1);
+        let attempt = self.edit_task(&assignment.task_id, |task| {
+            task.attempt += 1;
+            task.status = TaskStatus::Assigned;
+            task.started_at_ms = 0;
+            if task.assigned_nodes.len() == ASSIGNED_NODES_MAX {
+                task.assigned_nodes.remove(0);
+            }
+            task.assigned_nodes.push(node_id.clone());
+            task.execution = Some(Execution {
+                attempt: task.attempt,
+                node_id: node_id.clone(),
+                epoch,
+                assigned_at_ms: now,
+                started_at_ms: 0,
+            });
+            task.attempt
+        });
+        let task_id = assignment.task_id.clone();
+        self.facts.push(Fact::TaskAssigned { task_id, node_id, attempt });
+        true
+    }
+
+    pub(super) fn cancel_task(&mut self, task_id: &TaskId, reason: String) -> Reply {
+        let was = self.state.task(task_id).ok_or(Rejection::TaskNotFound)?.status;
+        if was.is_terminal() {
+            return Err(Rejection::TaskEnded { status: was });
+        }
+        self.end_task(task_id, TaskStatus::Cancelled, ExecutionEnd::Withdrawn, |task| {
+            task.error = Some(reason);
+        });
+        Ok(Outcome::TaskCancelled { was })
+    }
+
+    pub(super) fn retire_tasks(&mut self, epoch: Epoch, task_ids: Vec<TaskId>) -> Reply {
+        self.check_epoch(epoch)?;
+        Self::check_batch(task_ids.len())?;
+        let offered = task_ids.len();
+        let retired: Vec<TaskId> =
+            task_ids.into_iter().filter(|task_id| self.retire_task(task_id)).collect();
+        let count = u32::try_from(retired.len()).expect("a batch is bounded");
+        if count > 0 {
+            // An entry holds at most 4096 commands, so index and place make one number.
+            let key = self.index << 12 | u64::from(self.place);
+            self.state.tombstones.add(&mut self.state.rows, key, self.now, &retired);
+            self.facts.push(Fact::TasksRetired { count });
+        }
+        let stale = u32::try_from(offered).expect("a batch is bounded") - count;
+        Ok(Outcome::Judged { accepted: count, stale })
+    }
+
+    fn retire_task(&mut self, task_id: &TaskId) -> bool {
+        if self.state.task(task_id).is_none_or(|task| !task.status.is_terminal()) {
+            return false;
+        }
+        self.state.remove_task(task_id);
+        true
+    }
+
+    /// Ends a task for good, live or not. `edit` adds what belongs to this end.
+    pub(super) fn end_task(
+        &mut self,
+        task_id: &TaskId,
+        status: TaskStatus,
+        end: ExecutionEnd,
+        edit: impl FnOnce(&mut Task),
+    ) {
+        let Some(task) = self.state.task(task_id) else { return };
+        let created_at_ms = task.created_at_ms;
+        let holder = task.execution.as_ref().map(|execution| execution.node_id.clone());
+        if let Some(node_id) = &holder {
+            self.release_node(node_id, end);
+        }
+        let now = self.now;
+        self.count_end(status, now.saturating_sub(created_at_ms));
+        let attempt = self.edit_task(task_id, |task| {
+            task.status = status;
+            task.completed_at_ms = now;
+            task.execution = None;
+            task.node_id.clone_from(&holder);
+            edit(task);
+            task.attempt
+        });
+        let task_id = task_id.clone();
+        self.facts.push(Fact::TaskEnded { task_id, status, node_id: holder, attempt });
+    }
+
+    fn count_end(&mut self, status: TaskStatus, response_ms: TimeMs) {
+        self.state.edit_counters(|counters| match status {
+            TaskStatus::Completed => {
+                counters.tasks_completed += 1;
+                counters.response_ms_total += response_ms;
+            }
+            TaskStatus::Failed | TaskStatus::TimedOut | TaskStatus::DeadLetter => {
+                counters.tasks_failed += 1;
+            }
+            TaskStatus::Cancelled => counters.tasks_cancelled += 1,
+            TaskStatus::Pending
+            | TaskStatus::Retrying
+            | TaskStatus::Assigned
+            | TaskStatus::Running => unreachable!("{status:?} is no end"),
+        });
+    }
+
+    /// Changes a task's row. The caller has found it before.
+    ///
+    /// # Panics
+    /// When the change is not a legal move: the state machine itself is wrong then, and every
+    /// member must stop rather than go on from there.
+    pub(super) fn edit_task<T>(
+        &mut self,
+        task_id: &TaskId,
+        edit: impl FnOnce(&mut Task) -> T,
+    ) -> T {
+        let index = self.index;
+        let State { tasks, rows, indexes, .. } = &mut *self.state;
+        let given = tasks.edit(rows, task_id, |task| {
+            indexes.remove(task);
+            let was = task.status;
+            let given = edit(task);
+            let now = task.status;
+            let legal = was == now || was.may_become(now);
+            assert!(legal, "task {task_id}: {was:?} must not become {now:?}");
+            assert_eq!(now.is_live(), task.execution.is_some(), "task {task_id}");
+            task.revision = index;
+            indexes.insert(task);
+            given
+        });
+        given.expect("the caller found the task")
+    }
+}
+
+impl State {
+    fn insert_task(&mut self, task: Task) {
+        self.indexes.insert(&task);
+        self.tasks.put(&mut self.rows, task.task_id.clone(), task);
+    }
+
+    fn remove_task(&mut self, task_id: &TaskId) {
+        let Some(task) = self.tasks.remove(&mut self.rows, task_id) else { return };
+        self.indexes.remove(&task);
+        for (part, payload) in [
+            (BlobPart::Input, &task.input),
+            (BlobPart::Result, &task.result),
+            (BlobPart::Metadata, &task.metadata),
+            (BlobPart::Requirements, &task.requirements_raw),
+            (BlobPart::Metrics, &task.performance_metrics),
+        ] {
+            self.rows.delete_payload(task_id, part, payload);
+        }
+    }
+}
