@@ -7,7 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::model::{
-    Agent, Epoch, Incarnation, Load, Member, MemberId, NodeId, NodeStatus, Requirements, RequestId,
+    Agent, Epoch, Incarnation, Load, Member, MemberId, NodeId, NodeStatus, RequestId, Requirements,
     TaskFailure, TaskId, TimeMs, Urgency,
 };
 
