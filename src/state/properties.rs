@@ -63,7 +63,7 @@ fn line() -> impl Strategy<Value = String> {
             |(task, retries, more)| format!("submit {task} timeout=2000 retries={retries} {more}")
         ),
         1 => (0..4u8).prop_map(|key| format!("submit request=key-{key} _ _")),
-        8 => (epoch.clone(), task.clone(), node.clone()).prop_map(
+        8 => (epoch.clone(), task.clone(), node).prop_map(
             |(epoch, task, node)| format!("assign {epoch} {task} {node}")
         ),
         4 => (epoch.clone(), task.clone(), 1..4u8, word(&["ack", "refused after=10", "end fail=network"]))
@@ -106,7 +106,7 @@ proptest! {
             prop_assert_eq!(one.replies, other.replies);
             prop_assert_eq!(one.events, other.events);
             prop_assert_eq!(batched.0.digest(), reopened.0.digest());
-            if index as usize % cut == 0 {
+            if (index as usize).is_multiple_of(cut) {
                 batched.1.write(batched.0.take_changes());
             }
             reopened.1.write(reopened.0.take_changes());

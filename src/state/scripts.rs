@@ -127,6 +127,53 @@ pub(super) fn task_spec(task_id: Option<&str>) -> TaskSpec {
     }
 }
 
+fn task_command(verb: &str, words: &Words<'_>) -> Command {
+    let task_id = |place: usize| TaskId::trusted(words.places[place]);
+    match verb {
+        "epoch" => Command::OpenEpoch(words.epoch()),
+        "submit" => {
+            let ids: Vec<Option<&str>> = match words.places.as_slice() {
+                [] => vec![None],
+                ids => ids.iter().map(|id| Some(*id).filter(|id| *id != "_")).collect(),
+            };
+            Command::SubmitTasks(
+                ids.into_iter()
+                    .map(|id| TaskSpec {
+                        urgency: Urgency::clamped(words.number("urgency", 50)),
+                        input: words.text("input", "").replace("LONG", &"x".repeat(5000)),
+                        timeout_ms: words.number("timeout", 300_000),
+                        max_retries: u32::try_from(words.number("retries", 3)).unwrap(),
+                        deadline_ms: words.pairs.get("deadline").map(|at| at.parse().unwrap()),
+                        requirements: Requirements {
+                            capabilities: words.list("caps"),
+                            ..Requirements::default()
+                        },
+                        ..task_spec(id)
+                    })
+                    .collect(),
+            )
+        }
+        "report" => Command::ReportTasks(
+            words
+                .places
+                .iter()
+                .map(|id| TaskReport {
+                    task_id: TaskId::trusted(id),
+                    attempt: words.pairs.get("attempt").map(|text| text.parse().unwrap()),
+                    epoch: words.pairs.get("epoch").map(|text| epoch(text)),
+                    node_id: words.pairs.get("node").map(|id| NodeId::trusted(id)),
+                    agent_id: None,
+                    outcome: outcome(words),
+                    execution_ms: words.number("took", 0),
+                    performance_metrics: String::new(),
+                })
+                .collect(),
+        ),
+        "cancel" => Command::CancelTask { task_id: task_id(0), reason: "enough".to_owned() },
+        other => panic!("unknown verb {other}"),
+    }
+}
+
 impl Script {
     fn revision(&self, task_id: &TaskId, words: &Words<'_>) -> u64 {
         let current = self.state.task(task_id).map_or(0, |task| task.revision);
@@ -184,32 +231,9 @@ impl Script {
         })
     }
 
-    fn task_command(&self, verb: &str, words: &Words<'_>) -> Command {
+    fn duty_command(&self, verb: &str, words: &Words<'_>) -> Option<Command> {
         let task_id = |place: usize| TaskId::trusted(words.places[place]);
-        match verb {
-            "epoch" => Command::OpenEpoch(words.epoch()),
-            "submit" => {
-                let ids: Vec<Option<&str>> = match words.places.as_slice() {
-                    [] => vec![None],
-                    ids => ids.iter().map(|id| Some(*id).filter(|id| *id != "_")).collect(),
-                };
-                Command::SubmitTasks(
-                    ids.into_iter()
-                        .map(|id| TaskSpec {
-                            urgency: Urgency::clamped(words.number("urgency", 50)),
-                            input: words.text("input", "").replace("LONG", &"x".repeat(5000)),
-                            timeout_ms: words.number("timeout", 300_000),
-                            max_retries: u32::try_from(words.number("retries", 3)).unwrap(),
-                            deadline_ms: words.pairs.get("deadline").map(|at| at.parse().unwrap()),
-                            requirements: Requirements {
-                                capabilities: words.list("caps"),
-                                ..Requirements::default()
-                            },
-                            ..task_spec(id)
-                        })
-                        .collect(),
-                )
-            }
+        Some(match verb {
             "assign" => Command::AssignTasks {
                 epoch: words.epoch(),
                 assignments: vec![Assignment {
@@ -232,23 +256,6 @@ impl Script {
                     },
                 }],
             },
-            "report" => Command::ReportTasks(
-                words
-                    .places
-                    .iter()
-                    .map(|id| TaskReport {
-                        task_id: TaskId::trusted(id),
-                        attempt: words.pairs.get("attempt").map(|text| text.parse().unwrap()),
-                        epoch: words.pairs.get("epoch").map(|text| epoch(text)),
-                        node_id: words.pairs.get("node").map(|id| NodeId::trusted(id)),
-                        agent_id: None,
-                        outcome: outcome(words),
-                        execution_ms: words.number("took", 0),
-                        performance_metrics: String::new(),
-                    })
-                    .collect(),
-            ),
-            "cancel" => Command::CancelTask { task_id: task_id(0), reason: "enough".to_owned() },
             "expire" => Command::ExpireTasks {
                 epoch: words.epoch(),
                 expiries: vec![TaskExpiry {
@@ -265,8 +272,8 @@ impl Script {
                 epoch: words.epoch(),
                 task_ids: words.places[1..].iter().map(|id| TaskId::trusted(id)).collect(),
             },
-            other => panic!("unknown verb {other}"),
-        }
+            _ => return None,
+        })
     }
 
     /// Runs one line: a query (`show`, `queue`), `at` to move the clock, or a command.
@@ -282,8 +289,10 @@ impl Script {
                 writeln!(out, "  queue: {}", ids.join(" ")).unwrap();
             }
             _ => {
-                let known = self.fleet_command(verb, &words);
-                let command = known.unwrap_or_else(|| self.task_command(verb, &words));
+                let command = self
+                    .fleet_command(verb, &words)
+                    .or_else(|| self.duty_command(verb, &words))
+                    .unwrap_or_else(|| task_command(verb, &words));
                 self.apply(command, &words, out);
             }
         }
@@ -357,7 +366,9 @@ fn run_file(path: &Path) {
         }
     }
     let given = format!("{}\n", given.trim_end());
-    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+    #[expect(clippy::disallowed_methods, reason = "a switch of this test, no setting")]
+    let update = std::env::var_os("UPDATE_GOLDEN").is_some();
+    if update {
         std::fs::write(path, given).unwrap();
     } else {
         assert_eq!(text, given, "{} gives something else", path.display());
