@@ -1,0 +1,4 @@
+//! The whole of storage under openraft's suite, crashes and damage.
+
+mod kit;
+mod suite;
