@@ -326,8 +326,8 @@ mod tests {
         assert_eq!(
             encode_membership(&membership()),
             [
-                1, 1, 1, 1, 2, 1, 1, b'a', 7, 3, b'h', b':', b'1', 3, b'h', b':', b'2', 0, 1,
-                b'1', 2, 0, 0, 0, 0, 0, 0
+                1, 1, 1, 1, 2, 1, 1, b'a', 7, 3, b'h', b':', b'1', 3, b'h', b':', b'2', 0, 1, b'1',
+                2, 0, 0, 0, 0, 0, 0
             ]
         );
         let normal = RaftPayload::Normal(EncodedEntry(Bytes::from_static(b"xyz")));

@@ -265,9 +265,8 @@ impl FinishedFile {
         let temporary = self.name.name.take().expect("a file is published once");
         match (&self.name.files, &self.reader.source) {
             (Files::Simulated { disk, prefix }, Source::Memory(bytes)) => {
-                disk.put_file(&format!("{prefix}{name}"), bytes.clone()).map_err(|error| {
-                    StorageError::io("cannot write", Path::new(name), error)
-                })?;
+                disk.put_file(&format!("{prefix}{name}"), bytes.clone())
+                    .map_err(|error| StorageError::io("cannot write", Path::new(name), error))?;
             }
             (files, _) => files.rename(&temporary, name)?,
         }

@@ -327,8 +327,15 @@ impl LogStore {
     }
 
     /// From now on refuses to purge beyond `floor`, the newest fsynced snapshot.
-    pub(super) fn set_purge_floor(&self, floor: Option<LogId>) {
+    pub(super) fn enforce_purge_floor(&self, floor: Option<LogId>) {
         *self.shared().purge_floor.write() = Some(floor);
+    }
+
+    /// There is a newer fsynced snapshot.
+    pub(super) fn advance_purge_floor(&self, newest: Option<LogId>) {
+        if let Some(floor) = self.shared().purge_floor.write().as_mut() {
+            *floor = newest.max(*floor);
+        }
     }
 
     #[cfg(test)]
@@ -412,7 +419,11 @@ impl RaftLogReader<TypeConfig> for LogStore {
         Ok(self.wal_state()?.vote)
     }
 
-    async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> io::Result<Vec<RaftEntry>> {
+    async fn limited_get_log_entries(
+        &mut self,
+        start: u64,
+        end: u64,
+    ) -> io::Result<Vec<RaftEntry>> {
         let limits = self.shared().limits;
         let end = end.min(start.saturating_add(limits.read_entries_max));
         self.read(start, end, limits.read_bytes_max)

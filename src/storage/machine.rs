@@ -15,6 +15,7 @@ use openraft::{OptionalSend, RaftSnapshotBuilder};
 
 use super::blocking::Blocking;
 use super::error::{StorageError, hint};
+use super::home::Meta;
 use super::identity::IdentityFile;
 use super::install;
 use super::log::LogStore;
@@ -25,7 +26,6 @@ use super::view::{Current, Machine};
 use super::{
     EntryReply, LogId, RaftEntry, RaftPayload, SnapshotMeta, StoredMembership, TypeConfig, codec,
 };
-use super::home::Meta;
 
 /// A run of entries ends after this many,
 const RUN_ENTRIES_MAX: usize = 512;
@@ -175,7 +175,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         let snapshots = self.snapshots.clone();
         let work = move || install_snapshot(&machine, &snapshots, snapshot);
         let installed = self.blocking.run(work).await.map_err(|error| self.fatal(error))?;
-        self.log.set_purge_floor(installed);
+        self.log.advance_purge_floor(installed);
         Ok(())
     }
 
@@ -288,7 +288,7 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
         let machine = Arc::clone(&self.reading.machine);
         let data = self.build().await.map_err(|error| fatal(&machine, error))?;
         let newest = self.snapshots.current().and_then(|newest| newest.position().applied);
-        self.log.set_purge_floor(newest);
+        self.log.advance_purge_floor(newest);
         let (identity, position) = (self.identity.clone(), self.log.durable_position());
         self.blocking
             .run(move || identity.note(position))

@@ -104,7 +104,7 @@ impl Storage {
         // What recovery wrote, and what an earlier run wrote but may not have flushed.
         log.flush().await?;
         let newest = snapshots.current().and_then(|snapshot| snapshot.position().applied);
-        log.set_purge_floor(newest);
+        log.enforce_purge_floor(newest);
         keep_identity(&log, &identity, &alarm, blocking);
         identity.note(log.durable_position())?;
         let view = Arc::new(Machine::new(current, home, events_max, alarm));

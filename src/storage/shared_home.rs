@@ -153,5 +153,4 @@ impl HomeGuard<'_> {
         }
         home.write(changes, meta)
     }
-
 }

@@ -196,13 +196,21 @@ impl SnapshotStore {
         Ok(data)
     }
 
-    /// Makes a received snapshot one of ours. One of ours stays as it is.
+    /// Makes a received snapshot, or another member's, one of ours. One of ours stays as it is.
     pub(super) fn adopt(&self, data: SnapshotData) -> Result<SnapshotData, StorageError> {
         let file = data.received.as_ref().and_then(|received| received.lock().take());
-        match file {
-            Some(file) => self.publish(data.meta, file),
-            None => Ok(data),
+        if let Some(file) = file {
+            return self.publish(data.meta, file);
         }
+        let name = file_name(data.meta.applied);
+        if self.files.names()?.contains(&name) {
+            return Ok(data);
+        }
+        let mut copy = self.files.create(&name)?;
+        while copy.len() < data.len() {
+            copy.write(&data.read_at(copy.len(), READ_BYTES_MAX)?)?;
+        }
+        self.publish(data.meta, copy.finish()?)
     }
 
     fn prune(&self) -> Result<(), StorageError> {

@@ -132,8 +132,13 @@ pub(super) struct SnapshotReader {
 impl SnapshotReader {
     /// Reads and checks the header.
     pub(super) fn open(file: FileReader) -> Result<Self, StorageError> {
-        let mut reader =
-            Self { file, meta: Meta::default(), offset: 0, total: Xxh3::new(), digest: Digest::default() };
+        let mut reader = Self {
+            file,
+            meta: Meta::default(),
+            offset: 0,
+            total: Xxh3::new(),
+            digest: Digest::default(),
+        };
         let mut head = reader.take(8)?;
         if &head[..4] != MAGIC {
             return Err(damaged("it does not begin like one"));

@@ -11,8 +11,10 @@ struct InMemory;
 impl StoreBuilder<TypeConfig, LogStore, StateMachine, (Keeper, tempfile::TempDir)> for InDir {
     async fn build(
         &self,
-    ) -> Result<((Keeper, tempfile::TempDir), LogStore, StateMachine), openraft::StorageError<TypeConfig>>
-    {
+    ) -> Result<
+        ((Keeper, tempfile::TempDir), LogStore, StateMachine),
+        openraft::StorageError<TypeConfig>,
+    > {
         let dir = tempfile::tempdir().unwrap();
         let storage = open_dir(dir.path()).await;
         // The suite purges without snapshots, which production refuses.
