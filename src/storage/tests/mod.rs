@@ -2,5 +2,6 @@
 
 mod kit;
 mod log;
+mod recovery;
 mod snapshots;
 mod suite;
