@@ -8,6 +8,7 @@ use openraft::storage::{RaftLogStorage, RaftStateMachine};
 
 use super::kit::*;
 use crate::storage::codec::log_id;
+use crate::storage::home::Home;
 use crate::storage::{HomeFate, RaftEntry, SimFault, Storage, StorageError};
 
 fn entries(from: u64, to: u64) -> Vec<RaftEntry> {
@@ -178,7 +179,8 @@ async fn a_log_behind_the_identity_is_refused() {
     fs::remove_dir_all(&wal).unwrap();
     fs::create_dir_all(&wal).unwrap();
     copy_dir(kept.path(), &wal);
-    let mut files: Vec<_> = fs::read_dir(&wal).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut files: Vec<_> =
+        fs::read_dir(&wal).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.sort();
     fs::remove_file(files.iter().rfind(|path| path.extension().is_some()).unwrap()).unwrap();
     let error = try_open_dir(dir.path()).await.unwrap_err();
@@ -312,8 +314,7 @@ async fn an_interrupted_installation_is_redone() {
     let dir = tempfile::tempdir().unwrap();
     lived_in(dir.path()).await;
     {
-        let db = sled::Config::new().path(dir.path().join("state")).open().unwrap();
-        let home = crate::storage::home::Home::Sled(db);
+        let home = Home::open(&dir.path().join("state"), 1 << 20).unwrap();
         home.begin_install().unwrap();
         let mut some = crate::state::Changes::default();
         some.rows.insert(vec![4, b'x'], Some(bytes::Bytes::from_static(b"half")));
