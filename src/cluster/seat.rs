@@ -1,0 +1,85 @@
+//! Taking a place in a cluster: the identity is made durable first, then Raft starts.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use openraft::Raft;
+
+use super::core::{Core, RaftHandle, Seat};
+use super::error::StartError;
+use super::network::PeerNetworkFactory;
+use super::raft_config::raft_config;
+use crate::model::MemberId;
+use crate::storage::{LogStore, StateMachine, Storage};
+
+/// How long a restart may replay its log before it goes on unready.
+const RECOVERY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What Raft runs on, until it runs.
+pub(crate) struct Parts {
+    pub log: LogStore,
+    pub machine: StateMachine,
+    pub identity: crate::storage::IdentityStore,
+}
+
+impl Core {
+    /// Takes the place `member_id` in `cluster_id`. True when this call took it, or it was taken
+    /// alike before; false when this member sits elsewhere.
+    ///
+    /// # Errors
+    /// [`StartError`] when the identity cannot be written or Raft does not start.
+    pub(crate) async fn take_seat(
+        self: &Arc<Self>,
+        cluster_id: u128,
+        member_id: MemberId,
+    ) -> Result<bool, StartError> {
+        let mut parts = self.parts.lock().await;
+        if let Some(seat) = self.seat.get() {
+            return Ok(seat.cluster_id == cluster_id && seat.member_id == member_id);
+        }
+        let Some(Parts { log, machine, identity }) = parts.take() else {
+            return Err(StartError::Storage("the storage was used up by a failed start".to_owned()));
+        };
+        identity
+            .establish(cluster_id, member_id, self.member.incarnation)
+            .await
+            .map_err(|error| StartError::Storage(error.to_string()))?;
+        self.peers.set_own(self.own(cluster_id, member_id));
+        let raft = self.start_raft(member_id, log, machine).await?;
+        drop(self.seat.set(Seat { cluster_id, member_id, raft }));
+        self.refresh_roster();
+        self.spawn(Arc::clone(self).follow_raft());
+        self.spawn(Arc::clone(self).follow_roster());
+        self.spawn(super::steward::run(Arc::clone(self)));
+        self.seated.send_replace(true);
+        tracing::info!(member_id, cluster = format!("{cluster_id:032x}"), "took its place");
+        Ok(true)
+    }
+
+    async fn start_raft(
+        &self,
+        member_id: MemberId,
+        log: LogStore,
+        machine: StateMachine,
+    ) -> Result<RaftHandle, StartError> {
+        let options = &self.options;
+        let mut config = raft_config(options.timing, options.retention)?;
+        if let Some(tune) = options.tune {
+            tune(&mut config);
+        }
+        let network = PeerNetworkFactory::new(Arc::clone(&self.peers), options.timing.election_max());
+        let raft = Raft::new(member_id, Arc::new(config), network, log, machine)
+            .await
+            .map_err(|fatal| StartError::Raft(fatal.to_string()))?;
+        if let Err(error) = raft.wait_for_recovery(Some(RECOVERY_TIMEOUT)).await {
+            tracing::warn!(%error, "the log is still being replayed");
+        }
+        Ok(raft)
+    }
+}
+
+/// The identity a storage was opened with, split from what Raft runs on.
+pub(crate) fn split(storage: Storage) -> (Option<crate::storage::Identity>, Parts) {
+    let Storage { identity, log, machine, identities, .. } = storage;
+    (identity, Parts { log, machine, identity: identities })
+}
