@@ -42,16 +42,20 @@ impl Txn<'_> {
     /// Gives a joining data directory a number of its own. The same directory asking again gets
     /// the same number; a new directory under a known name replaces that member.
     pub(super) fn allocate_member(&mut self, member: Member) -> Reply {
+        let mut known_as = None;
         let mut replaces = None;
         for (known_id, known) in self.state.members() {
             if known.incarnation == member.incarnation {
-                return Ok(Outcome::MemberAllocated { member_id: known_id, replaces: None });
-            }
-            if known.name == member.name {
-                replaces = Some(replaces.unwrap_or(known_id).max(known_id));
+                known_as = Some(known_id);
+            } else if known.name == member.name {
+                replaces = Some(known_id);
             } else if let Some(what) = shared_address(known, &member) {
                 return Err(Rejection::MemberConflict { member_id: known_id, what });
             }
+        }
+        if let Some(member_id) = known_as {
+            let replaces = replaces.filter(|other| *other < member_id);
+            return Ok(Outcome::MemberAllocated { member_id, replaces });
         }
         let mut row = self.state.cluster_row();
         row.last_member_id += 1;

@@ -47,7 +47,7 @@ impl Txn<'_> {
         // Failing its attempts has changed the row, so it is read again.
         let known = self.state.node(&spec.node_id).cloned();
         let node_id = spec.node_id.clone();
-        let node = merge_registration(known, spec, self.now, self.index);
+        let node = merge_registration(known.as_ref(), spec, self.now, self.index);
         self.state.nodes.put(&mut self.state.rows, node_id.clone(), node);
         self.facts.push(Fact::NodeRegistered { node_id: node_id.clone(), new });
         if let Some(old) = old_status
@@ -165,11 +165,10 @@ pub(super) enum ExecutionEnd {
     Withdrawn,
 }
 
-fn merge_registration(known: Option<Node>, spec: NodeSpec, now: u64, index: u64) -> Node {
+fn merge_registration(known: Option<&Node>, spec: NodeSpec, now: u64, index: u64) -> Node {
     let mut capabilities = spec.capabilities;
     capabilities.sort();
     capabilities.dedup();
-    let known = known.as_ref();
     let was_active = known.is_some_and(|known| known.status == NodeStatus::Active);
     Node {
         node_id: spec.node_id,

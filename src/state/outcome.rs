@@ -76,7 +76,7 @@ pub enum Outcome {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum Rejection {
     /// A duty of an older reign; a newer leader has taken over.
-    #[error("epoch {offered} is older than the open epoch {open}")]
+    #[error("epoch {offered} is not the open epoch {open}")]
     StaleEpoch {
         /// What the command carried.
         offered: Epoch,

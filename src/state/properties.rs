@@ -1,1 +1,120 @@
+//! Replay: the same log gives the same state, however it is cut, stored and reopened.
 
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use proptest::prelude::*;
+
+use super::scripts::Script;
+use super::{Changes, Digest, State, row_hash};
+
+/// The rows as the durable home would hold them.
+#[derive(Default, Clone, PartialEq, Eq, Debug)]
+struct Home(BTreeMap<Vec<u8>, Bytes>);
+
+impl Home {
+    fn write(&mut self, changes: Changes) {
+        for (key, value) in changes.rows {
+            match value {
+                Some(value) => drop(self.0.insert(key, value)),
+                // A row that came and went within one batch was never here.
+                None => drop(self.0.remove(&key)),
+            }
+        }
+    }
+
+    fn open(&self) -> State {
+        let mut state = State::default();
+        for (key, value) in &self.0 {
+            state.load_row(key, value).unwrap();
+        }
+        state.finish_load();
+        state
+    }
+
+    fn digest(&self) -> Digest {
+        let mut digest = Digest::default();
+        for (key, value) in &self.0 {
+            digest.add(row_hash(key, value));
+        }
+        digest
+    }
+}
+
+/// One line of a script over a few tasks, nodes and reigns, so that they meet often.
+fn line() -> impl Strategy<Value = String> {
+    let task = (0..5u8).prop_map(|number| format!("t{number}"));
+    let node = (0..3u8).prop_map(|number| format!("n{number}"));
+    let epoch = (1..4u8).prop_map(|term| format!("{term}.1"));
+    let word = |words: &'static [&'static str]| proptest::sample::select(words);
+    let status = || word(&["active", "degraded", "maintenance", "offline"]);
+    let end = word(&["done=1", "done=LONG", "fail=network", "fail=permanent", "fail=retryable"]);
+    prop_oneof![
+        1 => epoch.clone().prop_map(|epoch| format!("epoch {epoch}")),
+        2 => (node.clone(), 0..4u8, word(&["", "instance=a", "instance=b"])).prop_map(
+            |(node, capacity, run)| format!("register {node} capacity={capacity} {run}")
+        ),
+        1 => (node.clone(), status()).prop_map(|(node, status)| format!("status {node} {status}")),
+        1 => node.clone().prop_map(|node| format!("remove {node}")),
+        2 => (epoch.clone(), node.clone(), status(), status()).prop_map(
+            |(epoch, node, seen, now)| format!("observe {epoch} {node} {seen} {now} cpu=7")
+        ),
+        4 => (task.clone(), 0..3u8, word(&["", "input=LONG", "deadline=9000"])).prop_map(
+            |(task, retries, more)| format!("submit {task} timeout=2000 retries={retries} {more}")
+        ),
+        1 => (0..4u8).prop_map(|key| format!("submit request=key-{key} _ _")),
+        8 => (epoch.clone(), task.clone(), node).prop_map(
+            |(epoch, task, node)| format!("assign {epoch} {task} {node}")
+        ),
+        4 => (epoch.clone(), task.clone(), 1..4u8, word(&["ack", "refused after=10", "end fail=network"]))
+            .prop_map(|(epoch, task, attempt, what)| {
+                format!("dispatch {epoch} {task} {attempt} {what}")
+            }),
+        4 => (task.clone(), 1..4u8, end).prop_map(
+            |(task, attempt, end)| format!("report {task} attempt={attempt} {end}")
+        ),
+        1 => task.clone().prop_map(|task| format!("cancel {task}")),
+        3 => (epoch.clone(), task.clone(), word(&["attempt", "deadline", "backoff"])).prop_map(
+            |(epoch, task, kind)| format!("expire {epoch} {task} {kind}")
+        ),
+        1 => (epoch, task).prop_map(|(epoch, task)| format!("retire {epoch} {task}")),
+        1 => (1..9u8).prop_map(|max| format!("config tasks.max_pending_tasks {max}")),
+        1 => (1..5u8, 1..9u8).prop_map(|(name, inc)| format!("allocate m{name} inc={inc}")),
+        1 => (0..20_000u32).prop_map(|at| format!("at {at}")),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..Default::default() })]
+
+    #[test]
+    fn the_same_log_gives_the_same_state(
+        lines in proptest::collection::vec(line(), 1..80),
+        cut in 1..20usize,
+    ) {
+        // The script checks the invariants after every entry.
+        let mut script = Script::default();
+        script.run("at 1", &mut String::new());
+        for line in &lines {
+            script.run(line, &mut String::new());
+        }
+        let mut batched = (State::default(), Home::default());
+        let mut reopened = (State::default(), Home::default());
+        for (index, entry) in (1u64..).zip(&script.log) {
+            let one = batched.0.apply(index, entry).unwrap();
+            let other = reopened.0.apply(index, entry).unwrap();
+            prop_assert_eq!(one.replies, other.replies);
+            prop_assert_eq!(one.events, other.events);
+            prop_assert_eq!(batched.0.digest(), reopened.0.digest());
+            if (index as usize).is_multiple_of(cut) {
+                batched.1.write(batched.0.take_changes());
+            }
+            reopened.1.write(reopened.0.take_changes());
+            prop_assert_eq!(reopened.1.digest(), reopened.0.digest());
+            reopened.0 = reopened.1.open();
+        }
+        batched.1.write(batched.0.take_changes());
+        prop_assert_eq!(batched.1, reopened.1);
+        prop_assert_eq!(script.state.digest(), reopened.0.digest());
+    }
+}

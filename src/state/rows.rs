@@ -186,7 +186,8 @@ struct Row<V> {
 #[derive(Debug)]
 pub(super) struct Table<K, V> {
     id: TableId,
-    rows: BTreeMap<K, Row<V>>,
+    // Boxed: nodes of the map are half empty on average, and rows are large.
+    rows: BTreeMap<K, Box<Row<V>>>,
 }
 
 impl<K: TableKey, V: Serialize + DeserializeOwned> Table<K, V> {
@@ -205,7 +206,7 @@ impl<K: TableKey, V: Serialize + DeserializeOwned> Table<K, V> {
         let what = || format!("{:?} row {:02x?}", self.id, key);
         let parsed = K::read(key).ok_or_else(|| Fatal::new(format!("{}: bad key", what())))?;
         let value = decode(value, &what())?;
-        self.rows.insert(parsed, Row { value, hash });
+        self.rows.insert(parsed, Box::new(Row { value, hash }));
         Ok(())
     }
 
@@ -225,7 +226,7 @@ impl<K: TableKey, V: Serialize + DeserializeOwned> Table<K, V> {
         let stored = self.stored_key(&key);
         let old = self.rows.get(&key).map(|row| row.hash);
         let hash = to.put(stored, old, &value);
-        self.rows.insert(key, Row { value, hash });
+        self.rows.insert(key, Box::new(Row { value, hash }));
     }
 
     /// Changes a row in place and records it; `None` when there is no such row.

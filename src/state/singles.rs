@@ -33,11 +33,11 @@ pub struct Counters {
 
 /// Who this cluster is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ClusterRow {
+pub(super) struct ClusterRow {
     /// Random name of the cluster; 0 before it has one.
-    pub cluster_id: u128,
+    pub(super) cluster_id: u128,
     /// The highest member number ever given out.
-    pub last_member_id: MemberId,
+    pub(super) last_member_id: MemberId,
 }
 
 #[derive(Debug, Clone, Copy)]

@@ -24,15 +24,24 @@ pub fn derive_task_id(request_id: RequestId, ordinal: u32, digits: usize) -> Tas
 impl Txn<'_> {
     pub(super) fn submit_tasks(&mut self, specs: Vec<TaskSpec>) -> Reply {
         Self::check_batch(specs.len())?;
+        let single = specs.len() == 1;
+        let named: Vec<_> = (0u32..)
+            .zip(specs)
+            .map(|(ordinal, spec)| {
+                let (task_id, known) = self.name_task(&spec, ordinal, single);
+                (task_id, known, spec)
+            })
+            .collect();
+        // A task that is known already asks for no room: its retry succeeds on a full queue.
+        let new = named.iter().filter(|(_, known, _)| !known).count() as u64;
         let max = self.state.policy().pending_tasks_max;
-        if self.state.waiting_len() + specs.len() as u64 > max {
+        if new > 0 && self.state.waiting_len() + new > max {
             return Err(Rejection::QueueFull { max });
         }
-        let single = specs.len() == 1;
         let (mut created, mut duplicates, mut last) = (0, 0, None);
-        for (ordinal, spec) in (0u32..).zip(specs) {
-            let (task_id, known) = self.name_task(&spec, ordinal, single);
-            if known {
+        for (task_id, known, spec) in named {
+            // An id may stand twice in one batch.
+            if known || self.state.task(&task_id).is_some() {
                 duplicates += 1;
             } else {
                 created += 1;
