@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{InitializeError, RaftError};
 
 use super::core::Core;
@@ -58,7 +59,7 @@ pub(crate) async fn run(core: Arc<Core>) {
 /// Whether Raft runs and its log holds something: a vote or an entry.
 pub(crate) fn initialized(core: &Core) -> bool {
     core.raft().is_some_and(|raft| {
-        let metrics = raft.metrics().borrow().clone();
+        let metrics = raft.metrics().borrow_watched().clone();
         metrics.last_log_index.is_some() || metrics.membership_config.log_id().is_some()
     })
 }

@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use openraft::{Raft, ServerState};
+use openraft::async_runtime::watch::WatchReceiver;
+use openraft::{Instant as _, Raft, ServerState};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -18,10 +19,9 @@ use super::options::ClusterOptions;
 use super::peers::{Own, Peers, Roster};
 use super::proposer::Queue;
 use super::reads::Reads;
-use super::seat::Parts;
 use super::status::{DigestBook, StatusCache};
 use crate::model::{Member, MemberId};
-use crate::storage::{Machine, SnapshotStore, StateMachine, TypeConfig};
+use crate::storage::{Keeper, Machine, SnapshotStore, StateMachine, Storage, TypeConfig};
 
 /// openraft as this program uses it.
 pub(crate) type RaftHandle = Raft<TypeConfig, StateMachine>;
@@ -31,6 +31,8 @@ pub(crate) struct Seat {
     pub cluster_id: u128,
     pub member_id: MemberId,
     pub raft: RaftHandle,
+    /// Holds the data directory for this process.
+    pub keeper: Keeper,
 }
 
 /// Who leads, as this member sees it.
@@ -72,7 +74,7 @@ pub(crate) struct Core {
     pub machine: Arc<Machine>,
     pub snapshots: SnapshotStore,
     /// What Raft runs on, until it runs.
-    pub parts: tokio::sync::Mutex<Option<Parts>>,
+    pub storage: tokio::sync::Mutex<Option<Storage>>,
     pub seat: OnceLock<Seat>,
     pub seated: watch::Sender<bool>,
     pub view: watch::Sender<View>,
@@ -99,14 +101,11 @@ pub(crate) struct Core {
 }
 
 impl Core {
-    #[allow(clippy::too_many_arguments, reason = "built in one place, from parts with names")]
     pub(crate) fn new(
         options: ClusterOptions,
         member: Member,
         peers: Arc<Peers>,
-        machine: Arc<Machine>,
-        snapshots: SnapshotStore,
-        parts: Parts,
+        storage: Storage,
         queue: Queue,
         reads: Reads,
     ) -> Self {
@@ -114,9 +113,9 @@ impl Core {
             options,
             member,
             peers,
-            machine,
-            snapshots,
-            parts: tokio::sync::Mutex::new(Some(parts)),
+            machine: Arc::clone(&storage.view),
+            snapshots: storage.snapshots.clone(),
+            storage: tokio::sync::Mutex::new(Some(storage)),
             seat: OnceLock::new(),
             seated: watch::Sender::new(false),
             view: watch::Sender::new(View::default()),
@@ -161,7 +160,7 @@ impl Core {
         if self.current().leading.is_some()
             && let Some(raft) = self.raft()
         {
-            let acked = raft.metrics().borrow().last_quorum_acked;
+            let acked = raft.metrics().borrow_watched().last_quorum_acked;
             return acked.map(|at| at.elapsed());
         }
         self.contact.lock().map(|at| at.elapsed())
@@ -256,7 +255,7 @@ impl Core {
         let mut roster = Roster::default();
         roster.members.extend(self.founders.read().iter().cloned());
         if let Some(raft) = self.raft() {
-            let membership = raft.metrics().borrow().membership_config.clone();
+            let membership = raft.metrics().borrow_watched().membership_config.clone();
             roster.members.extend(membership.nodes().map(|(id, member)| (*id, member.clone())));
         }
         let (rows, last_member_id) = self.machine.read(|state| {

@@ -18,7 +18,6 @@ use super::peers::{Own, Peers};
 use super::propose::{self, Committed};
 use super::proposer::{self, Queue};
 use super::reads::{self, Consistency, ReadStamp, Reads};
-use super::seat;
 use super::server;
 use super::status::{self, ClusterStatus};
 use crate::clock;
@@ -73,9 +72,7 @@ impl Cluster {
         storage: Storage,
         net: Arc<dyn Net>,
     ) -> Result<Self, StartError> {
-        let machine = Arc::clone(&storage.view);
-        let snapshots = storage.snapshots.clone();
-        let (identity, parts) = seat::split(storage);
+        let identity = storage.identity.clone();
         let incarnation =
             identity.as_ref().map_or_else(|| clock::random() | 1, |known| known.incarnation);
         let addr = options.listen_addr.clone();
@@ -93,8 +90,7 @@ impl Cluster {
         let peers = Arc::new(Peers::new(net, own));
         let (queue, items) = Queue::new(&options.limits);
         let (reads, read_queues) = Reads::new();
-        let core =
-            Arc::new(Core::new(options, member, peers, machine, snapshots, parts, queue, reads));
+        let core = Arc::new(Core::new(options, member, peers, storage, queue, reads));
         core.spawn(proposer::run(Arc::clone(&core), items));
         reads::run(&core, read_queues);
         if let Some(identity) = identity {
@@ -309,6 +305,11 @@ impl Cluster {
             && let Ok(Err(error)) = timeout(STOP_TIMEOUT, raft.shutdown()).await
         {
             tracing::warn!(%error, "raft did not end well");
+        }
+        if let Some(seat) = core.seat.get()
+            && let Err(error) = seat.keeper.close().await
+        {
+            tracing::warn!(%error, "the data directory was not closed cleanly");
         }
         core.stop.cancel();
         core.tasks.close();

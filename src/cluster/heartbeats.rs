@@ -31,7 +31,7 @@ pub struct Beat {
 
 /// A heartbeat on its way to the leader.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct WireBeat {
+pub(crate) struct WireBeat {
     /// Whose.
     pub node_id: NodeId,
     /// How long ago it came, when this was sent.
@@ -42,7 +42,7 @@ pub struct WireBeat {
 
 /// A node's age on its way back.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct WireAge {
+pub(crate) struct WireAge {
     /// Whose.
     pub node_id: NodeId,
     /// How long ago it was heard of, when this was sent.

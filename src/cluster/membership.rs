@@ -8,8 +8,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{ChangeMembershipError, ClientWriteError, RaftError};
-use openraft::{ChangeMembers, Precondition, RaftMetrics};
+use openraft::{ChangeMembers, Instant as _, Precondition, RaftMetrics};
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -31,7 +32,7 @@ pub(crate) const LAG_SMALL: u64 = 256;
 
 /// A change an operator can ask for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Change {
+pub(crate) enum Change {
     /// A learner gets a vote.
     Promote {
         /// Who.
@@ -118,7 +119,7 @@ async fn change_as_leader(core: &Core, change: Change) -> ChangeResult<ChangeRep
 
 fn report(core: &Core) -> ChangeReport {
     let Some(raft) = core.raft() else { return ChangeReport::default() };
-    let metrics = raft.metrics().borrow().clone();
+    let metrics = raft.metrics().borrow_watched().clone();
     let membership = metrics.membership_config.membership();
     ChangeReport {
         voters: membership.voter_ids().collect(),
@@ -141,7 +142,7 @@ impl Situation {
         let Some(raft) = core.raft() else {
             return refuse(MembershipCode::NotInitialized, "this member belongs to no cluster yet");
         };
-        let metrics = raft.metrics().borrow().clone();
+        let metrics = raft.metrics().borrow_watched().clone();
         if metrics.membership_config.membership().get_joint_config().len() > 1 {
             return refuse(MembershipCode::InProgress, "an earlier change is being finished");
         }

@@ -5,16 +5,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use openraft::storage::SnapshotMeta;
 use openraft::type_config::alias::CommittedLeaderIdOf;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{Member, MemberId};
-use crate::storage::{LogId, Membership, StoredMembership, TypeConfig, Vote};
+use crate::storage::{LogId, Membership, SnapshotMeta, TypeConfig, Vote};
 
 /// A log entry's id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct WireLogId {
+pub(crate) struct WireLogId {
     /// The term of the leader that gave it out.
     pub term: u64,
     /// Its place in the log.
@@ -41,13 +40,13 @@ impl From<WireLogId> for LogId {
 
 /// The leader of `term`, as log ids name it.
 #[must_use]
-pub fn committed_leader(term: u64) -> CommittedLeaderIdOf<TypeConfig> {
+pub(crate) fn committed_leader(term: u64) -> CommittedLeaderIdOf<TypeConfig> {
     CommittedLeaderIdOf::<TypeConfig>::from(term)
 }
 
 /// A vote.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct WireVote {
+pub(crate) struct WireVote {
     /// The term voted in.
     pub term: u64,
     /// Who got the vote.
@@ -78,7 +77,7 @@ impl From<WireVote> for Vote {
 
 /// Who votes and who learns.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct WireMembership {
+pub(crate) struct WireMembership {
     /// One set of voters, or two while a change is under way.
     pub configs: Vec<BTreeSet<MemberId>>,
     /// Voters and learners.
@@ -99,7 +98,7 @@ impl WireMembership {
     ///
     /// # Errors
     /// A text when the sets make no sense: an empty set of voters, or a voter nobody describes.
-    pub fn into_membership(self) -> Result<Membership, String> {
+    pub(crate) fn into_membership(self) -> Result<Membership, String> {
         if self.configs.is_empty() && self.members.is_empty() {
             return Ok(Membership::default());
         }
@@ -109,7 +108,7 @@ impl WireMembership {
 
 /// What a snapshot covers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct WireSnapshotMeta {
+pub(crate) struct WireSnapshotMeta {
     /// The newest entry in it.
     pub last_log_id: Option<WireLogId>,
     /// Where its membership stands in the log.
@@ -118,31 +117,12 @@ pub struct WireSnapshotMeta {
     pub membership: WireMembership,
 }
 
-/// openraft's own form.
-pub type RaftSnapshotMeta = SnapshotMeta<CommittedLeaderIdOf<TypeConfig>, MemberId, Member>;
-
-impl From<&RaftSnapshotMeta> for WireSnapshotMeta {
-    fn from(meta: &RaftSnapshotMeta) -> Self {
+impl From<&SnapshotMeta> for WireSnapshotMeta {
+    fn from(meta: &SnapshotMeta) -> Self {
         Self {
             last_log_id: meta.last_log_id.as_ref().map(WireLogId::from),
             membership_log_id: meta.last_membership.log_id().as_ref().map(WireLogId::from),
             membership: WireMembership::from(meta.last_membership.membership()),
         }
-    }
-}
-
-impl WireSnapshotMeta {
-    /// Back to openraft's form.
-    ///
-    /// # Errors
-    /// As [`WireMembership::into_membership`].
-    pub fn into_meta(self) -> Result<RaftSnapshotMeta, String> {
-        Ok(SnapshotMeta {
-            last_log_id: self.last_log_id.map(LogId::from),
-            last_membership: StoredMembership::new(
-                self.membership_log_id.map(LogId::from),
-                self.membership.into_membership()?,
-            ),
-        })
     }
 }

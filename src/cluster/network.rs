@@ -405,7 +405,7 @@ pub(crate) fn assemble(
                 RaftPayload::Membership(membership.into_membership()?)
             }
         };
-        entries.push(RaftEntry::new(LogId::from(head.log_id), payload));
+        entries.push(RaftEntry { log_id: LogId::from(head.log_id), payload });
     }
     Ok(AppendEntriesRequest {
         vote: Vote::from(append.vote),

@@ -80,10 +80,6 @@ impl Peers {
         }
     }
 
-    pub(crate) fn own(&self) -> Own {
-        self.own.read().clone()
-    }
-
     /// This member has got its place.
     pub(crate) fn set_own(&self, own: Own) {
         *self.own.write() = own;

@@ -289,9 +289,11 @@ async fn forward(core: &Core, batch: Vec<Item>, leader: MemberId) {
     let mut view = core.view.subscribe();
     let deposed = async {
         // The answer of a leader that was replaced may never come; asking the new one is safe.
-        let replaced = view.wait_for(|view| view.leader.is_some_and(|now| now != leader)).await;
-        if replaced.is_err() {
-            std::future::pending::<()>().await;
+        while view.borrow_and_update().leader.is_none_or(|now| now == leader) {
+            // The sender lives in `core`, so the channel cannot close meanwhile.
+            if view.changed().await.is_err() {
+                return;
+            }
         }
     };
     let answer = tokio::select! {

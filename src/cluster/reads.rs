@@ -133,7 +133,8 @@ async fn coalesce<F: Future<Output = Round>>(
         }
         let result = round().await;
         for waiter in served.drain(..) {
-            drop(waiter.send(result));
+            // A reader that gave up meanwhile is told nothing.
+            let _ = waiter.send(result);
         }
     }
 }

@@ -15,13 +15,6 @@ use crate::storage::{LogStore, StateMachine, Storage};
 /// How long a restart may replay its log before it goes on unready.
 const RECOVERY_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What Raft runs on, until it runs.
-pub(crate) struct Parts {
-    pub log: LogStore,
-    pub machine: StateMachine,
-    pub identity: crate::storage::IdentityStore,
-}
-
 impl Core {
     /// Takes the place `member_id` in `cluster_id`. True when this call took it, or it was taken
     /// alike before; false when this member sits elsewhere.
@@ -33,20 +26,23 @@ impl Core {
         cluster_id: u128,
         member_id: MemberId,
     ) -> Result<bool, StartError> {
-        let mut parts = self.parts.lock().await;
+        let mut unused = self.storage.lock().await;
         if let Some(seat) = self.seat.get() {
             return Ok(seat.cluster_id == cluster_id && seat.member_id == member_id);
         }
-        let Some(Parts { log, machine, identity }) = parts.take() else {
-            return Err(StartError::Storage("the storage was used up by a failed start".to_owned()));
+        let Some(mut storage) = unused.take() else {
+            return Err(StartError::Storage("it was used up by a start that failed".to_owned()));
         };
-        identity
-            .establish(cluster_id, member_id, self.member.incarnation)
-            .await
-            .map_err(|error| StartError::Storage(error.to_string()))?;
+        if storage.identity.is_none() {
+            // Durable before the first answer to any peer.
+            storage
+                .claim(cluster_id, member_id, self.member.incarnation)
+                .map_err(|error| StartError::Storage(error.to_string()))?;
+        }
+        let Storage { log, machine, keeper, .. } = storage;
         self.peers.set_own(self.own(cluster_id, member_id));
         let raft = self.start_raft(member_id, log, machine).await?;
-        drop(self.seat.set(Seat { cluster_id, member_id, raft }));
+        drop(self.seat.set(Seat { cluster_id, member_id, raft, keeper }));
         self.refresh_roster();
         self.spawn(Arc::clone(self).follow_raft());
         self.spawn(Arc::clone(self).follow_roster());
@@ -76,10 +72,4 @@ impl Core {
         }
         Ok(raft)
     }
-}
-
-/// The identity a storage was opened with, split from what Raft runs on.
-pub(crate) fn split(storage: Storage) -> (Option<crate::storage::Identity>, Parts) {
-    let Storage { identity, log, machine, identities, .. } = storage;
-    (identity, Parts { log, machine, identity: identities })
 }

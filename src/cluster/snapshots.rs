@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use openraft::errors::StreamingError;
 use openraft::type_config::alias::SnapshotOf;
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::time::Instant;
 
 use super::core::Core;
@@ -133,11 +134,7 @@ impl Incoming {
             let text = format!("{} of {len} bytes of a snapshot came", receiver.received());
             return Err(refused(RefusalCode::BadRequest, text));
         }
-        let data = core
-            .snapshots
-            .check(receiver)
-            .await
-            .map_err(|error| refused(RefusalCode::BadRequest, error))?;
+        let data = check(receiver).await.map_err(|error| refused(RefusalCode::BadRequest, error))?;
         // The file says itself what it covers; a sender that says otherwise is confused.
         if WireSnapshotMeta::from(&data.meta()) != meta {
             return Err(refused(RefusalCode::BadRequest, "the snapshot is not what it was said to be"));
@@ -151,5 +148,16 @@ impl Incoming {
             }
             Err(fatal) => Err(refused(RefusalCode::Stopping, fatal)),
         }
+    }
+}
+
+/// fsyncs and checks a whole snapshot: seconds of disk work for a large one, so it leaves the
+/// runtime's threads, where there are several.
+async fn check(receiver: SnapshotReceiver) -> std::io::Result<SnapshotData> {
+    match Handle::current().runtime_flavor() {
+        RuntimeFlavor::CurrentThread => receiver.finish(),
+        _threads => tokio::task::spawn_blocking(move || receiver.finish())
+            .await
+            .map_err(std::io::Error::other)?,
     }
 }

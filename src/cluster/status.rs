@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use openraft::ServerState;
+use openraft::async_runtime::watch::WatchReceiver;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
@@ -27,7 +28,7 @@ const DIGESTS_TOLD: usize = 64;
 
 /// What a member says of itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PeerReport {
+pub(crate) struct PeerReport {
     /// Its cluster; 0 while it belongs to none.
     pub cluster_id: u128,
     /// Its number; 0 while it has none.
@@ -54,7 +55,7 @@ pub struct PeerReport {
 
 /// What a member is at the moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum PeerRole {
+pub(crate) enum PeerRole {
     /// It has no place yet.
     Waiting,
     /// It gets the log and has no vote.
@@ -190,7 +191,7 @@ pub(crate) fn report(core: &Core) -> PeerReport {
         ended: core.why_ended(),
     };
     if let Some(raft) = core.raft() {
-        let metrics = raft.metrics().borrow().clone();
+        let metrics = raft.metrics().borrow_watched().clone();
         report.reign.term = metrics.current_term;
         report.reign.leader = metrics.current_leader;
         report.last_log = metrics.last_log_index.unwrap_or(0);
@@ -312,12 +313,12 @@ fn member_status(
 /// Who votes, by this member's newest membership.
 pub(crate) fn voters(core: &Core) -> Vec<MemberId> {
     let Some(raft) = core.raft() else { return Vec::new() };
-    raft.metrics().borrow().membership_config.membership().voter_ids().collect()
+    raft.metrics().borrow_watched().membership_config.membership().voter_ids().collect()
 }
 
 fn is_joint(core: &Core) -> bool {
     let Some(raft) = core.raft() else { return false };
-    raft.metrics().borrow().membership_config.membership().get_joint_config().len() > 1
+    raft.metrics().borrow_watched().membership_config.membership().get_joint_config().len() > 1
 }
 
 #[cfg(test)]

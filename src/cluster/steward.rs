@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use openraft::ChangeMembers;
+use openraft::async_runtime::watch::WatchReceiver;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::core::Core;
@@ -77,7 +78,7 @@ impl Duties {
     /// charge; the change is carried to its end. Whoever was to leave stays on as a learner.
     async fn finish_joint(&mut self, core: &Core) {
         let Some(raft) = core.raft() else { return };
-        let config = raft.metrics().borrow().membership_config.clone();
+        let config = raft.metrics().borrow_watched().membership_config.clone();
         if config.membership().get_joint_config().len() < 2 {
             self.joint_since = None;
             return;
@@ -178,7 +179,7 @@ async fn name_cluster(core: &Core) {
     if core.machine.read(|state| state.cluster_id()) != 0 {
         return;
     }
-    let config = raft.metrics().borrow().membership_config.clone();
+    let config = raft.metrics().borrow_watched().membership_config.clone();
     let members = config.nodes().map(|(id, member)| (*id, member.clone())).collect();
     let command = Command::InitCluster { cluster_id: seat.cluster_id, members };
     if let Err(error) = submit(core, command).await {

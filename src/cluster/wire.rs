@@ -13,11 +13,11 @@ use crate::model::{Epoch, Incarnation, Member, MemberId};
 use crate::state::Reply;
 
 /// The protocol spoken here. A member that speaks another one is refused.
-pub const PROTOCOL_VERSION: u32 = 1;
+pub(crate) const PROTOCOL_VERSION: u32 = 1;
 
 /// The first frame on a connection: who calls, and whom it means to reach.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Hello {
+pub(crate) struct Hello {
     /// [`PROTOCOL_VERSION`] of the caller.
     pub protocol: u32,
     /// The caller's cluster; 0 while it belongs to none.
@@ -34,7 +34,7 @@ pub struct Hello {
 
 /// The answer to [`Hello`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Welcome {
+pub(crate) enum Welcome {
     /// Speak.
     Accepted,
     /// Go away, and why.
@@ -44,7 +44,7 @@ pub enum Welcome {
 /// Why a peer was turned away.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{}: {text}", .code.as_str())]
-pub struct Refusal {
+pub(crate) struct Refusal {
     /// For programs.
     pub code: RefusalCode,
     /// For people.
@@ -53,14 +53,14 @@ pub struct Refusal {
 
 impl Refusal {
     /// A refusal of `code`, explained by `text`.
-    pub fn new(code: RefusalCode, text: impl Into<String>) -> Self {
+    pub(crate) fn new(code: RefusalCode, text: impl Into<String>) -> Self {
         Self { code, text: text.into() }
     }
 }
 
 /// The kinds of refusals. Only ever appended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum RefusalCode {
+pub(crate) enum RefusalCode {
     /// It speaks another protocol version.
     Protocol,
     /// It belongs to another cluster.
@@ -92,7 +92,7 @@ pub enum RefusalCode {
 impl RefusalCode {
     /// The stable code.
     #[must_use]
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Protocol => "PEER_PROTOCOL",
             Self::ForeignCluster => "FOREIGN_CLUSTER",
@@ -113,7 +113,7 @@ impl RefusalCode {
 
 /// What one member asks of another.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Request {
+pub(crate) enum Request {
     /// Log entries of one stream; the payloads are attached.
     Append(Append),
     /// Asks for a vote.
@@ -205,7 +205,7 @@ pub enum Request {
 
 /// A request for a vote.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Ballot {
+pub(crate) struct Ballot {
     /// For whom, in which term.
     pub vote: WireVote,
     /// The candidate's newest entry.
@@ -216,7 +216,7 @@ pub struct Ballot {
 
 /// Log entries on their way to a follower.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Append {
+pub(crate) struct Append {
     /// Requests of one stream are taken in order; a new number starts a new stream.
     pub stream: u64,
     /// The leader's vote.
@@ -231,7 +231,7 @@ pub struct Append {
 
 /// A log entry without its payload.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct EntryHead {
+pub(crate) struct EntryHead {
     /// Its id.
     pub log_id: WireLogId,
     /// What it carries.
@@ -240,7 +240,7 @@ pub struct EntryHead {
 
 /// What a log entry carries.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum EntryBody {
+pub(crate) enum EntryBody {
     /// Nothing.
     Blank,
     /// So many bytes of the attachment.
@@ -251,7 +251,7 @@ pub enum EntryBody {
 
 /// What the other answers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Response {
+pub(crate) enum Response {
     /// It was not done.
     Refused(Refusal),
     /// The append is durable up to this id.
@@ -313,7 +313,7 @@ pub enum Response {
 
 /// Why a hand-over did not happen.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum TransferRefusal {
+pub(crate) enum TransferRefusal {
     /// Somebody else was elected meanwhile.
     VoteChanged {
         /// What the leader thought.
@@ -332,7 +332,7 @@ pub enum TransferRefusal {
 
 /// What became of one forwarded envelope.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum ProposeAnswer {
+pub(crate) enum ProposeAnswer {
     /// It is committed and applied.
     Committed {
         /// Where.
@@ -350,7 +350,7 @@ pub enum ProposeAnswer {
 
 /// What a member believes about the reign, for answers and reports.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Reign {
+pub(crate) struct Reign {
     /// The open epoch in the state machine.
     pub epoch: Epoch,
     /// The member's Raft term.
