@@ -49,6 +49,8 @@ pub type RaftEntry = openraft::type_config::alias::EntryOf<TypeConfig>;
 pub type RaftPayload = openraft::type_config::alias::PayloadOf<TypeConfig>;
 /// Who votes and who learns.
 pub type Membership = openraft::Membership<MemberId, Member>;
+/// What a snapshot is of: the last log id in it, and the membership.
+pub type SnapshotMeta = openraft::type_config::alias::SnapshotMetaOf<TypeConfig>;
 /// A membership and where it stands in the log.
 pub type StoredMembership = openraft::type_config::alias::StoredMembershipOf<TypeConfig>;
 

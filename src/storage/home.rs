@@ -1,0 +1,195 @@
+//! The durable home of the state: all rows and, in the same batch, how far they are applied.
+//!
+//! sled is never trusted: it must be legal to delete the home at any moment and rebuild it from a
+//! snapshot file and the log. The simulation's twin is a map on the simulated disk, which a crash
+//! loses or sets back.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+
+use bytes::Bytes;
+
+use super::codec::{PositionForm, decode_form, encode_form, position_form, position_of};
+use super::error::StorageError;
+use super::sim::SimHandle;
+use super::{LogId, StoredMembership};
+use crate::state::{Changes, Digest};
+
+/// Sorts before every row: tables are numbered from 1.
+const META_KEY: &[u8] = &[0];
+const FIRST_ROW: &[u8] = &[1];
+
+/// How far the rows of a home are applied.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Meta {
+    pub(super) applied: Option<LogId>,
+    pub(super) membership: StoredMembership,
+    pub(super) digest: Digest,
+}
+
+/// Position, digest sum, row count, whether a snapshot is being written into the home.
+type MetaForm = (PositionForm, u64, u64, bool);
+
+/// What a home says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum HomeState {
+    /// Never written.
+    Empty,
+    /// The rows are those of this moment.
+    Complete(Meta),
+    /// A crash cut the installation of a snapshot short: the rows mean nothing.
+    Installing,
+}
+
+fn encode_meta(meta: &Meta, installing: bool) -> Vec<u8> {
+    let position = position_form(meta.applied.as_ref(), &meta.membership);
+    let form: MetaForm = (position, meta.digest.sum, meta.digest.rows, installing);
+    encode_form(&form)
+}
+
+fn decode_meta(bytes: &[u8]) -> Result<HomeState, StorageError> {
+    let (position, sum, rows, installing): MetaForm = decode_form(bytes, "the home's meta row")?;
+    if installing {
+        return Ok(HomeState::Installing);
+    }
+    let (applied, membership) = position_of(position)?;
+    Ok(HomeState::Complete(Meta { applied, membership, digest: Digest { sum, rows } }))
+}
+
+/// A stored row: full key and value.
+pub(super) type StoredRow = (Vec<u8>, Bytes);
+
+/// See the module's description.
+#[derive(Debug, Clone)]
+pub(super) enum Home {
+    Sled(sled::Db),
+    Simulated(SimHandle),
+}
+
+fn sled_error(error: &sled::Error) -> StorageError {
+    StorageError::Home(error.to_string())
+}
+
+impl Home {
+    /// Opens sled in `dir`. It is known to panic on damage, which becomes an error here.
+    pub(super) fn open(dir: &Path, cache_bytes: u64) -> Result<Self, StorageError> {
+        let config = sled::Config::new()
+            .path(dir)
+            .cache_capacity(cache_bytes)
+            .mode(sled::Mode::HighThroughput)
+            // Nothing relies on its flushes; a rare one bounds how far behind a kill leaves it.
+            .flush_every_ms(Some(5_000));
+        shielded(|| config.open().map(Self::Sled).map_err(|error| sled_error(&error)))
+    }
+
+    pub(super) fn state(&self) -> Result<HomeState, StorageError> {
+        match self.get(META_KEY)? {
+            Some(bytes) => decode_meta(&bytes),
+            None if self.scan(FIRST_ROW, 1)?.is_empty() => Ok(HomeState::Empty),
+            None => Err(StorageError::Home("rows without a meta row".to_owned())),
+        }
+    }
+
+    pub(super) fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StorageError> {
+        match self {
+            Self::Sled(db) => {
+                let value = shielded(|| db.get(key).map_err(|error| sled_error(&error)))?;
+                Ok(value.map(|value| Bytes::copy_from_slice(&value)))
+            }
+            Self::Simulated(disk) => {
+                disk.home_read(|rows| rows.get(key).cloned()).map_err(simulated)
+            }
+        }
+    }
+
+    /// Up to `limit` rows whose keys are at or after `from`, in key order.
+    pub(super) fn scan(&self, from: &[u8], limit: usize) -> Result<Vec<StoredRow>, StorageError> {
+        let from = from.max(FIRST_ROW);
+        match self {
+            Self::Sled(db) => shielded(|| {
+                db.range(from..)
+                    .take(limit)
+                    .map(|row| {
+                        let (key, value) = row.map_err(|error| sled_error(&error))?;
+                        Ok((key.to_vec(), Bytes::copy_from_slice(&value)))
+                    })
+                    .collect()
+            }),
+            Self::Simulated(disk) => disk
+                .home_read(|rows| {
+                    let rows = rows.range(from.to_vec()..).take(limit);
+                    rows.map(|(key, value)| (key.clone(), value.clone())).collect()
+                })
+                .map_err(simulated),
+        }
+    }
+
+    /// Writes changed rows and the position they lead to, all or nothing.
+    pub(super) fn write(&self, changes: &Changes, meta: &Meta) -> Result<(), StorageError> {
+        self.write_with(changes, &encode_meta(meta, false))
+    }
+
+    /// Empties the home and marks it as being filled from a snapshot.
+    pub(super) fn begin_install(&self) -> Result<(), StorageError> {
+        let marker = encode_meta(&Meta::default(), true);
+        self.write_with(&Changes::default(), &marker)?;
+        match self {
+            Self::Sled(db) => shielded(|| {
+                db.clear().map_err(|error| sled_error(&error))?;
+                db.insert(META_KEY, marker).map_err(|error| sled_error(&error))?;
+                Ok(())
+            }),
+            Self::Simulated(disk) => {
+                disk.home_write(|rows| rows.retain(|key, _| key == META_KEY)).map_err(simulated)
+            }
+        }
+    }
+
+    /// Adds rows of the snapshot that is being installed.
+    pub(super) fn install_rows(&self, changes: &Changes) -> Result<(), StorageError> {
+        self.write_with(changes, &encode_meta(&Meta::default(), true))
+    }
+
+    fn write_with(&self, changes: &Changes, meta: &[u8]) -> Result<(), StorageError> {
+        match self {
+            Self::Sled(db) => {
+                let mut batch = sled::Batch::default();
+                for (key, value) in &changes.rows {
+                    match value {
+                        Some(value) => batch.insert(key.as_slice(), value.as_ref()),
+                        None => batch.remove(key.as_slice()),
+                    }
+                }
+                batch.insert(META_KEY, meta);
+                shielded(|| db.apply_batch(batch).map_err(|error| sled_error(&error)))
+            }
+            Self::Simulated(disk) => disk
+                .home_write(|rows| {
+                    for (key, value) in &changes.rows {
+                        match value {
+                            Some(value) => rows.insert(key.clone(), value.clone()),
+                            None => rows.remove(key),
+                        };
+                    }
+                    rows.insert(META_KEY.to_vec(), Bytes::copy_from_slice(meta));
+                })
+                .map_err(simulated),
+        }
+    }
+}
+
+fn simulated(source: std::io::Error) -> StorageError {
+    StorageError::Io { what: "the simulated home".to_owned(), source }
+}
+
+/// Runs a call into sled; a panic inside becomes an error.
+fn shielded<T>(call: impl FnOnce() -> Result<T, StorageError>) -> Result<T, StorageError> {
+    catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|panic| {
+        let what = panic
+            .downcast_ref::<String>()
+            .map(String::as_str)
+            .or_else(|| panic.downcast_ref::<&str>().copied())
+            .unwrap_or("no message");
+        Err(StorageError::Home(format!("sled panicked: {what}")))
+    })
+}

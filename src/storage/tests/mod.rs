@@ -1,0 +1,5 @@
+//! The whole of storage under openraft's suite, crashes and damage.
+
+mod kit;
+mod log;
+mod suite;
