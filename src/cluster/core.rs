@@ -77,6 +77,8 @@ pub(crate) struct Core {
     pub storage: tokio::sync::Mutex<Option<Storage>>,
     pub seat: OnceLock<Seat>,
     pub seated: watch::Sender<bool>,
+    /// Since the start, everything that may have been shown before it was applied again.
+    pub recovered: watch::Sender<bool>,
     pub view: watch::Sender<View>,
     /// [`View::leading`] alone, for those who care for nothing else.
     pub leading: watch::Sender<Option<u64>>,
@@ -118,6 +120,7 @@ impl Core {
             storage: tokio::sync::Mutex::new(Some(storage)),
             seat: OnceLock::new(),
             seated: watch::Sender::new(false),
+            recovered: watch::Sender::new(false),
             view: watch::Sender::new(View::default()),
             leading: watch::Sender::new(None),
             queue,

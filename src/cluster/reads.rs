@@ -25,6 +25,9 @@ const WAITING_MAX: usize = 65_536;
 /// The longest one round may take before it is asked again.
 const ROUND_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// How long a local read waits after a restart for the state to be as new as it was before.
+const RECOVERY_WAIT: Duration = Duration::from_secs(1);
+
 /// How fresh a read has to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Consistency {
@@ -178,6 +181,7 @@ pub(crate) async fn barrier(
             wait_applied(core, index, deadline).await?;
         }
         Consistency::Local { max_age, min_index } => {
+            recover(core).await;
             if let Some(index) = min_index {
                 wait_applied(core, index, deadline).await?;
             }
@@ -187,6 +191,15 @@ pub(crate) async fn barrier(
         }
     }
     Ok(stamp(core, consistency))
+}
+
+/// After a restart the state may be older than what this member showed before, until it hears
+/// from the cluster how far it was. A cluster without a quorum cannot tell; then the read goes on,
+/// with its age.
+async fn recover(core: &Core) {
+    let mut recovered = core.recovered.subscribe();
+    let waiting = recovered.wait_for(|recovered| *recovered);
+    drop(timeout(RECOVERY_WAIT, waiting).await);
 }
 
 fn check_age(core: &Core, max_age: Duration) -> Result<(), ReadError> {

@@ -1,7 +1,6 @@
 //! Taking a place in a cluster: the identity is made durable first, then Raft starts.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use openraft::Raft;
 
@@ -11,9 +10,6 @@ use super::network::PeerNetworkFactory;
 use super::raft_config::raft_config;
 use crate::model::MemberId;
 use crate::storage::{LogStore, StateMachine, Storage};
-
-/// How long a restart may replay its log before it goes on unready.
-const RECOVERY_TIMEOUT: Duration = Duration::from_secs(30);
 
 impl Core {
     /// Takes the place `member_id` in `cluster_id`. True when this call took it, or it was taken
@@ -46,6 +42,7 @@ impl Core {
         self.refresh_roster();
         self.spawn(Arc::clone(self).follow_raft());
         self.spawn(Arc::clone(self).follow_roster());
+        self.spawn(Arc::clone(self).await_recovery());
         self.spawn(super::steward::run(Arc::clone(self)));
         self.seated.send_replace(true);
         tracing::info!(member_id, cluster = format!("{cluster_id:032x}"), "took its place");
@@ -67,9 +64,14 @@ impl Core {
         let raft = Raft::new(member_id, Arc::new(config), network, log, machine)
             .await
             .map_err(|fatal| StartError::Raft(fatal.to_string()))?;
-        if let Err(error) = raft.wait_for_recovery(Some(RECOVERY_TIMEOUT)).await {
-            tracing::warn!(%error, "the log is still being replayed");
-        }
         Ok(raft)
+    }
+
+    /// Notes when this member has applied again what it may have shown before a restart.
+    async fn await_recovery(self: Arc<Self>) {
+        let Some(raft) = self.raft() else { return };
+        if raft.wait_for_recovery(None).await.is_ok() {
+            self.recovered.send_replace(true);
+        }
     }
 }
