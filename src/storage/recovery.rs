@@ -306,6 +306,7 @@ fn write_snapshot(home: &Home, meta: Meta, snapshots: &SnapshotStore) -> Result<
     while let Piece::Rows(rows) = shared.read_piece(reading, ROWS_PER_PIECE)? {
         writer.rows(&rows)?;
     }
+    // Were the reading cut short, the digest would not be right.
     snapshots.publish(meta, writer.finish()?)?;
     Ok(())
 }

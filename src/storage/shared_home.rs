@@ -30,8 +30,8 @@ struct Inner {
 #[derive(Debug)]
 struct Reading {
     id: ReadingId,
-    /// Keys before this one are passed.
-    next: Vec<u8>,
+    /// Keys before this one are passed; `None` once all are.
+    next: Option<Vec<u8>>,
     /// What keys at or after `next` held when the reading began.
     saved: BTreeMap<Vec<u8>, Option<Bytes>>,
 }
@@ -73,7 +73,7 @@ impl SharedHome {
         }
         inner.readings += 1;
         let id = ReadingId(inner.readings);
-        inner.reading = Some(Reading { id, next: Vec::new(), saved: BTreeMap::new() });
+        inner.reading = Some(Reading { id, next: Some(Vec::new()), saved: BTreeMap::new() });
         Some(id)
     }
 
@@ -84,30 +84,25 @@ impl SharedHome {
         let Some(current) = reading.as_mut().filter(|reading| reading.id == id) else {
             return Ok(Piece::Cancelled);
         };
-        loop {
-            let found = home.scan(&current.next, rows_max)?;
-            let last = (found.len() == rows_max).then(|| found.last().map(|(key, _)| key.clone()));
-            let mut rows: BTreeMap<Vec<u8>, Bytes> = found.into_iter().collect();
-            let saved = match last.flatten() {
-                Some(last) => {
-                    // The smallest key after `last` is `last` with a zero byte.
-                    current.next = [last.as_slice(), &[0]].concat();
-                    let later = current.saved.split_off(&current.next);
-                    std::mem::replace(&mut current.saved, later)
-                }
-                None => {
-                    let saved = std::mem::take(&mut current.saved);
-                    *reading = None;
-                    put_over(&mut rows, saved);
-                    return Ok(if rows.is_empty() { Piece::End } else { rows_of(rows) });
-                }
+        while let Some(next) = &current.next {
+            let found = home.scan(next, rows_max)?;
+            // The smallest key after the last one is that with a zero byte more.
+            let next = found.last().filter(|_| found.len() == rows_max);
+            current.next = next.map(|(last, _)| [last.as_slice(), &[0]].concat());
+            let later = match &current.next {
+                Some(next) => current.saved.split_off(next),
+                None => BTreeMap::new(),
             };
+            let saved = std::mem::replace(&mut current.saved, later);
+            let mut rows: BTreeMap<Vec<u8>, Bytes> = found.into_iter().collect();
             put_over(&mut rows, saved);
-            // All rows found may be younger than the reading; there are more to look at then.
+            // All rows found may be younger than the reading; there may be more to look at then.
             if !rows.is_empty() {
-                return Ok(rows_of(rows));
+                return Ok(Piece::Rows(rows.into_iter().collect()));
             }
         }
+        *reading = None;
+        Ok(Piece::End)
     }
 
     /// Cancels a reading and hands out the home, to be replaced as a whole. The caller sees to it
@@ -136,18 +131,14 @@ fn put_over(rows: &mut BTreeMap<Vec<u8>, Bytes>, saved: BTreeMap<Vec<u8>, Option
     }
 }
 
-fn rows_of(rows: BTreeMap<Vec<u8>, Bytes>) -> Piece {
-    Piece::Rows(rows.into_iter().collect())
-}
-
 impl HomeGuard<'_> {
     /// Writes changed rows and the position they lead to, all or nothing.
     pub(super) fn write(&mut self, changes: &Changes, meta: &Meta) -> Result<(), StorageError> {
         let Inner { home, reading, .. } = &mut *self.0;
-        if let Some(reading) = reading {
-            for key in changes.rows.keys().filter(|key| **key >= reading.next) {
-                if !reading.saved.contains_key(key) {
-                    reading.saved.insert(key.clone(), home.get(key)?);
+        if let Some(Reading { next: Some(next), saved, .. }) = reading {
+            for key in changes.rows.keys().filter(|key| *key >= next) {
+                if !saved.contains_key(key) {
+                    saved.insert(key.clone(), home.get(key)?);
                 }
             }
         }

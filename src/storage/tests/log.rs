@@ -39,7 +39,10 @@ impl Model {
 
 #[derive(Debug, Clone)]
 enum Op {
-    Append { count: u64, len: usize },
+    Append {
+        count: u64,
+        len: usize,
+    },
     /// Drop this many from the end, as far as they are not committed, in a new term.
     Truncate(u64),
     Commit(u64),
@@ -302,7 +305,8 @@ async fn acknowledged_means_durable() {
 async fn a_lying_disk_is_found_out() {
     let mut lost = 0;
     for seed in 0..20 {
-        let disk = SimDisk::new(SimOptions { seed, acknowledge_early: true, ..SimOptions::default() });
+        let disk =
+            SimDisk::new(SimOptions { seed, acknowledge_early: true, ..SimOptions::default() });
         let place = Place::Simulated(disk.clone());
         let mut log = place.open();
         append_durably(&mut log, (0..10).map(|index| filler(2, index, 100)).collect()).await;
@@ -331,8 +335,7 @@ async fn what_arrives_during_a_flush_shares_the_next() {
 async fn a_full_disk_is_final() {
     let disk = sim(4);
     let alarm = Alarm::default();
-    let mut log =
-        LogStore::new(Wal::Simulated(disk.handle()), LogLimits::default(), alarm.clone());
+    let mut log = LogStore::new(Wal::Simulated(disk.handle()), LogLimits::default(), alarm.clone());
     append_durably(&mut log, vec![filler(1, 0, 50)]).await;
     disk.set_fault(SimFault::Full);
     let error = try_append(&mut log, vec![filler(1, 1, 50)]).await.unwrap_err();
@@ -348,8 +351,7 @@ async fn a_full_disk_is_final() {
 async fn a_failed_flush_is_final_and_reaches_everybody_waiting() {
     let disk = sim(5);
     let alarm = Alarm::default();
-    let mut log =
-        LogStore::new(Wal::Simulated(disk.handle()), LogLimits::default(), alarm.clone());
+    let mut log = LogStore::new(Wal::Simulated(disk.handle()), LogLimits::default(), alarm.clone());
     disk.set_fault(SimFault::FlushError);
     let first = append(&mut log, vec![filler(1, 0, 50)]).await;
     let second = append(&mut log, vec![filler(1, 1, 50)]).await;
@@ -364,8 +366,7 @@ async fn a_failed_flush_is_final_and_reaches_everybody_waiting() {
 async fn a_hung_disk_stops_the_member() {
     let disk = sim(6);
     let alarm = Alarm::default();
-    let mut log =
-        LogStore::new(Wal::Simulated(disk.handle()), LogLimits::default(), alarm.clone());
+    let mut log = LogStore::new(Wal::Simulated(disk.handle()), LogLimits::default(), alarm.clone());
     disk.set_fault(SimFault::Hang);
     let pending = append(&mut log, vec![filler(1, 0, 50)]).await;
     let why = alarm.raised().await;

@@ -2,4 +2,5 @@
 
 mod kit;
 mod log;
+mod snapshots;
 mod suite;
