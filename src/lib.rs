@@ -1,6 +1,7 @@
 //! Quorate: a highly available control plane for fleets of AI nodes, agents and bots.
 
 pub mod clock;
+pub mod cluster;
 pub mod model;
 pub mod state;
 pub mod storage;
