@@ -21,6 +21,7 @@ mod http;
 mod ladder;
 mod lanes;
 pub mod liveness;
+mod member;
 mod message;
 mod metrics;
 pub mod reaper;
