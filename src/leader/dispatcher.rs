@@ -12,6 +12,7 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::Instant;
@@ -37,6 +38,9 @@ const UNRECORDED_MAX: usize = 8192;
 const LAUNCH_MAX: usize = 256;
 /// Cancel calls under way at once; more are left out, since they are a courtesy.
 const CANCELS_MAX: usize = 64;
+
+/// How long a reign's last answers may take to be recorded.
+const WIND_DOWN: Duration = Duration::from_millis(250);
 
 /// An attempt ready to be handed over.
 struct Job {
@@ -110,7 +114,7 @@ impl<S: Seat> Dispatcher<S> {
             self.reign.metrics.went_round(DutyName::Dispatcher, started.elapsed());
             tokio::select! {
                 biased;
-                () = ended.cancelled() => return Ok(()),
+                () = ended.cancelled() => return self.wind_down().await,
                 recorded = recorded(&mut self.recording) => {
                     self.recording = None;
                     for attempt in recorded? {
@@ -131,6 +135,21 @@ impl<S: Seat> Dispatcher<S> {
                 () = std::future::ready(()), if launched == LAUNCH_MAX => {}
             }
         }
+    }
+
+    /// What nodes answered already is recorded if that is still possible: a leader that stops in
+    /// peace leaves nothing to be done twice that it knows the result of.
+    async fn wind_down(mut self) -> Result<(), DutyError> {
+        let all = async {
+            while self.recording.is_some() || !self.answers.is_empty() {
+                self.record();
+                recorded(&mut self.recording).await?;
+                self.recording = None;
+            }
+            Ok(())
+        };
+        // The reign is over either way; whatever is left, the next one finds in the state.
+        tokio::time::timeout(WIND_DOWN, all).await.unwrap_or(Ok(()))
     }
 
     fn follow(&mut self, happened: Happened) -> Result<(), DutyError> {
@@ -195,7 +214,10 @@ impl<S: Seat> Dispatcher<S> {
 
     /// Starts as many calls as the bounds allow; gives how many.
     fn launch(&mut self) -> usize {
-        if self.lanes.turns_len() == 0 || self.answers.len() >= UNRECORDED_MAX {
+        if self.lanes.turns_len() == 0
+            || self.answers.len() >= UNRECORDED_MAX
+            || self.flights.len() >= self.reign.options.in_flight_max
+        {
             return 0;
         }
         let Self { reign, lanes, answers, .. } = self;

@@ -129,10 +129,14 @@ impl Leadership {
             () = lost(&mut leading, term) => Err(ReignEnd::LeadershipLost),
             established = self.establish(seat.as_ref(), epoch, detected) => established,
         };
-        let end = match established {
+        let mut end = match established {
             Err(end) => end,
             Ok(()) => self.serve(seat, epoch, detected, &mut leading, shutdown).await,
         };
+        // A step that failed because the office was lost meanwhile is no fault of its own.
+        if end != ReignEnd::Shutdown && *leading.borrow() != Some(term) {
+            end = ReignEnd::LeadershipLost;
+        }
         match &end {
             ReignEnd::LeadershipLost | ReignEnd::Shutdown => info!(%epoch, ?end, "the reign ended"),
             ReignEnd::InDoubt(_) | ReignEnd::DutyFailed(_) | ReignEnd::NotEstablished(_) => {

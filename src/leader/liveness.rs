@@ -21,6 +21,8 @@ use crate::state::{Command, NodeObservation, State};
 
 /// How often it looks.
 const PERIOD: Duration = Duration::from_secs(1);
+/// Rounds further apart than this mean that the program, or its machine, stood still.
+const ASLEEP: Duration = Duration::from_secs(15);
 /// Observations in one command.
 const ROUND_MAX: usize = 2000;
 /// Figures of one node are replicated at most so often.
@@ -41,6 +43,8 @@ pub struct Seen {
     pub changed_ago: BTreeMap<NodeId, Duration>,
     /// Time since the reign began.
     pub now: Duration,
+    /// Time since this member itself was asleep, if it was: it heard nobody then.
+    pub awake_for: Option<Duration>,
 }
 
 /// What the watch remembers from look to look.
@@ -82,7 +86,7 @@ pub fn plan(
     for node in view.nodes() {
         let sighting = seen.sightings.get(&node.node_id);
         let changed_ago = seen.changed_ago.get(&node.node_id).copied();
-        let silence = silence(sighting, changed_ago, seen.now);
+        let silence = silence(sighting, changed_ago, seen);
         let watched = match node.status {
             NodeStatus::Active | NodeStatus::Degraded | NodeStatus::Error => true,
             NodeStatus::Offline | NodeStatus::Maintenance => false,
@@ -117,9 +121,9 @@ pub fn plan(
 }
 
 /// How long nothing was heard of a node, as far as it may be held against it.
-fn silence(sighting: Option<&Sighting>, changed_ago: Option<Duration>, now: Duration) -> Duration {
-    let heard = sighting.map_or(now, |sighting| sighting.age);
-    changed_ago.map_or(heard, |changed_ago| heard.min(changed_ago))
+fn silence(sighting: Option<&Sighting>, changed_ago: Option<Duration>, seen: &Seen) -> Duration {
+    let heard = sighting.map_or(seen.now, |sighting| sighting.age);
+    [changed_ago, seen.awake_for].into_iter().flatten().fold(heard, Duration::min)
 }
 
 /// What a node that was heard of is to be, given its own word.
@@ -189,6 +193,8 @@ fn evict(
 #[derive(Debug, Default)]
 pub struct Liveness {
     memory: Memory,
+    last_round: Option<Instant>,
+    woke_up: Option<Instant>,
 }
 
 impl<S: Seat> Duty<S> for Liveness {
@@ -199,11 +205,17 @@ impl<S: Seat> Duty<S> for Liveness {
         let loads = sightings.iter().filter_map(|seen| Some((seen.node_id.clone(), seen.load?)));
         reign.fleet.set_loads(loads.collect());
         let now = Instant::now();
+        if self.last_round.is_some_and(|last| now.duration_since(last) > ASLEEP) {
+            warn!("this member was asleep: nodes get a full timeout");
+            self.woke_up = Some(now);
+        }
+        self.last_round = Some(now);
         let changes = reign.fleet.changes();
         let seen = Seen {
             sightings: sightings.into_iter().map(|seen| (seen.node_id.clone(), seen)).collect(),
             changed_ago: changes.into_iter().map(|(id, at)| (id, now.duration_since(at))).collect(),
             now: now.duration_since(reign.since),
+            awake_for: self.woke_up.map(|at| now.duration_since(at)),
         };
         let was_on = self.memory.brake.is_on();
         let (brake, memory) = (reign.options.brake, &mut self.memory);

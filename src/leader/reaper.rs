@@ -7,7 +7,7 @@ use tokio::sync::Notify;
 use super::duty::{Duty, DutyError, Next, Reign, Wakes};
 use super::metrics::DutyName;
 use super::seat::Seat;
-use crate::clock;
+use super::timers::state_now;
 use crate::model::{TaskId, TimeMs};
 use crate::state::{Command, State};
 
@@ -40,8 +40,7 @@ impl<S: Seat> Duty<S> for Reaper {
     const NAME: DutyName = DutyName::Reaper;
 
     async fn round(&mut self, reign: &Reign<S>) -> Result<Next, DutyError> {
-        let now = clock::now_ms();
-        let task_ids = reign.seat.read(|view| plan(view, now, ROUND_MAX));
+        let task_ids = reign.seat.read(|view| plan(view, state_now(view), ROUND_MAX));
         if task_ids.is_empty() {
             return Ok(Next::Wait(PERIOD));
         }

@@ -31,6 +31,11 @@ pub fn plan(view: &State, now: TimeMs, max: usize) -> (Vec<TaskExpiry>, Option<T
     (expiries.collect(), view.next_timer_ms())
 }
 
+/// The state machine's time: this member's clock, but never before what the log has seen.
+pub(super) fn state_now(view: &State) -> TimeMs {
+    clock::now_ms().max(view.counters().last_at_ms)
+}
+
 /// The duty around [`plan`].
 #[derive(Debug, Default)]
 pub struct Timers;
@@ -39,8 +44,11 @@ impl<S: Seat> Duty<S> for Timers {
     const NAME: DutyName = DutyName::Timers;
 
     async fn round(&mut self, reign: &Reign<S>) -> Result<Next, DutyError> {
-        let now = clock::now_ms();
-        let (expiries, next) = reign.seat.read(|view| plan(view, now, ROUND_MAX));
+        let (now, expiries, next) = reign.seat.read(|view| {
+            let now = state_now(view);
+            let (expiries, next) = plan(view, now, ROUND_MAX);
+            (now, expiries, next)
+        });
         if expiries.is_empty() {
             let wait = next.map(|at| Duration::from_millis(at.saturating_sub(now).max(1)));
             return Ok(Next::Wait(wait.unwrap_or(PERIOD).min(PERIOD)));

@@ -108,6 +108,7 @@ fn heartbeats_from_before_a_change_say_nothing_about_it() {
             sightings: BTreeMap::from([sighting("n", secs(age), Some(NodeStatus::Active))]),
             changed_ago: changed_ago.map(|ago| (id("n"), secs(ago))).into_iter().collect(),
             now: LONG,
+            awake_for: None,
         };
         let look = look(&solo, &seen, &mut Memory::default());
         assert_eq!(look.recovered, usize::from(recovers), "{age} {changed_ago:?}");
@@ -117,6 +118,17 @@ fn heartbeats_from_before_a_change_say_nothing_about_it() {
     for (changed_ago, evicted) in [(119, 0), (120, 1)] {
         let changed_ago = BTreeMap::from([(id("n"), secs(changed_ago))]);
         let seen = Seen { changed_ago, now: LONG, ..Seen::default() };
+        assert_eq!(look(&solo, &seen, &mut Memory::default()).evicted, evicted);
+    }
+}
+
+#[test]
+fn a_leader_that_slept_itself_gives_everybody_a_full_timeout() {
+    let solo = fleet(&[("n", NodeStatus::Active)]);
+    for (awake_for, evicted) in [(Some(0), 0), (Some(119), 0), (Some(120), 1), (None, 1)] {
+        let sightings = BTreeMap::from([sighting("n", secs(900), None)]);
+        let awake_for = awake_for.map(secs);
+        let seen = Seen { sightings, now: LONG, awake_for, ..Seen::default() };
         assert_eq!(look(&solo, &seen, &mut Memory::default()).evicted, evicted);
     }
 }
