@@ -2,6 +2,7 @@
 
 pub mod clock;
 pub mod cluster;
+pub mod leader;
 pub mod model;
 pub mod state;
 pub mod storage;

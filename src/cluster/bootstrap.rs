@@ -66,10 +66,8 @@ pub(crate) fn initialized(core: &Core) -> bool {
 
 async fn look(core: &Arc<Core>, peers: &[String]) -> ChangeResult<()> {
     let reports = probe(core, peers).await;
-    let settled: Vec<_> = reports
-        .iter()
-        .filter(|(_, report)| report.initialized && report.cluster_id != 0)
-        .collect();
+    let settled: Vec<_> =
+        reports.iter().filter(|(_, report)| report.initialized && report.cluster_id != 0).collect();
     let own_cluster = core.seat.get().map(|seat| seat.cluster_id);
     if let Some(own) = own_cluster {
         if settled.iter().any(|(_, report)| report.cluster_id == own) {
@@ -195,8 +193,7 @@ pub(crate) async fn init(core: &Arc<Core>, addrs: &[String]) -> ChangeResult<()>
 
 /// Numbers the founders by name.
 fn number(founders: &[PeerReport]) -> ChangeResult<Vec<(MemberId, Member)>> {
-    let mut members: Vec<Member> =
-        founders.iter().map(|report| report.member.clone()).collect();
+    let mut members: Vec<Member> = founders.iter().map(|report| report.member.clone()).collect();
     members.sort_by(|a, b| a.name.cmp(&b.name));
     for (place, one) in members.iter().enumerate() {
         for other in members.iter().skip(place + 1) {
