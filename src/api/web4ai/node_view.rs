@@ -11,11 +11,11 @@ use crate::model::{Agent, Load, Node, TimeMs};
 
 /// What members know of a node beyond its row: fresher, and kept in memory only.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Freshness {
+pub(in crate::api) struct Freshness {
     /// When it was last heard of; 0 when this member cannot say.
-    pub(super) heard_at_ms: TimeMs,
+    pub(in crate::api) heard_at_ms: TimeMs,
     /// Its newest figures.
-    pub(super) load: Option<Load>,
+    pub(in crate::api) load: Option<Load>,
 }
 
 /// A node in a list.
