@@ -106,12 +106,15 @@ impl Reader {
             self.greeted = true;
             return Some(Bytes::from_static(b"retry: 1000\n: connected\n\n"));
         }
+        // Started once: events that this reader does not want are silence to it.
+        let silence = tokio::time::sleep(KEEP_ALIVE);
+        tokio::pin!(silence);
         loop {
             let batch = tokio::select! {
                 biased;
                 () = self.closing.cancelled() => return None,
                 batch = self.follower.next(BATCH_MAX) => batch,
-                () = tokio::time::sleep(KEEP_ALIVE) => {
+                () = &mut silence => {
                     return Some(Bytes::from_static(b": keep-alive\n\n"));
                 }
             };

@@ -141,7 +141,8 @@ async fn streams_are_bounded_and_end_when_the_member_closes() {
 #[tokio::test(start_paused = true)]
 async fn silence_is_broken_by_comments() {
     let world = World::new().await;
-    let mut stream = Stream::open(&world, "", None).await;
+    let mut stream = Stream::open(&world, "types=task_ended", None).await;
     assert!(stream.piece().await.unwrap().starts_with("retry: 1000"));
+    world.submit("unwanted").await;
     assert_eq!(stream.piece().await.unwrap(), ": keep-alive");
 }

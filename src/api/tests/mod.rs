@@ -6,6 +6,9 @@ mod events;
 mod nodes;
 mod tasks;
 
+use std::io;
+use std::sync::Arc;
+
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Request, StatusCode};
@@ -14,9 +17,11 @@ use tower::ServiceExt as _;
 
 use super::{ApiOptions, App, router};
 use crate::clock;
-use crate::cluster::Cluster;
-use crate::model::{Epoch, NodeId, TaskId};
+use crate::cluster::net::{BoxFuture, BoxedStream, Listener};
+use crate::cluster::{Cluster, ClusterOptions, Net};
+use crate::model::{Epoch, Member, NodeId, TaskId};
 use crate::state::{Assignment, Command, Dispatch, DispatchResult, Outcome};
+use crate::storage::{Disk, SimDisk, SimOptions, Storage, StorageOptions};
 
 /// One member, its API, and what a test needs to play the leader's duties.
 pub(super) struct World {
@@ -127,8 +132,49 @@ impl World {
     }
 }
 
+/// A network with nobody in it.
+struct Nobody;
+
+struct Silence;
+
+impl Net for Nobody {
+    fn connect(&self, _: &str) -> BoxFuture<'static, io::Result<BoxedStream>> {
+        Box::pin(std::future::ready(Err(io::ErrorKind::ConnectionRefused.into())))
+    }
+
+    fn bind(&self, _: &str) -> BoxFuture<'static, io::Result<Box<dyn Listener>>> {
+        Box::pin(std::future::ready(Ok(Box::new(Silence) as Box<dyn Listener>)))
+    }
+}
+
+impl Listener for Silence {
+    fn accept(&mut self) -> BoxFuture<'_, io::Result<(BoxedStream, String)>> {
+        Box::pin(std::future::pending())
+    }
+
+    fn local_addr(&self) -> String {
+        "alone:7000".to_owned()
+    }
+}
+
 async fn one_member() -> Cluster {
-    Cluster::default()
+    let disk = Disk::Simulated(SimDisk::new(SimOptions::default()));
+    let storage = Storage::open(StorageOptions::new(disk)).await.unwrap();
+    let member = Member {
+        name: "m1".to_owned(),
+        peer_addr: "alone:7000".to_owned(),
+        http_addr: "alone:9000".to_owned(),
+        ..Member::default()
+    };
+    let cluster =
+        Cluster::start(ClusterOptions::new(member), storage, Arc::new(Nobody)).await.unwrap();
+    cluster.init(&[]).await.unwrap();
+    cluster.leadership().wait_for(Option::is_some).await.unwrap();
+    // The leader names its cluster by itself; after that only tests write.
+    let view = Arc::clone(cluster.view());
+    let named = |_: &u64| view.read(|state| state.cluster_id() != 0);
+    cluster.view().applied_watch().wait_for(named).await.unwrap();
+    cluster
 }
 
 /// Takes a value out of an object, so that what is left can be compared as a whole.
