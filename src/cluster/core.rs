@@ -187,10 +187,7 @@ impl Core {
     }
 
     /// Starts a task that ends with this member.
-    pub(crate) fn spawn(
-        self: &Arc<Self>,
-        task: impl Future<Output = ()> + Send + 'static,
-    ) {
+    pub(crate) fn spawn(self: &Arc<Self>, task: impl Future<Output = ()> + Send + 'static) {
         let stop = self.stop.clone();
         self.tasks.spawn(async move {
             tokio::select! {
@@ -267,9 +264,9 @@ impl Core {
         });
         if last_member_id > 0 {
             // The table knows who left; founders and old memberships do not.
-            roster.members.retain(|id, _| {
-                *id > last_member_id || rows.iter().any(|(known, _)| known == id)
-            });
+            roster
+                .members
+                .retain(|id, _| *id > last_member_id || rows.iter().any(|(known, _)| known == id));
         }
         roster.members.extend(rows);
         roster.last_member_id = last_member_id;

@@ -76,17 +76,12 @@ impl Cluster {
         let incarnation =
             identity.as_ref().map_or_else(|| clock::random() | 1, |known| known.incarnation);
         let addr = options.listen_addr.clone();
-        let listener =
-            net.bind(&addr).await.map_err(|source| StartError::Bind { addr, source })?;
+        let listener = net.bind(&addr).await.map_err(|source| StartError::Bind { addr, source })?;
         if options.member.peer_addr.ends_with(":0") {
             options.member.peer_addr = listener.local_addr();
         }
         let member = Member { incarnation, ..options.member.clone() };
-        let own = Own {
-            incarnation,
-            name: member.name.clone(),
-            ..Own::default()
-        };
+        let own = Own { incarnation, name: member.name.clone(), ..Own::default() };
         let peers = Arc::new(Peers::new(net, own));
         let (queue, items) = Queue::new(&options.limits);
         let (reads, read_queues) = Reads::new();
@@ -107,6 +102,14 @@ impl Cluster {
     /// [`super::MembershipError`] when one of them does not answer or belongs to a cluster.
     pub async fn init(&self, addrs: &[String]) -> ChangeResult<()> {
         bootstrap::init(&self.0, addrs).await
+    }
+
+    /// Joins the cluster that a member at one of `addrs` belongs to, as a learner.
+    ///
+    /// # Errors
+    /// [`super::MembershipError`] when this member has a place already, or is refused one.
+    pub async fn join(&self, addrs: &[String]) -> ChangeResult<()> {
+        bootstrap::join(&self.0, addrs).await
     }
 
     /// Proposes a command through this member, whoever leads. Held and retried under

@@ -86,7 +86,8 @@ pub(crate) async fn change(
     if view.leading.is_some() {
         return Box::pin(change_as_leader(core, change)).await;
     }
-    let Some(leader) = view.leader.filter(|leader| !forwarded && *leader != core.member_id()) else {
+    let Some(leader) = view.leader.filter(|leader| !forwarded && *leader != core.member_id())
+    else {
         return refuse(MembershipCode::NoLeader, "nobody leads at the moment; try again");
     };
     let request = Request::Change { change, forwarded: true };
@@ -331,8 +332,7 @@ async fn remove_self(core: &Core, member_id: MemberId) -> ChangeResult<ChangeRep
     let Some(heir) = core.current().leader.filter(|leader| *leader != member_id) else {
         return refuse(MembershipCode::NoLeader, "nobody leads at the moment; try again");
     };
-    let request =
-        Request::Change { change: Change::Remove { member_id }, forwarded: true };
+    let request = Request::Change { change: Change::Remove { member_id }, forwarded: true };
     match core.peers.call(heir, &request, &[], CHANGE_TIMEOUT).await {
         Ok(Response::Changed(report)) => Ok(report),
         Ok(_unexpected) => refuse(MembershipCode::Refused, "the leader's answer makes no sense"),
