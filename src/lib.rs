@@ -1,6 +1,8 @@
 //! Quorate: a highly available control plane for fleets of AI nodes, agents and bots.
 
+pub mod client;
 pub mod clock;
 pub mod model;
 pub mod state;
 pub mod storage;
+pub mod telemetry;
