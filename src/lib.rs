@@ -6,3 +6,4 @@ pub mod model;
 pub mod state;
 pub mod storage;
 pub mod telemetry;
+pub mod worker;
