@@ -1,7 +1,9 @@
 //! Quorate: a highly available control plane for fleets of AI nodes, agents and bots.
 
+pub mod cli;
 pub mod client;
 pub mod clock;
+pub mod config;
 pub mod model;
 pub mod state;
 pub mod storage;
