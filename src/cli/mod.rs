@@ -31,7 +31,7 @@ use crate::worker::sample::Sample;
 
 /// A highly available control plane for fleets of AI nodes, agents and bots.
 #[derive(Debug, Parser)]
-#[command(name = "quorate", version, propagate_version = true, infer_subcommands = true)]
+#[command(name = "quorate", version, infer_subcommands = true)]
 #[command(after_help = "Exit codes: 0 done, 1 refused or failed, 2 used wrongly, \
     3 no member reachable or able, 4 outcome unknown.")]
 pub struct Cli {

@@ -64,6 +64,7 @@ pub(super) enum Subcommand {
 #[derive(Debug, clap::Args)]
 pub(super) struct SubmitArgs {
     /// What to do
+    #[arg(long = "type", short = 't', value_name = "TYPE")]
     task_type: String,
     /// What to work on: JSON, `@FILE`, or `-` for standard input
     #[arg(long, short, default_value = "null")]

@@ -12,14 +12,15 @@ use super::output;
 use crate::client::{self, Client};
 use crate::worker::{Error, Farewell, Options, Worker};
 
-/// Runs a worker: a node that executes programs.
-///
-/// A program gets the task's input as JSON on standard input and gives the result as JSON on
-/// standard output (other text becomes {"output": text}). Exit code 0 completes the task, 64 and 65
-/// fail it for good, any other fails this attempt. QUORATE_TASK_ID, QUORATE_TASK_TYPE,
-/// QUORATE_ATTEMPT and QUORATE_NODE_ID are in its environment. SIGTERM or SIGINT drains; a second
-/// one kills.
+const HELP: &str = "\
+A program gets the task's input as JSON on standard input and gives the result as JSON on standard
+output; other text becomes {\"output\": text}. Exit code 0 completes the task, 64 and 65 fail it for
+good, any other fails this attempt. QUORATE_TASK_ID, QUORATE_TASK_TYPE, QUORATE_ATTEMPT and
+QUORATE_NODE_ID are in its environment. SIGTERM or SIGINT drains the worker; a second one kills.";
+
+/// What can be said to a worker.
 #[derive(Debug, clap::Args)]
+#[command(after_help = HELP)]
 pub(super) struct WorkerArgs {
     /// The program for a task type, run through `sh -c`; may be repeated; `*` takes all other types
     #[arg(long = "exec", value_name = "TYPE=COMMAND", required = true)]

@@ -21,7 +21,7 @@ pub fn local_member(number: u16, count: u16, dir: &Path) -> String {
     let peers: Vec<String> =
         (1..=count).map(|n| format!("\"{}\"", address(n, Profile::Peer))).collect();
     // JSON text is YAML text, and quotes whatever a path may hold.
-    let data = serde_json::Value::from(dir.join(format!("member{number}")).display().to_string());
+    let data = serde_json::Value::from(dir.join(format!("m{number}")).display().to_string());
     let mut text = format!(
         "# Member {number} of {count} on one machine. All keys: cluster/member.yaml.\n\
          cluster:\n  name: member-{number}\n  data_dir: {data}\n  peers: [{}]\n  \

@@ -158,3 +158,54 @@ fn shipped_members_form_a_cluster() {
         assert_eq!((config.bootstrap_expect, config.peers.len()), (3, 3));
     }
 }
+
+/// Variables given as text, whatever the file calls the members.
+fn checked(variables: &[(String, String)]) -> Config {
+    let environment: BTreeMap<String, String> = variables.iter().cloned().collect();
+    let known = environment.keys().filter(|name| name.starts_with("QUORATE_"));
+    for name in known {
+        let ours = keys::KEYS.iter().any(|key| keys::variable(key.path) == *name);
+        let listener = name.ends_with("_LISTEN") || name.ends_with("_ADVERTISE");
+        assert!(ours || listener, "{name} means nothing");
+    }
+    read("", &environment, &Flags::default()).unwrap()
+}
+
+#[test]
+fn the_compose_file_sets_variables_that_mean_something() {
+    let text = include_str!("../../cluster/compose.yaml");
+    let mut file: serde_yaml_ng::Value = serde_yaml_ng::from_str(text).unwrap();
+    file.apply_merge().unwrap();
+    for number in 1..=3 {
+        let name = format!("member{number}");
+        let environment = file["services"][name.as_str()]["environment"].as_mapping().unwrap();
+        let text = |value: &serde_yaml_ng::Value| value.as_str().unwrap().to_owned();
+        let pairs: Vec<_> = environment.iter().map(|(k, v)| (text(k), text(v))).collect();
+        let config = checked(&pairs);
+        assert_eq!((config.name.as_str(), config.bootstrap_expect), (name.as_str(), 3));
+        assert_eq!(config.listeners.http.advertise, format!("{name}:9000"));
+        assert_eq!(config.listeners.peer.advertise, config.peers[number - 1]);
+    }
+}
+
+#[test]
+fn the_kubernetes_file_sets_variables_that_mean_something() {
+    let text = include_str!("../../cluster/kubernetes.yaml");
+    let documents = serde_yaml_ng::Deserializer::from_str(text);
+    let all: Vec<Value> =
+        documents.map(|document| serde::Deserialize::deserialize(document).unwrap()).collect();
+    let set = all.iter().find(|document| document["kind"] == "StatefulSet").unwrap();
+    let container = &set["spec"]["template"]["spec"]["containers"][0];
+    for number in 0..3 {
+        let pod = format!("quorate-{number}");
+        let pair = |entry: &Value| {
+            let value = entry["value"].as_str()?.replace("$(POD_NAME)", &pod);
+            Some((entry["name"].as_str()?.to_owned(), value))
+        };
+        let pairs: Vec<_> = container["env"].as_array().unwrap().iter().filter_map(pair).collect();
+        let config = checked(&pairs);
+        assert_eq!(config.name, pod);
+        assert_eq!(config.listeners.peer.advertise, config.peers[number]);
+        assert_eq!(config.listeners.http.advertise, format!("{pod}.quorate:9000"));
+    }
+}
