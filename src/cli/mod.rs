@@ -141,7 +141,8 @@ fn dispatch(cli: Cli, programs: Programs) -> Result<ExitCode, Failure> {
     }
     let output = global.output;
     match subcommand {
-        Subcommand::Server(args) => (programs.server)(args),
+        Subcommand::Server(args) if args.generate_config => args.generate(),
+        Subcommand::Server(args) => (programs.server)(ServerArgs { log: global.log, ..args }),
         Subcommand::Dev(args) => (programs.dev)(args),
         Subcommand::Bench(args) => (programs.bench)(args, global.client_options()?, output),
         Subcommand::Worker(args) => worker::run(args, &global.client_options()?),

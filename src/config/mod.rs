@@ -104,8 +104,8 @@ pub struct Flags {
     pub host: Option<String>,
     /// `--port`.
     pub port: Option<u16>,
-    /// `--debug`.
-    pub debug: bool,
+    /// `--log`, or `debug` for `--debug`.
+    pub log_level: Option<String>,
 }
 
 /// Something that is wrong with a value.
@@ -185,8 +185,8 @@ pub fn read(
 ) -> Result<Config, Faults> {
     let mut tree = tree::Tree::parse(text)?;
     tree.overlay(environment);
-    if flags.debug {
-        tree.set("logging.level", Value::from("debug"), "--debug");
+    if let Some(level) = &flags.log_level {
+        tree.set("logging.level", Value::from(level.as_str()), "--log");
     }
     keys::check_ours(&mut tree);
     let document = compat::check(&mut tree);

@@ -46,7 +46,11 @@ fn later_layers_win() {
     assert_eq!(config.peers, ["a:7000", "b:7000"]);
     assert_eq!(config.document["network"]["max_nodes"], 7);
 
-    let flags = Flags { host: Some("127.0.0.1".to_owned()), port: Some(9300), debug: true };
+    let flags = Flags {
+        host: Some("127.0.0.1".to_owned()),
+        port: Some(9300),
+        log_level: Some("debug".to_owned()),
+    };
     let config = read(file, &BTreeMap::new(), &flags).unwrap();
     assert_eq!(config.listeners.http.listen.to_string(), "127.0.0.1:9300");
     assert_eq!(config.log_level, "debug");

@@ -2,11 +2,14 @@
 //! standard input, JSON on standard output, errors on standard error. Their results can be checked
 //! with other tools (`sha256sum`, `wc`, any PGM viewer).
 
+pub mod demo;
+
 mod hash;
 mod thumbnail;
 mod wordcount;
 
 use std::io::{Read, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
 use serde_json::Value;
@@ -39,6 +42,14 @@ impl Sample {
             Self::Wordcount => "wordcount",
             Self::Thumbnail => "thumbnail",
         }
+    }
+
+    /// What a worker's `--exec` takes to run this sample with the program at `exe`.
+    #[must_use]
+    pub fn exec(self, exe: &Path) -> String {
+        // For the shell: in single quotes, and those that are inside are put outside of them.
+        let exe = exe.display().to_string().replace('\'', r"'\''");
+        format!("{name}=exec '{exe}' sample {name}", name = self.as_str())
     }
 
     /// Computes the result for `input`.
@@ -90,7 +101,7 @@ impl Failure {
         }
     }
 
-    fn reading(path: &std::path::Path, error: &std::io::Error) -> Self {
+    fn reading(path: &Path, error: &std::io::Error) -> Self {
         Self::Io(format!("{}: {error}", path.display()))
     }
 }
@@ -115,4 +126,15 @@ fn number(input: &Value, key: &str, default: u64, max: u64) -> Result<u64, Failu
     let Some(value) = input.get(key) else { return Ok(default) };
     let found = value.as_u64().filter(|number| (1..=max).contains(number));
     found.ok_or_else(|| Failure::Input(format!("`{key}` is a whole number from 1 to {max}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_with_odd_names_are_quoted() {
+        let exec = Sample::Hash.exec(Path::new("/a b/it's"));
+        assert_eq!(exec, r"hash=exec '/a b/it'\''s' sample hash");
+    }
 }

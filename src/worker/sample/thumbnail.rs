@@ -47,6 +47,11 @@ pub(super) fn compute(input: &Value) -> Result<Value, Failure> {
     }))
 }
 
+/// The file of a generated picture.
+pub(super) fn picture(recipe: &Value) -> Result<Vec<u8>, Failure> {
+    generate(recipe).map(|image| format_pgm(&image))
+}
+
 /// A picture that depends on `seed` alone: rings around a point, so that a viewer shows at once
 /// whether it was shrunk rightly.
 fn generate(recipe: &Value) -> Result<Image, Failure> {
