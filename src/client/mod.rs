@@ -44,7 +44,8 @@ impl Default for Options {
         Self {
             urls: vec!["http://127.0.0.1:9000".to_owned()],
             deadline: Duration::from_secs(30),
-            try_timeout: Duration::from_secs(8),
+            // Longer than a member holds a request while it looks for a leader.
+            try_timeout: Duration::from_secs(10),
             api_key: None,
         }
     }
@@ -198,13 +199,25 @@ impl Client {
     /// it was certainly not done; [`ClientError::Unknown`] when it may have been.
     pub async fn call(&self, call: Call) -> Result<Answer, ClientError> {
         let key = call.key.clone().unwrap_or_else(|| clock::mint_request_id().to_string());
-        let until = Instant::now() + call.deadline.unwrap_or(self.0.deadline);
+        let deadline = call.deadline.unwrap_or(self.0.deadline);
+        let until = Instant::now() + deadline;
+        // One member that hangs must leave time for another.
+        let share = if self.0.urls.len() > 1 { deadline / 2 } else { deadline };
+        let limit = share.min(self.0.try_timeout);
         let mut pause = PAUSE_MIN;
         let mut may_be_done = false;
         let mut tries = 0;
         loop {
             let place = self.0.preferred.load(Ordering::Relaxed);
-            let (why, problem) = match self.try_once(&call, &key, place, until).await {
+            let (why, problem) = match self
+                .try_once(
+                    &call,
+                    &key,
+                    place,
+                    limit.min(until.saturating_duration_since(Instant::now())),
+                )
+                .await
+            {
                 Ok(answer) => return Ok(answer),
                 Err(Failed::Final(error)) => return Err(error),
                 Err(Failed::NotStarted { why, problem }) => (why, problem),
@@ -248,12 +261,11 @@ impl Client {
         call: &Call,
         key: &str,
         place: usize,
-        until: Instant,
+        limit: Duration,
     ) -> Result<Answer, Failed> {
         let url = format!("{}{}", self.0.urls[place].as_str().trim_end_matches('/'), call.path);
-        let left = until.saturating_duration_since(Instant::now());
         let mut request = self.0.http.request(call.method.clone(), &url);
-        request = request.timeout(left.min(self.0.try_timeout).max(Duration::from_millis(1)));
+        request = request.timeout(limit.max(Duration::from_millis(1)));
         if call.is_write() {
             request = request.header("Idempotency-Key", key);
         }

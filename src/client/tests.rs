@@ -63,6 +63,15 @@ async fn a_dead_member_is_left_and_the_live_one_remembered() {
 }
 
 #[tokio::test]
+async fn a_member_that_hangs_leaves_time_for_another() {
+    // Accepts by the system's backlog, and never answers.
+    let hung = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let hung_url = format!("http://{}", hung.local_addr().unwrap());
+    let live = FakeMember::start(|_| axum::Json(json!(1)).into_response()).await;
+    assert_eq!(client(&[&hung_url, &live.url]).get("/x").await.unwrap(), json!(1));
+}
+
+#[tokio::test]
 async fn all_tries_of_one_write_carry_one_key() {
     let busy = |n: usize| match n {
         0 => (StatusCode::SERVICE_UNAVAILABLE, r#"{"error":"no leader"}"#).into_response(),

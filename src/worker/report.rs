@@ -38,9 +38,14 @@ pub(super) fn start(shared: &Arc<Shared>, dispatch: Dispatch, kill: Cancellation
             timeout: dispatch.timeout(),
         };
         let ended = exec::run(job, &kill).await;
-        let seconds = ended.took.as_secs_f64();
-        tracing::info!(task_id = key.task_id, attempt = key.attempt, seconds, end = ?ended.end, "ended");
         let report = Arc::new(word(&worker.node_id, &dispatch, &ended));
+        tracing::info!(
+            task_id = key.task_id,
+            attempt = key.attempt,
+            seconds = ended.took.as_secs_f64(),
+            status = %report["status"],
+            "ended"
+        );
         if worker.book.end(&key, &report) {
             send(&worker, &key, &report).await;
             worker.book.reported();
