@@ -4,9 +4,9 @@
 //! 2 used wrongly; 3 no member could be reached or none could serve; 4 the outcome is unknown (the
 //! request may have been done: `quorate request get KEY` tells).
 
-mod bench;
 mod cluster;
 mod config;
+mod dev;
 mod exit;
 mod node;
 mod output;
@@ -20,11 +20,12 @@ use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser};
 
-pub use bench::{BenchArgs, Scenario};
+pub use dev::DevArgs;
 pub use exit::{Exit, Failure};
 pub use output::Output;
-pub use server::{DevArgs, ServerArgs};
+pub use server::ServerArgs;
 
+use crate::bench::{self, BenchArgs};
 use crate::client::{self, Client};
 use crate::telemetry;
 use crate::worker::sample::Sample;
@@ -107,21 +108,10 @@ enum SampleName {
     Thumbnail,
 }
 
-/// What the parts of the program behind the command line do; they live in other rooms.
-#[derive(Debug, Clone, Copy)]
-pub struct Programs {
-    /// Runs a member until it is told to stop.
-    pub server: fn(ServerArgs) -> Result<ExitCode, Failure>,
-    /// Runs a cluster on this machine.
-    pub dev: fn(DevArgs) -> Result<ExitCode, Failure>,
-    /// Measures the cluster at the URLs.
-    pub bench: fn(BenchArgs, client::Options, Output) -> Result<ExitCode, Failure>,
-}
-
 /// Reads the command line and does what it says.
 #[must_use]
-pub fn run(programs: Programs) -> ExitCode {
-    match dispatch(Cli::parse(), programs) {
+pub fn run() -> ExitCode {
+    match dispatch(Cli::parse()) {
         Ok(code) => code,
         Err(failure) => {
             output::talk(&format!("error: {failure:#}"));
@@ -130,7 +120,7 @@ pub fn run(programs: Programs) -> ExitCode {
     }
 }
 
-fn dispatch(cli: Cli, programs: Programs) -> Result<ExitCode, Failure> {
+fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
     let Cli { global, subcommand } = cli;
     let keeps_running = matches!(subcommand, Subcommand::Worker(_) | Subcommand::Dev(_));
     // A member's file says how it logs, so it starts logging itself.
@@ -142,9 +132,9 @@ fn dispatch(cli: Cli, programs: Programs) -> Result<ExitCode, Failure> {
     let output = global.output;
     match subcommand {
         Subcommand::Server(args) if args.generate_config => args.generate(),
-        Subcommand::Server(args) => (programs.server)(ServerArgs { log: global.log, ..args }),
-        Subcommand::Dev(args) => (programs.dev)(args),
-        Subcommand::Bench(args) => (programs.bench)(args, global.client_options()?, output),
+        Subcommand::Server(args) => ServerArgs { log: global.log, ..args }.run(),
+        Subcommand::Dev(args) => dev::run(args),
+        Subcommand::Bench(args) => measure(args, &global.urls, output),
         Subcommand::Worker(args) => worker::run(args, &global.client_options()?),
         Subcommand::Sample { name } => Ok(Sample::from(name).run()),
         Subcommand::Version => Ok(print_version(output)),
@@ -180,6 +170,16 @@ where
     let client = Client::new(&global.client_options()?)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.map_err(Failure::failed)?.block_on(work(client))
+}
+
+fn measure(args: BenchArgs, urls: &[String], output: Output) -> Result<ExitCode, Failure> {
+    let output = match output {
+        Output::Table => bench::Output::Table,
+        Output::Json => bench::Output::Json,
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let measured = runtime.map_err(Failure::failed)?.block_on(bench::run(args, urls, output));
+    Ok(measured?)
 }
 
 fn print_version(output: Output) -> ExitCode {
