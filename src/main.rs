@@ -8,6 +8,5 @@ fn main() -> ExitCode {
     cli::run(Programs {
         server: |_| Err(Failure::failed("this build has no server")),
         dev: |_| Err(Failure::failed("this build has no dev cluster")),
-        bench: |_, _, _| Err(Failure::failed("this build has no bench")),
     })
 }
