@@ -24,8 +24,8 @@ pub struct BenchArgs {
 /// Options of every scenario.
 #[derive(Debug, Clone, Args)]
 pub struct LoadArgs {
-    /// Members to spread the clients over; the command line's own `--url`.
-    #[arg(skip)]
+    /// A member's URL; repeat it (or separate with commas) to spread the clients over all members
+    #[arg(long, global = true, value_delimiter = ',', default_value = "http://127.0.0.1:9000")]
     pub url: Vec<Target>,
     /// Clients with one connection each: requests in flight (closed loop) or at most (open loop)
     #[arg(long, global = true, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=20_000))]
@@ -54,6 +54,18 @@ pub struct LoadArgs {
     /// A header for every request, `Name: value`; repeatable
     #[arg(long, global = true, value_parser = header)]
     pub header: Vec<String>,
+    /// A table, or one line of JSON
+    #[arg(short = 'o', long, global = true, value_enum, default_value_t = Output::Table)]
+    pub output: Output,
+}
+
+/// How the figures are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people.
+    Table,
+    /// One line, for programs.
+    Json,
 }
 
 /// What is measured.
@@ -280,10 +292,19 @@ mod tests {
 
     #[test]
     fn options_stand_before_and_behind_the_scenario() {
-        let args = parse("--clients 3 submit --rate 250/s --secs 2.5");
+        let args = parse("--clients 3 submit --rate 250/s --secs 2.5 --url a:1,b:2 -o json");
         let args = args.unwrap().load;
         assert_eq!((args.clients, args.rate), (3, Some(250.0)));
         assert_eq!(args.secs, Duration::from_millis(2500));
+        assert_eq!(args.url.len(), 2);
+        assert_eq!(args.url[1].authority, "b:2");
+        assert_eq!(args.output, Output::Json);
+    }
+
+    #[test]
+    fn urls_can_be_repeated_and_have_a_default() {
+        assert_eq!(parse("submit --url a:1 --url b:2").unwrap().load.url.len(), 2);
+        assert_eq!(parse("submit").unwrap().load.url[0].authority, "127.0.0.1:9000");
     }
 
     #[test]

@@ -192,6 +192,7 @@ pub mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
+    use crate::bench::args::Output;
 
     /// Serves `router` on a free port.
     pub async fn serve(router: Router) -> Target {
@@ -214,6 +215,7 @@ pub mod tests {
             timeout_ms: 5_000,
             gap_ms: 100,
             header: Vec::new(),
+            output: Output::Json,
         }
     }
 

@@ -35,7 +35,6 @@ use anyhow::Context;
 
 pub use args::BenchArgs;
 use args::Scenario;
-pub use report::Output;
 use report::Report;
 
 /// Runs a scenario and prints its figures. Fails with exit code 1 when no request succeeded.
@@ -44,10 +43,9 @@ use report::Report;
 /// between threads would cost more than the requests themselves.
 ///
 /// # Errors
-/// When a URL makes no sense, the scenario could not be set up or did not come to its end, or the
-/// output is closed.
-pub async fn run(mut args: BenchArgs, urls: &[String], output: Output) -> anyhow::Result<ExitCode> {
-    args.load.url = urls.iter().map(|url| url.parse()).collect::<Result<_, _>>()?;
+/// When the scenario could not be set up or did not come to its end, or the output is closed.
+pub async fn run(args: BenchArgs) -> anyhow::Result<ExitCode> {
+    let output = args.load.output;
     let load_thread = tokio::task::spawn_blocking(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         runtime.context("starting the load's runtime")?.block_on(measure(args))

@@ -8,19 +8,10 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::args::LoadArgs;
+use super::args::{LoadArgs, Output};
 use super::gaps::Gap;
 use super::histogram::Histogram;
 use super::tally::Tally;
-
-/// How the figures are printed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Output {
-    /// For people.
-    Table,
-    /// One line of JSON, for programs.
-    Json,
-}
 
 /// Milliseconds at which shares of a run's requests were done.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]

@@ -36,34 +36,41 @@ use crate::worker::sample::Sample;
 #[command(after_help = "Exit codes: 0 done, 1 refused or failed, 2 used wrongly, \
     3 no member reachable or able, 4 outcome unknown.")]
 pub struct Cli {
-    #[command(flatten)]
-    global: Global,
-    #[command(subcommand)]
-    subcommand: Subcommand,
-}
-
-/// What every subcommand understands.
-#[derive(Debug, Args)]
-struct Global {
-    /// Base URL of a member; give several, and the first that serves is used
-    #[arg(long = "url", global = true, env = "QUORATE_URL", value_delimiter = ',')]
-    #[arg(default_value = "http://127.0.0.1:9000", value_name = "URL")]
-    urls: Vec<String>,
-    /// What to print: a table for people, JSON for programs
-    #[arg(short, long, global = true, value_enum, default_value_t)]
-    output: Output,
-    /// How long one call may take, in seconds, retries included
-    #[arg(long, global = true, default_value_t = 30.0, value_name = "SECONDS")]
-    deadline: f64,
-    /// API key, when the cluster asks for one
-    #[arg(long, global = true, env = "QUORATE_API_KEY", hide_env_values = true)]
-    api_key: Option<String>,
     /// Log level or directives, to standard error [default: warn; info for what keeps running]
     #[arg(long, global = true, env = "QUORATE_LOG")]
     log: Option<String>,
     /// How log lines look: text or json
     #[arg(long, global = true, default_value = "text", value_name = "FORMAT")]
     log_format: telemetry::Format,
+    #[command(subcommand)]
+    subcommand: Subcommand,
+}
+
+/// How to reach the cluster.
+#[derive(Debug, Args)]
+struct Reach {
+    /// Base URL of a member; give several, and the first that serves is used
+    #[arg(long = "url", global = true, env = "QUORATE_URL", value_delimiter = ',')]
+    #[arg(default_value = "http://127.0.0.1:9000", value_name = "URL")]
+    urls: Vec<String>,
+    /// How long one call may take, in seconds, retries included
+    #[arg(long, global = true, default_value_t = 30.0, value_name = "SECONDS")]
+    deadline: f64,
+    /// API key, when the cluster asks for one
+    #[arg(long, global = true, env = "QUORATE_API_KEY", hide_env_values = true)]
+    api_key: Option<String>,
+}
+
+/// A group of subcommands that talk to the cluster and print what it says.
+#[derive(Debug, Args)]
+struct Talk<S: clap::Subcommand> {
+    #[command(flatten)]
+    reach: Reach,
+    /// What to print: a table for people, JSON for programs
+    #[arg(short, long, global = true, value_enum, default_value_t)]
+    output: Output,
+    #[command(subcommand)]
+    subcommand: S,
 }
 
 #[derive(Debug, clap::Subcommand)]
@@ -73,22 +80,17 @@ enum Subcommand {
     /// Runs a whole cluster with workers and sample tasks on this machine
     Dev(DevArgs),
     /// The members and their leader
-    #[command(subcommand)]
-    Cluster(cluster::Subcommand),
+    Cluster(Talk<cluster::Subcommand>),
     /// The fleet that executes tasks
-    #[command(subcommand)]
-    Node(node::Subcommand),
+    Node(Talk<node::Subcommand>),
     /// Work
-    #[command(subcommand)]
-    Task(task::Subcommand),
+    Task(Talk<task::Subcommand>),
     /// What became of a request
-    #[command(subcommand)]
-    Request(request::Subcommand),
+    Request(Talk<request::Subcommand>),
     /// Runs a worker: a node that executes programs
-    Worker(worker::WorkerArgs),
+    Worker(WorkerLine),
     /// The replicated configuration, and configuration files
-    #[command(subcommand)]
-    Config(config::Subcommand),
+    Config(Talk<config::Subcommand>),
     /// Measures a cluster
     Bench(BenchArgs),
     /// Runs a sample program: JSON on standard input, JSON on standard output
@@ -99,6 +101,14 @@ enum Subcommand {
     },
     /// Prints the version
     Version,
+}
+
+#[derive(Debug, Args)]
+struct WorkerLine {
+    #[command(flatten)]
+    reach: Reach,
+    #[command(flatten)]
+    args: worker::WorkerArgs,
 }
 
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
@@ -121,34 +131,48 @@ pub fn run() -> ExitCode {
 }
 
 fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
-    let Cli { global, subcommand } = cli;
+    let Cli { log, log_format, subcommand } = cli;
     let keeps_running = matches!(subcommand, Subcommand::Worker(_) | Subcommand::Dev(_));
     // A member's file says how it logs, so it starts logging itself.
     if !matches!(subcommand, Subcommand::Server(_)) {
         let default = if keeps_running { "info" } else { "warn" };
-        let level = global.log.as_deref().unwrap_or(default);
-        telemetry::start(level, global.log_format).map_err(Failure::usage)?;
+        let level = log.as_deref().unwrap_or(default);
+        telemetry::start(level, log_format).map_err(Failure::usage)?;
     }
-    let output = global.output;
     match subcommand {
         Subcommand::Server(args) if args.generate_config => args.generate(),
-        Subcommand::Server(args) => ServerArgs { log: global.log, ..args }.run(),
+        Subcommand::Server(args) => ServerArgs { log, ..args }.run(),
         Subcommand::Dev(args) => dev::run(args),
-        Subcommand::Bench(args) => measure(args, &global.urls, output),
-        Subcommand::Worker(args) => worker::run(args, &global.client_options()?),
+        Subcommand::Bench(args) => measure(args),
+        Subcommand::Worker(WorkerLine { reach, args }) => worker::run(args, &reach.options()?),
         Subcommand::Sample { name } => Ok(Sample::from(name).run()),
-        Subcommand::Version => Ok(print_version(output)),
-        Subcommand::Config(sub) if !sub.needs_cluster() => sub.run_here(output),
-        Subcommand::Config(sub) => call(&global, |client| sub.run(client, output)),
-        Subcommand::Cluster(sub) => call(&global, |client| sub.run(client, output)),
-        Subcommand::Node(sub) => call(&global, |client| sub.run(client, output)),
-        Subcommand::Task(sub) => call(&global, |client| sub.run(client, output)),
-        Subcommand::Request(sub) => call(&global, |client| sub.run(client, output)),
+        Subcommand::Version => {
+            output::line(&format!("quorate {}", env!("CARGO_PKG_VERSION")));
+            Ok(ExitCode::SUCCESS)
+        }
+        Subcommand::Config(talk) if !talk.subcommand.needs_cluster() => {
+            talk.subcommand.run_here(talk.output)
+        }
+        Subcommand::Config(Talk { reach, output, subcommand }) => {
+            call(&reach, |client| subcommand.run(client, output))
+        }
+        Subcommand::Cluster(Talk { reach, output, subcommand }) => {
+            call(&reach, |client| subcommand.run(client, output))
+        }
+        Subcommand::Node(Talk { reach, output, subcommand }) => {
+            call(&reach, |client| subcommand.run(client, output))
+        }
+        Subcommand::Task(Talk { reach, output, subcommand }) => {
+            call(&reach, |client| subcommand.run(client, output))
+        }
+        Subcommand::Request(Talk { reach, output, subcommand }) => {
+            call(&reach, |client| subcommand.run(client, output))
+        }
     }
 }
 
-impl Global {
-    fn client_options(&self) -> Result<client::Options, Failure> {
+impl Reach {
+    fn options(&self) -> Result<client::Options, Failure> {
         let seconds = Duration::try_from_secs_f64(self.deadline).ok();
         let Some(deadline) = seconds.filter(|deadline| !deadline.is_zero()) else {
             return Err(Failure::usage("--deadline is a number of seconds above 0"));
@@ -163,32 +187,18 @@ impl Global {
 }
 
 /// Runs something that talks to the cluster and ends.
-fn call<F>(global: &Global, work: impl FnOnce(Client) -> F) -> Result<ExitCode, Failure>
+fn call<F>(reach: &Reach, work: impl FnOnce(Client) -> F) -> Result<ExitCode, Failure>
 where
     F: Future<Output = Result<ExitCode, Failure>>,
 {
-    let client = Client::new(&global.client_options()?)?;
+    let client = Client::new(&reach.options()?)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.map_err(Failure::failed)?.block_on(work(client))
 }
 
-fn measure(args: BenchArgs, urls: &[String], output: Output) -> Result<ExitCode, Failure> {
-    let output = match output {
-        Output::Table => bench::Output::Table,
-        Output::Json => bench::Output::Json,
-    };
+fn measure(args: BenchArgs) -> Result<ExitCode, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let measured = runtime.map_err(Failure::failed)?.block_on(bench::run(args, urls, output));
-    Ok(measured?)
-}
-
-fn print_version(output: Output) -> ExitCode {
-    let version = env!("CARGO_PKG_VERSION");
-    match output {
-        Output::Table => output::line(&format!("quorate {version}")),
-        Output::Json => output::json(&serde_json::json!({ "version": version })),
-    }
-    ExitCode::SUCCESS
+    Ok(runtime.map_err(Failure::failed)?.block_on(bench::run(args))?)
 }
 
 /// The definition of the command line, for tests and generated texts.
@@ -221,9 +231,9 @@ mod tests {
         let cli = Cli::try_parse_from([
             "quorate", "node", "list", "--url", "a:1,b:2", "--url", "c:3", "-o", "json",
         ]);
-        let cli = cli.unwrap();
-        assert_eq!(cli.global.urls, ["a:1", "b:2", "c:3"]);
-        assert_eq!(cli.global.output, Output::Json);
+        let Subcommand::Node(talk) = cli.unwrap().subcommand else { panic!("not a node command") };
+        assert_eq!(talk.reach.urls, ["a:1", "b:2", "c:3"]);
+        assert_eq!(talk.output, Output::Json);
         assert!(Cli::try_parse_from(["quorate", "nonsense"]).is_err());
     }
 }

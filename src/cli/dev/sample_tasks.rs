@@ -16,7 +16,7 @@ pub(super) async fn flow(client: Client, samples: PathBuf) {
     let mut ticks = tokio::time::interval(PERIOD);
     for number in 0.. {
         ticks.tick().await;
-        let call = Call::post("/api/v1/tasks", demo::task(&samples, number));
+        let call = Call::post("/api/v1/tasks", &demo::task(&samples, number));
         if let Err(error) = client.call(call.key(clock::mint_request_id().to_string())).await {
             tracing::warn!(%error, number, "a sample task was not taken");
         }
