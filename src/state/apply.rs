@@ -1,7 +1,7 @@
 //! Applying one entry: the frame around the noun files.
 
 use super::command::{Command, Envelope, LogEntry};
-use super::rows::{decode, encode};
+use super::rows::{FORMAT_BYTES, decode, encode};
 use super::{Applied, Event, Fact, Fatal, Outcome, Rejection, Reply, State};
 use crate::model::{Epoch, RequestId, TimeMs};
 
@@ -9,6 +9,26 @@ use crate::model::{Epoch, RequestId, TimeMs};
 #[must_use]
 pub fn encode_entry(entry: &LogEntry) -> bytes::Bytes {
     encode(entry)
+}
+
+/// Encodes one envelope the way it stands inside an entry. Done once, where the request came in;
+/// [`join_envelopes`] makes an entry of many without encoding them again.
+#[must_use]
+pub fn encode_envelope(envelope: &Envelope) -> bytes::Bytes {
+    encode(envelope).slice(FORMAT_BYTES..)
+}
+
+/// The same bytes as [`encode_entry`], from envelopes that are encoded already.
+#[must_use]
+pub fn join_envelopes(at_ms: TimeMs, envelopes: &[bytes::Bytes]) -> bytes::Bytes {
+    let head = encode(&(at_ms, envelopes.len() as u64));
+    let total = head.len() + envelopes.iter().map(bytes::Bytes::len).sum::<usize>();
+    let mut entry = bytes::BytesMut::with_capacity(total);
+    entry.extend_from_slice(&head);
+    for envelope in envelopes {
+        entry.extend_from_slice(envelope);
+    }
+    entry.freeze()
 }
 
 /// One command being applied. The noun files hang their functions on it.
@@ -171,5 +191,32 @@ impl Txn<'_> {
         self.state.set_config(config, policy);
         self.facts.push(Fact::ConfigChanged { revision });
         Ok(Outcome::ConfigPatched { revision })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::TaskId;
+
+    #[test]
+    fn joined_envelopes_are_the_encoded_entry() {
+        let envelopes: Vec<Envelope> = (0..300_u128)
+            .map(|number| Envelope {
+                request_id: RequestId(number << 100 | number),
+                principal: format!("client-{number}"),
+                command: Command::CancelTask {
+                    task_id: TaskId::trusted("t"),
+                    reason: "x".repeat(number as usize),
+                },
+            })
+            .collect();
+        let encoded: Vec<_> = envelopes.iter().map(encode_envelope).collect();
+        for count in [0, 1, 2, 250, 251, 300] {
+            let at_ms = 1_763_000_000_123;
+            let joined = join_envelopes(at_ms, &encoded[..count]);
+            let entry = LogEntry { at_ms, envelopes: envelopes[..count].to_vec() };
+            assert_eq!(joined, encode_entry(&entry), "{count} envelopes");
+        }
     }
 }

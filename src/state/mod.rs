@@ -33,7 +33,7 @@ mod properties;
 #[cfg(test)]
 mod scripts;
 
-pub use apply::encode_entry;
+pub use apply::{encode_entry, encode_envelope, join_envelopes};
 pub use changes::{Changes, Digest, TableId, row_hash};
 pub use command::{
     Assignment, Command, Dispatch, DispatchResult, Envelope, ExpiryKind, LogEntry, NodeObservation,

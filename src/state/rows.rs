@@ -11,6 +11,8 @@ use crate::model::{Id, MemberId, Payload, TaskId};
 
 /// Leads every stored value and log entry.
 const FORMAT: u8 = 1;
+/// Bytes of the format in front of a value.
+pub(super) const FORMAT_BYTES: usize = 1;
 /// Payloads up to this many bytes stay in the row of their owner.
 const INLINE_BYTES_MAX: usize = 320;
 /// Larger ones are cut into rows of this size: sled keeps values of this size in its own pages.

@@ -151,6 +151,13 @@ impl State {
         self.singles.cluster.value.cluster_id
     }
 
+    /// The highest number a member was ever given: a lower one that is not among
+    /// [`State::members`] has left for good.
+    #[must_use]
+    pub fn last_member_id(&self) -> MemberId {
+        self.singles.cluster.value.last_member_id
+    }
+
     pub(super) fn cluster_row(&self) -> ClusterRow {
         self.singles.cluster.value
     }

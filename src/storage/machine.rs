@@ -124,10 +124,12 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         Ok((current.applied, current.membership.clone()))
     }
 
-    async fn apply<Strm>(&mut self, mut entries: Strm) -> io::Result<()>
+    async fn apply<Strm>(&mut self, entries: Strm) -> io::Result<()>
     where
         Strm: Stream<Item = io::Result<EntryResponder<TypeConfig>>> + Unpin + OptionalSend,
     {
+        // The last run ends by asking for one entry more, and the next turn asks again.
+        let mut entries = entries.fuse();
         loop {
             let mut run = Vec::new();
             let mut bytes = 0;

@@ -1,0 +1,5 @@
+//! Members of a real cluster in one process: real TCP, real data directories.
+
+mod founding;
+mod house;
+mod membership;

@@ -1,0 +1,175 @@
+//! Joining, promoting, removing, replacing, moving.
+
+use quorate::cluster::{Boot, Cluster, Consistency, MembershipCode};
+use quorate::model::MemberId;
+
+use crate::house::{
+    House, agreed_leader, eventually, free_addrs, has_task, options, propose, start,
+};
+
+async fn role(member: &Cluster, id: MemberId) -> Option<&'static str> {
+    let status = member.status().await;
+    status.members.iter().find(|row| row.id == id).map(|row| row.role)
+}
+
+/// Waits until `member` says that `id` has `role`.
+async fn wait_role(member: &Cluster, id: MemberId, wanted: Option<&'static str>) {
+    let waiting = async {
+        while role(member, id).await != wanted {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    };
+    let done = tokio::time::timeout(crate::house::PATIENCE, waiting).await;
+    if done.is_err() {
+        panic!("member {id} is not {wanted:?}: {:?}", member.status().await);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_joins_votes_and_leaves() {
+    let house = House::found().await;
+    propose(&house.members[0], "before").await;
+    let addr = free_addrs(1).remove(0);
+    let boot = Boot::Join { peers: house.addrs.clone() };
+    let newcomer = start(&house.dir("m4"), options("m4", &addr, boot)).await;
+    wait_role(&house.members[0], 4, Some("voter")).await;
+    assert_eq!(newcomer.member_id(), 4);
+    newcomer.read_barrier(Consistency::Linearizable).await.unwrap();
+    assert!(has_task(&newcomer, "before"));
+    propose(&newcomer, "through the newcomer").await;
+
+    let report = house.members[1].demote(4).await.unwrap();
+    assert_eq!((report.voters, report.learners), (vec![1, 2, 3], vec![4]));
+    let report = house.members[1].promote(4).await.unwrap();
+    assert_eq!(report.voters, vec![1, 2, 3, 4]);
+    let report = house.members[2].remove(4).await.unwrap();
+    assert_eq!((report.voters, report.learners), (vec![1, 2, 3], vec![]));
+    // It is told, and stops by itself.
+    let mut ended = newcomer.ended();
+    let why = ended.wait_for(Option::is_some).await.unwrap().clone().unwrap();
+    assert!(why.contains("MEMBER_REMOVED"), "{why}");
+    newcomer.stop().await;
+    house.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_office_moves_on_request_and_the_leader_can_be_removed() {
+    let house = House::found().await;
+    let leader = house.leader().await;
+    let heir = house.members[(leader + 1) % 3].member_id();
+    let asked = &house.members[(leader + 2) % 3];
+    let report = asked.transfer_leader(Some(heir)).await.unwrap();
+    assert_eq!(report.leader, Some(heir));
+    let leader = house.leader().await;
+    assert_eq!(house.members[leader].member_id(), heir);
+    let report = house.members[leader].remove(heir).await.unwrap();
+    assert_eq!(report.voters.len(), 2);
+    assert!(!report.voters.contains(&heir));
+    house.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn changes_that_would_lose_the_quorum_or_make_no_sense_are_refused() {
+    let house = House::found().await;
+    let leader = house.leader().await;
+    let chief = &house.members[leader];
+    let code = |result: Result<_, quorate::cluster::MembershipError>| result.err().map(|e| e.code);
+    assert_eq!(code(chief.promote(9).await), Some(MembershipCode::UnknownMember));
+    assert_eq!(code(chief.remove(9).await), Some(MembershipCode::UnknownMember));
+    assert_eq!(
+        code(chief.init(&house.addrs).await.map(|()| Default::default())),
+        Some(MembershipCode::AlreadyInitialized)
+    );
+    let (gone, stays) = (&house.members[(leader + 1) % 3], &house.members[(leader + 2) % 3]);
+    gone.stop().await;
+    let (gone, stays) = (gone.member_id(), stays.member_id());
+    // Of two voters one would answer.
+    let refused = async {
+        loop {
+            match chief.remove(stays).await {
+                Err(error) if error.code == MembershipCode::QuorumAtRisk => return,
+                Err(error) => panic!("{error:?}"),
+                Ok(_) => panic!("a member that is needed was removed"),
+            }
+        }
+    };
+    // The leader takes a moment to miss the one that is gone.
+    tokio::time::sleep(std::time::Duration::from_millis(1000)).await;
+    refused.await;
+    // Without the one that is gone, both that remain answer.
+    let report = chief.remove(gone).await.unwrap();
+    assert_eq!(report.voters.len(), 2);
+    house.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wiped_disk_comes_back_as_a_new_member_that_replaces_the_old() {
+    let mut house = House::found().await;
+    for number in 0..20 {
+        propose(&house.members[number % 3], &format!("t{number}")).await;
+    }
+    let leader = house.leader().await;
+    let lost = (leader + 1) % 3;
+    let name = format!("m{}", lost + 1);
+    let old_id = house.members[lost].member_id();
+    let gone = house.members.remove(lost);
+    gone.stop().await;
+    drop(gone);
+    std::fs::remove_dir_all(house.dir(&name)).unwrap();
+    // The same configuration as before: it must notice that the cluster exists.
+    let boot = Boot::Expect { expect: 3, peers: house.addrs.clone() };
+    let again = start(&house.dir(&name), options(&name, &house.addrs[lost], boot)).await;
+    let witness = house.members[0].clone();
+    wait_role(&witness, 4, Some("voter")).await;
+    wait_role(&witness, old_id, None).await;
+    assert_eq!(again.member_id(), 4);
+    again.read_barrier(Consistency::Linearizable).await.unwrap();
+    assert_eq!(again.view().read(|state| state.tasks_len()), 20);
+    let all = [&house.members[0], &house.members[1], &again];
+    agreed_leader(&all).await;
+    again.stop().await;
+    house.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_member_of_the_same_name_is_refused_while_the_first_lives() {
+    let house = House::found().await;
+    let addr = free_addrs(1).remove(0);
+    let boot = Boot::Join { peers: house.addrs.clone() };
+    let twin = start(&house.dir("twin"), options("m2", &addr, boot)).await;
+    // It keeps asking; what must not happen is that it ever gets a number.
+    tokio::time::sleep(std::time::Duration::from_millis(1500)).await;
+    assert_eq!(twin.member_id(), 0);
+    assert_eq!(house.members[0].status().await.members.len(), 3);
+    twin.stop().await;
+    house.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_moved_announces_its_new_address() {
+    let mut house = House::found().await;
+    let leader = house.leader().await;
+    let moved = (leader + 1) % 3;
+    let name = format!("m{}", moved + 1);
+    let id = house.members[moved].member_id();
+    let old = house.members.remove(moved);
+    old.stop().await;
+    drop(old);
+    let addr = free_addrs(1).remove(0);
+    let boot = Boot::Expect { expect: 3, peers: house.addrs.clone() };
+    let again = start(&house.dir(&name), options(&name, &addr, boot)).await;
+    assert_eq!(again.member_id(), id);
+    let witness = &house.members[0];
+    eventually("the new address is known", || {
+        let known = witness.view().read(|state| state.member(id).cloned())?;
+        (known.peer_addr == addr).then_some(())
+    })
+    .await;
+    propose(witness, "after the move").await;
+    again.read_barrier(Consistency::Linearizable).await.unwrap();
+    assert!(has_task(&again, "after the move"));
+    let leading = house.members.iter().find(|m| m.leadership().borrow().is_some()).unwrap();
+    leading.transfer_leader(Some(id)).await.unwrap();
+    again.stop().await;
+    house.stop().await;
+}
