@@ -81,6 +81,7 @@ fn is_locked(error: &sled::Error) -> bool {
 }
 
 impl Home {
+    #[expect(clippy::disallowed_methods, reason = "opening runs on a thread for blocking work")]
     /// Opens sled in `dir`. It is known to panic on damage, which becomes an error here.
     pub(super) fn open(dir: &Path, cache_bytes: u64) -> Result<Self, StorageError> {
         let config = sled::Config::new()

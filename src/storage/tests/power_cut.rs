@@ -20,6 +20,7 @@ const WRITER_DIR: &str = "QUORATE_POWER_CUT_DIR";
 const WRITER_EARLY: &str = "QUORATE_POWER_CUT_EARLY";
 const BATCH: u64 = 8;
 
+#[expect(clippy::disallowed_methods, reason = "how a test tells its child what to do")]
 /// Not a test of its own: what the child process runs. Without the variable it has nothing to do.
 #[test]
 fn power_cut_writer() {
