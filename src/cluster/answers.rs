@@ -8,9 +8,7 @@ use super::bootstrap;
 use super::core::{Core, RaftHandle};
 use super::error::MembershipError;
 use super::mirror::{WireLogId, WireVote};
-use super::wire::{
-    Ballot, Hello, Refusal, RefusalCode, Request, Response, TransferRefusal,
-};
+use super::wire::{Ballot, Hello, Refusal, RefusalCode, Request, Response, TransferRefusal};
 use super::{join, membership, proposer, status, steward};
 use crate::model::MemberId;
 use crate::storage::{LogId, TypeConfig, Vote};
@@ -41,9 +39,7 @@ pub(crate) async fn answer(
             Response::Ages { book, known, ages }
         }
         Request::Probe => Response::Report(Box::new(status::report(core))),
-        Request::Join { member, forwarded } => {
-            changed(join::join(core, member, forwarded).await)
-        }
+        Request::Join { member, forwarded } => changed(join::join(core, member, forwarded).await),
         Request::Enlist { member_id, member, forwarded } => {
             let enlisted = join::enlist(core, member_id, member, forwarded).await;
             changed(enlisted.map(|()| Response::Done))
@@ -132,16 +128,13 @@ async fn transfer(
         Ok(raft) => raft,
         Err(response) => return response,
     };
-    let request =
-        TransferLeaderRequest::new(Vote::from(from), to, last_log_id.map(LogId::from));
+    let request = TransferLeaderRequest::new(Vote::from(from), to, last_log_id.map(LogId::from));
     match raft.handle_transfer_leader(request).await {
         Ok(result) => Response::Transferred(result.map_err(|error| match error {
-            TransferLeaderError::VoteChanged { expected, actual } => {
-                TransferRefusal::VoteChanged {
-                    expected: WireVote::from(&expected),
-                    actual: WireVote::from(&actual),
-                }
-            }
+            TransferLeaderError::VoteChanged { expected, actual } => TransferRefusal::VoteChanged {
+                expected: WireVote::from(&expected),
+                actual: WireVote::from(&actual),
+            },
             TransferLeaderError::LogNotFlushed { expected, actual } => {
                 TransferRefusal::LogNotFlushed {
                     expected: expected.as_ref().map(WireLogId::from),

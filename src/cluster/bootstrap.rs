@@ -15,14 +15,15 @@ use openraft::errors::{InitializeError, RaftError};
 
 use super::core::Core;
 use super::error::{MembershipCode, MembershipError};
-use super::join;
 use super::link::CallError;
 use super::membership::{ChangeResult, refuse};
 use super::options::Boot;
 use super::status::{self, PeerReport};
 use super::wire::{Request, Response};
+use super::{join, membership};
 use crate::clock;
 use crate::model::{Member, MemberId};
+use crate::state::Command;
 
 /// From one look at the peers to the next.
 const LOOK_PAUSE: Duration = Duration::from_millis(200);
@@ -56,7 +57,7 @@ pub(crate) async fn run(core: Arc<Core>) {
     }
 }
 
-/// Whether Raft runs and its log holds something: a vote or an entry.
+/// Whether Raft runs and its log holds something.
 pub(crate) fn initialized(core: &Core) -> bool {
     core.raft().is_some_and(|raft| {
         let metrics = raft.metrics().borrow_watched().clone();
@@ -64,12 +65,15 @@ pub(crate) fn initialized(core: &Core) -> bool {
     })
 }
 
+/// Whether this member took part in anything yet: a founding can only be repeated before.
+pub(crate) fn has_voted(core: &Core) -> bool {
+    core.raft().is_some_and(|raft| raft.metrics().borrow_watched().current_term > 0)
+}
+
 async fn look(core: &Arc<Core>, peers: &[String]) -> ChangeResult<()> {
     let reports = probe(core, peers).await;
-    let settled: Vec<_> = reports
-        .iter()
-        .filter(|(_, report)| report.initialized && report.cluster_id != 0)
-        .collect();
+    let settled: Vec<_> =
+        reports.iter().filter(|(_, report)| report.initialized && report.cluster_id != 0).collect();
     let own_cluster = core.seat.get().map(|seat| seat.cluster_id);
     if let Some(own) = own_cluster {
         if settled.iter().any(|(_, report)| report.cluster_id == own) {
@@ -195,8 +199,7 @@ pub(crate) async fn init(core: &Arc<Core>, addrs: &[String]) -> ChangeResult<()>
 
 /// Numbers the founders by name.
 fn number(founders: &[PeerReport]) -> ChangeResult<Vec<(MemberId, Member)>> {
-    let mut members: Vec<Member> =
-        founders.iter().map(|report| report.member.clone()).collect();
+    let mut members: Vec<Member> = founders.iter().map(|report| report.member.clone()).collect();
     members.sort_by(|a, b| a.name.cmp(&b.name));
     for (place, one) in members.iter().enumerate() {
         for other in members.iter().skip(place + 1) {
@@ -250,11 +253,16 @@ async fn initialize(core: &Core, founders: Vec<(MemberId, Member)>) -> ChangeRes
     let Some(raft) = core.raft() else {
         return refuse(MembershipCode::Stopped, "Raft did not start");
     };
-    let members: BTreeMap<MemberId, Member> = founders.into_iter().collect();
+    let cluster_id = core.seat.get().map_or(0, |seat| seat.cluster_id);
+    let members: BTreeMap<MemberId, Member> = founders.iter().cloned().collect();
     tracing::info!(members = members.len(), "founding the cluster");
     match raft.initialize(members).await {
         // Somebody's entries came first: founded it is.
-        Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Ok(()),
+        Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => {
+            // Whoever leads sees to it too, a moment later.
+            let name = Command::InitCluster { cluster_id, members: founders };
+            membership::submit(core, name).await.map(drop)
+        }
         Err(error) => refuse(MembershipCode::Refused, error.to_string()),
     }
 }
@@ -283,10 +291,11 @@ pub(crate) async fn be_founded(
         );
         return refuse(MembershipCode::FoundersDisagree, text);
     }
-    if initialized(core) {
+    if initialized(core) || has_voted(core) {
         let text = format!("{} belongs to a cluster already", core.member.name);
         return refuse(MembershipCode::AlreadyInitialized, text);
     }
+    check_replaced_founders(core, &founders).await?;
     let before = std::mem::replace(&mut *core.founders.write(), founders);
     match core.take_seat(cluster_id, member_id).await {
         Ok(true) => {
@@ -300,4 +309,26 @@ pub(crate) async fn be_founded(
         }
         Err(error) => refuse(MembershipCode::Stopped, error.to_string()),
     }
+}
+
+/// A founding may be repeated with a founder that lost its disk, but not beside it: two of one
+/// name would found two clusters under one id.
+async fn check_replaced_founders(core: &Core, founders: &[(MemberId, Member)]) -> ChangeResult<()> {
+    let before = core.founders.read().clone();
+    for (id, old) in before {
+        let replaced = founders
+            .iter()
+            .any(|(_, new)| new.name == old.name && new.incarnation != old.incarnation);
+        let probe = core.peers.call_addr(&old.peer_addr, &Request::Probe, PROBE_TIMEOUT);
+        if replaced
+            && let Ok(Response::Report(report)) = probe.await
+            && report.member.incarnation == old.incarnation
+        {
+            return refuse(
+                MembershipCode::Conflict,
+                format!("another founder {id} called {} is alive", old.name),
+            );
+        }
+    }
+    Ok(())
 }

@@ -164,7 +164,9 @@ impl Core {
             && let Some(raft) = self.raft()
         {
             let acked = raft.metrics().borrow_watched().last_quorum_acked;
-            return acked.map(|at| at.elapsed());
+            if let Some(at) = acked {
+                return Some(at.elapsed());
+            }
         }
         self.contact.lock().map(|at| at.elapsed())
     }
@@ -187,10 +189,7 @@ impl Core {
     }
 
     /// Starts a task that ends with this member.
-    pub(crate) fn spawn(
-        self: &Arc<Self>,
-        task: impl Future<Output = ()> + Send + 'static,
-    ) {
+    pub(crate) fn spawn(self: &Arc<Self>, task: impl Future<Output = ()> + Send + 'static) {
         let stop = self.stop.clone();
         self.tasks.spawn(async move {
             tokio::select! {
@@ -267,9 +266,9 @@ impl Core {
         });
         if last_member_id > 0 {
             // The table knows who left; founders and old memberships do not.
-            roster.members.retain(|id, _| {
-                *id > last_member_id || rows.iter().any(|(known, _)| known == id)
-            });
+            roster
+                .members
+                .retain(|id, _| *id > last_member_id || rows.iter().any(|(known, _)| known == id));
         }
         roster.members.extend(rows);
         roster.last_member_id = last_member_id;

@@ -44,7 +44,10 @@ pub(crate) struct Frame {
 
 /// Splits the byte stream into frames.
 pub(crate) fn codec() -> LengthDelimitedCodec {
-    LengthDelimitedCodec::builder().length_field_length(4).max_frame_length(FRAME_BYTES_MAX).new_codec()
+    LengthDelimitedCodec::builder()
+        .length_field_length(4)
+        .max_frame_length(FRAME_BYTES_MAX)
+        .new_codec()
 }
 
 /// One frame with its length in front, ready to be written.

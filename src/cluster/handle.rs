@@ -76,17 +76,12 @@ impl Cluster {
         let incarnation =
             identity.as_ref().map_or_else(|| clock::random() | 1, |known| known.incarnation);
         let addr = options.listen_addr.clone();
-        let listener =
-            net.bind(&addr).await.map_err(|source| StartError::Bind { addr, source })?;
+        let listener = net.bind(&addr).await.map_err(|source| StartError::Bind { addr, source })?;
         if options.member.peer_addr.ends_with(":0") {
             options.member.peer_addr = listener.local_addr();
         }
         let member = Member { incarnation, ..options.member.clone() };
-        let own = Own {
-            incarnation,
-            name: member.name.clone(),
-            ..Own::default()
-        };
+        let own = Own { incarnation, name: member.name.clone(), ..Own::default() };
         let peers = Arc::new(Peers::new(net, own));
         let (queue, items) = Queue::new(&options.limits);
         let (reads, read_queues) = Reads::new();

@@ -27,6 +27,10 @@ pub(crate) async fn join(core: &Core, member: Member, forwarded: bool) -> Change
         let request = Request::Join { member, forwarded: true };
         return pass_on(core, request, forwarded).await;
     }
+    if core.machine.read(|state| state.cluster_id()) == 0 {
+        // The founders' numbers are not on record yet: one of them would be given out again.
+        return refuse(MembershipCode::NoLeader, "the cluster is being founded; try again");
+    }
     check_predecessor(core, &member).await?;
     let cluster_id = core.seat.get().map_or(0, |seat| seat.cluster_id);
     match membership::submit(core, Command::AllocateMember(member)).await? {
@@ -84,7 +88,11 @@ pub(crate) async fn enlist(
         let request = Request::Enlist { member_id, member, forwarded: true };
         return pass_on(core, request, forwarded).await.map(drop);
     }
-    let known = core.machine.read(|state| state.member(member_id).cloned());
+    if membership::is_member(core, member_id, member.incarnation) {
+        return Ok(());
+    }
+    let (known, last_member_id) =
+        core.machine.read(|state| (state.member(member_id).cloned(), state.last_member_id()));
     match known {
         Some(known) if known.incarnation == member.incarnation => {
             membership::add_learner(core, member_id, known).await?;
@@ -95,6 +103,9 @@ pub(crate) async fn enlist(
             MembershipCode::Conflict,
             format!("member {member_id} is known on another disk; join anew"),
         ),
+        None if member_id > last_member_id => {
+            refuse(MembershipCode::NoLeader, "the leader has not caught up yet; try again")
+        }
         None => refuse(
             MembershipCode::Removed,
             format!("member {member_id} left this cluster for good; join anew"),

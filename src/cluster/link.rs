@@ -247,7 +247,9 @@ impl Connection {
         match timeout_at(deadline, self.out.send(bytes)).await {
             Ok(Ok(())) => Ok(call),
             Ok(Err(_closed)) => Err(CallError::Unreachable(format!("{}: just lost", self.addr))),
-            Err(_elapsed) => Err(CallError::Unreachable(format!("{}: it reads nothing", self.addr))),
+            Err(_elapsed) => {
+                Err(CallError::Unreachable(format!("{}: it reads nothing", self.addr)))
+            }
         }
     }
 }

@@ -19,7 +19,7 @@ use super::error::{MembershipCode, MembershipError};
 use super::propose;
 use super::wire::{Request, Response};
 use crate::clock;
-use crate::model::{Member, MemberId};
+use crate::model::{Incarnation, Member, MemberId};
 use crate::state::{Command, Outcome, Rejection};
 use crate::storage::TypeConfig;
 
@@ -86,7 +86,8 @@ pub(crate) async fn change(
     if view.leading.is_some() {
         return Box::pin(change_as_leader(core, change)).await;
     }
-    let Some(leader) = view.leader.filter(|leader| !forwarded && *leader != core.member_id()) else {
+    let Some(leader) = view.leader.filter(|leader| !forwarded && *leader != core.member_id())
+    else {
         return refuse(MembershipCode::NoLeader, "nobody leads at the moment; try again");
     };
     let request = Request::Change { change, forwarded: true };
@@ -331,8 +332,7 @@ async fn remove_self(core: &Core, member_id: MemberId) -> ChangeResult<ChangeRep
     let Some(heir) = core.current().leader.filter(|leader| *leader != member_id) else {
         return refuse(MembershipCode::NoLeader, "nobody leads at the moment; try again");
     };
-    let request =
-        Request::Change { change: Change::Remove { member_id }, forwarded: true };
+    let request = Request::Change { change: Change::Remove { member_id }, forwarded: true };
     match core.peers.call(heir, &request, &[], CHANGE_TIMEOUT).await {
         Ok(Response::Changed(report)) => Ok(report),
         Ok(_unexpected) => refuse(MembershipCode::Refused, "the leader's answer makes no sense"),
@@ -375,6 +375,13 @@ pub(crate) async fn transfer(core: &Core, to: Option<MemberId>) -> ChangeResult<
             format!("member {heir} did not take over in time; this member may lead on"),
         ),
     }
+}
+
+/// Whether the Raft membership holds this number with this data directory.
+pub(crate) fn is_member(core: &Core, member_id: MemberId, incarnation: Incarnation) -> bool {
+    let Some(raft) = core.raft() else { return false };
+    let config = raft.metrics().borrow_watched().membership_config.clone();
+    config.get_node(&member_id).is_some_and(|member| member.incarnation == incarnation)
 }
 
 /// Adds a member as a learner; nothing to do when it is one.

@@ -36,9 +36,7 @@ mod status;
 mod steward;
 mod wire;
 
-pub use error::{
-    MembershipCode, MembershipError, NotStarted, ProposeError, ReadError, StartError,
-};
+pub use error::{MembershipCode, MembershipError, NotStarted, ProposeError, ReadError, StartError};
 pub use handle::{Cluster, ClusterMetrics};
 pub use heartbeats::{Beat, Heard, Heartbeats};
 pub use membership::ChangeReport;

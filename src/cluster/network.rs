@@ -12,9 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use openraft::base::{BoxFuture, BoxStream};
-use openraft::errors::{
-    NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable,
-};
+use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::network::{Backoff, RPCOption};
 use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendError,
@@ -252,7 +250,8 @@ impl RaftNetworkV2<TypeConfig> for PeerNetwork {
 
     fn backoff(&self) -> Option<Backoff> {
         let (first, longest) = BACK_OFF;
-        let pauses = std::iter::successors(Some(first), move |pause| Some((*pause * 2).min(longest)));
+        let pauses =
+            std::iter::successors(Some(first), move |pause| Some((*pause * 2).min(longest)));
         Some(Backoff::new(pauses))
     }
 }

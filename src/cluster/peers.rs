@@ -220,8 +220,7 @@ impl Peers {
             return Err(Refusal::new(RefusalCode::Protocol, text));
         }
         if hello.target != 0 && own.member_id != 0 && hello.target != own.member_id {
-            let text =
-                format!("this is member {}, not member {}", own.member_id, hello.target);
+            let text = format!("this is member {}, not member {}", own.member_id, hello.target);
             return Err(Refusal::new(RefusalCode::WrongTarget, text));
         }
         let foreign = hello.cluster_id != own.cluster_id;
@@ -267,10 +266,8 @@ impl Peers {
     pub(crate) fn admit_request(&self, hello: &Hello, request: &Request) -> Result<(), Refusal> {
         self.admit(hello)?;
         let seated = self.own.read().cluster_id != 0;
-        let open_to_all = matches!(
-            request,
-            Request::Probe | Request::Join { .. } | Request::Found { .. }
-        );
+        let open_to_all =
+            matches!(request, Request::Probe | Request::Join { .. } | Request::Found { .. });
         if open_to_all {
             return Ok(());
         }

@@ -23,10 +23,10 @@ use tokio::time::{Instant, timeout_at};
 use super::core::{Core, Counters};
 use super::error::NotStarted;
 use super::frame;
+use super::link::CallError;
 use super::mirror::committed_leader;
 use super::options::Limits;
 use super::wire::{ProposeAnswer, RefusalCode, Request, Response};
-use super::link::CallError;
 use crate::clock;
 use crate::model::MemberId;
 use crate::state::{self, ENVELOPES_PER_ENTRY_MAX, Reply};
@@ -184,8 +184,7 @@ fn gather(
             return (batch, Some(item));
         }
         queue.took(&item);
-        let taken =
-            item.stage.compare_exchange(QUEUED, TAKEN, Ordering::AcqRel, Ordering::Acquire);
+        let taken = item.stage.compare_exchange(QUEUED, TAKEN, Ordering::AcqRel, Ordering::Acquire);
         if taken.is_ok() && item.expires > now {
             count += item.envelopes.len();
             bytes += item.bytes;
@@ -254,9 +253,7 @@ async fn commit(core: &Core, batch: Vec<Item>, term: u64) {
         Ok(Ok(Ok(response))) => {
             return hand_out(batch, response.log_id.index, response.data.0);
         }
-        Ok(Ok(Err(ClientWriteError::ForwardToLeader(_)))) => {
-            Fate::NotStarted(NotStarted::NoLeader)
-        }
+        Ok(Ok(Err(ClientWriteError::ForwardToLeader(_)))) => Fate::NotStarted(NotStarted::NoLeader),
         Ok(Ok(Err(_discarded))) => Fate::Unknown,
         Ok(Err(_stopped)) => Fate::Stopped,
         Err(_elapsed) => Fate::Unknown,

@@ -93,7 +93,11 @@ mod tests {
         {
             let config = raft_config(timing, Retention::default()).unwrap();
             assert_eq!(
-                (config.heartbeat_interval, config.election_timeout_min, config.election_timeout_max),
+                (
+                    config.heartbeat_interval,
+                    config.election_timeout_min,
+                    config.election_timeout_max
+                ),
                 expected
             );
             assert_eq!(config.enable_leader_restore, Some(false));

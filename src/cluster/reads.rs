@@ -163,10 +163,7 @@ async fn follower_round(core: Arc<Core>) -> Round {
 }
 
 /// Returns once this member's state is as fresh as asked, or says why it is not.
-pub(crate) async fn barrier(
-    core: &Core,
-    consistency: Consistency,
-) -> Result<ReadStamp, ReadError> {
+pub(crate) async fn barrier(core: &Core, consistency: Consistency) -> Result<ReadStamp, ReadError> {
     Counters::add(&core.counters.reads, 1);
     if let Some(why) = core.why_ended() {
         return Err(ReadError::Stopped { why });
@@ -256,8 +253,9 @@ async fn wait_applied(core: &Core, index: u64, deadline: Instant) -> Result<(), 
     match reached {
         Ok(Ok(_)) => Ok(()),
         Ok(Err(_closed)) => Err(ReadError::Stopped { why: "the state machine ended".to_owned() }),
-        Err(_elapsed) => {
-            Err(ReadError::Behind { wanted: index, applied: *core.machine.applied_watch().borrow() })
-        }
+        Err(_elapsed) => Err(ReadError::Behind {
+            wanted: index,
+            applied: *core.machine.applied_watch().borrow(),
+        }),
     }
 }

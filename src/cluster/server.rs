@@ -187,7 +187,9 @@ impl Session {
             | Request::Enlist { .. }
             | Request::Found { .. }
             | Request::Change { .. }
-            | Request::Diverged { .. } => self.answer_later(correlation, request, frame.attachment).await,
+            | Request::Diverged { .. } => {
+                self.answer_later(correlation, request, frame.attachment).await
+            }
         }
     }
 
@@ -275,9 +277,7 @@ async fn answer_stream<S>(
             Ok(Err(StreamAppendError::HigherVote(vote))) => {
                 Response::HigherVote(WireVote::from(&vote))
             }
-            Err(fatal) => {
-                Response::Refused(Refusal::new(RefusalCode::Stopping, fatal.to_string()))
-            }
+            Err(fatal) => Response::Refused(Refusal::new(RefusalCode::Stopping, fatal.to_string())),
         };
         answer(&out, correlation, response).await;
     }

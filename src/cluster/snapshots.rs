@@ -80,9 +80,7 @@ pub(crate) async fn send(
     let finish = Request::SnapshotFinish { len };
     match link.call(route, &finish, &[], Instant::now() + INSTALL_TIMEOUT).await? {
         (Response::SnapshotTaken { vote: Some(vote) }, _) => Ok(Vote::from(vote)),
-        (other, _) => {
-            Err(CallError::Malformed(format!("an unexpected answer: {other:?}")).into())
-        }
+        (other, _) => Err(CallError::Malformed(format!("an unexpected answer: {other:?}")).into()),
     }
 }
 
@@ -128,16 +126,21 @@ impl Incoming {
 
     async fn install(self, core: &Core, len: u64) -> Result<Vote, Refusal> {
         let Self { vote, meta, receiver } = self;
-        let raft =
-            core.raft().ok_or_else(|| refused(RefusalCode::NotReady, "Raft does not run here yet"))?;
+        let raft = core
+            .raft()
+            .ok_or_else(|| refused(RefusalCode::NotReady, "Raft does not run here yet"))?;
         if receiver.received() != len {
             let text = format!("{} of {len} bytes of a snapshot came", receiver.received());
             return Err(refused(RefusalCode::BadRequest, text));
         }
-        let data = check(receiver).await.map_err(|error| refused(RefusalCode::BadRequest, error))?;
+        let data =
+            check(receiver).await.map_err(|error| refused(RefusalCode::BadRequest, error))?;
         // The file says itself what it covers; a sender that says otherwise is confused.
         if WireSnapshotMeta::from(&data.meta()) != meta {
-            return Err(refused(RefusalCode::BadRequest, "the snapshot is not what it was said to be"));
+            return Err(refused(
+                RefusalCode::BadRequest,
+                "the snapshot is not what it was said to be",
+            ));
         }
         let snapshot = openraft::Snapshot { meta: data.meta(), snapshot: data };
         tracing::info!(bytes = len, "installing a snapshot");

@@ -15,9 +15,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::core::Core;
 use super::error::MembershipCode;
-use super::membership::{
-    ChangeResult, Situation, apply_change, check_caught_up, forget, submit,
-};
+use super::membership::{ChangeResult, Situation, apply_change, check_caught_up, forget, submit};
 use super::wire::{Request, Response};
 use super::{join, status};
 use crate::model::MemberId;
@@ -135,13 +133,16 @@ impl Duties {
 /// in the same change, so the number of voters needed for a quorum does not grow in between.
 async fn promote(core: &Core, member_id: MemberId) -> ChangeResult<()> {
     let Ok(_alone) = core.changing.try_lock() else {
-        return super::membership::refuse(MembershipCode::InProgress, "another change is under way");
+        return super::membership::refuse(
+            MembershipCode::InProgress,
+            "another change is under way",
+        );
     };
     let roster = core.peers.roster().members;
     let name = roster.get(&member_id).map(|member| member.name.clone());
-    let older = roster.iter().filter(|(id, member)| {
-        **id != member_id && Some(&member.name) == name.as_ref()
-    });
+    let older = roster
+        .iter()
+        .filter(|(id, member)| **id != member_id && Some(&member.name) == name.as_ref());
     let older: Vec<_> = older.map(|(id, member)| (*id, member.clone())).collect();
     for (id, member) in &older {
         if join::is_alive(core, *id, member.incarnation).await {
@@ -176,11 +177,11 @@ async fn promote(core: &Core, member_id: MemberId) -> ChangeResult<()> {
 /// The first leader gives the state machine the cluster's name and its founders.
 async fn name_cluster(core: &Core) {
     let (Some(seat), Some(raft)) = (core.seat.get(), core.raft()) else { return };
-    if core.machine.read(|state| state.cluster_id()) != 0 {
+    let config = raft.metrics().borrow_watched().membership_config.clone();
+    let members: Vec<_> = config.nodes().map(|(id, member)| (*id, member.clone())).collect();
+    if members.is_empty() || core.machine.read(|state| state.cluster_id()) != 0 {
         return;
     }
-    let config = raft.metrics().borrow_watched().membership_config.clone();
-    let members = config.nodes().map(|(id, member)| (*id, member.clone())).collect();
     let command = Command::InitCluster { cluster_id: seat.cluster_id, members };
     if let Err(error) = submit(core, command).await {
         tracing::warn!(%error, "the cluster has no name yet");
@@ -191,9 +192,8 @@ async fn name_cluster(core: &Core) {
 async fn announce(core: &Core) {
     let member_id = core.member_id();
     let known = core.machine.read(|state| state.member(member_id).cloned());
-    let moved = known.is_some_and(|known| {
-        known.incarnation == core.member.incarnation && known != core.member
-    });
+    let moved = known
+        .is_some_and(|known| known.incarnation == core.member.incarnation && known != core.member);
     if !moved || core.current().leader.is_none() {
         return;
     }

@@ -3,7 +3,9 @@
 use quorate::cluster::{Boot, Cluster, Consistency, MembershipCode};
 use quorate::model::MemberId;
 
-use crate::house::{House, agreed_leader, eventually, free_addrs, has_task, options, propose, start};
+use crate::house::{
+    House, agreed_leader, eventually, free_addrs, has_task, options, propose, start,
+};
 
 async fn role(member: &Cluster, id: MemberId) -> Option<&'static str> {
     let status = member.status().await;
@@ -74,8 +76,10 @@ async fn changes_that_would_lose_the_quorum_or_make_no_sense_are_refused() {
     let code = |result: Result<_, quorate::cluster::MembershipError>| result.err().map(|e| e.code);
     assert_eq!(code(chief.promote(9).await), Some(MembershipCode::UnknownMember));
     assert_eq!(code(chief.remove(9).await), Some(MembershipCode::UnknownMember));
-    assert_eq!(code(chief.init(&house.addrs).await.map(|()| Default::default())),
-        Some(MembershipCode::AlreadyInitialized));
+    assert_eq!(
+        code(chief.init(&house.addrs).await.map(|()| Default::default())),
+        Some(MembershipCode::AlreadyInitialized)
+    );
     let (gone, stays) = (&house.members[(leader + 1) % 3], &house.members[(leader + 2) % 3]);
     gone.stop().await;
     let (gone, stays) = (gone.member_id(), stays.member_id());
