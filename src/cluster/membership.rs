@@ -16,6 +16,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::core::{Core, RaftHandle};
 use super::error::{MembershipCode, MembershipError};
+use super::reads::{self, Consistency};
 use super::wire::{Request, Response};
 use super::{join, propose};
 use crate::clock;
@@ -106,6 +107,10 @@ async fn change_as_leader(core: &Core, change: Change) -> ChangeResult<ChangeRep
     let Ok(_alone) = core.changing.try_lock() else {
         return refuse(MembershipCode::InProgress, "another change is under way");
     };
+    // A leader decides nothing before a quorum confirmed it and its own first entry is applied.
+    if let Err(error) = reads::barrier(core, Consistency::Linearizable).await {
+        return refuse(MembershipCode::NoLeader, error.to_string());
+    }
     match change {
         Change::Promote { member_id } => promote(core, member_id).await?,
         Change::Demote { member_id } => demote(core, member_id).await?,
