@@ -1,7 +1,14 @@
 //! Quorate: a highly available control plane for fleets of AI nodes, agents and bots.
 
+pub mod api;
+pub mod cli;
+pub mod client;
 pub mod clock;
 pub mod cluster;
+pub mod config;
+pub mod leader;
 pub mod model;
 pub mod state;
 pub mod storage;
+pub mod telemetry;
+pub mod worker;

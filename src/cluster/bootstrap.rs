@@ -197,6 +197,30 @@ pub(crate) async fn init(core: &Arc<Core>, addrs: &[String]) -> ChangeResult<()>
     found(core, founders).await
 }
 
+/// `cluster join`: asks the members at `addrs` for a place, and to be sent the log.
+///
+/// # Errors
+/// [`MembershipError`] when this member has a place already, none of them has one, or they refuse.
+pub(crate) async fn join(core: &Arc<Core>, addrs: &[String]) -> ChangeResult<()> {
+    if initialized(core) {
+        let text = "this member belongs to a cluster already";
+        return refuse(MembershipCode::AlreadyInitialized, text);
+    }
+    let reports = probe(core, addrs).await;
+    let settled: Vec<_> =
+        reports.iter().filter(|(_, report)| report.initialized && report.cluster_id != 0).collect();
+    if settled.is_empty() {
+        let text = "none of these peers answers and belongs to a cluster";
+        return refuse(MembershipCode::NoLeader, text);
+    }
+    if core.seat.get().is_none() {
+        let addrs: Vec<_> = settled.iter().map(|(addr, _)| addr.clone()).collect();
+        join::ask_to_join(core, &addrs).await?;
+    }
+    introduce(core, &settled).await;
+    join::ask_to_be_enlisted(core).await
+}
+
 /// Numbers the founders by name.
 fn number(founders: &[PeerReport]) -> ChangeResult<Vec<(MemberId, Member)>> {
     let mut members: Vec<Member> = founders.iter().map(|report| report.member.clone()).collect();

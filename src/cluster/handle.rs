@@ -104,6 +104,14 @@ impl Cluster {
         bootstrap::init(&self.0, addrs).await
     }
 
+    /// Joins the cluster that a member at one of `addrs` belongs to, as a learner.
+    ///
+    /// # Errors
+    /// [`super::MembershipError`] when this member has a place already, or is refused one.
+    pub async fn join(&self, addrs: &[String]) -> ChangeResult<()> {
+        bootstrap::join(&self.0, addrs).await
+    }
+
     /// Proposes a command through this member, whoever leads. Held and retried under
     /// `request_id` through elections, until [`ClusterOptions::propose_timeout`].
     ///

@@ -148,3 +148,67 @@ impl EventFollower {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::Fact;
+
+    fn event(index: u64, ordinal: u32) -> Event {
+        Event { index, ordinal, at_ms: 0, fact: Fact::TasksRetired { count: 1 } }
+    }
+
+    fn positions(batch: EventBatch) -> Vec<EventPosition> {
+        match batch {
+            EventBatch::Events(events) => {
+                events.iter().map(|event| (event.index, event.ordinal)).collect()
+            }
+            EventBatch::Gap { resumes_after } => panic!("a gap up to {resumes_after:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_follower_resumes_in_the_middle_of_an_entry() {
+        let ring = EventRing::new(100, 5);
+        ring.push(vec![event(6, 0), event(6, 1), event(7, 0)]);
+        let mut follower = ring.follow(Some((6, 0)));
+        assert_eq!(positions(follower.next(1).await), [(6, 1)]);
+        assert_eq!(positions(follower.next(9).await), [(7, 0)]);
+        assert_eq!(follower.seen(), (7, 0));
+    }
+
+    #[tokio::test]
+    async fn a_new_follower_starts_now_and_waits() {
+        let ring = EventRing::new(100, 5);
+        ring.push(vec![event(6, 0)]);
+        let mut follower = ring.follow(None);
+        let pushed = async { ring.push(vec![event(8, 0)]) };
+        let (batch, ()) = tokio::join!(biased; follower.next(10), pushed);
+        assert_eq!(positions(batch), [(8, 0)]);
+    }
+
+    #[tokio::test]
+    async fn what_is_gone_is_a_gap() {
+        let ring = EventRing::new(2, 5);
+        ring.push((6..10).map(|index| event(index, 0)).collect());
+        let mut follower = ring.follow(Some((6, 0)));
+        assert_eq!(follower.next(10).await, EventBatch::Gap { resumes_after: (7, 0) });
+        assert_eq!(positions(follower.next(10).await), [(8, 0), (9, 0)]);
+        // Before this member's start nothing is known either.
+        let mut old = ring.follow(Some((3, 0)));
+        assert!(matches!(old.next(10).await, EventBatch::Gap { .. }));
+    }
+
+    #[tokio::test]
+    async fn a_snapshot_is_a_gap_and_a_replay_is_not_told_twice() {
+        let ring = EventRing::new(10, 5);
+        ring.push(vec![event(6, 0), event(7, 0)]);
+        ring.push(vec![event(6, 0), event(7, 0), event(8, 0)]);
+        let mut follower = ring.follow(Some((5, u32::MAX)));
+        assert_eq!(positions(follower.next(10).await), [(6, 0), (7, 0), (8, 0)]);
+        ring.jump(50);
+        assert_eq!(follower.next(10).await, EventBatch::Gap { resumes_after: (50, u32::MAX) });
+        ring.push(vec![event(51, 0)]);
+        assert_eq!(positions(follower.next(10).await), [(51, 0)]);
+    }
+}

@@ -6,6 +6,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -18,6 +19,10 @@ use crate::state::{Changes, Digest};
 /// Sorts before every row: tables are numbered from 1.
 const META_KEY: &[u8] = &[0];
 const FIRST_ROW: &[u8] = &[1];
+
+/// How often, and after what pauses, an open is tried while sled's file is locked.
+const LOCK_TRIES: u32 = 100;
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 /// How far the rows of a home are applied.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -70,7 +75,13 @@ fn sled_error(error: &sled::Error) -> StorageError {
     StorageError::Home(error.to_string())
 }
 
+/// sled reports its file lock as text.
+fn is_locked(error: &sled::Error) -> bool {
+    matches!(error, sled::Error::Io(error) if error.to_string().contains("acquire lock"))
+}
+
 impl Home {
+    #[expect(clippy::disallowed_methods, reason = "opening runs on a thread for blocking work")]
     /// Opens sled in `dir`. It is known to panic on damage, which becomes an error here.
     pub(super) fn open(dir: &Path, cache_bytes: u64) -> Result<Self, StorageError> {
         let config = sled::Config::new()
@@ -79,7 +90,19 @@ impl Home {
             .mode(sled::Mode::HighThroughput)
             // Nothing relies on its flushes; a rare one bounds how far behind a kill leaves it.
             .flush_every_ms(Some(5_000));
-        shielded(|| config.open().map(Self::Sled).map_err(|error| sled_error(&error)))
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            match shielded(|| Ok(config.open()))? {
+                Ok(db) => return Ok(Self::Sled(db)),
+                // The data directory is locked, so this is the lock of an earlier run in this
+                // process, whose threads are about to end. It does not mean that sled is broken.
+                Err(error) if is_locked(&error) && tries < LOCK_TRIES => {
+                    std::thread::sleep(LOCK_PAUSE);
+                }
+                Err(error) => return Err(sled_error(&error)),
+            }
+        }
     }
 
     pub(super) fn state(&self) -> Result<HomeState, StorageError> {

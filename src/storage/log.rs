@@ -190,6 +190,9 @@ impl Shared {
         batch.position =
             DurablePosition { vote: state.vote, committed: state.committed.min(state.last) };
         core.in_flight = Some((batch, Instant::now()));
+        // Recovery tells a torn tail from damage by where flushes ended.
+        let mark = WalOp::Mark(core.stats.flushes);
+        core.check_mut()?.write(mark)?;
         let shared = Arc::clone(self);
         let done = FlushDone::new(move |result| shared.flushed(result));
         core.check_mut()?.flush(done)

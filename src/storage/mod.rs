@@ -26,6 +26,7 @@ mod snapshot_file;
 mod types;
 mod view;
 mod wal;
+mod wal_tail;
 
 #[cfg(test)]
 mod tests;

@@ -96,6 +96,7 @@ impl WalImage {
         match op {
             WalOp::Vote(vote) => self.state.vote = Some(vote),
             WalOp::Commit(id) => self.state.committed = Some(id),
+            WalOp::Mark(_) => {}
             WalOp::Append(entry) => {
                 self.state.last = Some(entry.log_id);
                 self.entries.insert(entry.log_id.index, entry);

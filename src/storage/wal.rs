@@ -41,6 +41,8 @@ pub(super) enum WalOp {
     Append(RaftEntry),
     TruncateAfter(Option<LogId>),
     Purge(LogId),
+    /// Ends what one flush covers; the number of the flush.
+    Mark(u64),
 }
 
 /// What to do when a flush ends.
@@ -104,6 +106,7 @@ impl Wal {
         config.wal.flush_queue_max_bytes = Some(ENGINE_QUEUE_BYTES_MAX);
         config.log_cache_max_items = Some(usize::MAX);
         config.log_cache_capacity = Some(options.cache_bytes);
+        super::wal_tail::repair(dir)?;
         let log = RaftLog::open(Arc::new(config)).map_err(|error| match error.kind() {
             io::ErrorKind::WouldBlock => StorageError::InUse { dir: dir.to_owned() },
             io::ErrorKind::StorageFull
@@ -144,6 +147,7 @@ impl Wal {
             }
             WalOp::TruncateAfter(keep) => log.truncate(keep.map_or(0, |id| id.index + 1)),
             WalOp::Purge(upto) => log.purge(EngineLogId(upto)),
+            WalOp::Mark(number) => log.save_user_data(Some(number)),
         }
         .map(|_segment| ())
     }

@@ -418,3 +418,45 @@ async fn a_committed_id_never_runs_ahead_of_the_log() {
     log.save_committed(None).await.unwrap();
     assert_eq!(log.read_committed().await.unwrap(), Some(log_id(1, 1)));
 }
+
+/// Writes one flush of twenty entries, then whatever `after` writes; loses one sector of the flush.
+async fn with_hole(dir: &Path, flushes_after: u64) {
+    written(dir, 60).await;
+    let mut log = Place::open_dir(dir);
+    append_durably(&mut log, (60..80).map(|index| filler(3, index, 300)).collect()).await;
+    drop(log);
+    let last = chunks(dir).pop().unwrap();
+    let end = fs::metadata(&last).unwrap().len() as usize;
+    if flushes_after > 0 {
+        let mut log = Place::open_dir(dir);
+        for index in 80..80 + flushes_after {
+            append_durably(&mut log, vec![filler(3, index, 8)]).await;
+        }
+        drop(log);
+        assert_eq!(chunks(dir).pop().unwrap(), last, "the hole must be in the last file");
+    }
+    let mut bytes = fs::read(&last).unwrap();
+    // In the middle of the flush: it is about 7 KB long.
+    let hole = (end - 3500) / 512 * 512;
+    bytes[hole..hole + 512].fill(0);
+    fs::write(&last, bytes).unwrap();
+}
+
+#[tokio::test]
+async fn a_hole_in_the_last_flush_is_a_torn_tail() {
+    let dir = tempfile::tempdir().unwrap();
+    with_hole(dir.path(), 0).await;
+    let mut log = Place::open_dir(dir.path());
+    let last = log.get_log_state().await.unwrap().last_log_id.unwrap().index;
+    assert!((60..79).contains(&last), "{last}");
+    let kept = all_entries(&mut log).await;
+    assert_eq!(kept.len() as u64, last + 1);
+    assert_eq!(kept.last().unwrap(), &filler(3, last, if last < 60 { 500 } else { 300 }));
+}
+
+#[tokio::test]
+async fn a_hole_before_a_later_flush_is_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    with_hole(dir.path(), 1).await;
+    assert!(matches!(open_wal(dir.path()), Err(StorageError::LogDamaged { .. })));
+}

@@ -2,5 +2,7 @@
 
 mod kit;
 mod log;
+mod power_cut;
+mod recovery;
 mod snapshots;
 mod suite;

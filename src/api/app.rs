@@ -1,0 +1,230 @@
+//! What every handler holds: the cluster, the options, the counters.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::http::HeaderValue;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::error::{ApiError, LeaderHint};
+use super::host::Host;
+use super::params::Params;
+use super::stats::Stats;
+use super::ticket::{Caller, Ticket};
+use crate::clock;
+use crate::cluster::{Cluster, Consistency, ReadStamp};
+use crate::model::RequestId;
+use crate::state::{Command, Outcome};
+
+/// Further lines of Prometheus text, from rooms that this one does not know.
+pub type MetricsSource = Arc<dyn Fn(&mut String) + Send + Sync>;
+
+/// Local settings of the API. What all members must agree on is in the replicated configuration.
+#[derive(Clone)]
+pub struct ApiOptions {
+    /// The largest body accepted.
+    pub body_bytes_max: usize,
+    /// Requests served at once; more are refused with 503.
+    pub requests_max: usize,
+    /// Longest time for one answer. Longer than a proposal is held.
+    pub request_timeout: Duration,
+    /// Event streams served at once.
+    pub streams_max: usize,
+    /// How ties between the families are broken.
+    pub compat: Compat,
+    /// Written after our own figures by the metrics endpoints.
+    pub metrics: Vec<MetricsSource>,
+    /// Directory whose disk the health figures speak of.
+    pub data_dir: std::path::PathBuf,
+}
+
+/// Ties that no request can break by itself (contract 7, 10).
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Compat {
+    /// `compat.status_nodes: map`: `data.nodes` of the status is a map unless the query says so.
+    pub status_nodes_map: bool,
+    /// `compat.agents.priority_order: asc`: family A's larger numbers are less urgent.
+    pub agents_ascending: bool,
+}
+
+impl Default for ApiOptions {
+    fn default() -> Self {
+        Self {
+            body_bytes_max: 16 * 1024 * 1024,
+            requests_max: 8192,
+            request_timeout: Duration::from_secs(30),
+            streams_max: 1024,
+            compat: Compat::default(),
+            metrics: Vec::new(),
+            data_dir: ".".into(),
+        }
+    }
+}
+
+impl std::fmt::Debug for ApiOptions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ApiOptions")
+            .field("body_bytes_max", &self.body_bytes_max)
+            .field("requests_max", &self.requests_max)
+            .field("request_timeout", &self.request_timeout)
+            .field("streams_max", &self.streams_max)
+            .field("compat", &self.compat)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The state of the router. Cloning shares it.
+#[derive(Clone)]
+pub struct App(Arc<Inner>);
+
+struct Inner {
+    cluster: Cluster,
+    options: ApiOptions,
+    stats: Stats,
+    host: Host,
+    started: Instant,
+    requests: Arc<Semaphore>,
+    streams: Arc<Semaphore>,
+    closing: CancellationToken,
+    completed_at_start: u64,
+}
+
+impl std::fmt::Debug for App {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let member_id = self.0.cluster.member_id();
+        f.debug_struct("App").field("member_id", &member_id).finish_non_exhaustive()
+    }
+}
+
+/// A write that was committed: where, and what it gave.
+#[derive(Debug)]
+pub(super) struct Written {
+    pub(super) index: u64,
+    pub(super) outcome: Outcome,
+}
+
+impl App {
+    /// An API in front of `cluster`.
+    #[must_use]
+    pub fn new(cluster: Cluster, options: ApiOptions) -> Self {
+        let completed = cluster.view().read(|state| state.counters().tasks_completed);
+        Self(Arc::new(Inner {
+            requests: Arc::new(Semaphore::new(options.requests_max)),
+            streams: Arc::new(Semaphore::new(options.streams_max)),
+            closing: CancellationToken::new(),
+            host: Host::new(&options.data_dir),
+            stats: Stats::new(clock::now_ms()),
+            started: Instant::now(),
+            completed_at_start: completed,
+            cluster,
+            options,
+        }))
+    }
+
+    /// Ends the streams that would otherwise keep a server from stopping.
+    pub fn close(&self) {
+        self.0.closing.cancel();
+    }
+
+    pub(super) fn closing(&self) -> &CancellationToken {
+        &self.0.closing
+    }
+
+    pub(super) fn cluster(&self) -> &Cluster {
+        &self.0.cluster
+    }
+
+    pub(super) fn options(&self) -> &ApiOptions {
+        &self.0.options
+    }
+
+    pub(super) fn stats(&self) -> &Stats {
+        &self.0.stats
+    }
+
+    pub(super) fn host(&self) -> &Host {
+        &self.0.host
+    }
+
+    pub(super) fn requests(&self) -> &Semaphore {
+        &self.0.requests
+    }
+
+    pub(super) fn streams(&self) -> &Arc<Semaphore> {
+        &self.0.streams
+    }
+
+    /// This member's number as it stands in answers; 0 before it has a place.
+    pub(super) fn member_header(&self) -> HeaderValue {
+        HeaderValue::from(self.0.cluster.member_id())
+    }
+
+    pub(super) fn uptime(&self) -> Duration {
+        self.0.started.elapsed()
+    }
+
+    /// Completed tasks per minute since this member started.
+    pub(super) fn throughput_per_minute(&self, completed: u64) -> f64 {
+        let minutes = self.uptime().as_secs_f64() / 60.0;
+        let done = completed.saturating_sub(self.0.completed_at_start) as f64;
+        if minutes > 0.0 { done / minutes } else { 0.0 }
+    }
+
+    /// Who leads and where, for errors.
+    pub(super) fn leader_hint(&self) -> Option<LeaderHint> {
+        let (member, description) = self.0.cluster.leader()?;
+        let http = description.http_addr;
+        Some(LeaderHint { member, http: (!http.is_empty()).then_some(http) })
+    }
+
+    /// Commits a command under the ticket's id.
+    ///
+    /// # Errors
+    /// The refusal of the state machine, or why there is no answer from it.
+    pub(super) async fn write(
+        &self,
+        ticket: Ticket,
+        caller: &Caller,
+        command: Command,
+    ) -> Result<Written, ApiError> {
+        let proposed = self.0.cluster.propose(ticket.request_id, &caller.0, command).await;
+        let committed = proposed.map_err(|error| {
+            ApiError::from(error).with_leader(self.leader_hint()).with_request_id(ticket.request_id)
+        })?;
+        match committed.reply {
+            Ok(outcome) => Ok(Written { index: committed.index, outcome }),
+            Err(rejection) => Err(ApiError::from(rejection).with_request_id(ticket.request_id)),
+        }
+    }
+
+    /// Waits until this member may answer in the mode the query asks for.
+    ///
+    /// # Errors
+    /// Why it may not; it is never answered in a weaker mode instead.
+    pub(super) async fn admit(&self, params: &Params) -> Result<ReadStamp, ApiError> {
+        self.barrier(params.consistency()?).await
+    }
+
+    /// As [`Self::admit`], for a mode chosen here.
+    pub(super) async fn barrier(&self, consistency: Consistency) -> Result<ReadStamp, ApiError> {
+        let admitted = self.0.cluster.read_barrier(consistency).await;
+        admitted.map_err(|error| ApiError::from(error).with_leader(self.leader_hint()))
+    }
+
+    /// Waits until this member shows what was committed at `index`, for answers that echo a write.
+    pub(super) async fn caught_up(&self, index: u64) -> Result<ReadStamp, ApiError> {
+        self.barrier(Consistency::Local { max_age: None, min_index: Some(index) }).await
+    }
+}
+
+/// An `Idempotency-Key` that was used before for something else: its recorded outcome is not of
+/// the kind this request gives.
+pub(super) fn key_reused(request_id: RequestId) -> ApiError {
+    ApiError::conflict(
+        "IDEMPOTENCY_KEY_REUSED",
+        "this Idempotency-Key was used for a different request",
+    )
+    .with_request_id(request_id)
+}

@@ -1,0 +1,106 @@
+//! The one layer around every route. It does all that is done for every request in one place,
+//! because each layer of its own costs an allocation and a copy of the request on the hot path.
+//!
+//! In order: preflight requests are answered; the number of requests in service is bounded; the
+//! request gets its ticket; the handler runs under a deadline and may panic without taking the
+//! connection with it; the answer gets the headers every answer has; it is counted and logged.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use futures::FutureExt as _;
+use tokio::time::{Instant, timeout};
+
+use super::App;
+use super::error::ApiError;
+use super::headers;
+use super::stats::RouteStats;
+use super::ticket::Ticket;
+
+/// What the layer knows of its route.
+#[derive(Debug, Clone)]
+pub(super) struct Route {
+    pub(super) app: App,
+    pub(super) stats: Arc<RouteStats>,
+    /// Health and metrics are answered however busy the member is.
+    pub(super) always: bool,
+}
+
+/// See the module's description.
+pub(super) async fn around(
+    State(route): State<Route>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let started = Instant::now();
+    let method = request.method().clone();
+    let ticket = Ticket::of(request.headers());
+    let given_name = request.headers().get(&headers::X_REQUEST_ID).cloned();
+    let mut response = if method == Method::OPTIONS {
+        StatusCode::OK.into_response()
+    } else {
+        request.extensions_mut().insert(ticket);
+        serve(&route, ticket, request, next).await
+    };
+    let status = response.status();
+    finish(&route.app, response.headers_mut(), ticket, given_name);
+    let took = started.elapsed();
+    route.stats.record(&method, status, took);
+    tracing::debug!(
+        %method,
+        path = route.stats.path(),
+        status = status.as_u16(),
+        took_us = took.as_micros() as u64,
+        request_id = %ticket.request_id,
+        "request answered"
+    );
+    response
+}
+
+async fn serve(route: &Route, ticket: Ticket, request: Request, next: Next) -> Response {
+    let permit = route.app.requests().try_acquire();
+    if permit.is_err() && !route.always {
+        return ApiError::unavailable("OVERLOADED", "too many requests at once", 1).into_response();
+    }
+    let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
+    let deadline = route.app.options().request_timeout;
+    let handled = AssertUnwindSafe(next.run(request)).catch_unwind();
+    match timeout(deadline, handled).await {
+        Ok(Ok(response)) => response,
+        Ok(Err(panic)) => {
+            let what = panic
+                .downcast_ref::<String>()
+                .map(String::as_str)
+                .or_else(|| panic.downcast_ref::<&str>().copied())
+                .unwrap_or("no message");
+            tracing::error!(path = route.stats.path(), what, "a handler panicked");
+            let text = "internal error";
+            ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL", text).into_response()
+        }
+        Err(_) if is_read => {
+            let text = format!("no answer within {} ms", deadline.as_millis());
+            ApiError::new(StatusCode::GATEWAY_TIMEOUT, "REQUEST_TIMEOUT", text).into_response()
+        }
+        Err(_) => ApiError::unknown_outcome(ticket.request_id).into_response(),
+    }
+}
+
+/// Headers of every answer: CORS as family W sends it (contract 1.6), who answered, and a name
+/// for the request.
+fn finish(app: &App, headers: &mut HeaderMap, ticket: Ticket, given_name: Option<HeaderValue>) {
+    let any = HeaderValue::from_static("*");
+    headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, any);
+    let methods = HeaderValue::from_static("GET, POST, PUT, DELETE, OPTIONS");
+    headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, methods);
+    let allowed = HeaderValue::from_static("Content-Type, Authorization");
+    headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, allowed);
+    headers.insert(headers::MEMBER, app.member_header());
+    let name = given_name.or_else(|| HeaderValue::from_str(&ticket.request_id.to_string()).ok());
+    if let Some(name) = name {
+        headers.insert(headers::X_REQUEST_ID, name);
+    }
+}

@@ -1,0 +1,223 @@
+//! The replicated orchestrator configuration (contract 2.3, 2.12, C16). What is secret in it goes
+//! in and never comes out.
+
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, HeaderValue, header};
+use axum::response::Response;
+use serde::Serialize;
+use serde_json::Value;
+
+use super::App;
+use super::app::{Written, key_reused};
+use super::body::RequestBody;
+use super::error::ApiError;
+use super::object::Object;
+use super::params::Params;
+use super::reply;
+use super::ticket::{Caller, Ticket};
+use crate::state::{Command, Outcome};
+
+/// Stands for a secret. Sent back to us it means "as it was".
+const MASK: &str = "********";
+
+#[derive(Serialize)]
+struct ConfigReply {
+    success: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<&'static str>,
+    config: Value,
+    revision: u64,
+}
+
+/// Whether the value under `key` must not be shown.
+fn is_secret(key: &str) -> bool {
+    let key = key.to_ascii_lowercase();
+    let whole = ["api_key", "api_keys", "token", "webhook_url", "credentials", "private_key"];
+    let part = ["password", "secret", "access_key", "passphrase"];
+    whole.contains(&key.as_str())
+        || key.ends_with("_token")
+        || part.iter().any(|part| key.contains(part))
+}
+
+/// Replaces what is secret, keeping whether it is set.
+fn mask(value: &mut Value, secret: bool) {
+    match value {
+        Value::Object(map) => {
+            for (key, value) in map {
+                mask(value, secret || is_secret(key));
+            }
+        }
+        Value::Array(list) => list.iter_mut().for_each(|value| mask(value, secret)),
+        Value::String(text) if secret && !text.is_empty() => *text = MASK.to_owned(),
+        Value::Number(_) if secret => *value = Value::from(MASK),
+        Value::String(_) | Value::Number(_) | Value::Bool(_) | Value::Null => {}
+    }
+}
+
+/// Takes masks out of a patch: a client that edits what it got must not overwrite secrets with
+/// stars. A list with a mask in it is left as it is stored, whole.
+fn unmask(patch: &mut Value) {
+    fn is_masked(value: &Value) -> bool {
+        match value {
+            Value::String(text) => text == MASK,
+            Value::Array(list) => list.iter().any(is_masked),
+            Value::Object(map) => map.values().any(is_masked),
+            Value::Number(_) | Value::Bool(_) | Value::Null => false,
+        }
+    }
+    if let Value::Object(map) = patch {
+        map.retain(|_, value| match value {
+            Value::Object(_) => {
+                unmask(value);
+                true
+            }
+            other => !is_masked(other),
+        });
+    }
+}
+
+fn shown(app: &App, message: Option<&'static str>) -> ConfigReply {
+    let (mut config, revision) = app.cluster().view().read(|state| {
+        let config = state.config();
+        (config.document(), config.revision)
+    });
+    mask(&mut config, false);
+    ConfigReply { success: true, message, config, revision }
+}
+
+fn with_revision(mut response: Response, revision: u64) -> Response {
+    if let Ok(tag) = HeaderValue::from_str(&format!("\"{revision}\"")) {
+        response.headers_mut().insert(header::ETAG, tag);
+    }
+    response
+}
+
+/// `GET /api/v1/config`.
+pub(super) async fn get(State(app): State<App>, params: Params) -> Result<Response, ApiError> {
+    let stamp = app.admit(&params).await?;
+    let config = shown(&app, None);
+    let revision = config.revision;
+    Ok(with_revision(reply::read(&stamp, reply::encode(&config)), revision))
+}
+
+/// The revision the client expects, from `If-Match`.
+fn expected_revision(headers: &HeaderMap) -> Result<Option<u64>, ApiError> {
+    let Some(tag) = headers.get(header::IF_MATCH) else { return Ok(None) };
+    let text = tag.to_str().unwrap_or_default().trim();
+    if text == "*" {
+        return Ok(None);
+    }
+    text.trim_matches('"').parse().map(Some).map_err(|_| {
+        ApiError::bad_request("INVALID_HEADER", "If-Match must be the ETag of an answer")
+    })
+}
+
+/// `PUT /api/v1/config`: merges a part of the document, deeply.
+pub(super) async fn put(
+    State(app): State<App>,
+    ticket: Ticket,
+    caller: Caller,
+    headers: HeaderMap,
+    RequestBody(body): RequestBody,
+) -> Result<Response, ApiError> {
+    if Object::parse(&body)?.is_empty() {
+        return Err(ApiError::bad_request("INVALID_CONFIG", "No configuration provided"));
+    }
+    let mut patch: Value = serde_json::from_slice(&body)
+        .map_err(|error| ApiError::bad_request("INVALID_BODY", error.to_string()))?;
+    unmask(&mut patch);
+    change(&app, ticket, &caller, &headers, String::new(), patch.to_string()).await
+}
+
+/// `PUT /api/v1/config/{key.path}`: sets one value. The path may be cut by dots or slashes.
+pub(super) async fn put_key(
+    State(app): State<App>,
+    Path(path): Path<String>,
+    ticket: Ticket,
+    caller: Caller,
+    headers: HeaderMap,
+    RequestBody(body): RequestBody,
+) -> Result<Response, ApiError> {
+    let object = Object::parse(&body)?;
+    if !object.has("value") {
+        return Err(ApiError::bad_request("INVALID_CONFIG", "No configuration provided"));
+    }
+    let value = object.raw("value").map_or("null", |value| value.get()).to_owned();
+    let path = path.replace('/', ".");
+    change(&app, ticket, &caller, &headers, path, value).await
+}
+
+async fn change(
+    app: &App,
+    ticket: Ticket,
+    caller: &Caller,
+    headers: &HeaderMap,
+    path: String,
+    value: String,
+) -> Result<Response, ApiError> {
+    let expected_revision = expected_revision(headers)?;
+    let command = Command::PatchConfig { path, value, expected_revision };
+    let Written { index, outcome } = app.write(ticket, caller, command).await?;
+    let Outcome::ConfigPatched { .. } = outcome else {
+        return Err(key_reused(ticket.request_id));
+    };
+    app.caught_up(index).await?;
+    let config = shown(app, Some("Configuration updated"));
+    let revision = config.revision;
+    Ok(with_revision(reply::written(ticket, index, &config), revision))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn contract_2_3_secrets_are_masked_wherever_they_stand() {
+        let mut config = json!({
+            "security": {
+                "api_key_required": true, "api_keys": ["k1", {"key": "k2", "name": "n"}],
+                "jwt_secret": "s", "token_expiry": 3600, "secret_key": ""
+            },
+            "storage": {"redis": {"password": 7, "host": "h"}},
+            "alerts": {"slack": {"webhook_url": "https://x", "channel": "c"}},
+            "orchestrator": {"ssl_key": "/etc/key.pem"}
+        });
+        mask(&mut config, false);
+        let expected = json!({
+            "security": {
+                "api_key_required": true, "api_keys": [MASK, {"key": MASK, "name": MASK}],
+                "jwt_secret": MASK, "token_expiry": 3600, "secret_key": ""
+            },
+            "storage": {"redis": {"password": MASK, "host": "h"}},
+            "alerts": {"slack": {"webhook_url": MASK, "channel": "c"}},
+            "orchestrator": {"ssl_key": "/etc/key.pem"}
+        });
+        assert_eq!(config, expected);
+    }
+
+    #[test]
+    fn a_document_sent_back_keeps_its_secrets() {
+        let mut patch = json!({
+            "security": {"jwt_secret": MASK, "api_keys": [MASK, "new"], "audit_logging": false},
+            "network": {"max_nodes": 7}
+        });
+        unmask(&mut patch);
+        let expected = json!({"security": {"audit_logging": false}, "network": {"max_nodes": 7}});
+        assert_eq!(patch, expected);
+    }
+
+    #[test]
+    fn if_match_names_a_revision() {
+        let with = |value: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::IF_MATCH, HeaderValue::from_static(value));
+            expected_revision(&headers)
+        };
+        assert_eq!(with("\"7\"").unwrap(), Some(7));
+        assert_eq!(with("*").unwrap(), None);
+        assert!(with("x").is_err());
+        assert_eq!(expected_revision(&HeaderMap::new()).unwrap(), None);
+    }
+}

@@ -1,0 +1,22 @@
+//! Names of the headers that answers carry about where they come from and how fresh they are.
+
+use axum::http::HeaderName;
+
+/// Log index that was applied when a read was served, or of the commit of a write.
+pub(super) const INDEX: HeaderName = HeaderName::from_static("x-quorate-index");
+/// The leader's open reign, `<term>.<member>`.
+pub(super) const EPOCH: HeaderName = HeaderName::from_static("x-quorate-epoch");
+/// Who leads, as far as the answering member knows.
+pub(super) const LEADER: HeaderName = HeaderName::from_static("x-quorate-leader");
+/// Time since the answering member last heard of a leader.
+pub(super) const AGE_MS: HeaderName = HeaderName::from_static("x-quorate-age-ms");
+/// The read mode that was served: always the one asked for.
+pub(super) const CONSISTENCY: HeaderName = HeaderName::from_static("x-quorate-consistency");
+/// Which member answered.
+pub(super) const MEMBER: HeaderName = HeaderName::from_static("x-quorate-member");
+/// Under which id a write can be asked for.
+pub(super) const REQUEST: HeaderName = HeaderName::from_static("x-quorate-request-id");
+/// The client's own key for a write.
+pub(super) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+/// Names one request in logs, echoed when the client sent one.
+pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");

@@ -1,0 +1,116 @@
+//! What became of a request: for clients that lost the answer to a write.
+
+use axum::extract::{Path, State};
+use axum::response::Response;
+use serde::Serialize;
+
+use super::App;
+use super::error::ApiError;
+use super::params::Params;
+use super::reply;
+use crate::model::{RequestId, TaskId};
+use crate::state::{Outcome, REQUEST_WINDOW_MS, Recorded};
+
+#[derive(Debug, Serialize)]
+struct RequestReply {
+    success: bool,
+    request_id: String,
+    /// `committed`, `rejected` or `never_seen`.
+    state: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    index: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    outcome: Option<OutcomeView>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rejection: Option<RejectionView>,
+    /// Answers are remembered at least so long, unless there are too many.
+    remembered_ms: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct RejectionView {
+    code: &'static str,
+    error: String,
+}
+
+/// The recorded outcome on the wire.
+#[derive(Debug, Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+enum OutcomeView {
+    Done,
+    NodeRegistered { new: bool },
+    NodeStatusSet { old: &'static str, new: &'static str },
+    TaskSubmitted { task_id: TaskId, duplicate: bool },
+    TasksSubmitted { created: u32, duplicates: u32 },
+    Judged { accepted: u32, stale: u32 },
+    TaskReported { status: &'static str, stale: bool },
+    TaskCancelled { was: &'static str },
+    ConfigPatched { revision: u64 },
+    MemberAllocated { member: u64, replaces: Option<u64> },
+}
+
+impl From<&Outcome> for OutcomeView {
+    fn from(outcome: &Outcome) -> Self {
+        match outcome {
+            Outcome::Done => Self::Done,
+            Outcome::NodeRegistered { new } => Self::NodeRegistered { new: *new },
+            Outcome::NodeStatusSet { old, new } => {
+                Self::NodeStatusSet { old: old.as_str(), new: new.as_str() }
+            }
+            Outcome::TaskSubmitted { task_id, duplicate } => {
+                Self::TaskSubmitted { task_id: task_id.clone(), duplicate: *duplicate }
+            }
+            Outcome::TasksSubmitted { created, duplicates } => {
+                Self::TasksSubmitted { created: *created, duplicates: *duplicates }
+            }
+            Outcome::Judged { accepted, stale } => {
+                Self::Judged { accepted: *accepted, stale: *stale }
+            }
+            Outcome::TaskReported { status, stale } => {
+                Self::TaskReported { status: status.as_str(), stale: *stale }
+            }
+            Outcome::TaskCancelled { was } => Self::TaskCancelled { was: was.as_str() },
+            Outcome::ConfigPatched { revision } => Self::ConfigPatched { revision: *revision },
+            Outcome::MemberAllocated { member_id, replaces } => {
+                Self::MemberAllocated { member: *member_id, replaces: *replaces }
+            }
+        }
+    }
+}
+
+fn view(request_id: RequestId, recorded: Option<&Recorded>) -> RequestReply {
+    let mut reply = RequestReply {
+        success: true,
+        request_id: request_id.to_string(),
+        state: "never_seen",
+        index: recorded.map(|recorded| recorded.index),
+        outcome: None,
+        rejection: None,
+        remembered_ms: REQUEST_WINDOW_MS,
+    };
+    match recorded.map(|recorded| &recorded.reply) {
+        None => {}
+        Some(Ok(outcome)) => {
+            reply.state = "committed";
+            reply.outcome = Some(outcome.into());
+        }
+        Some(Err(rejection)) => {
+            reply.state = "rejected";
+            reply.rejection =
+                Some(RejectionView { code: rejection.code(), error: rejection.to_string() });
+        }
+    }
+    reply
+}
+
+/// `GET /api/v1/requests/{id}`: by the id of an answer, or by the client's own `Idempotency-Key`.
+pub(super) async fn get(
+    State(app): State<App>,
+    Path(key): Path<String>,
+    params: Params,
+) -> Result<Response, ApiError> {
+    let request_id = RequestId::from_key(key.trim());
+    let stamp = app.admit(&params).await?;
+    let found = app.cluster().view().read(|state| view(request_id, state.request(request_id)));
+    Ok(reply::read(&stamp, reply::encode(&found)))
+}

@@ -1,0 +1,110 @@
+//! One function builds the router; every listener serves it and tests call it.
+
+use axum::Router;
+use axum::extract::Request;
+use axum::http::StatusCode;
+use axum::middleware::from_fn_with_state;
+use axum::routing::{MethodRouter, delete, get, post, put};
+
+use super::around::{Route, around};
+use super::error::ApiError;
+use super::web4ai::{agents, beats, lists, nodes, status, tasks};
+use super::{App, cluster_doors, config_doc, events, probes, prometheus, requests, websocket};
+
+/// Adds routes, each behind the one layer of [`around`] with counters of its own.
+struct Builder {
+    app: App,
+    router: Router<App>,
+}
+
+impl Builder {
+    fn route(self, path: &'static str, doors: MethodRouter<App>) -> Self {
+        self.add(path, doors, false)
+    }
+
+    /// As [`Self::route`], for doors that are served however busy the member is.
+    fn always(self, path: &'static str, doors: MethodRouter<App>) -> Self {
+        self.add(path, doors, true)
+    }
+
+    fn add(self, path: &'static str, doors: MethodRouter<App>, always: bool) -> Self {
+        let Self { app, router } = self;
+        let route = Route { app: app.clone(), stats: app.stats().route(path), always };
+        let doors = doors.fallback(wrong_method).layer(from_fn_with_state(route, around));
+        Self { app, router: router.route(path, doors) }
+    }
+}
+
+async fn wrong_method(request: Request) -> ApiError {
+    let text = format!("{} is not served here", request.method());
+    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED", text)
+}
+
+async fn no_route(request: Request) -> ApiError {
+    ApiError::not_found("ROUTE_NOT_FOUND", format!("nothing is served at {}", request.uri().path()))
+}
+
+/// The router of every listener.
+pub fn router(app: App) -> Router {
+    let builder = Builder { app: app.clone(), router: Router::new() };
+    let builder = cluster_routes(task_routes(node_routes(common_routes(builder))));
+    let Builder { router, .. } = builder;
+    let route = Route { app: app.clone(), stats: app.stats().route("unmatched"), always: false };
+    // The fallback stands behind the same layer: preflight requests are answered on any path.
+    let fallback = axum::routing::any(no_route).layer(from_fn_with_state(route, around));
+    router.fallback_service(fallback.with_state(app.clone())).with_state(app)
+}
+
+fn common_routes(builder: Builder) -> Builder {
+    builder
+        .always("/", get(probes::root))
+        .always("/livez", get(probes::livez))
+        .always("/readyz", get(probes::readyz))
+        .always("/health", get(probes::health))
+        .always("/api/v1/health", get(probes::web4ai_health))
+        .always("/metrics", get(prometheus::metrics))
+        .always("/api/v1/metrics/prometheus", get(prometheus::metrics))
+        .route("/status", get(status::status))
+        .route("/api/v1/status", get(status::status))
+        .route("/api/v1/metrics", get(status::metrics))
+        .route("/api/v1/config", get(config_doc::get).put(config_doc::put))
+        .route("/api/v1/config/{*path}", put(config_doc::put_key))
+        .route("/api/v1/websocket/info", get(websocket::info))
+        .route("/api/v1/events", get(events::events))
+        .route("/api/v1/requests/{id}", get(requests::get))
+}
+
+fn node_routes(builder: Builder) -> Builder {
+    builder
+        .route("/api/v1/nodes", get(nodes::list))
+        .route("/api/v1/nodes/{node_id}", get(nodes::get).delete(nodes::remove))
+        .route("/api/v1/nodes/{node_id}/register", post(nodes::register))
+        .route("/api/v1/nodes/{node_id}/heartbeat", post(beats::heartbeat))
+        .route("/api/v1/nodes/{node_id}/status", put(nodes::set_status))
+        .route("/api/v1/agents", get(agents::agents))
+        .route("/api/v1/agents/{*agent_id}", get(agents::agent))
+}
+
+fn task_routes(builder: Builder) -> Builder {
+    builder
+        .route("/api/v1/tasks", get(lists::list).post(tasks::submit))
+        .route("/api/v1/tasks/batch", post(tasks::submit_batch))
+        .route("/api/v1/tasks/pending", get(lists::bucket))
+        .route("/api/v1/tasks/active", get(lists::bucket))
+        .route("/api/v1/tasks/completed", get(lists::bucket))
+        .route("/api/v1/tasks/failed", get(lists::bucket))
+        .route("/api/v1/tasks/{task_id}", get(tasks::get).delete(tasks::cancel))
+        .route("/api/v1/tasks/{task_id}/result", post(tasks::report_result))
+}
+
+fn cluster_routes(builder: Builder) -> Builder {
+    builder
+        .always("/api/v1/cluster", get(cluster_doors::status))
+        .route("/api/v1/cluster/init", post(cluster_doors::init))
+        .route("/api/v1/cluster/join", post(cluster_doors::join))
+        .route("/api/v1/cluster/snapshot", post(cluster_doors::snapshot))
+        .route("/api/v1/cluster/transfer-leader", post(cluster_doors::transfer_leader))
+        .route("/api/v1/cluster/members/{id}", delete(cluster_doors::remove))
+        .route("/api/v1/cluster/members/{id}/promote", post(cluster_doors::promote))
+        .route("/api/v1/cluster/members/{id}/demote", post(cluster_doors::demote))
+}

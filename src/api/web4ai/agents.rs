@@ -1,0 +1,97 @@
+//! Doors of agents: the workers that nodes declare (contract 2.3, C22).
+
+use std::collections::BTreeSet;
+
+use axum::extract::{Path, State};
+use axum::response::Response;
+use serde::Serialize;
+use serde::ser::Serializer;
+
+use super::node_view::{AgentRow, agent_row};
+use super::nodes::Book;
+use crate::api::App;
+use crate::api::error::ApiError;
+use crate::api::params::Params;
+use crate::api::reply;
+use crate::model::Node;
+use crate::state::State as Tables;
+
+#[derive(Serialize)]
+struct AgentList<'a> {
+    success: bool,
+    agents: AgentMap<'a>,
+    total_agents: usize,
+}
+
+/// All agents of all nodes as a map from id to row. Ids are unique within their node only: a
+/// second agent of one id is listed as `node_id/agent_id`.
+pub(super) struct AgentMap<'a> {
+    pub(super) state: &'a Tables,
+    pub(super) book: &'a Book,
+}
+
+impl Serialize for AgentMap<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut seen = BTreeSet::new();
+        let agents = self.state.nodes().flat_map(|node| {
+            let fresh = self.book.of(node);
+            node.agents.iter().map(move |agent| (node, agent, fresh))
+        });
+        serializer.collect_map(agents.map(|(node, agent, fresh)| {
+            let key = if seen.insert(agent.agent_id.as_str()) {
+                agent.agent_id.clone()
+            } else {
+                format!("{}/{}", node.node_id, agent.agent_id)
+            };
+            (key, agent_row(node, agent, fresh))
+        }))
+    }
+}
+
+pub(super) fn total_agents(state: &Tables) -> usize {
+    state.nodes().map(|node| node.agents.len()).sum()
+}
+
+/// `GET /api/v1/agents`.
+pub(in crate::api) async fn agents(
+    State(app): State<App>,
+    params: Params,
+) -> Result<Response, ApiError> {
+    let stamp = app.admit(&params).await?;
+    let book = Book::open(&app);
+    let body = app.cluster().view().read(|state| {
+        let agents = AgentMap { state, book: &book };
+        reply::encode(&AgentList { success: true, agents, total_agents: total_agents(state) })
+    });
+    Ok(reply::read(&stamp, body))
+}
+
+#[derive(Serialize)]
+struct OneAgent<'a> {
+    success: bool,
+    agent: AgentRow<'a>,
+}
+
+/// `GET /api/v1/agents/{agent_id}`; `node_id/agent_id` names one of several of that id.
+pub(in crate::api) async fn agent(
+    State(app): State<App>,
+    Path(agent_id): Path<String>,
+    params: Params,
+) -> Result<Response, ApiError> {
+    let stamp = app.admit(&params).await?;
+    let book = Book::open(&app);
+    let (on_node, name) = match agent_id.rsplit_once('/') {
+        Some((node_id, name)) => (Some(node_id), name),
+        None => (None, agent_id.as_str()),
+    };
+    let body = app.cluster().view().read(|state| {
+        let of_node = |node: &&Node| on_node.is_none_or(|wanted| node.node_id.as_str() == wanted);
+        let found = state.nodes().filter(of_node).find_map(|node| {
+            let agent = node.agents.iter().find(|agent| agent.agent_id == name)?;
+            Some(agent_row(node, agent, book.of(node)))
+        })?;
+        Some(reply::encode(&OneAgent { success: true, agent: found }))
+    });
+    let missing = || ApiError::not_found("AGENT_NOT_FOUND", "Agent not found");
+    Ok(reply::read(&stamp, body.ok_or_else(missing)?))
+}

@@ -1,0 +1,206 @@
+//! Lists of tasks (contract 2.3): the four buckets with their summary, one bucket alone, and a
+//! flat walk over everything by cursor.
+
+use axum::extract::State;
+use axum::http::Uri;
+use axum::response::Response;
+use serde::Serialize;
+
+use super::task_view::{TaskRow, task_row};
+use super::words::Bucket;
+use crate::api::App;
+use crate::api::error::ApiError;
+use crate::api::params::Params;
+use crate::api::reply;
+use crate::model::{Task, TaskStatus};
+use crate::state::State as Tables;
+
+const LIMIT_DEFAULT: u64 = 50;
+const LIMIT_MAX: u64 = 1000;
+/// Deeper pages are for the cursor, whose cost does not grow with the depth.
+const OFFSET_MAX: u64 = 100_000;
+/// Rows looked at for one page of the cursor: a filter that matches little ends the page early.
+const SCAN_MAX: usize = 10_000;
+
+#[derive(Debug, Clone, Copy)]
+struct Page {
+    limit: usize,
+    offset: usize,
+}
+
+#[derive(Serialize)]
+struct Buckets<'a> {
+    success: bool,
+    tasks: Lists<'a>,
+    summary: Summary,
+}
+
+#[derive(Default, Serialize)]
+struct Lists<'a> {
+    pending: Vec<TaskRow<'a>>,
+    active: Vec<TaskRow<'a>>,
+    completed: Vec<TaskRow<'a>>,
+    failed: Vec<TaskRow<'a>>,
+}
+
+/// How many tasks each bucket holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub(in crate::api) struct Summary {
+    pub(in crate::api) pending_count: u64,
+    pub(in crate::api) active_count: u64,
+    pub(in crate::api) completed_count: u64,
+    pub(in crate::api) failed_count: u64,
+}
+
+#[derive(Serialize)]
+struct Flat<'a> {
+    success: bool,
+    tasks: Vec<TaskRow<'a>>,
+    count: usize,
+    total: u64,
+}
+
+#[derive(Serialize)]
+struct CursorPage<'a> {
+    success: bool,
+    items: Vec<TaskRow<'a>>,
+    count: usize,
+    next_cursor: Option<String>,
+    summary: Summary,
+}
+
+pub(in crate::api) fn summary(state: &Tables) -> Summary {
+    Summary {
+        pending_count: total(state, Bucket::Pending),
+        active_count: total(state, Bucket::Active),
+        completed_count: total(state, Bucket::Completed),
+        failed_count: total(state, Bucket::Failed),
+    }
+}
+
+fn total(state: &Tables, bucket: Bucket) -> u64 {
+    bucket.statuses().iter().map(|status| state.tasks_in(*status)).sum()
+}
+
+/// One page of a bucket, in order of submission. Work that waits or runs is shown from the oldest
+/// on; of ended work the newest is shown, as upstream keeps its last ones.
+fn bucket_page(state: &Tables, bucket: Bucket, page: Page) -> Vec<TaskRow<'_>> {
+    let statuses = bucket.statuses();
+    let newest_first = matches!(bucket, Bucket::Completed | Bucket::Failed);
+    let mut lists: Vec<_> = statuses
+        .iter()
+        .map(|status| {
+            let tasks = state.tasks_by_status(*status);
+            let tasks: Box<dyn Iterator<Item = &Task>> =
+                if newest_first { Box::new(tasks.rev()) } else { Box::new(tasks) };
+            tasks.peekable()
+        })
+        .collect();
+    let merged = std::iter::from_fn(|| {
+        let heads = lists.iter_mut().enumerate();
+        let heads = heads.filter_map(|(place, list)| list.peek().map(|task| (task.seq, place)));
+        let next = if newest_first { heads.max() } else { heads.min() };
+        next.and_then(|(_, place)| lists[place].next())
+    });
+    let mut rows: Vec<_> = merged.skip(page.offset).take(page.limit).map(task_row).collect();
+    if newest_first {
+        rows.reverse();
+    }
+    rows
+}
+
+fn page(params: &Params) -> Result<Page, ApiError> {
+    let limit = params.number("limit")?.unwrap_or(LIMIT_DEFAULT).min(LIMIT_MAX);
+    let offset = params.number("offset")?.unwrap_or(0);
+    if offset > OFFSET_MAX {
+        let text = format!("offset is at most {OFFSET_MAX}; use cursor for deeper pages");
+        return Err(ApiError::bad_request("INVALID_QUERY", text));
+    }
+    Ok(Page { limit: limit as usize, offset: offset as usize })
+}
+
+fn wanted_bucket(params: &Params) -> Result<Option<Bucket>, ApiError> {
+    let Some(word) = params.get("status").filter(|word| !word.is_empty()) else { return Ok(None) };
+    let unknown = || {
+        let text = format!("status must be pending, active, completed or failed, not {word}");
+        ApiError::bad_request("INVALID_QUERY", text)
+    };
+    Bucket::parse(word).map(Some).ok_or_else(unknown)
+}
+
+/// `GET /api/v1/tasks`.
+pub(in crate::api) async fn list(
+    State(app): State<App>,
+    params: Params,
+) -> Result<Response, ApiError> {
+    let (page, only) = (page(&params)?, wanted_bucket(&params)?);
+    let cursor = params.get("cursor").map(parse_cursor).transpose()?;
+    let stamp = app.admit(&params).await?;
+    let body = app.cluster().view().read(|state| match cursor {
+        Some(after) => reply::encode(&cursor_page(state, after, only, page.limit)),
+        None => reply::encode(&buckets(state, only, page)),
+    });
+    Ok(reply::read(&stamp, body))
+}
+
+fn buckets(state: &Tables, only: Option<Bucket>, page: Page) -> Buckets<'_> {
+    let list = |bucket: Bucket| match only {
+        Some(only) if only != bucket => Vec::new(),
+        Some(_) | None => bucket_page(state, bucket, page),
+    };
+    let tasks = Lists {
+        pending: list(Bucket::Pending),
+        active: list(Bucket::Active),
+        completed: list(Bucket::Completed),
+        failed: list(Bucket::Failed),
+    };
+    Buckets { success: true, tasks, summary: summary(state) }
+}
+
+/// A cursor is the sequence number of the last task seen; empty or 0 starts at the oldest.
+fn parse_cursor(text: &str) -> Result<u64, ApiError> {
+    if text.is_empty() {
+        return Ok(0);
+    }
+    text.parse().map_err(|_| {
+        ApiError::bad_request("INVALID_QUERY", "cursor must be one that an answer gave")
+    })
+}
+
+fn cursor_page(state: &Tables, after: u64, only: Option<Bucket>, limit: usize) -> CursorPage<'_> {
+    let matches = |status: TaskStatus| only.is_none_or(|bucket| Bucket::of(status) == bucket);
+    let mut items = Vec::new();
+    let (mut last, mut more) = (after, false);
+    for (scanned, task) in state.tasks_after(after).enumerate() {
+        if items.len() == limit.max(1) || scanned == SCAN_MAX {
+            more = true;
+            break;
+        }
+        last = task.seq;
+        if matches(task.status) {
+            items.push(task_row(task));
+        }
+    }
+    let next_cursor = more.then(|| last.to_string());
+    CursorPage { success: true, count: items.len(), items, next_cursor, summary: summary(state) }
+}
+
+/// `GET /api/v1/tasks/{pending|active|completed|failed}`.
+pub(in crate::api) async fn bucket(
+    State(app): State<App>,
+    uri: Uri,
+    params: Params,
+) -> Result<Response, ApiError> {
+    let word = uri.path().rsplit('/').next().unwrap_or_default();
+    let Some(bucket) = Bucket::parse(word) else {
+        return Err(ApiError::not_found("TASK_NOT_FOUND", "Task not found"));
+    };
+    let page = page(&params)?;
+    let stamp = app.admit(&params).await?;
+    let body = app.cluster().view().read(|state| {
+        let tasks = bucket_page(state, bucket, page);
+        let (count, total) = (tasks.len(), total(state, bucket));
+        reply::encode(&Flat { success: true, tasks, count, total })
+    });
+    Ok(reply::read(&stamp, body))
+}

@@ -1,0 +1,22 @@
+//! Family W: nodes, agents, tasks, status, metrics (contract section 2), with family A's fields
+//! on the paths the two share (contract section 7).
+//!
+//! Reading bodies (`submit`, `register`, `heartbeat`, `report`, `load`) and writing objects
+//! (`task_view`, `node_view`, `words`) are pure and tested as tables by paragraph of the contract;
+//! the doors (`tasks`, `lists`, `nodes`, `beats`, `agents`, `status`) only tie them to the cluster.
+
+pub(super) mod agents;
+pub(super) mod beats;
+pub(super) mod figures;
+mod heartbeat;
+pub(super) mod lists;
+mod load;
+mod node_view;
+pub(super) mod nodes;
+mod register;
+mod report;
+pub(super) mod status;
+mod submit;
+mod task_view;
+pub(super) mod tasks;
+mod words;

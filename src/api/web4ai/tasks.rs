@@ -1,0 +1,314 @@
+//! Doors of single tasks and batches: submit, get, cancel, report (contract 2.3, 2.7, 4.2).
+
+use axum::extract::{Path, State};
+use axum::response::Response;
+use bytes::Bytes;
+use serde::Serialize;
+
+use super::report;
+use super::submit::{self, Defaults, Refusal, Shape};
+use super::task_view::{Payloads, task_reply};
+use crate::api::App;
+use crate::api::app::{Written, key_reused};
+use crate::api::body::RequestBody;
+use crate::api::error::ApiError;
+use crate::api::object::Object;
+use crate::api::params::Params;
+use crate::api::reply;
+use crate::api::ticket::{Caller, Ticket};
+use crate::clock;
+use crate::model::{Payload, RequestId, Task, TaskId};
+use crate::state::{BlobPart, Command, Outcome, ROWS_PER_COMMAND_MAX, TaskSpec, derive_task_id};
+
+/// Bodies above this size are read off the threads that serve: reading ten thousand tasks takes
+/// milliseconds, which others would wait for.
+const READ_APART_BYTES: usize = 256 * 1024;
+const REASON_BYTES_MAX: usize = 4096;
+
+#[derive(Serialize)]
+struct Submitted<'a> {
+    success: bool,
+    task_id: &'a str,
+    status: &'static str,
+    message: &'static str,
+    estimated_completion_ms: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    details: Option<Duplicate>,
+}
+
+#[derive(Serialize)]
+struct Duplicate {
+    duplicate: bool,
+}
+
+#[derive(Serialize)]
+struct BatchSubmitted<'a> {
+    success: bool,
+    task_ids: &'a [TaskId],
+    created: u32,
+    duplicates: u32,
+}
+
+#[derive(Serialize)]
+struct Done {
+    success: bool,
+    message: &'static str,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    duplicate: bool,
+}
+
+fn defaults(app: &App) -> Defaults {
+    let (timeout_ms, max_retries) = app.cluster().view().read(|state| {
+        let policy = state.policy();
+        (policy.task_timeout_ms, policy.max_retries)
+    });
+    let agents_ascending = app.options().compat.agents_ascending;
+    Defaults { timeout_ms, max_retries, agents_ascending }
+}
+
+impl From<Refusal> for ApiError {
+    fn from(refusal: Refusal) -> Self {
+        let error = Self::bad_request("INVALID_TASK", refusal.error);
+        match refusal.shape {
+            Shape::Web4ai => error,
+            Shape::Agents => error.of_submission(refusal.task_id),
+        }
+    }
+}
+
+/// `POST /api/v1/tasks`.
+pub(in crate::api) async fn submit(
+    State(app): State<App>,
+    ticket: Ticket,
+    caller: Caller,
+    RequestBody(body): RequestBody,
+) -> Result<Response, ApiError> {
+    let submission = submit::parse(&Object::parse(&body)?, defaults(&app))?;
+    drop(body);
+    let command = Command::SubmitTasks(vec![submission.spec]);
+    let Written { index, outcome } = app.write(ticket, &caller, command).await?;
+    let Outcome::TaskSubmitted { task_id, duplicate } = outcome else {
+        return Err(key_reused(ticket.request_id));
+    };
+    let submitted = Submitted {
+        success: true,
+        task_id: task_id.as_str(),
+        status: "queued",
+        message: "Task submitted successfully",
+        estimated_completion_ms: submission.estimate_ms,
+        details: duplicate.then_some(Duplicate { duplicate }),
+    };
+    Ok(reply::written(ticket, index, &submitted))
+}
+
+/// `POST /api/v1/tasks/batch`: all of the tasks or none.
+pub(in crate::api) async fn submit_batch(
+    State(app): State<App>,
+    ticket: Ticket,
+    caller: Caller,
+    RequestBody(body): RequestBody,
+) -> Result<Response, ApiError> {
+    let defaults = defaults(&app);
+    let specs = if body.len() > READ_APART_BYTES {
+        let read = tokio::task::spawn_blocking(move || parse_batch(&body, defaults));
+        read.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))?
+    } else {
+        parse_batch(&body, defaults)?
+    };
+    let mut task_ids = batch_ids(&specs, ticket.request_id);
+    let Written { index, outcome } =
+        app.write(ticket, &caller, Command::SubmitTasks(specs)).await?;
+    let (created, duplicates) = match outcome {
+        Outcome::TaskSubmitted { task_id, duplicate } if task_ids.len() == 1 => {
+            task_ids[0] = task_id;
+            if duplicate { (0, 1) } else { (1, 0) }
+        }
+        Outcome::TasksSubmitted { created, duplicates }
+            if (created + duplicates) as usize == task_ids.len() =>
+        {
+            (created, duplicates)
+        }
+        _ => return Err(key_reused(ticket.request_id)),
+    };
+    let submitted = BatchSubmitted { success: true, task_ids: &task_ids, created, duplicates };
+    Ok(reply::written(ticket, index, &submitted))
+}
+
+fn parse_batch(body: &Bytes, defaults: Defaults) -> Result<Vec<TaskSpec>, ApiError> {
+    let object = Object::parse(body)?;
+    let Some(tasks) = object.raw("tasks") else {
+        return Err(ApiError::bad_request("INVALID_TASK", "tasks is required"));
+    };
+    let tasks: Vec<Object<'_>> = serde_json::from_str(tasks.get())
+        .map_err(|_| ApiError::bad_request("INVALID_TASK", "tasks must be a list of objects"))?;
+    if tasks.is_empty() || tasks.len() > ROWS_PER_COMMAND_MAX {
+        let text =
+            format!("tasks must hold 1 to {ROWS_PER_COMMAND_MAX} tasks, not {}", tasks.len());
+        return Err(ApiError::bad_request("BATCH_SIZE", text));
+    }
+    let read = |(place, task): (usize, &Object<'_>)| match submit::parse(task, defaults) {
+        Ok(submission) => Ok(submission.spec),
+        Err(refusal) => {
+            let text = format!("tasks[{place}]: {}", refusal.error);
+            Err(ApiError::bad_request("INVALID_TASK", text))
+        }
+    };
+    tasks.iter().enumerate().map(read).collect()
+}
+
+/// The ids of a batch as apply gives them, which depends on nothing but the request.
+fn batch_ids(specs: &[TaskSpec], request_id: RequestId) -> Vec<TaskId> {
+    let id = |(ordinal, spec): (u32, &TaskSpec)| match &spec.task_id {
+        Some(task_id) => task_id.clone(),
+        None => derive_task_id(request_id, ordinal, 32),
+    };
+    (0u32..).zip(specs).map(id).collect()
+}
+
+fn not_found() -> ApiError {
+    ApiError::not_found("TASK_NOT_FOUND", "Task not found")
+}
+
+/// `GET /api/v1/tasks/{task_id}`. With `?include=input` also what the task works on.
+pub(in crate::api) async fn get(
+    State(app): State<App>,
+    Path(task_id): Path<String>,
+    params: Params,
+) -> Result<Response, ApiError> {
+    let task_id = TaskId::parse(&task_id).map_err(|_| not_found())?;
+    let stamp = app.admit(&params).await?;
+    let task = app.cluster().view().read(|state| state.task(&task_id).cloned());
+    let task = task.ok_or_else(not_found)?;
+    let payloads = payloads(&app, &task, params.get("include") == Some("input"))?;
+    let body = reply::encode(&task_reply(&task, &payloads, clock::now_ms()));
+    Ok(reply::read(&stamp, body))
+}
+
+/// Reads the payloads of a task. One that was deleted since the task was read counts as absent.
+fn payloads(app: &App, task: &Task, with_input: bool) -> Result<Payloads, ApiError> {
+    let load = |part: BlobPart, payload: &Payload| -> Result<String, ApiError> {
+        let loaded = app.cluster().view().load_payload(&task.task_id, part, payload);
+        let loaded = loaded.map_err(|error| {
+            tracing::error!(task_id = %task.task_id, ?part, %error, "a payload cannot be read");
+            let text = "a payload of the task cannot be read";
+            ApiError::new(axum::http::StatusCode::INTERNAL_SERVER_ERROR, "STORAGE", text)
+        })?;
+        Ok(String::from_utf8(loaded.unwrap_or_default().into()).unwrap_or_default())
+    };
+    Ok(Payloads {
+        requirements: load(BlobPart::Requirements, &task.requirements_raw)?,
+        metadata: load(BlobPart::Metadata, &task.metadata)?,
+        result: load(BlobPart::Result, &task.result)?,
+        metrics: load(BlobPart::Metrics, &task.performance_metrics)?,
+        input: if with_input { Some(load(BlobPart::Input, &task.input)?) } else { None },
+    })
+}
+
+/// `DELETE /api/v1/tasks/{task_id}`: cancels it.
+pub(in crate::api) async fn cancel(
+    State(app): State<App>,
+    Path(task_id): Path<String>,
+    ticket: Ticket,
+    caller: Caller,
+    RequestBody(body): RequestBody,
+) -> Result<Response, ApiError> {
+    let task_id = TaskId::parse(&task_id).map_err(|_| not_found())?;
+    let reason = Object::parse(&body)?.text("reason")?.filter(|reason| !reason.is_empty());
+    let reason =
+        reason.map_or_else(|| "cancelled by a client".to_owned(), |text| text.into_owned());
+    if reason.len() > REASON_BYTES_MAX {
+        let text = format!("reason is at most {REASON_BYTES_MAX} bytes");
+        return Err(ApiError::bad_request("INVALID_FIELD", text));
+    }
+    let command = Command::CancelTask { task_id, reason };
+    let Written { index, outcome } = app.write(ticket, &caller, command).await?;
+    let Outcome::TaskCancelled { .. } = outcome else {
+        return Err(key_reused(ticket.request_id));
+    };
+    let done = Done { success: true, message: "Task cancelled successfully", duplicate: false };
+    Ok(reply::written(ticket, index, &done))
+}
+
+/// `POST /api/v1/tasks/{task_id}/result`: the end of an attempt. Idempotent; the first end wins.
+pub(in crate::api) async fn report_result(
+    State(app): State<App>,
+    Path(task_id): Path<String>,
+    ticket: Ticket,
+    caller: Caller,
+    RequestBody(body): RequestBody,
+) -> Result<Response, ApiError> {
+    let task_id = TaskId::parse(&task_id).map_err(|_| not_found())?;
+    let report = report::parse(task_id.clone(), None, &Object::parse(&body)?)?;
+    let attempt = report.attempt;
+    drop(body);
+    let Written { index, outcome } =
+        app.write(ticket, &caller, Command::ReportTasks(vec![report])).await?;
+    let Outcome::TaskReported { stale, .. } = outcome else {
+        return Err(key_reused(ticket.request_id));
+    };
+    if stale {
+        app.caught_up(index).await?;
+        let judged = app.cluster().view().read(|state| {
+            let task = state.task(&task_id).ok_or_else(not_found)?;
+            judge_stale(task, attempt)
+        });
+        judged.map_err(|error| error.with_request_id(ticket.request_id))?;
+    }
+    let done = Done { success: true, message: "Result recorded", duplicate: stale };
+    Ok(reply::written(ticket, index, &done))
+}
+
+/// A report that changed nothing: a repetition is fine, a report of an attempt that is over is
+/// refused, so that its worker knows that its result does not count.
+fn judge_stale(task: &Task, attempt: Option<u32>) -> Result<(), ApiError> {
+    match attempt {
+        Some(attempt) if attempt == task.attempt && task.status.is_terminal() => Ok(()),
+        Some(attempt) => {
+            let text = format!("attempt {attempt} is over; the newest is {}", task.attempt);
+            Err(ApiError::conflict("STALE_ATTEMPT", text))
+        }
+        None if task.status.is_terminal() => Ok(()),
+        None => {
+            let text = "the task is not held by whoever reports it";
+            Err(ApiError::conflict("STALE_REPORT", text))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::task_view::tests::waiting;
+    use super::*;
+    use crate::model::TaskStatus;
+
+    #[test]
+    fn contract_2_7_stale_reports() {
+        let ended = Task { status: TaskStatus::Completed, attempt: 2, ..waiting() };
+        assert!(judge_stale(&ended, Some(2)).is_ok());
+        assert!(judge_stale(&ended, None).is_ok());
+        assert_eq!(judge_stale(&ended, Some(1)).unwrap_err().code(), "STALE_ATTEMPT");
+        let running = Task { status: TaskStatus::Retrying, attempt: 2, ..waiting() };
+        assert_eq!(judge_stale(&running, Some(2)).unwrap_err().code(), "STALE_ATTEMPT");
+        assert_eq!(judge_stale(&running, None).unwrap_err().code(), "STALE_REPORT");
+    }
+
+    #[test]
+    fn batches_name_the_task_that_is_wrong() {
+        let defaults = Defaults { timeout_ms: 1, max_retries: 0, agents_ascending: false };
+        let read = |body: &'static str| parse_batch(&Bytes::from_static(body.as_bytes()), defaults);
+        let specs = read(r#"{"tasks":[{"task_type":"a"},{"task_type":"b","task_id":"x"}]}"#);
+        let specs = specs.unwrap();
+        let ids = batch_ids(&specs, RequestId(7));
+        assert_eq!(ids[0], derive_task_id(RequestId(7), 0, 32));
+        assert_eq!(ids[1].as_str(), "x");
+        for (body, code) in [
+            (r#"{"tasks":[{"task_type":"a"},{}]}"#, "INVALID_TASK"),
+            (r#"{"tasks":[]}"#, "BATCH_SIZE"),
+            (r#"{"tasks":[1]}"#, "INVALID_TASK"),
+            ("{}", "INVALID_TASK"),
+            ("[", "INVALID_BODY"),
+        ] {
+            assert_eq!(read(body).unwrap_err().code(), code, "{body}");
+        }
+    }
+}

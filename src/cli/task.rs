@@ -1,0 +1,371 @@
+//! `quorate task ...`: work.
+
+use std::io::Read;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use super::exit::Failure;
+use super::output::{self, Output, Table, answer, cell, time};
+use crate::client::{Call, Client, segment};
+
+/// The most tasks one request may carry.
+const BATCH_MAX: usize = 10_000;
+/// How often a waiting command looks: at first, and at last.
+const POLL_MIN: Duration = Duration::from_millis(50);
+const POLL_MAX: Duration = Duration::from_secs(1);
+
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum Subcommand {
+    /// Submits a task
+    Submit(Box<SubmitArgs>),
+    /// Submits many tasks: a JSON array, or one JSON object per line
+    Batch {
+        /// A file; `-` for standard input
+        #[arg(default_value = "-")]
+        file: String,
+    },
+    /// Lists tasks
+    List {
+        /// pending, active, completed or failed
+        #[arg(long)]
+        status: Option<String>,
+        /// The most rows per list
+        #[arg(long, default_value_t = 50)]
+        limit: u32,
+        /// Rows to pass over
+        #[arg(long, default_value_t = 0)]
+        offset: u32,
+    },
+    /// Shows a task
+    Get {
+        /// Its id
+        task_id: String,
+    },
+    /// Cancels a task
+    Cancel {
+        /// Its id
+        task_id: String,
+    },
+    /// Prints a task's result; with --complete or --fail, reports one in a node's place
+    Result(ResultArgs),
+    /// Waits until a task ends; exit code 1 unless it completed
+    Wait {
+        /// Its id
+        task_id: String,
+        /// Gives up after so many seconds
+        #[arg(long, default_value_t = 300.0)]
+        timeout: f64,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct SubmitArgs {
+    /// What to do
+    #[arg(long = "type", short = 't', value_name = "TYPE")]
+    task_type: String,
+    /// What to work on: JSON, `@FILE`, or `-` for standard input
+    #[arg(long, short, default_value = "null")]
+    input: String,
+    /// Its id; submitting an id twice creates one task
+    #[arg(long)]
+    id: Option<String>,
+    /// 1 to 5, or critical, high, normal, low, background
+    #[arg(long, default_value = "normal")]
+    priority: String,
+    /// A capability its node must have; may be repeated
+    #[arg(long = "require", value_delimiter = ',')]
+    capabilities: Vec<String>,
+    /// Seconds one attempt may take
+    #[arg(long)]
+    timeout: Option<f64>,
+    /// Attempts after the first
+    #[arg(long)]
+    max_retries: Option<u32>,
+    /// Waits for its end and prints the result
+    #[arg(long)]
+    wait: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct ResultArgs {
+    /// Its id
+    task_id: String,
+    /// Reports that it completed, with this result: JSON, `@FILE` or `-`
+    #[arg(long, value_name = "JSON", conflicts_with = "fail")]
+    complete: Option<String>,
+    /// Reports that it failed, and why
+    #[arg(long, value_name = "TEXT")]
+    fail: Option<String>,
+    /// The node that worked on it
+    #[arg(long)]
+    node: Option<String>,
+    /// Which attempt
+    #[arg(long)]
+    attempt: Option<u32>,
+}
+
+impl Subcommand {
+    pub(super) async fn run(self, client: Client, output: Output) -> Result<ExitCode, Failure> {
+        match self {
+            Self::Submit(args) => submit(&client, output, *args).await,
+            Self::Batch { file } => batch(&client, output, &file).await,
+            Self::List { status, limit, offset } => {
+                let status =
+                    status.map_or_else(String::new, |s| format!("&status={}", segment(&s)));
+                let query = format!("/api/v1/tasks?limit={limit}&offset={offset}{status}");
+                list(output, &client.get(query).await?);
+                Ok(ExitCode::SUCCESS)
+            }
+            Self::Get { task_id } => {
+                let body = client.get(path(&task_id, "")).await?;
+                answer(output, &body, &TASK_FIELDS);
+                Ok(ExitCode::SUCCESS)
+            }
+            Self::Cancel { task_id } => {
+                let body = client.call(Call::delete(path(&task_id, ""))).await?.body;
+                done(output, &body, &format!("{task_id} is cancelled"));
+                Ok(ExitCode::SUCCESS)
+            }
+            Self::Result(args) => result(&client, output, args).await,
+            Self::Wait { task_id, timeout } => wait(&client, output, &task_id, timeout).await,
+        }
+    }
+}
+
+const TASK_FIELDS: [(&str, &str); 15] = [
+    ("task", "/task/task_id"),
+    ("type", "/task/task_type"),
+    ("status", "/task/status"),
+    ("priority", "/task/priority"),
+    ("node", "/task/node_id"),
+    ("assigned", "/task/assigned_nodes"),
+    ("retries", "/task/retry_count"),
+    ("max retries", "/task/max_retries"),
+    ("timeout s", "/task/timeout"),
+    ("created", "/task/created_at"),
+    ("started", "/task/started_at"),
+    ("ended", "/task/completed_at"),
+    ("ran s", "/task/execution_time"),
+    ("result", "/task/result_data"),
+    ("error", "/task/error_message"),
+];
+
+fn path(task_id: &str, rest: &str) -> String {
+    format!("/api/v1/tasks/{}{rest}", segment(task_id))
+}
+
+fn done(output: Output, body: &Value, text: &str) {
+    match output {
+        Output::Json => output::json(body),
+        Output::Table => output::line(text),
+    }
+}
+
+/// JSON given in place, in a file (`@FILE`) or on standard input (`-`).
+fn read_json(given: &str) -> Result<Value, Failure> {
+    let text = match given.strip_prefix('@') {
+        Some(file) => read_text(file)?,
+        None if given == "-" => read_text("-")?,
+        None => given.to_owned(),
+    };
+    serde_json::from_str(&text).map_err(|error| Failure::usage(format!("not JSON: {error}")))
+}
+
+fn read_text(file: &str) -> Result<String, Failure> {
+    let read = if file == "-" {
+        let mut text = String::new();
+        std::io::stdin().read_to_string(&mut text).map(|_| text)
+    } else {
+        std::fs::read_to_string(file)
+    };
+    read.map_err(|error| Failure::usage(format!("{file}: {error}")))
+}
+
+async fn submit(client: &Client, output: Output, args: SubmitArgs) -> Result<ExitCode, Failure> {
+    // A number stays a number: family W reads both.
+    let priority = args.priority.parse().map_or_else(|_| json!(args.priority), |n: i64| json!(n));
+    let mut body = json!({
+        "task_type": args.task_type, "input_data": read_json(&args.input)?, "priority": priority,
+    });
+    let mut set = |key: &str, value: Option<Value>| {
+        if let Some(value) = value {
+            body[key] = value;
+        }
+    };
+    set("task_id", args.id.map(Value::from));
+    set("timeout", args.timeout.map(Value::from));
+    set("max_retries", args.max_retries.map(Value::from));
+    let needs =
+        (!args.capabilities.is_empty()).then(|| json!({ "capabilities": args.capabilities }));
+    set("requirements", needs);
+    let reply = client.call(Call::post("/api/v1/tasks", body)).await?.body;
+    let task_id = cell(&reply, "/task_id");
+    if args.wait {
+        output::talk(&format!("submitted {task_id}"));
+        return wait(client, output, &task_id, 300.0).await;
+    }
+    done(output, &reply, &task_id);
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn batch(client: &Client, output: Output, file: &str) -> Result<ExitCode, Failure> {
+    let tasks = parse_batch(&read_text(file)?)?;
+    let mut replies = Vec::new();
+    // Each part is taken whole or not at all; parts before a refused one stay submitted.
+    for part in tasks.chunks(BATCH_MAX) {
+        let reply = client.call(Call::post("/api/v1/tasks/batch", json!({ "tasks": part }))).await;
+        if reply.is_err() && !replies.is_empty() {
+            output::talk(&format!("{} tasks were submitted before", replies.len() * BATCH_MAX));
+        }
+        replies.push(reply?.body);
+    }
+    match output {
+        Output::Json if replies.len() == 1 => output::json(&replies[0]),
+        Output::Json => output::json(&Value::from(replies)),
+        Output::Table => output::line(&format!("submitted {} tasks", tasks.len())),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn parse_batch(text: &str) -> Result<Vec<Value>, Failure> {
+    let tasks: Vec<Value> = if text.trim_start().starts_with('[') {
+        serde_json::from_str(text).map_err(|error| Failure::usage(format!("not JSON: {error}")))?
+    } else {
+        let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
+        let parse = |(n, line): (usize, &str)| {
+            serde_json::from_str(line)
+                .map_err(|error| Failure::usage(format!("line {}: {error}", n + 1)))
+        };
+        lines.map(parse).collect::<Result<_, _>>()?
+    };
+    if tasks.is_empty() {
+        return Err(Failure::usage("there are no tasks"));
+    }
+    Ok(tasks)
+}
+
+fn list(output: Output, body: &Value) {
+    if output == Output::Json {
+        output::json(body);
+        return;
+    }
+    let mut table = Table::new(&["TASK", "TYPE", "STATUS", "PRIORITY", "NODE", "AT", "ERROR"]);
+    for bucket in ["pending", "active", "completed", "failed"] {
+        let rows = body.pointer(&format!("/tasks/{bucket}")).and_then(Value::as_array);
+        for task in rows.into_iter().flatten() {
+            // Rows of waiting tasks have no status of their own: the list is their status.
+            let status = task.get("status").and_then(Value::as_str).unwrap_or(bucket);
+            let node = [cell(task, "/node_id"), cell(task, "/assigned_nodes")];
+            let ended = task.get("completed_at").is_some_and(|at| !at.is_null());
+            table.row([
+                cell(task, "/task_id"),
+                cell(task, "/task_type"),
+                status.to_owned(),
+                cell(task, "/priority"),
+                node.into_iter().find(|node| node != "-").unwrap_or_else(|| "-".to_owned()),
+                time(task, if ended { "/completed_at" } else { "/created_at" }),
+                cell(task, "/error_message").chars().take(60).collect(),
+            ]);
+        }
+    }
+    table.print();
+    let count = |name: &str| cell(body, &format!("/summary/{name}_count"));
+    output::talk(&format!(
+        "{} pending, {} active, {} completed, {} failed",
+        count("pending"),
+        count("active"),
+        count("completed"),
+        count("failed"),
+    ));
+}
+
+async fn result(client: &Client, output: Output, args: ResultArgs) -> Result<ExitCode, Failure> {
+    let mut report = match (&args.complete, &args.fail) {
+        (Some(result), _) => json!({ "status": "completed", "result": read_json(result)? }),
+        (None, Some(error)) => json!({ "status": "failed", "error": error }),
+        (None, None) => {
+            let body = client.get(path(&args.task_id, "")).await?;
+            return Ok(print_end(output, &args.task_id, &body));
+        }
+    };
+    if let Some(node) = args.node {
+        report["node_id"] = json!(node);
+    }
+    if let Some(attempt) = args.attempt {
+        report["attempt"] = json!(attempt);
+    }
+    let body = client.call(Call::post(path(&args.task_id, "/result"), report)).await?.body;
+    done(output, &body, "recorded");
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn wait(
+    client: &Client,
+    output: Output,
+    task_id: &str,
+    timeout: f64,
+) -> Result<ExitCode, Failure> {
+    let timeout = Duration::try_from_secs_f64(timeout)
+        .map_err(|error| Failure::usage(format!("--timeout: {error}")))?;
+    let until = Instant::now() + timeout;
+    let mut pause = POLL_MIN;
+    loop {
+        let body = client.get(path(task_id, "")).await?;
+        if is_over(&body) {
+            return Ok(print_end(output, task_id, &body));
+        }
+        if Instant::now() + pause > until {
+            let status = cell(&body, "/task/status");
+            return Err(Failure::failed(format!("{task_id} is still {status}")));
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(POLL_MAX);
+    }
+}
+
+fn is_over(body: &Value) -> bool {
+    let status = body.pointer("/task/status").and_then(Value::as_str).unwrap_or_default();
+    ["completed", "failed", "timeout", "cancelled"].contains(&status)
+}
+
+/// Prints the result alone, so that it can be piped on; the rest is talk.
+fn print_end(output: Output, task_id: &str, body: &Value) -> ExitCode {
+    let status = cell(body, "/task/status");
+    let completed = status == "completed";
+    match output {
+        Output::Json => output::json(body),
+        Output::Table if completed => {
+            output::json(body.pointer("/task/result_data").unwrap_or(&Value::Null));
+        }
+        Output::Table => {
+            let error = cell(body, "/task/error_message");
+            output::talk(&format!("{task_id} is {status}: {error}"));
+        }
+    }
+    if completed { ExitCode::SUCCESS } else { super::Exit::Failed.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batches_are_arrays_or_lines() {
+        assert_eq!(parse_batch("[{}, {}]").unwrap().len(), 2);
+        assert_eq!(parse_batch("{\"a\":1}\n\n{\"a\":2}\n").unwrap()[1], json!({"a": 2}));
+        assert!(parse_batch("{}\nx\n").unwrap_err().to_string().starts_with("line 2"));
+        assert!(parse_batch(" ").is_err());
+    }
+
+    #[test]
+    fn only_ended_tasks_are_over() {
+        for (status, over) in
+            [("pending", false), ("queued", false), ("running", false), ("timeout", true)]
+        {
+            assert_eq!(is_over(&json!({"task": {"status": status}})), over, "{status}");
+        }
+    }
+}

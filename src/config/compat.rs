@@ -1,0 +1,346 @@
+//! Family W's keys (contract 2.12): every one is accepted, unknown ones are kept and reported.
+//!
+//! They are not local settings: the whole document becomes the first replicated configuration, so
+//! two members with different files still agree. Later changes go through `PUT /api/v1/config`.
+
+use serde_json::Value;
+
+use super::keys::{KEYS, Kind};
+use super::tree::Tree;
+use crate::state::Policy;
+
+const RATIO: Kind = Kind::Amount;
+const COUNT: Kind = Kind::Number(0, u64::MAX);
+const PORT: Kind = Kind::Number(0, 65_535);
+const TEXT: Kind = Kind::Text;
+const FLAG: Kind = Kind::Flag;
+const ALGORITHMS: Kind = Kind::Words(&[
+    "round_robin",
+    "weighted_round_robin",
+    "least_connections",
+    "resource_aware",
+    "latency_optimized",
+]);
+
+/// Section, and its keys with the kinds of their values. A name that ends in `*` stands for
+/// everything below.
+type Section = (&'static str, &'static [(&'static str, Kind)]);
+
+const SECTIONS: [Section; 24] = [
+    (
+        "orchestrator",
+        &[
+            ("id", TEXT),
+            ("host", TEXT),
+            ("port", PORT),
+            ("heartbeat_interval", Kind::Number(1, 86_400)),
+            ("task_timeout", Kind::Number(1, 31_622_400)),
+            ("max_retries", Kind::Number(0, 1000)),
+            ("auto_discovery", FLAG),
+            ("security_enabled", FLAG),
+            ("auto_start", FLAG),
+            ("debug", FLAG),
+            ("log_level", TEXT),
+            ("ssl_enabled", FLAG),
+            ("ssl_cert", Kind::Any),
+            ("ssl_key", Kind::Any),
+        ],
+    ),
+    (
+        "network",
+        &[
+            ("discovery_endpoints", Kind::Texts),
+            ("load_balance_algorithm", ALGORITHMS),
+            ("fault_tolerance_enabled", FLAG),
+            ("auto_scaling_enabled", FLAG),
+            ("max_nodes", Kind::Number(1, 1_000_000)),
+            ("min_nodes", COUNT),
+            ("node_timeout", Kind::Number(1, 86_400)),
+            ("default_capacity", Kind::Number(1, 100_000)),
+            ("node_discovery_interval", RATIO),
+            ("health_check_interval", RATIO),
+            ("connection_timeout", RATIO),
+            ("retry_attempts", COUNT),
+            ("retry_delay", RATIO),
+            ("keep_alive", FLAG),
+            ("connection_pool_size", COUNT),
+            ("max_concurrent_requests", COUNT),
+        ],
+    ),
+    (
+        "performance",
+        &[
+            ("monitoring_enabled", FLAG),
+            ("optimization_enabled", FLAG),
+            ("metrics_retention_hours", Kind::Number(0, 8784)),
+            ("metrics_retention_days", RATIO),
+            ("performance_threshold", RATIO),
+            ("cpu_threshold", RATIO),
+            ("memory_threshold", RATIO),
+            ("latency_threshold", RATIO),
+            ("max_memory_usage", RATIO),
+            ("gc_threshold", COUNT),
+            ("connection_pool_size", COUNT),
+            ("cache_size", COUNT),
+            ("cleanup_interval", RATIO),
+            ("cpu_limit", Kind::Any),
+            ("memory_limit", Kind::Any),
+            ("worker_processes", COUNT),
+            ("thread_pool_size", COUNT),
+        ],
+    ),
+    (
+        "performance.auto_scaling",
+        &[
+            ("enabled", FLAG),
+            ("scale_up_threshold", RATIO),
+            ("scale_down_threshold", RATIO),
+            ("min_nodes", COUNT),
+            ("max_nodes", COUNT),
+            ("cooldown_period", RATIO),
+            ("metrics_window", RATIO),
+        ],
+    ),
+    (
+        "performance.load_balancing",
+        &[
+            ("algorithm", ALGORITHMS),
+            ("weight_cpu", RATIO),
+            ("weight_memory", RATIO),
+            ("weight_tasks", RATIO),
+        ],
+    ),
+    ("performance.health_checks", &[("interval", RATIO), ("timeout", RATIO), ("retries", COUNT)]),
+    (
+        "security",
+        &[
+            ("api_key_required", FLAG),
+            ("api_keys", Kind::Any),
+            ("jwt_secret", Kind::Any),
+            ("secret_key", Kind::Any),
+            ("token_expiry", RATIO),
+            ("jwt_expiration_hours", RATIO),
+            ("rate_limiting", FLAG),
+            ("max_requests_per_minute", COUNT),
+            ("max_requests_per_hour", COUNT),
+            ("encryption_enabled", FLAG),
+            ("audit_logging", FLAG),
+            ("allowed_ips", Kind::Texts),
+            ("cors_enabled", FLAG),
+            ("cors_origins", Kind::Any),
+        ],
+    ),
+    (
+        "storage",
+        &[
+            ("type", Kind::Words(&["memory", "local", "redis", "mongodb", "postgresql"])),
+            ("path", TEXT),
+            ("backup_enabled", FLAG),
+            ("backup_interval_hours", RATIO),
+            ("backup_retention_days", RATIO),
+            ("backup_location", Kind::Any),
+            ("compression_enabled", FLAG),
+            ("encryption_enabled", FLAG),
+            ("backup_encryption", FLAG),
+            ("data_retention_days", RATIO),
+            ("redis.*", Kind::Any),
+            ("postgresql.*", Kind::Any),
+            ("mongodb.*", Kind::Any),
+        ],
+    ),
+    (
+        "websocket",
+        &[
+            ("enabled", FLAG),
+            ("port", PORT),
+            ("host", TEXT),
+            ("max_connections", COUNT),
+            ("ping_interval", RATIO),
+            ("ping_timeout", RATIO),
+        ],
+    ),
+    (
+        "consensus",
+        &[
+            ("enabled", FLAG),
+            ("quorum_size", COUNT),
+            ("leader_election", FLAG),
+            ("partition_tolerance", FLAG),
+        ],
+    ),
+    (
+        "logging",
+        &[
+            ("file_logging", FLAG),
+            ("log_file", Kind::Any),
+            ("file", Kind::Any),
+            ("max_file_size", Kind::Any),
+            ("max_size", Kind::Any),
+            ("backup_count", COUNT),
+            ("console_logging", FLAG),
+            ("console_output", FLAG),
+            ("structured_logging", FLAG),
+            ("log_rotation", Kind::Any),
+        ],
+    ),
+    (
+        "alerts",
+        &[
+            ("enabled", FLAG),
+            ("email.*", Kind::Any),
+            ("slack.*", Kind::Any),
+            ("webhook.*", Kind::Any),
+            ("thresholds.*", RATIO),
+        ],
+    ),
+    (
+        "database",
+        &[("type", TEXT), ("path", TEXT), ("backup_enabled", FLAG), ("backup_interval", RATIO)],
+    ),
+    ("metrics", &[("enabled", FLAG), ("prometheus_port", PORT), ("collection_interval", RATIO)]),
+    (
+        "auto_scaling",
+        &[
+            ("enabled", FLAG),
+            ("provider", Kind::Words(&["manual", "docker", "kubernetes", "aws_ec2"])),
+            ("scale_up_threshold", RATIO),
+            ("scale_down_threshold", RATIO),
+            ("cooldown_period", RATIO),
+            ("min_nodes", COUNT),
+            ("max_nodes", COUNT),
+            ("scaling_rules", Kind::Any),
+            ("kubernetes.*", Kind::Any),
+        ],
+    ),
+    ("docker", &[("image_name", TEXT), ("network_name", TEXT)]),
+    ("aws", &[("*", Kind::Any)]),
+    ("orchestrator_url", &[("", TEXT)]),
+    (
+        "backup",
+        &[
+            ("enabled", FLAG),
+            ("interval_hours", RATIO),
+            ("retention_days", RATIO),
+            ("compression", FLAG),
+            ("storage_backend", TEXT),
+            ("local_path", TEXT),
+            ("s3.*", Kind::Any),
+        ],
+    ),
+    (
+        "tasks",
+        &[
+            ("max_completed_tasks", COUNT),
+            ("max_failed_tasks", COUNT),
+            ("max_retained_tasks", COUNT),
+            ("max_pending_tasks", Kind::Number(1, 100_000_000)),
+            ("retry_delay_ms", Kind::Number(1, 3_600_000)),
+            ("max_retry_delay_ms", Kind::Number(1, 86_400_000)),
+        ],
+    ),
+    (
+        "compat",
+        &[
+            ("status_nodes", Kind::Words(&["auto", "summary", "map"])),
+            ("redis_facade", FLAG),
+            ("strict_structures", FLAG),
+        ],
+    ),
+    ("compat.agents", &[("priority_order", Kind::Words(&["desc", "asc"]))]),
+    ("scaling_rules", &[("*", Kind::Any)]),
+    ("kubernetes", &[("*", Kind::Any)]),
+];
+
+/// Variables that family W's documents name, and what they set.
+pub(super) const VARIABLES: [(&str, &str, Kind); 9] = [
+    ("ORCHESTRATOR_ID", "orchestrator.id", TEXT),
+    ("ORCHESTRATOR_HOST", "orchestrator.host", TEXT),
+    ("ORCHESTRATOR_PORT", "orchestrator.port", PORT),
+    ("ORCHESTRATOR_LOG_LEVEL", "logging.level", TEXT),
+    ("LOG_LEVEL", "logging.level", TEXT),
+    ("SECURITY_ENABLED", "orchestrator.security_enabled", FLAG),
+    ("METRICS_RETENTION_HOURS", "performance.metrics_retention_hours", Kind::Number(0, 8784)),
+    ("PROMETHEUS_METRICS_ENABLED", "metrics.enabled", FLAG),
+    ("NODE_PERFORMANCE_MONITORING", "performance.monitoring_enabled", FLAG),
+];
+
+/// All known keys as dotted paths (`*` at the end of some).
+pub(super) fn keys() -> impl Iterator<Item = (String, Kind)> {
+    SECTIONS.iter().flat_map(|(section, keys)| {
+        keys.iter().map(move |(name, kind)| match *name {
+            "" => ((*section).to_owned(), *kind),
+            name => (format!("{section}.{name}"), *kind),
+        })
+    })
+}
+
+fn kind_of(path: &str) -> Option<Kind> {
+    let matches = |known: &str| match known.strip_suffix(".*") {
+        Some(section) => path.strip_prefix(section).is_some_and(|rest| rest.starts_with('.')),
+        None => known == path,
+    };
+    keys().find(|(known, _)| matches(known)).map(|(_, kind)| kind)
+}
+
+/// Checks family W's part and gives it as the first replicated configuration.
+pub(super) fn check(tree: &mut Tree) -> Value {
+    adopt_synonyms(tree);
+    for path in tree.leaves("") {
+        let is_ours = path.starts_with("cluster") || path.starts_with("listeners");
+        if is_ours || KEYS.iter().any(|key| key.path == path) {
+            continue;
+        }
+        let Some(value) = tree.given(&path) else { continue };
+        match kind_of(&path) {
+            Some(kind) => {
+                if let Err(what) = kind.check(&value) {
+                    tree.fault(&path, what);
+                    tree.forget(&path);
+                }
+            }
+            // An empty section says nothing.
+            None if value.as_object().is_some_and(serde_json::Map::is_empty) => {}
+            None => tree.warn(format!("{path}: unknown key, kept in the replicated configuration")),
+        }
+    }
+    let document = tree.replicated();
+    // What the single checks do not cover is covered by the reader that will use it.
+    if let Err(what) = Policy::from_document(&document) {
+        let key = what.split_whitespace().next().unwrap_or_default().to_owned();
+        tree.fault(&key, what);
+    }
+    document
+}
+
+/// Family W says some of our local things in its own places; ours win when both are there.
+fn adopt_synonyms(tree: &mut Tree) {
+    let synonyms = [
+        ("storage.path", "cluster.data_dir"),
+        ("database.path", "cluster.data_dir"),
+        ("orchestrator.log_level", "logging.level"),
+    ];
+    for (theirs, ours) in synonyms {
+        if let (Some(value), None) = (tree.given(theirs), tree.given(ours)) {
+            if theirs == "database.path" {
+                // A file there, a directory here.
+                tree.warn(format!("{theirs}: not used; set {ours}"));
+                continue;
+            }
+            tree.set(ours, value, theirs);
+        }
+    }
+    let debug = tree.given("orchestrator.debug") == Some(Value::from(true));
+    if debug && tree.given("logging.level").is_none() {
+        tree.set("logging.level", Value::from("debug"), "orchestrator.debug");
+    }
+    let is_structured = tree.given("logging.structured_logging") == Some(Value::from(true));
+    // Family W's `logging.format` is a pattern of Python's; ours is a word.
+    let pattern = tree.given("logging.format").and_then(|value| value.as_str().map(str::to_owned));
+    if pattern.as_ref().is_some_and(|text| text.contains('%')) {
+        tree.warn("logging.format: Python patterns are not used; text or json".to_owned());
+        tree.forget("logging.format");
+    }
+    if is_structured && tree.given("logging.format").is_none() {
+        tree.set("logging.format", Value::from("json"), "logging.structured_logging");
+    }
+}

@@ -1,0 +1,215 @@
+//! Layers, faults, and that the files we ship are read as they are meant.
+
+use serde_json::json;
+
+use super::*;
+
+fn with(text: &str, environment: &[(&str, &str)]) -> Result<Config, Faults> {
+    let environment = environment.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+    read(text, &environment, &Flags::default())
+}
+
+fn faults(text: &str) -> Vec<String> {
+    with(text, &[]).unwrap_err().0.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn nothing_gives_the_defaults() {
+    let config = with("", &[]).unwrap();
+    assert_eq!(config.listeners.http.listen.to_string(), "0.0.0.0:9000");
+    assert_eq!(config.listeners.http.advertise, "127.0.0.1:9000");
+    assert_eq!(config.listeners.peer.listen.to_string(), "127.0.0.1:7000");
+    assert_eq!(config.raft.heartbeat, Duration::from_millis(50));
+    assert_eq!(config.bootstrap_expect, 1);
+    assert_eq!(config.document, json!({}));
+    assert!(config.warnings.is_empty(), "{:?}", config.warnings);
+}
+
+#[test]
+fn later_layers_win() {
+    let file =
+        "cluster: {raft: {preset: lan}}\norchestrator: {port: 9100}\nlogging: {level: warn}\n";
+    let config = with(file, &[]).unwrap();
+    assert_eq!(config.listeners.http.listen.port(), 9100);
+    assert_eq!((config.raft.heartbeat.as_millis(), config.log_level.as_str()), (30, "warn"));
+
+    let variables = [
+        ("QUORATE_CLUSTER_RAFT_HEARTBEAT_MS", "40"),
+        ("ORCHESTRATOR_PORT", "9200"),
+        ("LOG_LEVEL", "DEBUG"),
+        ("QUORATE_CLUSTER_PEERS", "a:7000, b:7000"),
+        ("QUORATE_NETWORK_MAX_NODES", "7"),
+    ];
+    let config = with(file, &variables).unwrap();
+    assert_eq!(config.listeners.http.listen.port(), 9200);
+    assert_eq!((config.raft.heartbeat.as_millis(), config.log_level.as_str()), (40, "DEBUG"));
+    assert_eq!(config.peers, ["a:7000", "b:7000"]);
+    assert_eq!(config.document["network"]["max_nodes"], 7);
+
+    let flags = Flags {
+        host: Some("127.0.0.1".to_owned()),
+        port: Some(9300),
+        log_level: Some("debug".to_owned()),
+    };
+    let config = read(file, &BTreeMap::new(), &flags).unwrap();
+    assert_eq!(config.listeners.http.listen.to_string(), "127.0.0.1:9300");
+    assert_eq!(config.log_level, "debug");
+}
+
+#[test]
+fn every_fault_is_told_at_once_with_key_and_line() {
+    let text = "\
+cluster:
+  nmae: x
+  bootstrap_expect: 12
+  raft:
+    preset: fast
+    heartbeat_ms: 100
+listeners:
+  - profile: web4ai
+    addr: nowhere
+  - profile: fax
+    addr: 1.2.3.4:5
+network:
+  max_nodes: many
+";
+    let faults = faults(text);
+    let expected = [
+        "line 2: cluster.nmae: unknown key; `cluster` holds name, data_dir",
+        "line 3: cluster.bootstrap_expect: must be a whole number from 0 to 9, not 12",
+        "line 5: cluster.raft.preset: must be one of default, lan, wan, not \"fast\"",
+        "line 9: listeners.0.addr: must be ip:port, not `nowhere`",
+        "line 10: listeners.1.profile: must be one of web4ai, nano",
+        "line 13: network.max_nodes: must be a whole number from 1",
+        "cluster.raft.election_min_ms: 150ms must be at least twice the heartbeat",
+    ];
+    for part in expected {
+        assert!(faults.iter().any(|fault| fault.contains(part)), "no `{part}` in {faults:#?}");
+    }
+    assert_eq!(faults.len(), expected.len(), "{faults:#?}");
+}
+
+#[test]
+fn faults_of_variables_name_the_variable() {
+    let error = with("", &[("QUORATE_CLUSTER_BOOTSTRAP_EXPECT", "x")]).unwrap_err().to_string();
+    assert!(
+        error.contains("QUORATE_CLUSTER_BOOTSTRAP_EXPECT: cluster.bootstrap_expect"),
+        "{error}"
+    );
+    let error = with("", &[("QUORATE_PEER_LISTEN", "x")]).unwrap_err().to_string();
+    assert!(error.contains("QUORATE_PEER_LISTEN: must be ip:port"), "{error}");
+}
+
+#[test]
+fn values_that_contradict_each_other_are_refused() {
+    let two = faults("cluster: {bootstrap_expect: 3, peers: ['a:1']}\n");
+    assert!(two[0].contains("3 members are expected, but `cluster.peers` names 1"), "{two:?}");
+    let ports =
+        "listeners: [{profile: peer, addr: '127.0.0.1:1'}, {profile: web4ai, addr: '127.0.0.1:1'}]";
+    assert!(faults(ports)[0].contains("both listen on 127.0.0.1:1"));
+    let open = "listeners: [{profile: peer, addr: '0.0.0.0:7000'}]";
+    assert!(faults(open)[0].contains("needs `advertise`"), "{:?}", faults(open));
+    assert!(faults("[1]")[0].contains("sections"));
+    assert!(faults("a: [")[0].contains("YAML"));
+}
+
+#[test]
+fn family_w_files_are_kept_whole_and_unknown_keys_reported() {
+    let text = "\
+orchestrator: {id: mine, host: 0.0.0.0, port: 9000, log_level: INFO}
+network: {load_balance_algorithm: least_connections, colour: blue}
+storage: {type: redis, path: ./orchestrator_data, redis: {host: r}}
+logging: {format: '%(asctime)s', backup_count: 5}
+---
+second: document
+";
+    let config = with(text, &[]).unwrap();
+    assert_eq!(config.document["network"]["colour"], "blue");
+    assert_eq!(config.document["storage"]["redis"]["host"], "r");
+    assert_eq!(config.data_dir, PathBuf::from("./orchestrator_data"));
+    assert_eq!(config.log_level, "INFO");
+    assert_eq!(config.warnings.len(), 2, "{:?}", config.warnings);
+    assert!(config.warnings.iter().any(|w| w.starts_with("network.colour: unknown key")));
+    assert!(faults("network: {load_balance_algorithm: magic}")[0].contains("round_robin"));
+}
+
+#[test]
+fn the_generated_file_is_the_shipped_one_and_means_the_defaults() {
+    let generated = generate();
+    let shipped = include_str!("../../cluster/member.yaml");
+    assert!(shipped == generated, "run `quorate config generate > cluster/member.yaml`");
+    let config = with(&generated, &[]).unwrap();
+    assert!(config.warnings.is_empty(), "{:?}", config.warnings);
+    let defaults = with("", &[]).unwrap();
+    assert_eq!(config, Config { document: crate::state::default_document(), ..defaults });
+    // The keys that have no default of their own are there too, ready to be switched on.
+    assert!(with(&generated.replace("# heartbeat_ms:", "heartbeat_ms: 60"), &[]).is_ok());
+}
+
+#[test]
+fn shipped_members_form_a_cluster() {
+    let dir = Path::new("data/local");
+    let shipped = [
+        include_str!("../../cluster/member1.yaml"),
+        include_str!("../../cluster/member2.yaml"),
+        include_str!("../../cluster/member3.yaml"),
+    ];
+    for (number, text) in (1..).zip(shipped) {
+        assert_eq!(text, local_member(number, 3, dir));
+        let config = with(text, &[]).unwrap();
+        assert_eq!(config.listeners.http.listen.port(), 9000 + 100 * (number - 1));
+        assert_eq!(config.listeners.peer.advertise, config.peers[usize::from(number) - 1]);
+        assert_eq!((config.bootstrap_expect, config.peers.len()), (3, 3));
+    }
+}
+
+/// Variables given as text, whatever the file calls the members.
+fn checked(variables: &[(String, String)]) -> Config {
+    let environment: BTreeMap<String, String> = variables.iter().cloned().collect();
+    let known = environment.keys().filter(|name| name.starts_with("QUORATE_"));
+    for name in known {
+        let ours = keys::KEYS.iter().any(|key| keys::variable(key.path) == *name);
+        let listener = name.ends_with("_LISTEN") || name.ends_with("_ADVERTISE");
+        assert!(ours || listener, "{name} means nothing");
+    }
+    read("", &environment, &Flags::default()).unwrap()
+}
+
+#[test]
+fn the_compose_file_sets_variables_that_mean_something() {
+    let text = include_str!("../../cluster/compose.yaml");
+    let mut file: serde_yaml_ng::Value = serde_yaml_ng::from_str(text).unwrap();
+    file.apply_merge().unwrap();
+    for number in 1..=3 {
+        let name = format!("member{number}");
+        let environment = file["services"][name.as_str()]["environment"].as_mapping().unwrap();
+        let text = |value: &serde_yaml_ng::Value| value.as_str().unwrap().to_owned();
+        let pairs: Vec<_> = environment.iter().map(|(k, v)| (text(k), text(v))).collect();
+        let config = checked(&pairs);
+        assert_eq!((config.name.as_str(), config.bootstrap_expect), (name.as_str(), 3));
+        assert_eq!(config.listeners.http.advertise, format!("{name}:9000"));
+        assert_eq!(config.listeners.peer.advertise, config.peers[number - 1]);
+    }
+}
+
+#[test]
+fn the_kubernetes_file_sets_variables_that_mean_something() {
+    let text = include_str!("../../cluster/kubernetes.yaml");
+    let documents = serde_yaml_ng::Deserializer::from_str(text);
+    let all: Vec<Value> =
+        documents.map(|document| serde::Deserialize::deserialize(document).unwrap()).collect();
+    let set = all.iter().find(|document| document["kind"] == "StatefulSet").unwrap();
+    let container = &set["spec"]["template"]["spec"]["containers"][0];
+    for number in 0..3 {
+        let pod = format!("quorate-{number}");
+        let pair = |entry: &Value| {
+            let value = entry["value"].as_str()?.replace("$(POD_NAME)", &pod);
+            Some((entry["name"].as_str()?.to_owned(), value))
+        };
+        let pairs: Vec<_> = container["env"].as_array().unwrap().iter().filter_map(pair).collect();
+        let config = checked(&pairs);
+        assert_eq!(config.name, pod);
+        assert_eq!(config.listeners.peer.advertise, config.peers[number]);
+        assert_eq!(config.listeners.http.advertise, format!("{pod}.quorate:9000"));
+    }
+}

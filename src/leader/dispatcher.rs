@@ -1,0 +1,477 @@
+//! The dispatcher: hands placed attempts to their nodes and records what they answer.
+//!
+//! The state is its queue: whatever is `Assigned` has to be handed over. Events tell it what is
+//! new; at the start of a reign, and after a gap in the events, it looks through the state.
+//! Nothing is sent that is not committed. Towards nodes this is at-least-once: a call may be made
+//! again by the next leader, under the same task and attempt, which the node can tell.
+//!
+//! Answers are recorded in batches: while one batch is on its way the next one collects, so that
+//! there is no timer and an idle system answers at once.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::{Id, JoinError, JoinSet};
+use tokio::time::Instant;
+use tracing::{debug, error};
+
+use super::duty::{DutyError, Reign};
+use super::ladder::{self, Climbed, Reach, Rung, Target};
+use super::lanes::{Attempt, Lanes};
+use super::message::Message;
+use super::metrics::DutyName;
+use super::reply::failed;
+use super::seat::{Feed, Happened, Seat, SeatError};
+use crate::model::{NodeId, Payload, Task, TaskFailure, TaskStatus};
+use crate::state::{BlobPart, Command, Dispatch, DispatchResult, Event, Fact, State, TaskOutcome};
+
+/// The most answers recorded in one command.
+const RECORD_ROWS_MAX: usize = 2000;
+/// A command is full at so many bytes of results, unless one alone is larger.
+const RECORD_BYTES_MAX: usize = 1 << 20;
+/// No calls are started while so many answers wait to be recorded.
+const UNRECORDED_MAX: usize = 8192;
+/// Calls started in one go, which bounds the time the state is locked for.
+const LAUNCH_MAX: usize = 256;
+/// Cancel calls under way at once; more are left out, since they are a courtesy.
+const CANCELS_MAX: usize = 64;
+
+/// How long a reign's last answers may take to be recorded.
+const WIND_DOWN: Duration = Duration::from_millis(250);
+
+/// An attempt ready to be handed over.
+struct Job {
+    attempt: Attempt,
+    target: Target,
+    message: Message,
+    payloads: [(BlobPart, Payload); 3],
+    rung: Option<Rung>,
+}
+
+/// A call that is under way, by its task in the runtime.
+struct Flight {
+    attempt: Attempt,
+    node_id: NodeId,
+}
+
+type Recording = Pin<Box<dyn Future<Output = Result<Vec<Attempt>, DutyError>> + Send>>;
+/// What a cancel call learnt: whether the node understands such calls.
+type Cancelled = (NodeId, bool);
+
+/// See the module's description.
+pub(super) struct Dispatcher<S: Seat> {
+    reign: Arc<Reign<S>>,
+    feed: S::Feed,
+    lanes: Lanes,
+    calls: JoinSet<Climbed>,
+    flights: HashMap<Id, Flight>,
+    cancels: JoinSet<Cancelled>,
+    answers: Vec<Dispatch>,
+    recording: Option<Recording>,
+}
+
+impl<S: Seat> Dispatcher<S> {
+    /// Rebuilds the queue from the state.
+    #[must_use]
+    pub(super) fn rebuild(reign: Arc<Reign<S>>) -> Self {
+        // Events are followed from before the state is looked at, so that none falls between.
+        let feed = reign.seat.events();
+        let mut dispatcher = Self {
+            reign,
+            feed,
+            lanes: Lanes::default(),
+            calls: JoinSet::new(),
+            flights: HashMap::new(),
+            cancels: JoinSet::new(),
+            answers: Vec::new(),
+            recording: None,
+        };
+        dispatcher.look_through();
+        dispatcher
+    }
+
+    /// How many attempts are queued, under way or being recorded.
+    #[must_use]
+    pub(super) fn waiting(&self) -> usize {
+        self.lanes.waiting()
+    }
+
+    /// Works until the reign ends. Calls under way are then dropped: the next leader makes them
+    /// again.
+    ///
+    /// # Errors
+    /// [`DutyError`] when the reign cannot go on.
+    pub(super) async fn run(mut self) -> Result<(), DutyError> {
+        let ended = self.reign.ended.clone();
+        loop {
+            let started = Instant::now();
+            let launched = self.launch();
+            self.record();
+            self.reign.metrics.in_flight.set(self.flights.len() as u64);
+            self.reign.metrics.went_round(DutyName::Dispatcher, started.elapsed());
+            tokio::select! {
+                biased;
+                () = ended.cancelled() => return self.wind_down().await,
+                recorded = recorded(&mut self.recording) => {
+                    self.recording = None;
+                    for attempt in recorded? {
+                        self.lanes.forget(&attempt);
+                    }
+                }
+                happened = self.feed.next() => self.follow(happened)?,
+                Some(landed) = self.calls.join_next_with_id() => {
+                    self.land(landed);
+                    while let Some(landed) = self.calls.try_join_next_with_id() {
+                        self.land(landed);
+                    }
+                }
+                Some(Ok((node_id, understood))) = self.cancels.join_next() => {
+                    self.lanes.cancelled(&node_id, understood);
+                }
+                // There was more to launch than goes in one go.
+                () = std::future::ready(()), if launched == LAUNCH_MAX => {}
+            }
+        }
+    }
+
+    /// What nodes answered already is recorded if that is still possible: a leader that stops in
+    /// peace leaves nothing to be done twice that it knows the result of.
+    async fn wind_down(mut self) -> Result<(), DutyError> {
+        let all = async {
+            while self.recording.is_some() || !self.answers.is_empty() {
+                self.record();
+                recorded(&mut self.recording).await?;
+                self.recording = None;
+            }
+            Ok(())
+        };
+        // The reign is over either way; whatever is left, the next one finds in the state.
+        tokio::time::timeout(WIND_DOWN, all).await.unwrap_or(Ok(()))
+    }
+
+    fn follow(&mut self, happened: Happened) -> Result<(), DutyError> {
+        match happened {
+            Happened::Events(events) => {
+                for event in &events {
+                    self.note(event);
+                }
+            }
+            Happened::Gap => {
+                self.reign.metrics.event_gaps.add(1);
+                self.look_through();
+            }
+            Happened::Closed => return Err(DutyError::Failed("the events ended".to_owned())),
+        }
+        Ok(())
+    }
+
+    fn note(&mut self, event: &Event) {
+        match &event.fact {
+            Fact::TaskAssigned { task_id, node_id, attempt } => {
+                self.lanes.add(task_id, *attempt, node_id);
+            }
+            Fact::TaskEnded { task_id, status, node_id, attempt } => {
+                let attempt = (task_id.clone(), *attempt);
+                self.lanes.withdraw(&attempt);
+                // Whoever still works on it need not.
+                if matches!(status, TaskStatus::Cancelled | TaskStatus::TimedOut)
+                    && let Some(node_id) = node_id
+                {
+                    self.cancel(node_id, attempt);
+                }
+            }
+            Fact::TaskRetried { task_id, attempt, not_before_ms: _ } => {
+                self.lanes.withdraw(&(task_id.clone(), *attempt));
+            }
+            Fact::NodeRegistered { node_id, new: _ } => self.lanes.unlearn(node_id),
+            Fact::NodeRemoved { node_id } => self.lanes.remove(node_id),
+            Fact::EpochOpened { .. }
+            | Fact::NodeStatusChanged { .. }
+            | Fact::TaskSubmitted { .. }
+            | Fact::TaskStarted { .. }
+            | Fact::TaskQueued { .. }
+            | Fact::TasksRetired { .. }
+            | Fact::ConfigChanged { .. }
+            | Fact::MemberChanged { .. } => {}
+        }
+    }
+
+    /// Finds everything in the state that has to be handed over. What is no longer to be handed
+    /// over is found when its turn comes.
+    fn look_through(&mut self) {
+        let Self { reign, lanes, .. } = self;
+        reign.seat.read(|view| {
+            for task in view.live_tasks().filter(|task| task.status == TaskStatus::Assigned) {
+                if let Some(execution) = &task.execution {
+                    lanes.add(&task.task_id, execution.attempt, &execution.node_id);
+                }
+            }
+        });
+    }
+
+    /// Starts as many calls as the bounds allow; gives how many.
+    fn launch(&mut self) -> usize {
+        if self.lanes.turns_len() == 0
+            || self.answers.len() >= UNRECORDED_MAX
+            || self.flights.len() >= self.reign.options.in_flight_max
+        {
+            return 0;
+        }
+        let Self { reign, lanes, answers, .. } = self;
+        let jobs = reign.seat.read(|view| take_jobs(view, reign, lanes, answers));
+        let launched = jobs.len();
+        for job in jobs {
+            let (attempt, node_id) = (job.attempt.clone(), job.target.node_id.clone());
+            let call = self.calls.spawn(hand_over(Arc::clone(&self.reign), job));
+            self.flights
+                .insert(call.id(), Flight { attempt: attempt.clone(), node_id: node_id.clone() });
+            self.lanes.launched(&attempt, &node_id, call);
+        }
+        self.reign.metrics.dispatched.add(launched as u64);
+        launched
+    }
+
+    /// A call ended: what it says of the node, and of the attempt.
+    fn land(&mut self, landed: Result<(Id, Climbed), JoinError>) {
+        let (id, climbed) = match landed {
+            Ok((id, climbed)) => (id, climbed),
+            Err(broken) if broken.is_cancelled() => {
+                if let Some(flight) = self.flights.remove(&broken.id()) {
+                    self.lanes.ended(&flight.node_id);
+                }
+                return;
+            }
+            Err(broken) => {
+                error!(%broken, "a dispatch panicked");
+                let result = failed(TaskFailure::Retryable, "the dispatch broke".to_owned());
+                (broken.id(), Climbed { result, rung: None, reach: Reach::Silent })
+            }
+        };
+        let Some(Flight { attempt, node_id }) = self.flights.remove(&id) else { return };
+        self.lanes.ended(&node_id);
+        if let Some(rung) = climbed.rung {
+            self.lanes.set_rung(&node_id, rung);
+        }
+        let fleet = &self.reign.fleet;
+        match climbed.reach {
+            Reach::Answered => fleet.reached(&node_id),
+            Reach::Busy(wait) => fleet.hold(&node_id, wait),
+            Reach::Unreachable => fleet.unreachable(&node_id),
+            Reach::Silent => {}
+        }
+        if self.lanes.landed(&attempt) {
+            let result = self.weigh(climbed.result);
+            let (task_id, attempt) = attempt;
+            self.answers.push(Dispatch { task_id, attempt, result });
+        }
+    }
+
+    /// Counts an answer.
+    fn weigh(&self, result: DispatchResult) -> DispatchResult {
+        let metrics = &self.reign.metrics;
+        match &result {
+            DispatchResult::Acknowledged => metrics.acknowledged.add(1),
+            DispatchResult::Finished(TaskOutcome::Completed { .. }) => metrics.completed.add(1),
+            DispatchResult::Finished(TaskOutcome::Failed { .. }) => {
+                metrics.dispatch_failures.add(1);
+            }
+            DispatchResult::Refused { .. } => {
+                metrics.refused.add(1);
+                // It is the node that is left alone for so long. The task may go elsewhere at
+                // once; the scheduler passes a held node over.
+                return DispatchResult::Refused { retry_after_ms: 0 };
+            }
+        }
+        result
+    }
+
+    /// Sends what was answered on its way into the log, if nothing else is on it.
+    fn record(&mut self) {
+        if self.recording.is_some() || self.answers.is_empty() {
+            return;
+        }
+        let mut bytes = 0;
+        let fits = |dispatch: &&Dispatch| {
+            bytes += result_bytes(dispatch);
+            bytes <= RECORD_BYTES_MAX
+        };
+        let rows = self.answers.iter().take(RECORD_ROWS_MAX).take_while(fits).count().max(1);
+        let rest = self.answers.split_off(rows);
+        let batch = std::mem::replace(&mut self.answers, rest);
+        self.recording = Some(Box::pin(record_all(Arc::clone(&self.reign), batch)));
+    }
+
+    /// Tells a node, out of courtesy, that an attempt is not wanted any more.
+    fn cancel(&mut self, node_id: &NodeId, (task_id, number): Attempt) {
+        if self.cancels.len() >= CANCELS_MAX || !self.lanes.may_cancel(node_id) {
+            return;
+        }
+        let agent_port = self.reign.options.agent_port;
+        let target = self
+            .reign
+            .seat
+            .read(|view| view.node(node_id).map(|node| Target::of(node, agent_port)));
+        let Some(target) = target else { return };
+        self.reign.metrics.cancels.add(1);
+        let (caller, rung) = (Arc::clone(&self.reign.caller), self.lanes.rung(node_id));
+        self.cancels.spawn(async move {
+            let understood = ladder::cancel(caller.as_ref(), &target, &task_id, number, rung).await;
+            (target.node_id, understood)
+        });
+    }
+}
+
+/// Takes what may be started now off the lanes, node by node in turn. Attempts of nodes that are
+/// to be left alone go back to the scheduler: they were never started.
+fn take_jobs<S: Seat>(
+    view: &State,
+    reign: &Reign<S>,
+    lanes: &mut Lanes,
+    answers: &mut Vec<Dispatch>,
+) -> Vec<Job> {
+    let mut jobs = Vec::new();
+    // Each node has its turn at most once, so that nodes without room end the round.
+    for _ in 0..lanes.turns_len() {
+        if jobs.len() >= LAUNCH_MAX {
+            break;
+        }
+        let Some(node_id) = lanes.next_turn() else { break };
+        let held = reign.fleet.held_for(&node_id).is_some();
+        let (flying, all) = lanes.flying(&node_id);
+        let Some(node) = view.node(&node_id) else {
+            lanes.remove(&node_id);
+            continue;
+        };
+        let room = (node.capacity as usize)
+            .saturating_sub(flying)
+            .min(reign.options.in_flight_max.saturating_sub(all + jobs.len()))
+            .min(LAUNCH_MAX - jobs.len());
+        let mut taken = 0;
+        while held || taken < room {
+            let Some(attempt) = lanes.pop(&node_id) else { break };
+            let Some(task) = wanted(view, &attempt, &node_id) else {
+                lanes.forget(&attempt);
+                continue;
+            };
+            if held {
+                lanes.landed(&attempt);
+                let (task_id, attempt) = attempt;
+                let result = DispatchResult::Refused { retry_after_ms: 0 };
+                answers.push(Dispatch { task_id, attempt, result });
+                continue;
+            }
+            let target = Target::of(node, reign.options.agent_port);
+            jobs.push(job(task, attempt, target, lanes.rung(&node_id)));
+            taken += 1;
+        }
+        lanes.end_turn(node_id);
+    }
+    jobs
+}
+
+/// The task, if this attempt of it is still to be handed to this node.
+fn wanted<'a>(view: &'a State, (task_id, attempt): &Attempt, node_id: &NodeId) -> Option<&'a Task> {
+    let task = view.task(task_id).filter(|task| task.status == TaskStatus::Assigned)?;
+    let execution = task.execution.as_ref()?;
+    (execution.attempt == *attempt && execution.node_id == *node_id).then_some(task)
+}
+
+fn job(task: &Task, attempt: Attempt, target: Target, rung: Option<Rung>) -> Job {
+    // Reports are checked against the reign that placed the attempt, which may be an older one.
+    let epoch = task.execution.as_ref().map(|execution| execution.epoch).unwrap_or_default();
+    Job {
+        message: Message::of(task, attempt.1, epoch),
+        attempt,
+        target,
+        payloads: [
+            (BlobPart::Input, task.input.clone()),
+            (BlobPart::Requirements, task.requirements_raw.clone()),
+            (BlobPart::Metadata, task.metadata.clone()),
+        ],
+        rung,
+    }
+}
+
+/// Loads what is stored outside the row and makes the call.
+async fn hand_over<S: Seat>(reign: Arc<Reign<S>>, job: Job) -> Climbed {
+    let Job { attempt: (task_id, _), target, mut message, payloads, rung } = job;
+    let stored = payloads.iter().any(|(_, payload)| matches!(payload, Payload::Stored { .. }));
+    let seat = Arc::clone(&reign.seat);
+    let load = move || {
+        payloads.map(|(part, payload)| match payload {
+            Payload::Absent => Ok(String::new()),
+            Payload::Inline(text) => Ok(text),
+            Payload::Stored { .. } => load_text(seat.as_ref(), &task_id, part, &payload),
+        })
+    };
+    // Only stored payloads touch the disk.
+    let loaded = if stored {
+        match tokio::task::spawn_blocking(load).await {
+            Ok(loaded) => loaded,
+            Err(broken) => return unloaded(&SeatError::Stopped(broken.to_string())),
+        }
+    } else {
+        load()
+    };
+    let [input, requirements, metadata] = loaded;
+    match (input, requirements, metadata) {
+        (Ok(input), Ok(requirements), Ok(metadata)) => {
+            (message.input, message.requirements, message.metadata) =
+                (input, requirements, metadata);
+            ladder::climb(reign.caller.as_ref(), &target, &message, rung).await
+        }
+        (Err(error), _, _) | (_, Err(error), _) | (_, _, Err(error)) => unloaded(&error),
+    }
+}
+
+fn load_text<S: Seat>(
+    seat: &S,
+    task_id: &crate::model::TaskId,
+    part: BlobPart,
+    payload: &Payload,
+) -> Result<String, SeatError> {
+    let missing = || SeatError::NotStarted("the stored payload is gone".to_owned());
+    let bytes = seat.load_payload(task_id, part, payload)?.ok_or_else(missing)?;
+    String::from_utf8(bytes.into()).map_err(|error| SeatError::NotStarted(error.to_string()))
+}
+
+/// The node was never called. The task is deleted, or this member's disk is in trouble; in both
+/// cases the attempt is not the node's fault, and another try may go better.
+fn unloaded(error: &SeatError) -> Climbed {
+    debug!(%error, "a payload cannot be loaded");
+    let result = failed(TaskFailure::Retryable, format!("the payload cannot be loaded: {error}"));
+    Climbed { result, rung: None, reach: Reach::Silent }
+}
+
+fn result_bytes(dispatch: &Dispatch) -> usize {
+    match &dispatch.result {
+        DispatchResult::Finished(TaskOutcome::Completed { result }) => result.len() + 128,
+        DispatchResult::Finished(TaskOutcome::Failed { error, .. }) => error.len() + 128,
+        DispatchResult::Acknowledged | DispatchResult::Refused { .. } => 128,
+    }
+}
+
+/// Proposes a batch until it is certain that it is in the log. Proposing it twice is harmless:
+/// an attempt that has moved on takes no second answer.
+async fn record_all<S: Seat>(
+    reign: Arc<Reign<S>>,
+    batch: Vec<Dispatch>,
+) -> Result<Vec<Attempt>, DutyError> {
+    loop {
+        let (epoch, dispatches) = (reign.epoch, batch.clone());
+        if reign.propose(Command::RecordDispatches { epoch, dispatches }).await?.is_some() {
+            return Ok(batch.into_iter().map(|row| (row.task_id, row.attempt)).collect());
+        }
+    }
+}
+
+/// Waits for the batch on its way, or for ever when there is none.
+async fn recorded(recording: &mut Option<Recording>) -> Result<Vec<Attempt>, DutyError> {
+    match recording {
+        Some(recording) => recording.await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,255 @@
+//! The liveness watch: who fell silent, who came back, and fresh load figures (contract 2.9).
+//!
+//! Heartbeats live in the members' books, not in the log. [`plan`] is pure: from the nodes of the
+//! state and what the books say it works out the few changes that have to be replicated. A node
+//! that this reign has not heard of gets a full timeout from the start of the reign; a node whose
+//! age is known from before is judged by that age, so that a new leader starts warm.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+use super::brake::{Brake, BrakeOptions};
+use super::duty::{Duty, DutyError, Next, Reign, Wakes};
+use super::metrics::DutyName;
+use super::seat::{Seat, Sighting};
+use crate::model::{Load, Node, NodeId, NodeStatus};
+use crate::state::{Command, NodeObservation, State};
+
+/// How often it looks.
+const PERIOD: Duration = Duration::from_secs(1);
+/// Rounds further apart than this mean that the program, or its machine, stood still.
+const ASLEEP: Duration = Duration::from_secs(15);
+/// Observations in one command.
+const ROUND_MAX: usize = 2000;
+/// Figures of one node are replicated at most so often.
+const LOAD_GAP: Duration = Duration::from_secs(5);
+/// Figures that differ at all are replicated after so long.
+const LOAD_GAP_MAX: Duration = Duration::from_secs(30);
+/// A share that moved by this much has moved: 5 %.
+const SHARE_MOVED_MILLI: u32 = 5000;
+/// A load score that moved by this much has moved.
+const SCORE_MOVED_MILLI: u32 = 50;
+
+/// What a look takes beside the state.
+#[derive(Debug, Default)]
+pub struct Seen {
+    /// What the book says, by node.
+    pub sightings: BTreeMap<NodeId, Sighting>,
+    /// How long ago nodes registered or changed their status, as far as this reign saw it.
+    pub changed_ago: BTreeMap<NodeId, Duration>,
+    /// Time since the reign began.
+    pub now: Duration,
+    /// Time since this member itself was asleep, if it was: it heard nobody then.
+    pub awake_for: Option<Duration>,
+}
+
+/// What the watch remembers from look to look.
+#[derive(Debug, Default)]
+pub struct Memory {
+    brake: Brake,
+    loads_sent: BTreeMap<NodeId, Duration>,
+}
+
+/// What came of a look.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Look {
+    /// Changes of status first, then figures; at most the bound.
+    pub observations: Vec<NodeObservation>,
+    /// Nodes taken offline for their silence.
+    pub evicted: usize,
+    /// Nodes back from offline.
+    pub recovered: usize,
+    /// Silent nodes that the brake keeps.
+    pub held: usize,
+    /// There were more changes than fit.
+    pub more: bool,
+}
+
+/// Works out what has to be replicated. See the module's description.
+#[must_use]
+pub fn plan(
+    view: &State,
+    seen: &Seen,
+    memory: &mut Memory,
+    options: BrakeOptions,
+    max: usize,
+) -> Look {
+    let timeout = Duration::from_millis(view.policy().node_timeout_ms);
+    let mut look = Look::default();
+    let mut silent: Vec<(Duration, &Node)> = Vec::new();
+    let mut loads = Vec::new();
+    let mut present = 0;
+    for node in view.nodes() {
+        let sighting = seen.sightings.get(&node.node_id);
+        let changed_ago = seen.changed_ago.get(&node.node_id).copied();
+        let silence = silence(sighting, changed_ago, seen);
+        let watched = match node.status {
+            NodeStatus::Active | NodeStatus::Degraded | NodeStatus::Error => true,
+            NodeStatus::Offline | NodeStatus::Maintenance => false,
+        };
+        present += usize::from(watched);
+        if watched && silence >= timeout {
+            silent.push((silence, node));
+            continue;
+        }
+        // What a node said before its last change says nothing about what came after.
+        let fresh = sighting.filter(|sighting| {
+            sighting.age < timeout && sighting.age < changed_ago.unwrap_or(seen.now)
+        });
+        let Some(sighting) = fresh else { continue };
+        let status = heard_status(node.status, sighting.status);
+        let load = moved_load(node, sighting, memory, seen.now);
+        if status != node.status {
+            look.recovered += usize::from(node.status == NodeStatus::Offline);
+            look.observations.push(observation(node, status, load));
+        } else if load.is_some() {
+            loads.push(observation(node, status, load));
+        }
+    }
+    evict(view, &mut look, silent, present, (memory, seen, options, timeout));
+    look.more = look.observations.len() + loads.len() > max;
+    look.observations.extend(loads);
+    look.observations.truncate(max);
+    for observation in look.observations.iter().filter(|observation| observation.load.is_some()) {
+        memory.loads_sent.insert(observation.node_id.clone(), seen.now);
+    }
+    look
+}
+
+/// How long nothing was heard of a node, as far as it may be held against it.
+fn silence(sighting: Option<&Sighting>, changed_ago: Option<Duration>, seen: &Seen) -> Duration {
+    let heard = sighting.map_or(seen.now, |sighting| sighting.age);
+    [changed_ago, seen.awake_for].into_iter().flatten().fold(heard, Duration::min)
+}
+
+/// What a node that was heard of is to be, given its own word.
+fn heard_status(now: NodeStatus, said: Option<NodeStatus>) -> NodeStatus {
+    match (now, said) {
+        // Only an operator ends maintenance.
+        (NodeStatus::Maintenance, _) => NodeStatus::Maintenance,
+        (NodeStatus::Offline, None) | (_, Some(NodeStatus::Active)) => NodeStatus::Active,
+        (NodeStatus::Active | NodeStatus::Degraded | NodeStatus::Error, None) => now,
+        // Only an operator begins it: a node that wants it keeps its work and gets no more.
+        (_, Some(NodeStatus::Degraded | NodeStatus::Maintenance)) => NodeStatus::Degraded,
+        (_, Some(NodeStatus::Error)) => NodeStatus::Error,
+        (_, Some(NodeStatus::Offline)) => NodeStatus::Offline,
+    }
+}
+
+/// A node's figures, when they moved enough to be worth a place in the log.
+fn moved_load(node: &Node, sighting: &Sighting, memory: &Memory, now: Duration) -> Option<Load> {
+    let (old, new) = (node.load, sighting.load?);
+    if old == new {
+        return None;
+    }
+    let since = memory.loads_sent.get(&node.node_id).map(|at| now.saturating_sub(*at));
+    let moved = |old: u32, new: u32, by: u32| old.abs_diff(new) >= by;
+    let far = moved(old.cpu_milli, new.cpu_milli, SHARE_MOVED_MILLI)
+        || moved(old.memory_milli, new.memory_milli, SHARE_MOVED_MILLI)
+        || moved(old.gpu_milli, new.gpu_milli, SHARE_MOVED_MILLI)
+        || moved(old.score_milli, new.score_milli, SCORE_MOVED_MILLI)
+        || moved(old.latency_us, new.latency_us, (old.latency_us / 4).max(1000));
+    let due = match since {
+        None => true,
+        Some(since) if far => since >= LOAD_GAP,
+        Some(since) => since >= LOAD_GAP_MAX,
+    };
+    due.then_some(new)
+}
+
+fn observation(node: &Node, status: NodeStatus, load: Option<Load>) -> NodeObservation {
+    NodeObservation { node_id: node.node_id.clone(), seen: node.status, status, load }
+}
+
+/// Takes silent nodes offline, the longest silent first, as many as the brake allows.
+fn evict(
+    view: &State,
+    look: &mut Look,
+    mut silent: Vec<(Duration, &Node)>,
+    present: usize,
+    (memory, seen, options, timeout): (&mut Memory, &Seen, BrakeOptions, Duration),
+) {
+    let is_offline = |node_id: &NodeId| {
+        view.node(node_id).is_some_and(|node| node.status == NodeStatus::Offline)
+    };
+    let counts = (silent.len(), present);
+    let allowed = memory.brake.allow(options, counts, is_offline, (seen.now, timeout));
+    silent.sort_by(|one, other| {
+        other.0.cmp(&one.0).then_with(|| one.1.node_id.cmp(&other.1.node_id))
+    });
+    look.held = silent.len() - allowed;
+    for (_, node) in silent.into_iter().take(allowed) {
+        memory.brake.evicted(&node.node_id);
+        look.evicted += 1;
+        look.observations.push(observation(node, NodeStatus::Offline, None));
+    }
+}
+
+/// The duty around [`plan`].
+#[derive(Debug, Default)]
+pub struct Liveness {
+    memory: Memory,
+    last_round: Option<Instant>,
+    woke_up: Option<Instant>,
+}
+
+impl<S: Seat> Duty<S> for Liveness {
+    const NAME: DutyName = DutyName::Liveness;
+
+    async fn round(&mut self, reign: &Reign<S>) -> Result<Next, DutyError> {
+        let sightings = reign.seat.sightings();
+        let loads = sightings.iter().filter_map(|seen| Some((seen.node_id.clone(), seen.load?)));
+        reign.fleet.set_loads(loads.collect());
+        let now = Instant::now();
+        if self.last_round.is_some_and(|last| now.duration_since(last) > ASLEEP) {
+            warn!("this member was asleep: nodes get a full timeout");
+            self.woke_up = Some(now);
+        }
+        self.last_round = Some(now);
+        let changes = reign.fleet.changes();
+        let seen = Seen {
+            sightings: sightings.into_iter().map(|seen| (seen.node_id.clone(), seen)).collect(),
+            changed_ago: changes.into_iter().map(|(id, at)| (id, now.duration_since(at))).collect(),
+            now: now.duration_since(reign.since),
+            awake_for: self.woke_up.map(|at| now.duration_since(at)),
+        };
+        let was_on = self.memory.brake.is_on();
+        let (brake, memory) = (reign.options.brake, &mut self.memory);
+        let look = reign.seat.read(|view| plan(view, &seen, memory, brake, ROUND_MAX));
+        self.tell(reign, &look, was_on);
+        if look.observations.is_empty() {
+            return Ok(Next::Wait(PERIOD));
+        }
+        let (epoch, observations) = (reign.epoch, look.observations);
+        if reign.propose(Command::ObserveNodes { epoch, observations }).await?.is_some() {
+            reign.metrics.evictions.add(look.evicted as u64);
+            reign.metrics.recoveries.add(look.recovered as u64);
+        }
+        // The changes come back as events; a look before they are noted would repeat them.
+        Ok(if look.more { Next::Again(Duration::from_millis(20)) } else { Next::Wait(PERIOD) })
+    }
+
+    fn wake(wakes: &Wakes) -> &Notify {
+        &wakes.liveness
+    }
+}
+
+impl Liveness {
+    fn tell<S>(&self, reign: &Reign<S>, look: &Look, was_on: bool) {
+        let is_on = self.memory.brake.is_on();
+        reign.metrics.brake_held.set(look.held as u64);
+        if is_on && !was_on {
+            reign.metrics.brake_engaged.add(1);
+            warn!(silent = look.held, "most nodes fell silent at once: evicting slowly");
+        } else if was_on && !is_on {
+            info!("nodes are heard of again: the brake is off");
+        }
+        if look.evicted > 0 {
+            warn!(nodes = look.evicted, "nodes fell silent and go offline");
+        }
+    }
+}

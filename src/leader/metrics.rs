@@ -1,0 +1,160 @@
+//! What the leader's work adds up to on this member, since it started.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// The duties, for figures by duty.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DutyName {
+    /// Follows events and wakes the others.
+    Events,
+    /// See [`super::timers`].
+    Timers,
+    /// See [`super::liveness`].
+    Liveness,
+    /// See [`super::scheduler`].
+    Scheduler,
+    /// See [`super::dispatcher`].
+    Dispatcher,
+    /// See [`super::reaper`].
+    Reaper,
+}
+
+impl DutyName {
+    /// All of them, in the order they are started.
+    pub const ALL: [Self; 6] = [
+        Self::Events,
+        Self::Timers,
+        Self::Liveness,
+        Self::Scheduler,
+        Self::Dispatcher,
+        Self::Reaper,
+    ];
+
+    /// The word in logs and metric labels.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Events => "events",
+            Self::Timers => "timers",
+            Self::Liveness => "liveness",
+            Self::Scheduler => "scheduler",
+            Self::Dispatcher => "dispatcher",
+            Self::Reaper => "reaper",
+        }
+    }
+}
+
+/// A number that only this file knows how to change.
+#[derive(Debug, Default)]
+pub struct Count(AtomicU64);
+
+impl Count {
+    /// Adds `n`.
+    pub fn add(&self, n: u64) {
+        self.0.fetch_add(n, Ordering::Relaxed);
+    }
+
+    /// Sets it, for a gauge.
+    pub fn set(&self, n: u64) {
+        self.0.store(n, Ordering::Relaxed);
+    }
+
+    /// Raises it to `n`.
+    pub fn raise(&self, n: u64) {
+        self.0.fetch_max(n, Ordering::Relaxed);
+    }
+
+    /// The number.
+    #[must_use]
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// How often a duty went round, and for how long.
+#[derive(Debug, Default)]
+pub struct Rounds {
+    /// How often.
+    pub count: Count,
+    /// Microseconds spent in rounds, waiting for commits included.
+    pub total_us: Count,
+    /// The longest round, in microseconds.
+    pub max_us: Count,
+}
+
+/// Counts of one member's leader work. They only grow, but for the gauges, which say so.
+#[derive(Debug, Default)]
+pub struct LeaderMetrics {
+    /// Placements that apply accepted.
+    pub assigned: Count,
+    /// Placements that came too late.
+    pub assigned_stale: Count,
+    /// Calls made to nodes, one per attempt that was dispatched.
+    pub dispatched: Count,
+    /// Answers that took an attempt on.
+    pub acknowledged: Count,
+    /// Answers that ended an attempt with a result.
+    pub completed: Count,
+    /// Answers and errors that failed an attempt.
+    pub dispatch_failures: Count,
+    /// Answers that put an attempt off (429).
+    pub refused: Count,
+    /// Calls under way: a gauge.
+    pub in_flight: Count,
+    /// Cancel calls made to nodes.
+    pub cancels: Count,
+    /// Nodes found silent and taken offline.
+    pub evictions: Count,
+    /// Nodes that came back.
+    pub recoveries: Count,
+    /// How often the brake went on.
+    pub brake_engaged: Count,
+    /// Evictions the brake holds back now: a gauge.
+    pub brake_held: Count,
+    /// Timers that acted.
+    pub expired: Count,
+    /// Tasks deleted.
+    pub retired: Count,
+    /// Age of the task that has waited longest, in milliseconds: a gauge.
+    pub queue_age_ms: Count,
+    /// Times the event ring moved on before it was read.
+    pub event_gaps: Count,
+    /// Reigns opened.
+    pub reigns: Count,
+    rounds: [Rounds; 6],
+}
+
+impl LeaderMetrics {
+    /// The figures of one duty.
+    #[must_use]
+    pub fn rounds(&self, duty: DutyName) -> &Rounds {
+        &self.rounds[duty as usize]
+    }
+
+    /// Counts one round of a duty.
+    pub fn went_round(&self, duty: DutyName, took: Duration) {
+        let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        let rounds = self.rounds(duty);
+        rounds.count.add(1);
+        rounds.total_us.add(took_us);
+        rounds.max_us.raise(took_us);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_duty_has_figures_of_its_own() {
+        let metrics = LeaderMetrics::default();
+        for (n, duty) in (1..).zip(DutyName::ALL) {
+            metrics.went_round(duty, Duration::from_micros(n));
+        }
+        for (n, duty) in (1..).zip(DutyName::ALL) {
+            assert_eq!(metrics.rounds(duty).total_us.get(), n, "{}", duty.as_str());
+            assert_eq!(metrics.rounds(duty).count.get(), 1);
+        }
+    }
+}

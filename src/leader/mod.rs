@@ -1,0 +1,86 @@
+//! Everything that only the leader does.
+//!
+//! One guard ([`Leadership`]) starts all duties of a reign after a barrier and an opened epoch,
+//! and stops them all when leadership is lost or in doubt; what they keep in memory goes with
+//! them. A duty looks at the view, plans with a pure function and proposes; apply alone decides,
+//! so that a stale plan or an old leader can be wrong without doing harm.
+//!
+//! Invariants: duties run between the opening and the closing of the gate and never outside;
+//! one reign's duties have all ended before the next one's begin; nothing is sent to a node that
+//! is not committed; every command of a duty carries its epoch; every queue, batch and walk is
+//! bounded.
+
+pub mod balance;
+mod brake;
+mod dispatcher;
+mod duty;
+mod events;
+mod fleet;
+mod guard;
+mod http;
+mod ladder;
+mod lanes;
+pub mod liveness;
+mod member;
+mod message;
+mod metrics;
+pub mod reaper;
+mod record;
+mod reply;
+pub mod scheduler;
+mod seat;
+pub mod timers;
+
+#[cfg(test)]
+mod solo;
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+pub use brake::{Brake, BrakeOptions};
+pub use duty::DutyError;
+pub use fleet::Loads;
+pub use guard::Leadership;
+pub use http::{ANSWER_BYTES_MAX, Answer, Call, CallError, HttpCaller, NodeCaller};
+pub use ladder::{Rung, rungs};
+pub use metrics::{Count, DutyName, LeaderMetrics, Rounds};
+pub use record::{ReignEnd, ReignRecord};
+pub use scheduler::PlanLimits;
+pub use seat::{Feed, Happened, Seat, SeatError, Sighting};
+
+/// Bounds and periods of the leader's work on this member. None of them changes what apply does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LeaderOptions {
+    /// Bounds of one plan.
+    pub plan: PlanLimits,
+    /// When evictions are slowed down.
+    pub brake: BrakeOptions,
+    /// Calls to nodes under way at once. Each may hold a connection.
+    pub in_flight_max: usize,
+    /// Where agent programs listen beside their node.
+    pub agent_port: u16,
+    /// How often leadership is confirmed by a quorum while duties run.
+    pub confirm_every: Duration,
+    /// How long that, or a step of taking office, may take.
+    pub confirm_timeout: Duration,
+    /// The pause after a reign that could not begin or had to end early.
+    pub retry_pause: Duration,
+    /// Rounds that take longer are logged.
+    pub slow_round: Duration,
+}
+
+impl Default for LeaderOptions {
+    fn default() -> Self {
+        Self {
+            plan: PlanLimits::default(),
+            brake: BrakeOptions::default(),
+            in_flight_max: 4096,
+            agent_port: 8080,
+            confirm_every: Duration::from_secs(1),
+            confirm_timeout: Duration::from_secs(5),
+            retry_pause: Duration::from_secs(1),
+            slow_round: Duration::from_secs(2),
+        }
+    }
+}

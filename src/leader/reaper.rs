@@ -1,0 +1,57 @@
+//! The reaper: deletes tasks that ended longer ago than they are kept, or are too many.
+
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use super::duty::{Duty, DutyError, Next, Reign, Wakes};
+use super::metrics::DutyName;
+use super::seat::Seat;
+use super::timers::state_now;
+use crate::model::{TaskId, TimeMs};
+use crate::state::{Command, State};
+
+/// Tasks deleted in one round, which bounds what one entry costs every member.
+const ROUND_MAX: usize = 1000;
+/// How often it looks.
+const PERIOD: Duration = Duration::from_secs(1);
+/// The pause between rounds while there is more: deleting is never urgent.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// The tasks to delete at `now`, those that ended first, at most `max`.
+#[must_use]
+pub fn plan(view: &State, now: TimeMs, max: usize) -> Vec<TaskId> {
+    let policy = view.policy();
+    let kept = usize::try_from(policy.retained_tasks_max).unwrap_or(usize::MAX);
+    let too_many = view.ended_len().saturating_sub(kept);
+    let old = |ended_at_ms: TimeMs| ended_at_ms.saturating_add(policy.retention_ms) <= now;
+    let ended = view.ended_tasks().take(max).enumerate();
+    ended
+        .take_while(|(place, task)| *place < too_many || old(task.completed_at_ms))
+        .map(|(_, task)| task.task_id.clone())
+        .collect()
+}
+
+/// The duty around [`plan`].
+#[derive(Debug, Default)]
+pub struct Reaper;
+
+impl<S: Seat> Duty<S> for Reaper {
+    const NAME: DutyName = DutyName::Reaper;
+
+    async fn round(&mut self, reign: &Reign<S>) -> Result<Next, DutyError> {
+        let task_ids = reign.seat.read(|view| plan(view, state_now(view), ROUND_MAX));
+        if task_ids.is_empty() {
+            return Ok(Next::Wait(PERIOD));
+        }
+        let full = task_ids.len() == ROUND_MAX;
+        let epoch = reign.epoch;
+        let judged = reign.propose(Command::RetireTasks { epoch, task_ids }).await?;
+        reign.metrics.retired.add(judged.unwrap_or_default().accepted);
+        Ok(if full { Next::Again(PAUSE) } else { Next::Wait(PERIOD) })
+    }
+
+    fn wake(wakes: &Wakes) -> &Notify {
+        &wakes.reaper
+    }
+}

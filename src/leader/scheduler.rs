@@ -1,0 +1,409 @@
+//! The scheduler: which waiting task goes to which node (contract 2.7, 2.8).
+//!
+//! [`plan`] is pure. It walks the queue by urgency, then by order of submission. A task that fits
+//! nowhere blocks nobody: tasks with equal requirements share one list of nodes, so that once the
+//! list is empty the rest of them are passed over for the price of a look-up. The walk itself is
+//! bounded: half of it always starts at the head, the other half goes on where the last one
+//! stopped, so that tasks behind a hundred thousand unplaceable ones get their turn too.
+//!
+//! A plan may be out of date when it is applied; apply judges each placement by the same rules.
+
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use rand::rngs::SmallRng;
+use rand::{RngExt, SeedableRng};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::balance::{Figures, choose};
+use super::duty::{Duty, DutyError, Next, Reign, Wakes};
+use super::fleet::Loads;
+use super::metrics::DutyName;
+use super::seat::Seat;
+use crate::clock;
+use crate::model::{Node, NodeId, Requirements, Task, TaskStatus};
+use crate::state::{Algorithm, Assignment, Command, QueueKey, State};
+
+/// The highest load score accepted of a node when the task does not say (contract 2.8).
+const MAX_LOAD_MILLI: u32 = 900;
+/// `min_cpu` and `min_memory` beyond 100 % are amounts, not shares: nodes do not report those.
+const FULL_SHARE_MILLI: u32 = 100_000;
+/// The most nodes compared for one placement. A larger fleet is looked at through a window of
+/// this size that moves on with every placement.
+const WINDOW_MAX: usize = 256;
+/// After a walk that placed little, the duty rests this many times as long as the walk took.
+const REST_FACTOR: u32 = 4;
+/// The longest wait without any wake-up.
+const PERIOD: Duration = Duration::from_secs(5);
+
+/// Bounds of one plan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PlanLimits {
+    /// Placements.
+    pub assignments_max: usize,
+    /// Tasks looked at, in each half of the walk.
+    pub walk_max: usize,
+    /// Different requirements looked at.
+    pub groups_max: usize,
+}
+
+impl Default for PlanLimits {
+    fn default() -> Self {
+        Self { assignments_max: 2000, walk_max: 4096, groups_max: 512 }
+    }
+}
+
+/// What a plan takes beside the state.
+#[derive(Debug, Clone, Default)]
+pub struct PlanInputs {
+    /// Figures fresher than the replicated ones.
+    pub loads: std::sync::Arc<Loads>,
+    /// Nodes not to be given anything now, in order.
+    pub held: Vec<NodeId>,
+    /// Where the last walk stopped.
+    pub cursor: Option<QueueKey>,
+    /// The running count of round robin.
+    pub count: u64,
+    /// Seeds the draws of the weighted choice.
+    pub seed: u64,
+}
+
+/// What came of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// In the order of the queue.
+    pub assignments: Vec<Assignment>,
+    /// Where the walk stopped; `None` at the end of the queue.
+    pub cursor: Option<QueueKey>,
+    /// The running count of round robin.
+    pub count: u64,
+    /// Tasks looked at.
+    pub visited: usize,
+    /// Whether another plan may place more without anything having changed.
+    pub more: bool,
+}
+
+/// Requirements in an order, so that equal ones meet in one group.
+#[derive(PartialEq, Eq)]
+struct Signature<'a>(&'a Requirements);
+
+impl Signature<'_> {
+    fn parts(&self) -> impl Ord + '_ {
+        let Requirements {
+            capabilities,
+            min_cpu_milli,
+            min_memory_milli,
+            max_load_milli,
+            preferred_nodes,
+            exclude_nodes,
+        } = self.0;
+        let shares = (min_cpu_milli, min_memory_milli, max_load_milli);
+        (capabilities, shares, preferred_nodes, exclude_nodes)
+    }
+}
+
+impl PartialOrd for Signature<'_> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Signature<'_> {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.parts().cmp(&other.parts())
+    }
+}
+
+/// Nodes, as positions in the plan's table, that tasks of one signature may go to.
+#[derive(Default)]
+struct Group {
+    preferred: Vec<usize>,
+    others: Vec<usize>,
+}
+
+/// The nodes as the plan fills them.
+struct Room<'a> {
+    nodes: Vec<&'a Node>,
+    figures: Vec<Figures>,
+    free: Vec<u32>,
+    free_total: u64,
+    algorithm: Algorithm,
+    count: u64,
+    rng: SmallRng,
+}
+
+/// Plans placements. See the module's description.
+#[must_use]
+pub fn plan(view: &State, inputs: &PlanInputs, limits: PlanLimits) -> Plan {
+    let mut room = Room::of(view, inputs);
+    let mut groups: BTreeMap<Signature<'_>, Group> = BTreeMap::new();
+    let mut plan = Plan { cursor: inputs.cursor.clone(), ..Plan::default() };
+    let mut after: Option<&QueueKey> = None;
+    let (mut left, mut in_tail) = (limits.walk_max, false);
+    loop {
+        if room.free_total == 0 {
+            // Whatever frees a place wakes the duty; the next plan starts at the head.
+            plan.cursor = None;
+            break;
+        }
+        plan.more = plan.assignments.len() >= limits.assignments_max || (left == 0 && in_tail);
+        if plan.more {
+            break;
+        }
+        if left == 0 {
+            // The head was looked at: go on where the last plan stopped, if that is further on.
+            (left, in_tail) = (limits.walk_max, true);
+            after = after.max(inputs.cursor.as_ref());
+            groups.clear();
+        }
+        let walked = walk(view, after, left, &mut |key, task| {
+            let signature = Signature(&task.requirements);
+            if groups.len() >= limits.groups_max && !groups.contains_key(&signature) {
+                return Step::Stop;
+            }
+            plan.visited += 1;
+            after = Some(key);
+            let group = groups.entry(signature).or_insert_with(|| room.group(&task.requirements));
+            if let Some(node_id) = room.place(task, group) {
+                let (task_id, seen_revision) = (task.task_id.clone(), task.revision);
+                plan.assignments.push(Assignment { task_id, seen_revision, node_id });
+            }
+            let full = room.free_total == 0 || plan.assignments.len() >= limits.assignments_max;
+            if full { Step::Pause } else { Step::On }
+        });
+        match walked {
+            Walked::Ended => {
+                plan.cursor = None;
+                break;
+            }
+            Walked::Stopped => left = 0,
+            Walked::Paused(used) => left -= used,
+        }
+        if in_tail {
+            plan.cursor = after.cloned();
+        }
+    }
+    plan.count = room.count;
+    plan
+}
+
+/// What the walk does after one task.
+enum Step {
+    On,
+    Pause,
+    Stop,
+}
+
+/// How a stretch of the walk ended.
+enum Walked {
+    /// At the end of the queue.
+    Ended,
+    /// After so many tasks: bounds are looked at.
+    Paused(usize),
+    /// Before a task with requirements that are one kind too many.
+    Stopped,
+}
+
+/// Visits up to `left` tasks of the queue after `after`.
+fn walk<'a>(
+    view: &'a State,
+    after: Option<&'a QueueKey>,
+    left: usize,
+    visit: &mut impl FnMut(&'a QueueKey, &'a Task) -> Step,
+) -> Walked {
+    let mut used = 0;
+    for key in view.queue_after(after).take(left) {
+        used += 1;
+        let Some(task) = view.task(&key.2) else { continue };
+        match visit(key, task) {
+            Step::On => {}
+            Step::Pause => return Walked::Paused(used),
+            Step::Stop => return Walked::Stopped,
+        }
+    }
+    if used < left { Walked::Ended } else { Walked::Paused(used) }
+}
+
+impl<'a> Room<'a> {
+    fn of(view: &'a State, inputs: &PlanInputs) -> Self {
+        let takes =
+            |node: &&Node| node.takes_work() && inputs.held.binary_search(&node.node_id).is_err();
+        let nodes: Vec<&Node> = view.nodes().filter(takes).collect();
+        let figures =
+            nodes.iter().map(|node| Figures::of(node, inputs.loads.get(&node.node_id))).collect();
+        let free: Vec<u32> =
+            nodes.iter().map(|node| node.capacity.saturating_sub(node.live)).collect();
+        Self {
+            figures,
+            free_total: free.iter().map(|free| u64::from(*free)).sum(),
+            free,
+            nodes,
+            algorithm: view.policy().algorithm,
+            count: inputs.count,
+            rng: SmallRng::seed_from_u64(inputs.seed),
+        }
+    }
+
+    /// The nodes that tasks of these requirements may go to.
+    fn group(&self, requirements: &Requirements) -> Group {
+        let mut group = Group::default();
+        for position in 0..self.nodes.len() {
+            if self.free[position] == 0 || !self.suits(position, requirements) {
+                continue;
+            }
+            if requirements.preferred_nodes.contains(&self.nodes[position].node_id) {
+                group.preferred.push(position);
+            } else {
+                group.others.push(position);
+            }
+        }
+        group
+    }
+
+    /// The filter of contract 2.8, room aside.
+    fn suits(&self, position: usize, requirements: &Requirements) -> bool {
+        let load = &self.figures[position].load;
+        let enough = |wanted: u32, used: u32| {
+            wanted > FULL_SHARE_MILLI || wanted <= FULL_SHARE_MILLI.saturating_sub(used)
+        };
+        let max_load = match requirements.max_load_milli {
+            0 => MAX_LOAD_MILLI,
+            given => given,
+        };
+        self.nodes[position].fits(requirements)
+            && enough(requirements.min_cpu_milli, load.cpu_milli)
+            && enough(requirements.min_memory_milli, load.memory_milli)
+            && load.score_milli <= max_load
+    }
+
+    /// Gives `task` a node of its group, and takes the place.
+    fn place(&mut self, task: &Task, group: &mut Group) -> Option<NodeId> {
+        // A retry goes elsewhere when it can.
+        let avoid = if task.retry_count > 0 { task.assigned_nodes.last() } else { None };
+        let position = match self.pick(&mut group.preferred, avoid) {
+            Some(position) => position,
+            None => self.pick(&mut group.others, avoid)?,
+        };
+        self.free[position] -= 1;
+        self.free_total -= 1;
+        self.figures[position].active += 1;
+        Some(self.nodes[position].node_id.clone())
+    }
+
+    /// A node of `list` that has room. Full ones are taken off the list on the way.
+    fn pick(&mut self, list: &mut Vec<usize>, avoid: Option<&NodeId>) -> Option<usize> {
+        loop {
+            let window = self.window(list.len());
+            let shown = list.get(window.clone())?;
+            let draw = self.draw();
+            let place = match avoid {
+                None => choose(self.algorithm, &self.figures, shown, draw)?,
+                Some(avoid) => self.pick_but(shown, avoid, draw)?,
+            } + window.start;
+            let position = list[place];
+            if self.free[position] > 0 {
+                return Some(position);
+            }
+            list.remove(place);
+        }
+    }
+
+    /// As [`choose`], but takes `avoid` only when nobody else is there.
+    fn pick_but(&self, shown: &[usize], avoid: &NodeId, draw: u64) -> Option<usize> {
+        let other =
+            |position: &usize| self.free[*position] > 0 && self.nodes[*position].node_id != *avoid;
+        let others: Vec<usize> = shown.iter().copied().filter(other).collect();
+        match choose(self.algorithm, &self.figures, &others, draw) {
+            Some(place) => shown.iter().position(|position| *position == others[place]),
+            None => choose(self.algorithm, &self.figures, shown, draw),
+        }
+    }
+
+    /// The part of a list of `len` nodes that is compared for one placement.
+    fn window(&self, len: usize) -> std::ops::Range<usize> {
+        if len <= WINDOW_MAX {
+            return 0..len;
+        }
+        let starts = (len - WINDOW_MAX + 1) as u64;
+        let start = usize::try_from(self.count % starts).unwrap_or(0);
+        start..start + WINDOW_MAX
+    }
+
+    fn draw(&mut self) -> u64 {
+        let count = self.count;
+        self.count = self.count.wrapping_add(1);
+        match self.algorithm {
+            Algorithm::WeightedRoundRobin => self.rng.random(),
+            Algorithm::RoundRobin
+            | Algorithm::LeastConnections
+            | Algorithm::ResourceAware
+            | Algorithm::LatencyOptimized => count,
+        }
+    }
+}
+
+/// The duty around [`plan`].
+#[derive(Debug, Default)]
+pub struct Scheduler {
+    cursor: Option<QueueKey>,
+    count: u64,
+}
+
+impl<S: Seat> Duty<S> for Scheduler {
+    const NAME: DutyName = DutyName::Scheduler;
+
+    async fn round(&mut self, reign: &Reign<S>) -> Result<Next, DutyError> {
+        let started = Instant::now();
+        let (held, first_free) = reign.fleet.held();
+        let inputs = PlanInputs {
+            loads: reign.fleet.loads(),
+            held,
+            cursor: self.cursor.take(),
+            count: self.count,
+            seed: clock::random(),
+        };
+        let limits = reign.options.plan;
+        let (plan, oldest) = reign.seat.read(|view| (plan(view, &inputs, limits), oldest(view)));
+        let age = oldest.map_or(0, |created_at_ms| clock::now_ms().saturating_sub(created_at_ms));
+        reign.metrics.queue_age_ms.set(age);
+        (self.cursor, self.count) = (plan.cursor, plan.count);
+        let placed = plan.assignments.len();
+        let pause = if plan.visited > 4 * placed + 256 {
+            started.elapsed() * REST_FACTOR
+        } else {
+            Duration::ZERO
+        };
+        if placed > 0 {
+            let (epoch, assignments) = (reign.epoch, plan.assignments);
+            let Some(judged) = reign.propose(Command::AssignTasks { epoch, assignments }).await?
+            else {
+                return Ok(Next::Again(Duration::ZERO));
+            };
+            reign.metrics.assigned.add(judged.accepted);
+            reign.metrics.assigned_stale.add(judged.stale);
+            if judged.stale > 0 {
+                return Ok(Next::Again(pause.max(Duration::from_millis(1))));
+            }
+        }
+        if plan.more {
+            return Ok(Next::Again(pause));
+        }
+        // After a long walk even wake-ups wait, so that walks take a bounded share of the time.
+        if !pause.is_zero() {
+            tokio::time::sleep(pause).await;
+        }
+        let until_free = first_free.map(|at| at.saturating_duration_since(Instant::now()));
+        Ok(Next::Wait(until_free.unwrap_or(PERIOD).min(PERIOD)))
+    }
+
+    fn wake(wakes: &Wakes) -> &Notify {
+        &wakes.scheduler
+    }
+}
+
+/// When the task was accepted that has waited longest for a place.
+fn oldest(view: &State) -> Option<u64> {
+    view.tasks_by_status(TaskStatus::Pending).next().map(|task| task.created_at_ms)
+}

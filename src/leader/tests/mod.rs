@@ -1,0 +1,8 @@
+//! Tests of this room: the plans as properties and tables, the ladder against small real nodes,
+//! the guard and the whole against [`super::solo`].
+
+mod guarding;
+mod nodes;
+mod placing;
+mod watching;
+mod working;

@@ -1,0 +1,336 @@
+//! The scheduler's plan: properties over random fleets and queues, and cases with a name.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use proptest::prelude::*;
+
+use crate::leader::scheduler::{Plan, PlanInputs, PlanLimits, plan};
+use crate::leader::solo::Solo;
+use crate::model::{Load, NodeId, NodeStatus, Requirements, TaskId, Urgency};
+use crate::state::{Algorithm, Command};
+
+const CAPABILITIES: [&str; 3] = ["cpu", "gpu", "tpu"];
+
+/// Applies a plan as apply would judge it, and gives how many placements it took.
+fn commit(solo: &Solo, plan: &Plan) -> u64 {
+    let epoch = solo.state.read().epoch();
+    if plan.assignments.is_empty() {
+        return 0;
+    }
+    let assignments = plan.assignments.clone();
+    match solo.commit(Command::AssignTasks { epoch, assignments }).unwrap() {
+        crate::state::Outcome::Judged { accepted, stale } => {
+            assert_eq!(stale, 0, "apply and plan agree");
+            accepted.into()
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+fn suits(task: &crate::model::Task, node: &crate::model::Node) -> bool {
+    let wants = &task.requirements;
+    let max_load = if wants.max_load_milli == 0 { 900 } else { wants.max_load_milli };
+    node.status == NodeStatus::Active
+        && wants.capabilities.iter().all(|wanted| node.capabilities.contains(wanted))
+        && !wants.exclude_nodes.contains(&node.node_id)
+        && wants.min_cpu_milli + node.load.cpu_milli <= 100_000
+        && wants.min_memory_milli + node.load.memory_milli <= 100_000
+        && node.load.score_milli <= max_load
+}
+
+#[derive(Debug, Clone)]
+struct SomeNode {
+    capabilities: u8,
+    capacity: u32,
+    cpu: u32,
+    score: u32,
+    maintenance: bool,
+}
+
+#[derive(Debug, Clone)]
+struct SomeTask {
+    capabilities: u8,
+    urgency: u8,
+    min_cpu: u32,
+    prefers: Option<usize>,
+    excludes: Option<usize>,
+}
+
+fn some_node() -> impl Strategy<Value = SomeNode> {
+    (0u8..8, 0u32..5, 0u32..=100, 0u32..=1000, prop::bool::weighted(0.1)).prop_map(
+        |(capabilities, capacity, cpu, score, maintenance)| SomeNode {
+            capabilities,
+            capacity,
+            cpu,
+            score,
+            maintenance,
+        },
+    )
+}
+
+fn some_task() -> impl Strategy<Value = SomeTask> {
+    let node = || prop::option::weighted(0.2, 0usize..12);
+    (0u8..8, 0u8..4, 0u32..60, node(), node()).prop_map(
+        |(capabilities, urgency, min_cpu, prefers, excludes)| SomeTask {
+            // Most tasks ask for little.
+            capabilities: capabilities & urgency,
+            urgency: urgency * 25,
+            min_cpu,
+            prefers,
+            excludes,
+        },
+    )
+}
+
+fn names(bits: u8) -> Vec<String> {
+    let named = CAPABILITIES.iter().enumerate().filter(|(bit, _)| bits & (1 << bit) != 0);
+    named.map(|(_, name)| (*name).to_owned()).collect()
+}
+
+fn node_name(place: usize) -> NodeId {
+    NodeId::trusted(&format!("n{place}"))
+}
+
+fn build(nodes: &[SomeNode], tasks: &[SomeTask], algorithm: Algorithm) -> Arc<Solo> {
+    let solo = Solo::new();
+    let path = "network.load_balance_algorithm".to_owned();
+    let value = format!("\"{}\"", algorithm.as_str());
+    solo.commit(Command::PatchConfig { path, value, expected_revision: None }).unwrap();
+    for (place, node) in nodes.iter().enumerate() {
+        solo.register(node_name(place).as_str(), |spec| {
+            spec.capabilities = names(node.capabilities);
+            spec.capacity = node.capacity;
+            spec.load.cpu_milli = node.cpu * 1000;
+            spec.load.score_milli = node.score;
+        });
+        if node.maintenance {
+            let (node_id, status) = (node_name(place), NodeStatus::Maintenance);
+            solo.commit(Command::SetNodeStatus { node_id, status }).unwrap();
+        }
+    }
+    for (place, task) in tasks.iter().enumerate() {
+        solo.submit(&format!("t{place:03}"), |spec| {
+            spec.urgency = Urgency::clamped(task.urgency.into());
+            spec.requirements = Requirements {
+                capabilities: names(task.capabilities),
+                min_cpu_milli: task.min_cpu * 1000,
+                preferred_nodes: task.prefers.into_iter().map(node_name).collect(),
+                exclude_nodes: task.excludes.into_iter().map(node_name).collect(),
+                ..Requirements::default()
+            };
+        });
+    }
+    solo
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+
+    /// With room in its bounds, a plan places everything that can be placed, only where it fits,
+    /// never more than a node takes; and apply accepts all of it.
+    #[test]
+    fn a_plan_fits_and_leaves_nothing_placeable(
+        nodes in prop::collection::vec(some_node(), 0..12),
+        tasks in prop::collection::vec(some_task(), 0..60),
+        algorithm in 0usize..5,
+        seed in any::<u64>(),
+    ) {
+        let solo = build(&nodes, &tasks, Algorithm::ALL[algorithm]);
+        let inputs = PlanInputs { seed, ..PlanInputs::default() };
+        let made = solo.state.read().queue().count();
+        let plan = plan(&solo.state.read(), &inputs, PlanLimits::default());
+        {
+            let view = solo.state.read();
+            for assignment in &plan.assignments {
+                let task = view.task(&assignment.task_id).unwrap();
+                let node = view.node(&assignment.node_id).unwrap();
+                prop_assert!(suits(task, node), "{assignment:?}");
+            }
+        }
+        commit(&solo, &plan);
+        let view = solo.state.read();
+        for node in view.nodes() {
+            prop_assert!(node.live <= node.capacity);
+        }
+        for task in view.queue() {
+            let place = view.nodes().find(|node| node.takes_work() && suits(task, node));
+            prop_assert!(place.is_none(), "{} would fit on {:?}", task.task_id, place);
+        }
+        prop_assert_eq!(made - plan.assignments.len(), view.queue().count());
+        prop_assert_eq!(plan.cursor, None);
+        prop_assert!(!plan.more);
+    }
+
+    /// However small its bounds, plan after plan places the same number of tasks as one wide plan
+    /// would at least reach by itself: nobody is stuck behind somebody else.
+    #[test]
+    fn bounded_plans_reach_everybody(
+        nodes in prop::collection::vec(some_node(), 1..8),
+        tasks in prop::collection::vec(some_task(), 1..60),
+        walk_max in 1usize..6,
+        assignments_max in 1usize..4,
+        groups_max in 1usize..3,
+    ) {
+        let solo = build(&nodes, &tasks, Algorithm::RoundRobin);
+        let limits = PlanLimits { assignments_max, walk_max, groups_max };
+        let mut inputs = PlanInputs::default();
+        for round in 0.. {
+            prop_assert!(round < 1000, "the plans do not come to an end");
+            let plan = plan(&solo.state.read(), &inputs, limits);
+            prop_assert!(plan.assignments.len() <= assignments_max);
+            prop_assert!(plan.visited <= 2 * walk_max);
+            commit(&solo, &plan);
+            (inputs.cursor, inputs.count) = (plan.cursor, plan.count);
+            if !plan.more {
+                break;
+            }
+        }
+        let view = solo.state.read();
+        for task in view.queue() {
+            let place = view.nodes().find(|node| node.takes_work() && suits(task, node));
+            prop_assert!(place.is_none(), "{} would fit on {:?}", task.task_id, place);
+        }
+    }
+}
+
+fn placed(plan: &Plan) -> Vec<(&str, &str)> {
+    plan.assignments.iter().map(|row| (row.task_id.as_str(), row.node_id.as_str())).collect()
+}
+
+#[test]
+fn the_urgent_come_first_then_the_early() {
+    let solo = Solo::new();
+    solo.register("n", |spec| spec.capacity = 3);
+    for (name, urgency) in [("a", 25), ("b", 50), ("c", 100), ("d", 50), ("e", 75)] {
+        solo.submit(name, |spec| spec.urgency = Urgency::clamped(urgency));
+    }
+    let plan = plan(&solo.state.read(), &PlanInputs::default(), PlanLimits::default());
+    assert_eq!(placed(&plan), [("c", "n"), ("e", "n"), ("b", "n")]);
+    assert!(!plan.more, "the fleet is full");
+}
+
+#[test]
+fn nobody_waits_behind_a_task_that_fits_nowhere() {
+    let solo = Solo::new();
+    solo.register("n", |_| {});
+    solo.submit("big", |spec| {
+        spec.urgency = Urgency::clamped(100);
+        spec.requirements.capabilities = vec!["quantum".to_owned()];
+    });
+    solo.submit("small", |_| {});
+    let plan = plan(&solo.state.read(), &PlanInputs::default(), PlanLimits::default());
+    assert_eq!(placed(&plan), [("small", "n")]);
+}
+
+#[test]
+fn preferred_nodes_are_taken_first_and_excluded_ones_never() {
+    let solo = Solo::new();
+    for name in ["a", "b", "c"] {
+        solo.register(name, |spec| spec.capacity = 1);
+    }
+    for name in ["1", "2", "3"] {
+        solo.submit(name, |spec| {
+            spec.requirements.preferred_nodes = vec![NodeId::trusted("b")];
+            spec.requirements.exclude_nodes = vec![NodeId::trusted("a")];
+        });
+    }
+    let plan = plan(&solo.state.read(), &PlanInputs::default(), PlanLimits::default());
+    assert_eq!(placed(&plan), [("1", "b"), ("2", "c")]);
+}
+
+#[test]
+fn held_nodes_get_nothing_and_fresh_figures_win() {
+    let solo = Solo::new();
+    for name in ["busy", "held", "idle"] {
+        solo.register(name, |_| {});
+    }
+    for name in ["1", "2"] {
+        solo.submit(name, |_| {});
+    }
+    let overloaded = Load { score_milli: 901, ..Load::default() };
+    let inputs = PlanInputs {
+        held: vec![NodeId::trusted("held")],
+        loads: Arc::new(BTreeMap::from([(NodeId::trusted("busy"), overloaded)])),
+        ..PlanInputs::default()
+    };
+    let plan = plan(&solo.state.read(), &inputs, PlanLimits::default());
+    assert_eq!(placed(&plan), [("1", "idle"), ("2", "idle")]);
+}
+
+#[test]
+fn amounts_of_memory_are_no_shares() {
+    let solo = Solo::new();
+    solo.register("n", |spec| spec.load.memory_milli = 99_000);
+    solo.submit("t", |spec| spec.requirements.min_memory_milli = 1_024_000);
+    let plan = plan(&solo.state.read(), &PlanInputs::default(), PlanLimits::default());
+    assert_eq!(placed(&plan), [("t", "n")]);
+}
+
+#[test]
+fn a_retry_goes_elsewhere_when_it_can() {
+    for (nodes, expected) in [(&["a", "b"][..], "b"), (&["a"][..], "a")] {
+        let solo = Solo::new();
+        solo.register("a", |_| {});
+        let task_id = solo.submit("t", |_| {});
+        let first = plan(&solo.state.read(), &PlanInputs::default(), PlanLimits::default());
+        assert_eq!(placed(&first), [("t", "a")]);
+        commit(&solo, &first);
+        for node in &nodes[1..] {
+            solo.register(node, |_| {});
+        }
+        let (node_id, status) = (NodeId::trusted("a"), NodeStatus::Offline);
+        solo.commit(Command::SetNodeStatus { node_id: node_id.clone(), status }).unwrap();
+        solo.commit(Command::SetNodeStatus { node_id, status: NodeStatus::Active }).unwrap();
+        assert_eq!(solo.state.read().task(&task_id).unwrap().retry_count, 1);
+        for seed in 0..20 {
+            let inputs = PlanInputs { seed, ..PlanInputs::default() };
+            let again = plan(&solo.state.read(), &inputs, PlanLimits::default());
+            assert_eq!(placed(&again), [("t", expected)]);
+        }
+    }
+}
+
+#[test]
+fn a_long_queue_of_unplaceable_tasks_is_walked_in_pieces() {
+    let solo = Solo::new();
+    solo.register("n", |_| {});
+    for n in 0..1000 {
+        solo.submit(&format!("x{n}"), |spec| {
+            spec.requirements.capabilities = vec!["quantum".to_owned()];
+        });
+    }
+    let last: TaskId = solo.submit("last", |_| {});
+    let limits = PlanLimits { walk_max: 100, ..PlanLimits::default() };
+    let mut inputs = PlanInputs::default();
+    let mut rounds = 0;
+    loop {
+        let plan = plan(&solo.state.read(), &inputs, limits);
+        rounds += 1;
+        assert!(plan.visited <= 200);
+        if let Some(found) = plan.assignments.first() {
+            assert_eq!(found.task_id, last);
+            break;
+        }
+        assert!(plan.more);
+        inputs.cursor = plan.cursor;
+    }
+    assert_eq!(rounds, 10);
+}
+
+#[test]
+fn a_large_fleet_is_filled_through_its_window() {
+    let solo = Solo::new();
+    let path = "network.max_nodes".to_owned();
+    solo.commit(Command::PatchConfig { path, value: "1000".to_owned(), expected_revision: None })
+        .unwrap();
+    for n in 0..600 {
+        solo.register(&format!("n{n:03}"), |spec| spec.capacity = 1);
+    }
+    for n in 0..600 {
+        solo.submit(&format!("t{n}"), |_| {});
+    }
+    let plan = plan(&solo.state.read(), &PlanInputs::default(), PlanLimits::default());
+    assert_eq!(plan.assignments.len(), 600);
+    assert_eq!(commit(&solo, &plan), 600);
+}

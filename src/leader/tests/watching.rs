@@ -1,0 +1,201 @@
+//! The liveness watch and its brake, as tables over hand-made books.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::leader::brake::BrakeOptions;
+use crate::leader::liveness::{Look, Memory, Seen, plan};
+use crate::leader::seat::Sighting;
+use crate::leader::solo::Solo;
+use crate::model::{Load, NodeId, NodeStatus};
+use crate::state::Command;
+
+/// The default timeout of a node is 120 s.
+const LONG: Duration = Duration::from_secs(1000);
+
+fn id(name: &str) -> NodeId {
+    NodeId::trusted(name)
+}
+
+fn secs(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+fn fleet(nodes: &[(&str, NodeStatus)]) -> Arc<Solo> {
+    let solo = Solo::new();
+    for (name, status) in nodes {
+        solo.register(name, |_| {});
+        let (node_id, status) = (id(name), *status);
+        solo.commit(Command::SetNodeStatus { node_id, status }).unwrap();
+    }
+    solo
+}
+
+fn sighting(name: &str, age: Duration, status: Option<NodeStatus>) -> (NodeId, Sighting) {
+    (id(name), Sighting { node_id: id(name), age, status, load: None })
+}
+
+fn look(solo: &Solo, seen: &Seen, memory: &mut Memory) -> Look {
+    plan(&solo.state.read(), seen, memory, BrakeOptions::default(), 100)
+}
+
+fn changes(look: &Look) -> Vec<(&str, NodeStatus)> {
+    look.observations.iter().map(|row| (row.node_id.as_str(), row.status)).collect()
+}
+
+#[test]
+fn what_a_node_is_and_says_decides_what_it_becomes() {
+    use NodeStatus::{Active, Degraded, Error, Maintenance, Offline};
+    let unchanged = None;
+    let cases = [
+        // Is, age in seconds, says, becomes.
+        (Active, 30, None, unchanged),
+        (Active, 30, Some(Active), unchanged),
+        (Active, 119, Some(Active), unchanged),
+        (Active, 120, Some(Active), Some(Offline)),
+        (Active, 1, Some(Degraded), Some(Degraded)),
+        (Active, 1, Some(Error), Some(Error)),
+        (Active, 1, Some(Offline), Some(Offline)),
+        (Active, 1, Some(Maintenance), Some(Degraded)),
+        (Degraded, 1, None, unchanged),
+        (Degraded, 1, Some(Active), Some(Active)),
+        (Degraded, 500, None, Some(Offline)),
+        (Error, 1, Some(Active), Some(Active)),
+        (Error, 121, Some(Error), Some(Offline)),
+        (Offline, 1, None, Some(Active)),
+        (Offline, 1, Some(Active), Some(Active)),
+        (Offline, 1, Some(Degraded), Some(Degraded)),
+        (Offline, 1, Some(Offline), unchanged),
+        (Offline, 120, Some(Active), unchanged),
+        (Maintenance, 1, Some(Active), unchanged),
+        (Maintenance, 500, Some(Active), unchanged),
+    ];
+    for (is, age, says, becomes) in cases {
+        let solo = fleet(&[("n", is)]);
+        let sightings = BTreeMap::from([sighting("n", secs(age), says)]);
+        let seen = Seen { sightings, now: LONG, ..Seen::default() };
+        let look = look(&solo, &seen, &mut Memory::default());
+        let expected: Vec<_> = becomes.into_iter().map(|status| ("n", status)).collect();
+        assert_eq!(changes(&look), expected, "{is:?} {age} s {says:?}");
+    }
+}
+
+#[test]
+fn a_new_leader_judges_by_what_it_knows_and_gives_others_a_full_timeout() {
+    let solo = fleet(&[("known", NodeStatus::Active), ("unknown", NodeStatus::Active)]);
+    for (now, gone) in [
+        (secs(1), vec![]),
+        (secs(19), vec![]),
+        (secs(20), vec![("known", NodeStatus::Offline)]),
+        (secs(119), vec![("known", NodeStatus::Offline)]),
+        (secs(120), vec![("known", NodeStatus::Offline), ("unknown", NodeStatus::Offline)]),
+    ] {
+        // The known one was last heard of 100 s before the reign began.
+        let sightings = BTreeMap::from([sighting("known", now + secs(100), None)]);
+        let seen = Seen { sightings, now, ..Seen::default() };
+        assert_eq!(changes(&look(&solo, &seen, &mut Memory::default())), gone, "{now:?}");
+    }
+}
+
+#[test]
+fn heartbeats_from_before_a_change_say_nothing_about_it() {
+    let solo = fleet(&[("n", NodeStatus::Offline)]);
+    for (age, changed_ago, recovers) in
+        [(10, Some(5), false), (4, Some(5), true), (10, None, true), (1001, None, false)]
+    {
+        let seen = Seen {
+            sightings: BTreeMap::from([sighting("n", secs(age), Some(NodeStatus::Active))]),
+            changed_ago: changed_ago.map(|ago| (id("n"), secs(ago))).into_iter().collect(),
+            now: LONG,
+            awake_for: None,
+        };
+        let look = look(&solo, &seen, &mut Memory::default());
+        assert_eq!(look.recovered, usize::from(recovers), "{age} {changed_ago:?}");
+    }
+    // A registration counts as a sign of life.
+    let solo = fleet(&[("n", NodeStatus::Active)]);
+    for (changed_ago, evicted) in [(119, 0), (120, 1)] {
+        let changed_ago = BTreeMap::from([(id("n"), secs(changed_ago))]);
+        let seen = Seen { changed_ago, now: LONG, ..Seen::default() };
+        assert_eq!(look(&solo, &seen, &mut Memory::default()).evicted, evicted);
+    }
+}
+
+#[test]
+fn a_leader_that_slept_itself_gives_everybody_a_full_timeout() {
+    let solo = fleet(&[("n", NodeStatus::Active)]);
+    for (awake_for, evicted) in [(Some(0), 0), (Some(119), 0), (Some(120), 1), (None, 1)] {
+        let sightings = BTreeMap::from([sighting("n", secs(900), None)]);
+        let awake_for = awake_for.map(secs);
+        let seen = Seen { sightings, now: LONG, awake_for, ..Seen::default() };
+        assert_eq!(look(&solo, &seen, &mut Memory::default()).evicted, evicted);
+    }
+}
+
+#[test]
+fn figures_are_replicated_when_they_moved_and_not_too_often() {
+    let solo = fleet(&[("n", NodeStatus::Active)]);
+    let mut memory = Memory::default();
+    // Seconds into the reign, cpu in percent, whether it is worth a place in the log.
+    for (now, cpu, sent) in [
+        (100, 0, false),
+        (101, 1, true),
+        (102, 1, false),
+        (103, 50, false),
+        (107, 50, true),
+        (115, 52, false),
+        (136, 52, false),
+        (137, 52, true),
+    ] {
+        let load = Load { cpu_milli: cpu * 1000, ..Load::default() };
+        let (node_id, mut sighting) = sighting("n", secs(1), None);
+        sighting.load = Some(load);
+        let sightings = BTreeMap::from([(node_id, sighting)]);
+        let seen = Seen { sightings, now: secs(now), ..Seen::default() };
+        let look = look(&solo, &seen, &mut memory);
+        assert_eq!(look.observations.len(), usize::from(sent), "at {now} s, {cpu} %");
+        if sent {
+            assert_eq!(look.observations[0].load, Some(load));
+            let epoch = solo.state.read().epoch();
+            let observations = look.observations;
+            solo.commit(Command::ObserveNodes { epoch, observations }).unwrap();
+        }
+    }
+}
+
+#[test]
+fn most_of_a_fleet_falling_silent_is_evicted_slowly_longest_silence_first() {
+    let names: Vec<String> = (0..10).map(|n| format!("n{n}")).collect();
+    let all: Vec<_> = names.iter().map(|name| (name.as_str(), NodeStatus::Active)).collect();
+    for (silent, expected) in [(5, 5), (6, 0), (10, 0)] {
+        let solo = fleet(&all);
+        let sightings: BTreeMap<_, _> = (0..10)
+            .map(|n| sighting(&names[n], secs(if n < silent { 200 + n as u64 } else { 5 }), None))
+            .collect();
+        let mut memory = Memory::default();
+        let seen = Seen { sightings: sightings.clone(), now: LONG, ..Seen::default() };
+        let first = look(&solo, &seen, &mut memory);
+        assert_eq!((first.evicted, first.held), (expected, silent - expected), "{silent} of 10");
+        if expected == 0 {
+            let later = Seen { sightings, now: LONG + secs(120), ..Seen::default() };
+            let second = look(&solo, &later, &mut memory);
+            let last = format!("n{}", silent - 1);
+            assert_eq!(changes(&second), [(last.as_str(), NodeStatus::Offline)]);
+            assert_eq!(second.held, silent - 1);
+        }
+    }
+}
+
+#[test]
+fn a_look_is_bounded_and_says_when_there_is_more() {
+    let names: Vec<String> = (0..30).map(|n| format!("n{n:02}")).collect();
+    let all: Vec<_> = names.iter().map(|name| (name.as_str(), NodeStatus::Active)).collect();
+    let solo = fleet(&all);
+    let degraded = Some(NodeStatus::Degraded);
+    let sightings = names.iter().map(|name| sighting(name, secs(1), degraded)).collect();
+    let seen = Seen { sightings, now: LONG, ..Seen::default() };
+    let options = BrakeOptions::default();
+    let look = plan(&solo.state.read(), &seen, &mut Memory::default(), options, 10);
+    assert_eq!((look.observations.len(), look.more), (10, true));
+}
