@@ -1,6 +1,7 @@
 //! Quorate: a highly available control plane for fleets of AI nodes, agents and bots.
 
 pub mod api;
+pub mod bench;
 pub mod cli;
 pub mod client;
 pub mod clock;
