@@ -212,8 +212,8 @@ fn cluster_options(config: &Config) -> ClusterOptions {
     ClusterOptions {
         listen_addr: listeners.peer.listen.to_string(),
         boot: match usize::try_from(config.bootstrap_expect) {
-            _ if config.join => Boot::Join { peers },
             Ok(expect) if expect > 0 => Boot::Expect { expect, peers },
+            _ if config.join && !peers.is_empty() => Boot::Join { peers },
             _ => Boot::Wait,
         },
         timing: Timing::Custom {
