@@ -65,7 +65,7 @@ impl FromStr for Target {
 
 /// Bytes from the other side, cut into messages.
 #[derive(Debug)]
-pub struct Inbox {
+pub(super) struct Inbox {
     buffer: Vec<u8>,
     /// Where the current message starts.
     start: usize,
@@ -77,7 +77,7 @@ pub struct Inbox {
 
 /// A complete message.
 #[derive(Debug)]
-pub struct Message<'a> {
+pub(super) struct Message<'a> {
     /// Request or status line and headers.
     pub head: &'a [u8],
     /// The payload.
@@ -89,7 +89,7 @@ pub struct Message<'a> {
 impl Inbox {
     /// An empty one.
     #[must_use]
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { buffer: Vec::with_capacity(READ_BYTES), start: 0, next: 0, unchunked: Vec::new() }
     }
 
@@ -97,7 +97,10 @@ impl Inbox {
     ///
     /// # Errors
     /// When the connection breaks, or what arrives is not HTTP/1.1.
-    pub async fn message(&mut self, stream: &mut TcpStream) -> io::Result<Option<Message<'_>>> {
+    pub(super) async fn message(
+        &mut self,
+        stream: &mut TcpStream,
+    ) -> io::Result<Option<Message<'_>>> {
         self.skip_taken();
         let Some(head) = self.head(stream).await? else { return Ok(None) };
         let body_at = self.start + head.bytes;
@@ -131,7 +134,10 @@ impl Inbox {
     ///
     /// # Errors
     /// Like [`Inbox::message`].
-    pub async fn stream_head(&mut self, stream: &mut TcpStream) -> io::Result<Option<(u16, Head)>> {
+    pub(super) async fn stream_head(
+        &mut self,
+        stream: &mut TcpStream,
+    ) -> io::Result<Option<(u16, Head)>> {
         self.skip_taken();
         let Some(head) = self.head(stream).await? else { return Ok(None) };
         let status = status_of(&self.buffer[self.start..])?;
@@ -143,7 +149,7 @@ impl Inbox {
     ///
     /// # Errors
     /// Like [`Inbox::message`].
-    pub async fn piece(
+    pub(super) async fn piece(
         &mut self,
         stream: &mut TcpStream,
         chunks: &mut Chunks,
@@ -198,7 +204,7 @@ impl Inbox {
 
 /// A reply, as far as anybody looks at it.
 #[derive(Debug)]
-pub struct Reply<'a> {
+pub(super) struct Reply<'a> {
     /// HTTP's status code.
     pub status: u16,
     /// The payload.
@@ -207,7 +213,7 @@ pub struct Reply<'a> {
 
 /// A connection to one member.
 #[derive(Debug)]
-pub struct Connection {
+pub(super) struct Connection {
     stream: TcpStream,
     inbox: Inbox,
     closed: bool,
@@ -218,7 +224,7 @@ impl Connection {
     ///
     /// # Errors
     /// When nobody listens there, or not within two seconds.
-    pub async fn open(target: &Target) -> io::Result<Self> {
+    pub(super) async fn open(target: &Target) -> io::Result<Self> {
         let connect = TcpStream::connect(&target.authority);
         let stream = tokio::time::timeout(CONNECT_TIMEOUT, connect).await??;
         stream.set_nodelay(true)?;
@@ -230,7 +236,7 @@ impl Connection {
     ///
     /// # Errors
     /// When the connection breaks, or the answer is not HTTP/1.1.
-    pub async fn exchange(&mut self, request: &[u8]) -> io::Result<Reply<'_>> {
+    pub(super) async fn exchange(&mut self, request: &[u8]) -> io::Result<Reply<'_>> {
         self.stream.write_all(request).await?;
         let message = self.inbox.message(&mut self.stream).await?;
         let message = message.ok_or(io::ErrorKind::UnexpectedEof)?;
@@ -240,7 +246,7 @@ impl Connection {
 
     /// Whether the other side said that it closes behind the last reply.
     #[must_use]
-    pub fn is_closed(&self) -> bool {
+    pub(super) fn is_closed(&self) -> bool {
         self.closed
     }
 
@@ -248,7 +254,7 @@ impl Connection {
     ///
     /// # Errors
     /// Like [`Connection::exchange`].
-    pub async fn subscribe(mut self, request: &[u8]) -> io::Result<(u16, Pieces)> {
+    pub(super) async fn subscribe(mut self, request: &[u8]) -> io::Result<(u16, Pieces)> {
         self.stream.write_all(request).await?;
         let head = self.inbox.stream_head(&mut self.stream).await?;
         let (status, _) = head.ok_or(io::ErrorKind::UnexpectedEof)?;
@@ -258,7 +264,7 @@ impl Connection {
 
 /// An endless chunked body.
 #[derive(Debug)]
-pub struct Pieces {
+pub(super) struct Pieces {
     connection: Connection,
     chunks: Chunks,
 }
@@ -268,7 +274,7 @@ impl Pieces {
     ///
     /// # Errors
     /// When the connection breaks or the stream ends.
-    pub async fn append_to(&mut self, out: &mut Vec<u8>) -> io::Result<()> {
+    pub(super) async fn append_to(&mut self, out: &mut Vec<u8>) -> io::Result<()> {
         if self.chunks.is_done() {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
@@ -279,7 +285,7 @@ impl Pieces {
 
 /// Builds a complete request. `headers` are whole lines with their line ends.
 #[must_use]
-pub fn request_bytes(
+pub(super) fn request_bytes(
     method: &str,
     target: &Target,
     path: &str,

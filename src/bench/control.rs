@@ -15,7 +15,7 @@ const PAUSE_BETWEEN_ROUNDS: Duration = Duration::from_millis(200);
 
 /// Asks any member, one call per connection.
 #[derive(Debug, Clone)]
-pub struct Control {
+pub(super) struct Control {
     targets: Vec<Target>,
     headers: String,
 }
@@ -23,7 +23,7 @@ pub struct Control {
 impl Control {
     /// Talks to the members of `load`.
     #[must_use]
-    pub fn new(load: &LoadArgs) -> Self {
+    pub(super) fn new(load: &LoadArgs) -> Self {
         Self { targets: load.url.clone(), headers: load.header.concat() }
     }
 
@@ -31,7 +31,7 @@ impl Control {
     ///
     /// # Errors
     /// When it does not answer within ten seconds.
-    pub async fn call_one(
+    pub(super) async fn call_one(
         &self,
         target: &Target,
         method: &str,
@@ -57,7 +57,12 @@ impl Control {
     ///
     /// # Errors
     /// The last failure, or the refusal with its body.
-    pub async fn call(&self, method: &str, path: &str, body: &[u8]) -> anyhow::Result<Value> {
+    pub(super) async fn call(
+        &self,
+        method: &str,
+        path: &str,
+        body: &[u8],
+    ) -> anyhow::Result<Value> {
         let mut last = anyhow::anyhow!("no member is known");
         for _ in 0..ROUNDS_MAX {
             for target in &self.targets {
@@ -74,7 +79,7 @@ impl Control {
     }
 
     /// Counters that say what a run did to the cluster; null where a member does not tell.
-    pub async fn counters(&self) -> Value {
+    pub(super) async fn counters(&self) -> Value {
         let status = self.first("/api/v1/status").await;
         let cluster = self.first("/api/v1/cluster").await;
         let last_log = members_of(&cluster).filter_map(|member| member["last_log"].as_u64()).max();
@@ -89,7 +94,7 @@ impl Control {
     }
 
     /// What the cluster says of itself, from the first member that answers; null when none does.
-    pub async fn cluster(&self) -> Value {
+    pub(super) async fn cluster(&self) -> Value {
         self.first("/api/v1/cluster").await
     }
 
@@ -104,7 +109,7 @@ impl Control {
 
     /// The members this generator knows, in the order they were given.
     #[must_use]
-    pub fn targets(&self) -> &[Target] {
+    pub(super) fn targets(&self) -> &[Target] {
         &self.targets
     }
 }
@@ -115,7 +120,7 @@ fn members_of(cluster: &Value) -> impl Iterator<Item = &Value> {
 
 /// Where the leader serves clients, by what the cluster says; `None` while nobody leads.
 #[must_use]
-pub fn leader_address(cluster: &Value) -> Option<String> {
+pub(super) fn leader_address(cluster: &Value) -> Option<String> {
     let leader = cluster.get("leader").filter(|leader| !leader.is_null())?;
     let member = members_of(cluster).find(|member| &member["id"] == leader)?;
     let address = member["http"].as_str()?;
@@ -125,7 +130,7 @@ pub fn leader_address(cluster: &Value) -> Option<String> {
 
 /// Whether somebody leads and every member is in touch and caught up within `lag_max` entries.
 #[must_use]
-pub fn is_whole(cluster: &Value, lag_max: u64) -> bool {
+pub(super) fn is_whole(cluster: &Value, lag_max: u64) -> bool {
     let fine = |member: &Value| {
         member["state"] != "unreachable" && member["lag"].as_u64().unwrap_or(0) <= lag_max
     };

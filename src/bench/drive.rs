@@ -20,10 +20,10 @@ use super::template::Template;
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(5);
 
 /// A kind of failure, as it is counted.
-pub type Code = Cow<'static, str>;
+pub(super) type Code = Cow<'static, str>;
 
 /// One run: what is shared by its clients.
-pub struct Run {
+pub(super) struct Run {
     targets: Arc<[Target]>,
     timeout: Duration,
     /// Who may send when.
@@ -37,7 +37,7 @@ pub struct Run {
 impl Run {
     /// Starts the clock of a run.
     #[must_use]
-    pub fn start(load: &LoadArgs) -> Arc<Self> {
+    pub(super) fn start(load: &LoadArgs) -> Arc<Self> {
         let now = Instant::now();
         let window = Window::new(now, load.warmup, load.secs);
         Arc::new(Self {
@@ -51,7 +51,7 @@ impl Run {
 
     /// A place for client number `client`.
     #[must_use]
-    pub fn seat(&self, client: usize) -> Seat {
+    pub(super) fn seat(&self, client: usize) -> Seat {
         let home = client % self.targets.len();
         let spread = self.spread.load(Ordering::Relaxed);
         let (targets, timeout) = (Arc::clone(&self.targets), self.timeout);
@@ -59,18 +59,18 @@ impl Run {
     }
 
     /// Sends every client back to the member it started with.
-    pub fn spread(&self) {
+    pub(super) fn spread(&self) {
         self.spread.fetch_add(1, Ordering::Relaxed);
     }
 
     /// How long a request may take.
     #[must_use]
-    pub fn timeout(&self) -> Duration {
+    pub(super) fn timeout(&self) -> Duration {
         self.timeout
     }
 
     /// Closes the books.
-    pub fn finish(&self) {
+    pub(super) fn finish(&self) {
         let now = Instant::now();
         let mut tally = self.tally.lock();
         tally.errors_of("unsent", self.pace.unsent(now));
@@ -80,7 +80,7 @@ impl Run {
 }
 
 /// Where a client sits: its connection, and which member it talks to.
-pub struct Seat {
+pub(super) struct Seat {
     targets: Arc<[Target]>,
     timeout: Duration,
     home: usize,
@@ -92,7 +92,7 @@ pub struct Seat {
 impl Seat {
     /// The index of the member it talks to.
     #[must_use]
-    pub fn target(&self) -> usize {
+    pub(super) fn target(&self) -> usize {
         self.at
     }
 
@@ -111,7 +111,7 @@ impl Seat {
     ///
     /// # Errors
     /// The code under which the failure is counted.
-    pub async fn exchange(&mut self, request: &[u8]) -> Result<(), Code> {
+    pub(super) async fn exchange(&mut self, request: &[u8]) -> Result<(), Code> {
         let target = &self.targets[self.at];
         let attempt = attempt(target, &mut self.connection, request);
         let outcome = tokio::time::timeout(self.timeout, attempt).await;
@@ -159,7 +159,7 @@ fn failure_code(status: u16, body: &[u8]) -> String {
 }
 
 /// Runs `clients` clients that send `template` until the run is over.
-pub async fn drive(run: &Arc<Run>, clients: u32, template: Template) {
+pub(super) async fn drive(run: &Arc<Run>, clients: u32, template: Template) {
     let template = Arc::new(template);
     let mut set = JoinSet::new();
     for number in 0..clients as usize {
@@ -183,7 +183,7 @@ async fn client(run: Arc<Run>, number: usize, template: Arc<Template>) {
 }
 
 #[cfg(test)]
-pub mod tests {
+pub(super) mod tests {
     use std::sync::atomic::AtomicUsize;
 
     use axum::Router;
@@ -195,7 +195,7 @@ pub mod tests {
     use crate::bench::args::Output;
 
     /// Serves `router` on a free port.
-    pub async fn serve(router: Router) -> Target {
+    pub(crate) async fn serve(router: Router) -> Target {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let target = listener.local_addr().unwrap().to_string().parse().unwrap();
         tokio::spawn(async move { axum::serve(listener, router).await });
@@ -203,7 +203,7 @@ pub mod tests {
     }
 
     /// A closed loop of four clients that ends by count.
-    pub fn load(url: Vec<Target>, requests: u64) -> LoadArgs {
+    pub(crate) fn load(url: Vec<Target>, requests: u64) -> LoadArgs {
         LoadArgs {
             url,
             clients: 4,

@@ -34,7 +34,7 @@ struct Submitters {
 ///
 /// # Errors
 /// When the nodes cannot be set up, or ends cannot be observed.
-pub async fn run(load: &LoadArgs, args: &EndToEndArgs) -> anyhow::Result<Report> {
+pub(super) async fn run(load: &LoadArgs, args: &EndToEndArgs) -> anyhow::Result<Report> {
     let control = Control::new(load);
     let id = run_id();
     let (capability, prefix) = (format!("bench-{id}"), format!("{id}-"));

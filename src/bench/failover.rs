@@ -46,7 +46,7 @@ struct Rounds<'a> {
 /// # Errors
 /// When a leader cannot be taken down, no write is acknowledged for a minute, or the cluster does
 /// not become whole again.
-pub async fn run(load: &LoadArgs, args: &FailoverArgs) -> anyhow::Result<Report> {
+pub(super) async fn run(load: &LoadArgs, args: &FailoverArgs) -> anyhow::Result<Report> {
     let mut load = load.clone();
     load.rate.get_or_insert(RATE_DEFAULT);
     if args.kills > 0 {

@@ -22,7 +22,7 @@ const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(5);
 const EXECUTE: &[u8] = b"POST /api/v4/tasks/execute ";
 
 /// Nodes that serve and are registered. Dropping it stops them without signing off.
-pub struct Fleet {
+pub(super) struct Fleet {
     control: Control,
     ids: Vec<String>,
     /// Owns the servers and the heartbeats: dropped with the fleet.
@@ -35,7 +35,7 @@ impl Fleet {
     ///
     /// # Errors
     /// When a port cannot be bound or a registration is refused.
-    pub async fn start(
+    pub(super) async fn start(
         args: &FleetArgs,
         control: &Control,
         capability: &str,
@@ -67,7 +67,7 @@ impl Fleet {
     ///
     /// # Errors
     /// When the cluster refuses.
-    pub async fn retire(self) -> anyhow::Result<()> {
+    pub(super) async fn retire(self) -> anyhow::Result<()> {
         for id in &self.ids {
             self.control.call("DELETE", &format!("/api/v1/nodes/{id}"), b"").await?;
         }

@@ -15,7 +15,7 @@ use super::template::{NUMBER, read_number};
 
 /// The tasks of one run; cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Flights {
+pub(super) struct Flights {
     prefix: Arc<str>,
     inner: Arc<Mutex<Inner>>,
 }
@@ -45,14 +45,14 @@ struct Flight {
 
 /// Tasks that one client waits for together.
 #[derive(Debug, Default)]
-pub struct Group {
+pub(super) struct Group {
     left: Mutex<u64>,
     empty: Notify,
 }
 
 impl Group {
     /// Waits until none is left.
-    pub async fn landed(&self) {
+    pub(super) async fn landed(&self) {
         while *self.left.lock() > 0 {
             self.empty.notified().await;
         }
@@ -74,7 +74,7 @@ impl Group {
 
 /// Sums of a run.
 #[derive(Debug, Clone)]
-pub struct Landed {
+pub(super) struct Landed {
     /// From the due time to the arrival at a node.
     pub to_node: Histogram,
     /// From the due time to the recorded end.
@@ -97,7 +97,7 @@ impl Flights {
     /// Follows tasks whose ids are `prefix` and a number. Measures nothing before
     /// [`Flights::measure`].
     #[must_use]
-    pub fn new(prefix: &str) -> Self {
+    pub(super) fn new(prefix: &str) -> Self {
         let window = Window::new(Instant::now(), Duration::ZERO, Duration::ZERO);
         let inner = Inner {
             window,
@@ -114,12 +114,12 @@ impl Flights {
     }
 
     /// Measures what is due in `window`.
-    pub fn measure(&self, window: Window) {
+    pub(super) fn measure(&self, window: Window) {
         self.inner.lock().window = window;
     }
 
     /// Tasks `first..first + count` are about to be submitted for `group`.
-    pub fn depart(&self, first: u64, count: u64, due: Instant, group: &Arc<Group>) {
+    pub(super) fn depart(&self, first: u64, count: u64, due: Instant, group: &Arc<Group>) {
         group.add(count);
         let mut inner = self.inner.lock();
         for number in first..first + count {
@@ -129,14 +129,14 @@ impl Flights {
     }
 
     /// Their submission failed, or nobody waits for them any longer. Returns how many were open.
-    pub fn give_up(&self, first: u64, count: u64) -> u64 {
+    pub(super) fn give_up(&self, first: u64, count: u64) -> u64 {
         let mut inner = self.inner.lock();
         let gone = (first..first + count).filter_map(|number| inner.open.remove(&number));
         gone.map(|flight| flight.group.remove(1)).count() as u64
     }
 
     /// A node was asked to execute `task_id`.
-    pub fn arrived(&self, task_id: &[u8], now: Instant) {
+    pub(super) fn arrived(&self, task_id: &[u8], now: Instant) {
         let number = task_id.strip_prefix(self.prefix.as_bytes()).and_then(read_number);
         let inner = &mut *self.inner.lock();
         let Some(flight) = number.and_then(|number| inner.open.get_mut(&number)) else {
@@ -153,7 +153,7 @@ impl Flights {
 
     /// An event of the cluster, as text: notes the end when it tells of one of ours. The text is
     /// searched instead of parsed, because most events tell of other things.
-    pub fn observe(&self, event: &[u8], now: Instant) {
+    pub(super) fn observe(&self, event: &[u8], now: Instant) {
         if find(event, b"task_ended").is_none() {
             return;
         }
@@ -177,7 +177,7 @@ impl Flights {
 
     /// The cluster counts `count` more ends: the oldest tasks are taken for them. Good enough to
     /// keep a closed loop going, too rough for latencies, which are not recorded.
-    pub fn landed_oldest(&self, count: u64, now: Instant) {
+    pub(super) fn landed_oldest(&self, count: u64, now: Instant) {
         let inner = &mut *self.inner.lock();
         for _ in 0..count {
             let Some((_, flight)) = inner.open.pop_first() else { return };
@@ -188,7 +188,7 @@ impl Flights {
     }
 
     /// Ends the measurement at `now` when it is still going on.
-    pub fn finish(&self, now: Instant) -> Duration {
+    pub(super) fn finish(&self, now: Instant) -> Duration {
         let mut inner = self.inner.lock();
         inner.window.cut(now);
         inner.window.length()
@@ -196,13 +196,13 @@ impl Flights {
 
     /// How many tasks are on their way.
     #[must_use]
-    pub fn open(&self) -> u64 {
+    pub(super) fn open(&self) -> u64 {
         self.inner.lock().open.len() as u64
     }
 
     /// The sums so far.
     #[must_use]
-    pub fn sums(&self) -> Landed {
+    pub(super) fn sums(&self) -> Landed {
         let inner = self.inner.lock();
         Landed {
             to_node: inner.to_node.clone(),
@@ -219,7 +219,7 @@ impl Flights {
 
 /// The value of `"task_id"` in a JSON text, when it is a plain one of at least a number's length.
 #[must_use]
-pub fn task_id_in(body: &[u8]) -> Option<&[u8]> {
+pub(super) fn task_id_in(body: &[u8]) -> Option<&[u8]> {
     let key = b"\"task_id\"";
     let rest = body[find(body, key)? + key.len()..].trim_ascii_start();
     let rest = rest.strip_prefix(b":")?.trim_ascii_start().strip_prefix(b"\"")?;

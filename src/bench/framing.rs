@@ -13,7 +13,7 @@ const BODY_BYTES_MAX: usize = 256 * 1024 * 1024;
 
 /// How the end of a body is found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Framing {
+pub(super) enum Framing {
     /// So many bytes.
     Length(usize),
     /// Chunks, the last one empty.
@@ -22,7 +22,7 @@ pub enum Framing {
 
 /// What a message's head says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Head {
+pub(super) struct Head {
     /// Where the body starts.
     pub bytes: usize,
     /// How long the body is.
@@ -40,7 +40,7 @@ fn invalid(what: &str) -> io::Error {
 ///
 /// # Errors
 /// `InvalidData` when it is too long or names an impossible length.
-pub fn parse_head(bytes: &[u8]) -> io::Result<Option<Head>> {
+pub(super) fn parse_head(bytes: &[u8]) -> io::Result<Option<Head>> {
     let Some(end) = find(bytes, b"\r\n\r\n") else {
         return if bytes.len() > HEAD_BYTES_MAX {
             Err(invalid("the head is too long"))
@@ -95,7 +95,7 @@ fn value_of<'a>(line: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
 ///
 /// # Errors
 /// `InvalidData` when the bytes are no response.
-pub fn status_of(head: &[u8]) -> io::Result<u16> {
+pub(super) fn status_of(head: &[u8]) -> io::Result<u16> {
     let digits = head.get(9..12).filter(|_| head.starts_with(b"HTTP/1."));
     let status = digits.and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok());
     status.ok_or_else(|| invalid("no HTTP/1.1 response"))
@@ -103,7 +103,7 @@ pub fn status_of(head: &[u8]) -> io::Result<u16> {
 
 /// Where `needle` first occurs.
 #[must_use]
-pub fn find(bytes: &[u8], needle: &[u8]) -> Option<usize> {
+pub(super) fn find(bytes: &[u8], needle: &[u8]) -> Option<usize> {
     let first = *needle.first()?;
     let mut from = 0;
     while let Some(offset) = bytes[from..].iter().position(|byte| *byte == first) {
@@ -118,7 +118,7 @@ pub fn find(bytes: &[u8], needle: &[u8]) -> Option<usize> {
 
 /// Decodes a chunked body as it arrives.
 #[derive(Debug, Default)]
-pub struct Chunks {
+pub(super) struct Chunks {
     state: ChunkState,
 }
 
@@ -140,7 +140,7 @@ impl Chunks {
     ///
     /// # Errors
     /// `InvalidData` when a size is no number or a chunk does not end where it should.
-    pub fn feed(&mut self, input: &[u8], out: &mut Vec<u8>) -> io::Result<usize> {
+    pub(super) fn feed(&mut self, input: &[u8], out: &mut Vec<u8>) -> io::Result<usize> {
         let mut at = 0;
         loop {
             let rest = &input[at..];
@@ -166,7 +166,7 @@ impl Chunks {
 
     /// Whether the last chunk and its trailer were read.
     #[must_use]
-    pub fn is_done(&self) -> bool {
+    pub(super) fn is_done(&self) -> bool {
         self.state == ChunkState::Done
     }
 }

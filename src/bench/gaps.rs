@@ -9,7 +9,7 @@ const LISTED_MAX: usize = 1000;
 
 /// One silence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Gap {
+pub(super) struct Gap {
     /// When it began, from the start of the measurement.
     pub at: Duration,
     /// How long it was.
@@ -18,7 +18,7 @@ pub struct Gap {
 
 /// Watches the successes of a run go by.
 #[derive(Debug)]
-pub struct Gaps {
+pub(super) struct Gaps {
     start: Instant,
     last: Instant,
     threshold: Duration,
@@ -30,14 +30,14 @@ pub struct Gaps {
 impl Gaps {
     /// Lists the gaps of `threshold` and more; the first may begin at `start`.
     #[must_use]
-    pub fn new(start: Instant, threshold: Duration) -> Self {
+    pub(super) fn new(start: Instant, threshold: Duration) -> Self {
         let (longest, listed) = (Duration::ZERO, Vec::new());
         Self { start, last: start, threshold, longest, listed, count: 0 }
     }
 
     /// A success. Those before the start of the measurement do not count; one that was seen late
     /// does not open a gap into the past.
-    pub fn success(&mut self, now: Instant) {
+    pub(super) fn success(&mut self, now: Instant) {
         if now < self.last {
             return;
         }
@@ -53,25 +53,25 @@ impl Gaps {
     }
 
     /// The end of the measurement closes the gap that is open then.
-    pub fn finish(&mut self, now: Instant) {
+    pub(super) fn finish(&mut self, now: Instant) {
         self.success(now);
     }
 
     /// The longest silence.
     #[must_use]
-    pub fn longest(&self) -> Duration {
+    pub(super) fn longest(&self) -> Duration {
         self.longest
     }
 
     /// The silences of the threshold or more, oldest first; at most a thousand.
     #[must_use]
-    pub fn listed(&self) -> &[Gap] {
+    pub(super) fn listed(&self) -> &[Gap] {
         &self.listed
     }
 
     /// How many silences reached the threshold, listed or not.
     #[must_use]
-    pub fn count(&self) -> u64 {
+    pub(super) fn count(&self) -> u64 {
         self.count
     }
 }

@@ -14,7 +14,7 @@ const BUCKETS: usize = (VALUE_BITS - PRECISION_BITS + 1) as usize * PER_POWER;
 
 /// How often which duration was seen.
 #[derive(Debug, Clone)]
-pub struct Histogram {
+pub(super) struct Histogram {
     counts: Vec<u64>,
     total: u64,
     max_ns: u64,
@@ -28,7 +28,7 @@ impl Default for Histogram {
 
 impl Histogram {
     /// Counts one duration.
-    pub fn record(&mut self, duration: Duration) {
+    pub(super) fn record(&mut self, duration: Duration) {
         let ns = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
         self.counts[bucket_of(ns)] += 1;
         self.total += 1;
@@ -37,13 +37,13 @@ impl Histogram {
 
     /// How many durations were counted.
     #[must_use]
-    pub fn count(&self) -> u64 {
+    pub(super) fn count(&self) -> u64 {
         self.total
     }
 
     /// The longest duration, exactly.
     #[must_use]
-    pub fn max(&self) -> Duration {
+    pub(super) fn max(&self) -> Duration {
         Duration::from_nanos(self.max_ns)
     }
 
@@ -56,7 +56,7 @@ impl Histogram {
         clippy::cast_precision_loss,
         reason = "a rank within 2^53 samples; it is clamped to 1..=total"
     )]
-    pub fn quantile(&self, quantile: f64) -> Duration {
+    pub(super) fn quantile(&self, quantile: f64) -> Duration {
         if self.total == 0 {
             return Duration::ZERO;
         }

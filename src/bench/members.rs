@@ -20,7 +20,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
 /// The processes behind the URLs, in the same order.
 #[derive(Debug, Clone)]
-pub struct Members {
+pub(super) struct Members {
     args: MembersArgs,
 }
 
@@ -29,7 +29,7 @@ impl Members {
     ///
     /// # Errors
     /// When the numbers differ.
-    pub fn new(args: &MembersArgs, count: usize) -> anyhow::Result<Self> {
+    pub(super) fn new(args: &MembersArgs, count: usize) -> anyhow::Result<Self> {
         let files = args.pid_file.len();
         ensure!(
             files == 0 || files == count,
@@ -40,7 +40,7 @@ impl Members {
 
     /// Whether pid files are known.
     #[must_use]
-    pub fn are_known(&self) -> bool {
+    pub(super) fn are_known(&self) -> bool {
         !self.args.pid_file.is_empty()
     }
 
@@ -48,7 +48,7 @@ impl Members {
     ///
     /// # Errors
     /// When its file is missing or no process id.
-    pub fn pid(&self, member: usize) -> anyhow::Result<i32> {
+    pub(super) fn pid(&self, member: usize) -> anyhow::Result<i32> {
         let file = self.args.pid_file.get(member).context("this needs --pid-file")?;
         process::read_pid(file)
     }
@@ -57,7 +57,7 @@ impl Members {
     ///
     /// # Errors
     /// Like [`process::signal`].
-    pub fn signal(&self, pid: i32, signal: Signal) -> anyhow::Result<()> {
+    pub(super) fn signal(&self, pid: i32, signal: Signal) -> anyhow::Result<()> {
         process::signal(pid, &self.args.process_name, signal)
     }
 
@@ -65,7 +65,7 @@ impl Members {
     ///
     /// # Errors
     /// When it still runs after 20 seconds.
-    pub async fn wait_gone(pid: i32) -> anyhow::Result<()> {
+    pub(super) async fn wait_gone(pid: i32) -> anyhow::Result<()> {
         let deadline = Instant::now() + STOP_TIMEOUT;
         while process::is_running(pid) {
             ensure!(Instant::now() < deadline, "process {pid} still runs after {STOP_TIMEOUT:?}");
@@ -76,7 +76,7 @@ impl Members {
 
     /// Whether members can be started again.
     #[must_use]
-    pub fn can_restart(&self) -> bool {
+    pub(super) fn can_restart(&self) -> bool {
         self.args.restart.is_some()
     }
 
@@ -84,7 +84,7 @@ impl Members {
     ///
     /// # Errors
     /// When there is none, or it fails or takes longer than 30 seconds.
-    pub async fn restart(&self, member: usize) -> anyhow::Result<()> {
+    pub(super) async fn restart(&self, member: usize) -> anyhow::Result<()> {
         let command = self.restart_command(member)?;
         let mut starter = Command::new("sh");
         starter.arg("-c").arg(&command).kill_on_drop(true);
@@ -107,7 +107,7 @@ impl Members {
 
     /// Resident bytes of all members together; `None` when one is not known or not there.
     #[must_use]
-    pub fn resident_bytes(&self) -> Option<u64> {
+    pub(super) fn resident_bytes(&self) -> Option<u64> {
         if !self.are_known() {
             return None;
         }
@@ -120,7 +120,7 @@ impl Members {
 ///
 /// # Errors
 /// When it does not within two minutes.
-pub async fn wait_ready(control: &Control, target: &Target) -> anyhow::Result<()> {
+pub(super) async fn wait_ready(control: &Control, target: &Target) -> anyhow::Result<()> {
     let deadline = Instant::now() + READY_TIMEOUT;
     while !matches!(control.call_one(target, "GET", "/readyz", b"").await, Ok((200, _))) {
         ensure!(

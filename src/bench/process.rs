@@ -12,7 +12,7 @@ const TICKS_PER_SEC: u64 = 100;
 
 /// Processor time that this process has used, all threads; `None` where there is no /proc.
 #[must_use]
-pub fn cpu_time() -> Option<Duration> {
+pub(super) fn cpu_time() -> Option<Duration> {
     parse_cpu_time(&fs::read_to_string("/proc/self/stat").ok()?)
 }
 
@@ -28,7 +28,7 @@ fn parse_cpu_time(stat: &str) -> Option<Duration> {
 
 /// Resident memory of a process in bytes; `None` when it is not there.
 #[must_use]
-pub fn resident_bytes(pid: i32) -> Option<u64> {
+pub(super) fn resident_bytes(pid: i32) -> Option<u64> {
     parse_resident(&fs::read_to_string(format!("/proc/{pid}/status")).ok()?)
 }
 
@@ -42,7 +42,7 @@ fn parse_resident(status: &str) -> Option<u64> {
 ///
 /// # Errors
 /// When the file is not there, or holds anything else.
-pub fn read_pid(file: &Path) -> anyhow::Result<i32> {
+pub(super) fn read_pid(file: &Path) -> anyhow::Result<i32> {
     let text = fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))?;
     let pid = text.trim().parse::<i32>().ok().filter(|pid| *pid > 1);
     pid.with_context(|| format!("{} holds no process id: {text:?}", file.display()))
@@ -53,7 +53,7 @@ pub fn read_pid(file: &Path) -> anyhow::Result<i32> {
 ///
 /// # Errors
 /// When there is no such process, it has another name, or the signal is not permitted.
-pub fn signal(pid: i32, name: &str, signal: Signal) -> anyhow::Result<()> {
+pub(super) fn signal(pid: i32, name: &str, signal: Signal) -> anyhow::Result<()> {
     let comm = fs::read_to_string(format!("/proc/{pid}/comm"));
     let comm = comm.with_context(|| format!("process {pid} is not there"))?;
     if comm.trim() != name {
@@ -65,7 +65,7 @@ pub fn signal(pid: i32, name: &str, signal: Signal) -> anyhow::Result<()> {
 
 /// Whether a process still runs (a zombie does not).
 #[must_use]
-pub fn is_running(pid: i32) -> bool {
+pub(super) fn is_running(pid: i32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let state = stat.rsplit_once(')').and_then(|(_, fields)| fields.trim_start().chars().next());
     state.is_some_and(|state| !matches!(state, 'Z' | 'X'))

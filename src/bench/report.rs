@@ -15,7 +15,7 @@ use super::tally::Tally;
 
 /// Milliseconds at which shares of a run's requests were done.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct Quantiles {
+pub(super) struct Quantiles {
     /// How many were measured.
     pub count: u64,
     /// Half of them.
@@ -46,13 +46,13 @@ impl From<&Histogram> for Quantiles {
 
 /// Milliseconds, rounded to microseconds.
 #[must_use]
-pub fn ms(duration: Duration) -> f64 {
+pub(super) fn ms(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 1e6).round() / 1e3
 }
 
 /// A silence, as it is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct GapRow {
+pub(super) struct GapRow {
     /// Begin, from the start of the measurement.
     pub at_ms: f64,
     /// Length.
@@ -67,7 +67,7 @@ impl From<&Gap> for GapRow {
 
 /// Everything that is printed of one run.
 #[derive(Debug, Clone, Serialize)]
-pub struct Report {
+pub(super) struct Report {
     /// Which scenario.
     pub scenario: String,
     /// `open` or `closed`.
@@ -117,7 +117,7 @@ impl Report {
     /// The common figures of a run; a request carries `items` tasks.
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^53")]
-    pub fn new(
+    pub(super) fn new(
         scenario: &str,
         load: &LoadArgs,
         tally: &Tally,
@@ -156,7 +156,7 @@ impl Report {
     ///
     /// # Errors
     /// When standard output is closed.
-    pub fn print(&self, output: Output) -> io::Result<()> {
+    pub(super) fn print(&self, output: Output) -> io::Result<()> {
         let text = match output {
             Output::Json => serde_json::to_string(self)? + "\n",
             Output::Table => self.table(),
@@ -166,7 +166,7 @@ impl Report {
 
     /// Two columns: name and value.
     #[must_use]
-    pub fn table(&self) -> String {
+    pub(super) fn table(&self) -> String {
         let mut rows = vec![
             ("scenario", self.scenario.clone()),
             ("load", self.load_text()),

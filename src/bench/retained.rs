@@ -22,7 +22,7 @@ const FILL_MAX: Duration = Duration::from_secs(3600);
 ///
 /// # Errors
 /// When a task is refused, or the member does not come back.
-pub async fn run(load: &LoadArgs, args: &RetainedArgs) -> anyhow::Result<Report> {
+pub(super) async fn run(load: &LoadArgs, args: &RetainedArgs) -> anyhow::Result<Report> {
     let members = Members::new(&args.members, load.url.len())?;
     let control = Control::new(load);
     let before = members.resident_bytes();

@@ -15,7 +15,7 @@ use super::template::{NUMBER, Template, batch_json, task_json};
 use crate::clock;
 
 /// No node offers it: such a task is stored and never placed.
-pub const NOWHERE: &str = "bench-no-node-has-this";
+pub(super) const NOWHERE: &str = "bench-no-node-has-this";
 /// Setting up must end, even against a cluster that answers slowly.
 const SETUP_MAX: Duration = Duration::from_secs(3600);
 const SETUP_CLIENTS: u32 = 16;
@@ -24,12 +24,12 @@ const SETUP_BATCH: u32 = 500;
 
 /// A prefix for ids that no other run uses.
 #[must_use]
-pub fn run_id() -> String {
+pub(super) fn run_id() -> String {
     format!("b{:08x}", clock::random() & 0xffff_ffff)
 }
 
 /// Reads the clocks and counters around a run.
-pub struct Meter {
+pub(super) struct Meter {
     control: Control,
     before: Value,
     cpu: Option<Duration>,
@@ -37,13 +37,13 @@ pub struct Meter {
 
 impl Meter {
     /// Before the run.
-    pub async fn start(control: &Control) -> Self {
+    pub(super) async fn start(control: &Control) -> Self {
         let before = control.counters().await;
         Self { control: control.clone(), before, cpu: cpu_time() }
     }
 
     /// Behind it: the figures, with `items` tasks per request.
-    pub async fn report(self, name: &str, load: &LoadArgs, run: &Run, items: u32) -> Report {
+    pub(super) async fn report(self, name: &str, load: &LoadArgs, run: &Run, items: u32) -> Report {
         let cpu = self.cpu.and_then(|before| cpu_time()?.checked_sub(before));
         let mut report = Report::new(name, load, &run.tally.lock(), items, cpu);
         report.before = self.before;
@@ -64,7 +64,11 @@ async fn measure(name: &str, load: &LoadArgs, template: Template, items: u32) ->
 ///
 /// # Errors
 /// When anything failed, with the codes.
-pub async fn send_all(load: &LoadArgs, template: Template, count: u64) -> anyhow::Result<Arc<Run>> {
+pub(super) async fn send_all(
+    load: &LoadArgs,
+    template: Template,
+    count: u64,
+) -> anyhow::Result<Arc<Run>> {
     let load = LoadArgs {
         requests: count,
         rate: None,
@@ -84,7 +88,7 @@ pub async fn send_all(load: &LoadArgs, template: Template, count: u64) -> anyhow
 }
 
 /// Single writes.
-pub async fn submit(load: &LoadArgs) -> Report {
+pub(super) async fn submit(load: &LoadArgs) -> Report {
     let (headers, body) = (load.header.concat(), task_json(None, load.size, NOWHERE));
     let template = Template::new(&load.url, "POST", "/api/v1/tasks", &headers, &body);
     measure("submit", load, template, 1).await
@@ -92,13 +96,13 @@ pub async fn submit(load: &LoadArgs) -> Report {
 
 /// Batches of tasks; `prefix` gives them ids.
 #[must_use]
-pub fn batches(load: &LoadArgs, count: u32, prefix: Option<&str>) -> Template {
+pub(super) fn batches(load: &LoadArgs, count: u32, prefix: Option<&str>) -> Template {
     let body = batch_json(&task_json(prefix, load.size, NOWHERE), count);
     Template::new(&load.url, "POST", "/api/v1/tasks/batch", &load.header.concat(), &body)
 }
 
 /// Many writes per request.
-pub async fn batch(load: &LoadArgs, args: BatchArgs) -> Report {
+pub(super) async fn batch(load: &LoadArgs, args: BatchArgs) -> Report {
     measure("batch", load, batches(load, args.batch, None), args.batch).await
 }
 
@@ -106,7 +110,7 @@ pub async fn batch(load: &LoadArgs, args: BatchArgs) -> Report {
 ///
 /// # Errors
 /// When they cannot be written.
-pub async fn read(load: &LoadArgs, args: ReadArgs) -> anyhow::Result<Report> {
+pub(super) async fn read(load: &LoadArgs, args: ReadArgs) -> anyhow::Result<Report> {
     let prefix = format!("{}-", run_id());
     let batch = SETUP_BATCH.min(args.keys);
     let requests = u64::from(args.keys.div_ceil(batch));
@@ -126,7 +130,7 @@ pub async fn read(load: &LoadArgs, args: ReadArgs) -> anyhow::Result<Report> {
 ///
 /// # Errors
 /// When nodes cannot be registered or removed.
-pub async fn heartbeat(load: &LoadArgs, args: HeartbeatArgs) -> anyhow::Result<Report> {
+pub(super) async fn heartbeat(load: &LoadArgs, args: HeartbeatArgs) -> anyhow::Result<Report> {
     let headers = load.header.concat();
     let node = format!("/api/v1/nodes/{}-{NUMBER}", run_id());
     let nodes = u64::from(args.nodes);

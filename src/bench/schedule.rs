@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 /// Due times of an open loop: the n-th at `start + n / rate`.
 #[derive(Debug, Clone, Copy)]
-pub struct Schedule {
+pub(super) struct Schedule {
     start: Instant,
     per_sec: f64,
 }
@@ -24,7 +24,7 @@ pub struct Schedule {
 impl Schedule {
     /// A schedule of `per_sec` requests per second; the rate is positive and finite.
     #[must_use]
-    pub fn new(start: Instant, per_sec: f64) -> Self {
+    pub(super) fn new(start: Instant, per_sec: f64) -> Self {
         assert!(per_sec > 0.0 && per_sec.is_finite(), "the rate was checked with the arguments");
         Self { start, per_sec }
     }
@@ -33,19 +33,14 @@ impl Schedule {
     /// does not add up.
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "request numbers stay far below 2^53")]
-    pub fn due(&self, n: u64) -> Instant {
+    pub(super) fn due(&self, n: u64) -> Instant {
         self.start + Duration::from_secs_f64(n as f64 / self.per_sec)
     }
 
     /// How many requests are due at `now`.
     #[must_use]
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        clippy::cast_precision_loss,
-        reason = "a non-negative count far below 2^53; the loops absorb a rounding by one"
-    )]
-    pub fn due_until(&self, now: Instant) -> u64 {
+    // A non-negative count far below 2^53; the loops absorb a rounding by one.
+    pub(super) fn due_until(&self, now: Instant) -> u64 {
         let Some(elapsed) = now.checked_duration_since(self.start) else { return 0 };
         let mut n = (elapsed.as_secs_f64() * self.per_sec) as u64 + 1;
         while n > 0 && self.due(n - 1) > now {
@@ -64,7 +59,7 @@ const BACKLOG_GRACE: Duration = Duration::from_secs(1);
 
 /// One request to send.
 #[derive(Debug, Clone, Copy)]
-pub struct Ticket {
+pub(super) struct Ticket {
     /// Unique within the run, from 0 on.
     pub number: u64,
     /// When it should be sent: latency counts from here.
@@ -72,7 +67,7 @@ pub struct Ticket {
 }
 
 /// Hands out tickets to all clients of a run until its end or its last request.
-pub struct Pace {
+pub(super) struct Pace {
     next: AtomicU64,
     sent: AtomicU64,
     requests_max: u64,
@@ -91,7 +86,12 @@ struct Open {
 impl Pace {
     /// Tickets until `end`, at most `requests_max`; at `per_sec` when it is an open loop.
     #[must_use]
-    pub fn new(start: Instant, end: Instant, requests_max: u64, per_sec: Option<f64>) -> Self {
+    pub(super) fn new(
+        start: Instant,
+        end: Instant,
+        requests_max: u64,
+        per_sec: Option<f64>,
+    ) -> Self {
         let (next, sent) = (AtomicU64::new(0), AtomicU64::new(0));
         let Some(per_sec) = per_sec else {
             return Self { next, sent, requests_max, end, open: None };
@@ -107,7 +107,7 @@ impl Pace {
     ///
     /// What was due until the end is sent, however late, so that a backlog shows in the
     /// latencies; but not for longer than a second behind the end.
-    pub async fn next(&self) -> Option<Ticket> {
+    pub(super) async fn next(&self) -> Option<Ticket> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         if number >= self.requests_max {
             return None;
@@ -126,14 +126,14 @@ impl Pace {
 
     /// How many requests of an open loop were due until `now` (or its end) and never sent.
     #[must_use]
-    pub fn unsent(&self, now: Instant) -> u64 {
+    pub(super) fn unsent(&self, now: Instant) -> u64 {
         let until = now.min(self.end);
         let due = |open: &Open| open.schedule.due_until(until).min(self.requests_max);
         self.open.as_ref().map_or(0, due).saturating_sub(self.sent.load(Ordering::Relaxed))
     }
 
     /// Ends the run early: clients that wait for a ticket get none.
-    pub fn stop(&self) {
+    pub(super) fn stop(&self) {
         // Far beyond any number of requests, and far from an overflow.
         self.next.store(u64::MAX / 2, Ordering::Relaxed);
         if let Some(open) = &self.open {

@@ -13,7 +13,7 @@ const ERROR_CODES_MAX: usize = 32;
 
 /// The part of a run that is measured; what is due before is warm-up.
 #[derive(Debug, Clone, Copy)]
-pub struct Window {
+pub(super) struct Window {
     /// First instant that counts.
     pub start: Instant,
     /// First instant that does not count any more.
@@ -23,31 +23,31 @@ pub struct Window {
 impl Window {
     /// From `warmup` after `now` on, for `length`.
     #[must_use]
-    pub fn new(now: Instant, warmup: Duration, length: Duration) -> Self {
+    pub(super) fn new(now: Instant, warmup: Duration, length: Duration) -> Self {
         Self { start: now + warmup, end: now + warmup + length }
     }
 
     /// Whether `at` is measured.
     #[must_use]
-    pub fn holds(&self, at: Instant) -> bool {
+    pub(super) fn holds(&self, at: Instant) -> bool {
         self.start <= at && at < self.end
     }
 
     /// Ends at `now`, when that is earlier than planned.
-    pub fn cut(&mut self, now: Instant) {
+    pub(super) fn cut(&mut self, now: Instant) {
         self.end = self.end.min(now).max(self.start);
     }
 
     /// How long it is.
     #[must_use]
-    pub fn length(&self) -> Duration {
+    pub(super) fn length(&self) -> Duration {
         self.end - self.start
     }
 }
 
 /// A request that came to its end.
 #[derive(Debug, Clone, Copy)]
-pub struct Finished {
+pub(super) struct Finished {
     /// When it should have been sent.
     pub due: Instant,
     /// When it was sent.
@@ -66,7 +66,7 @@ struct Mark {
 
 /// How one kill looked from outside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Outage {
+pub(super) struct Outage {
     /// From the kill to the first acknowledgement of a write that was sent after it.
     pub next_ack: Duration,
     /// From the last acknowledgement before the kill to that one.
@@ -75,7 +75,7 @@ pub struct Outage {
 
 /// The counters of one run. One per run, behind a lock that one thread takes.
 #[derive(Debug)]
-pub struct Tally {
+pub(super) struct Tally {
     window: Window,
     latencies: Histogram,
     lateness: Histogram,
@@ -92,7 +92,7 @@ pub struct Tally {
 impl Tally {
     /// Counts within `window`; lists gaps of `gap_threshold` and more.
     #[must_use]
-    pub fn new(window: Window, gap_threshold: Duration) -> Self {
+    pub(super) fn new(window: Window, gap_threshold: Duration) -> Self {
         Self {
             window,
             latencies: Histogram::default(),
@@ -108,7 +108,7 @@ impl Tally {
 
     /// A request that succeeded. It counts for the rate when it ended in the window, for the
     /// latencies when it was due in it: so the slow ones at the end are not cut off.
-    pub fn success(&mut self, finished: Finished) {
+    pub(super) fn success(&mut self, finished: Finished) {
         let Finished { due, sent, done } = finished;
         self.acknowledged += 1;
         self.completed += u64::from(self.window.holds(done));
@@ -119,23 +119,24 @@ impl Tally {
         if done < self.window.end {
             self.gaps.success(done);
         }
-        if let Some(mark) = &mut self.mark {
-            if mark.acknowledged.is_none() && sent >= mark.at {
-                mark.acknowledged = Some(done);
-            }
+        if let Some(mark) = &mut self.mark
+            && mark.acknowledged.is_none()
+            && sent >= mark.at
+        {
+            mark.acknowledged = Some(done);
         }
         self.last_success = self.last_success.max(done);
     }
 
     /// A request that failed with `code`, due at `due`.
-    pub fn failure(&mut self, due: Instant, code: &str) {
+    pub(super) fn failure(&mut self, due: Instant, code: &str) {
         if self.window.holds(due) {
             self.errors_of(code, 1);
         }
     }
 
     /// Adds `count` errors whatever their time.
-    pub fn errors_of(&mut self, code: &str, count: u64) {
+    pub(super) fn errors_of(&mut self, code: &str, count: u64) {
         if count == 0 {
             return;
         }
@@ -148,13 +149,13 @@ impl Tally {
     }
 
     /// From `at` on, watch for the next acknowledgement.
-    pub fn mark(&mut self, at: Instant) {
+    pub(super) fn mark(&mut self, at: Instant) {
         self.mark = Some(Mark { at, last_before: self.last_success, acknowledged: None });
     }
 
     /// What the newest mark saw, once a write was acknowledged.
     #[must_use]
-    pub fn outage(&self) -> Option<Outage> {
+    pub(super) fn outage(&self) -> Option<Outage> {
         let mark = self.mark?;
         let acknowledged = mark.acknowledged?;
         let silence = acknowledged.saturating_duration_since(mark.last_before);
@@ -162,65 +163,65 @@ impl Tally {
     }
 
     /// Ends the measurement: at the end of the window, or at `now` when the run ended earlier.
-    pub fn finish(&mut self, now: Instant) {
+    pub(super) fn finish(&mut self, now: Instant) {
         self.window.cut(now);
         self.gaps.finish(self.window.end);
     }
 
     /// What is measured.
     #[must_use]
-    pub fn window(&self) -> Window {
+    pub(super) fn window(&self) -> Window {
         self.window
     }
 
     /// The length of the window.
     #[must_use]
-    pub fn measured(&self) -> Duration {
+    pub(super) fn measured(&self) -> Duration {
         self.window.length()
     }
 
     /// Successes per second within the window.
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^53")]
-    pub fn per_sec(&self) -> f64 {
+    pub(super) fn per_sec(&self) -> f64 {
         let secs = self.measured().as_secs_f64();
         if secs > 0.0 { self.completed as f64 / secs } else { 0.0 }
     }
 
     /// Latencies from the due time, of requests due in the window.
     #[must_use]
-    pub fn latencies(&self) -> &Histogram {
+    pub(super) fn latencies(&self) -> &Histogram {
         &self.latencies
     }
 
     /// How far behind its due time a request was sent: all clients busy, or the generator itself
     /// too slow.
     #[must_use]
-    pub fn lateness(&self) -> &Histogram {
+    pub(super) fn lateness(&self) -> &Histogram {
         &self.lateness
     }
 
     /// The silences.
     #[must_use]
-    pub fn gaps(&self) -> &Gaps {
+    pub(super) fn gaps(&self) -> &Gaps {
         &self.gaps
     }
 
     /// Errors by code.
     #[must_use]
-    pub fn errors(&self) -> &BTreeMap<String, u64> {
+    pub(super) fn errors(&self) -> &BTreeMap<String, u64> {
         &self.errors
     }
 
     /// Successes within the window.
     #[must_use]
-    pub fn completed(&self) -> u64 {
+    pub(super) fn completed(&self) -> u64 {
         self.completed
     }
 
     /// All successes of the run, warm-up included.
     #[must_use]
-    pub fn acknowledged(&self) -> u64 {
+    pub(super) fn acknowledged(&self) -> u64 {
         self.acknowledged
     }
 }

@@ -6,11 +6,11 @@
 use super::connection::{Target, request_bytes};
 
 /// Stands for a number wherever it occurs in a path or a body. As long as the number itself.
-pub const NUMBER: &str = "{number....}";
+pub(super) const NUMBER: &str = "{number....}";
 
 /// One kind of request.
 #[derive(Debug, Clone)]
-pub struct Template {
+pub(super) struct Template {
     per_target: Vec<Prepared>,
     /// Numbers start again at this one.
     cycle: u64,
@@ -26,7 +26,13 @@ struct Prepared {
 impl Template {
     /// Prepares a request for every target. `headers` are whole lines.
     #[must_use]
-    pub fn new(targets: &[Target], method: &str, path: &str, headers: &str, body: &str) -> Self {
+    pub(super) fn new(
+        targets: &[Target],
+        method: &str,
+        path: &str,
+        headers: &str,
+        body: &str,
+    ) -> Self {
         let prepared = |target: &Target| {
             let bytes = request_bytes(method, target, path, headers, body.as_bytes());
             let text = String::from_utf8(bytes).expect("made of text only");
@@ -38,7 +44,7 @@ impl Template {
 
     /// Lets the numbers run from 0 to `cycle - 1` again and again.
     #[must_use]
-    pub fn cycling(mut self, cycle: u64) -> Self {
+    pub(super) fn cycling(mut self, cycle: u64) -> Self {
         assert!(cycle > 0, "there is something to choose from");
         self.cycle = cycle;
         self
@@ -46,7 +52,12 @@ impl Template {
 
     /// The bytes of request `n` for a target. With `k` numbers in a request, request `n` holds the
     /// numbers from `n * k` on.
-    pub fn request<'a>(&'a self, target: usize, n: u64, scratch: &'a mut Vec<u8>) -> &'a [u8] {
+    pub(super) fn request<'a>(
+        &'a self,
+        target: usize,
+        n: u64,
+        scratch: &'a mut Vec<u8>,
+    ) -> &'a [u8] {
         let Prepared { bytes, numbers } = &self.per_target[target];
         if numbers.is_empty() {
             return bytes;
@@ -71,7 +82,7 @@ fn write_number(mut number: u64, into: &mut [u8]) {
 
 /// Reads a number written by a template at the start of `bytes`.
 #[must_use]
-pub fn read_number(bytes: &[u8]) -> Option<u64> {
+pub(super) fn read_number(bytes: &[u8]) -> Option<u64> {
     let digits = bytes.get(..NUMBER.len())?;
     std::str::from_utf8(digits).ok()?.parse().ok()
 }
@@ -79,7 +90,7 @@ pub fn read_number(bytes: &[u8]) -> Option<u64> {
 /// The body of one task: type, id prefix (none lets the member choose), input of `size` bytes, and
 /// the capability that it asks for.
 #[must_use]
-pub fn task_json(id_prefix: Option<&str>, size: u32, capability: &str) -> String {
+pub(super) fn task_json(id_prefix: Option<&str>, size: u32, capability: &str) -> String {
     let id =
         id_prefix.map_or_else(String::new, |prefix| format!(r#""task_id":"{prefix}{NUMBER}","#));
     let input: String = ('a'..='z').cycle().take(size as usize).collect();
@@ -90,7 +101,7 @@ pub fn task_json(id_prefix: Option<&str>, size: u32, capability: &str) -> String
 
 /// The body of a batch of `count` such tasks.
 #[must_use]
-pub fn batch_json(task: &str, count: u32) -> String {
+pub(super) fn batch_json(task: &str, count: u32) -> String {
     format!(r#"{{"tasks":[{}]}}"#, vec![task; count as usize].join(","))
 }
 

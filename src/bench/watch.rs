@@ -22,7 +22,7 @@ const SUBSCRIBE_TIMEOUT: Duration = Duration::from_secs(5);
 const EVENT_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// Watches until it is dropped.
-pub struct Watch {
+pub(super) struct Watch {
     task: AbortHandle,
     reconnects: Arc<AtomicU64>,
 }
@@ -33,7 +33,7 @@ impl Watch {
     ///
     /// # Errors
     /// When the first member does not stream events.
-    pub async fn events(load: &LoadArgs, flights: Flights) -> anyhow::Result<Self> {
+    pub(super) async fn events(load: &LoadArgs, flights: Flights) -> anyhow::Result<Self> {
         let mut stream = EventStream {
             targets: load.url.clone(),
             headers: load.header.concat(),
@@ -58,7 +58,7 @@ impl Watch {
     ///
     /// # Errors
     /// When the page does not count tasks.
-    pub async fn status(control: Control, flights: Flights) -> anyhow::Result<Self> {
+    pub(super) async fn status(control: Control, flights: Flights) -> anyhow::Result<Self> {
         let (first, counted) = oneshot::channel();
         let task = tokio::spawn(poll(control, flights, first));
         let watch = Self { task: task.abort_handle(), reconnects: Arc::default() };
@@ -68,7 +68,7 @@ impl Watch {
 
     /// How often the stream broke. Events can be missed then, unless the member resumed it.
     #[must_use]
-    pub fn reconnects(&self) -> u64 {
+    pub(super) fn reconnects(&self) -> u64 {
         self.reconnects.load(Ordering::Relaxed)
     }
 }

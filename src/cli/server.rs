@@ -7,7 +7,8 @@ use std::process::ExitCode;
 use super::exit::Failure;
 use super::output;
 use crate::config::{self, Config, Flags};
-use crate::{server, telemetry};
+use crate::server;
+use crate::telemetry;
 
 /// Family W's file, read when it lies here and no other is named (contract 2.5).
 const FAMILY_W_FILE: &str = "orchestrator_config.yaml";
