@@ -1,6 +1,7 @@
 //! Quorate: a highly available control plane for fleets of AI nodes, agents and bots.
 
 pub mod api;
+pub mod bench;
 pub mod cli;
 pub mod client;
 pub mod clock;
@@ -8,6 +9,7 @@ pub mod cluster;
 pub mod config;
 pub mod leader;
 pub mod model;
+pub mod server;
 pub mod state;
 pub mod storage;
 pub mod telemetry;

@@ -65,7 +65,7 @@ fn parse_position(text: &str) -> Option<EventPosition> {
 /// Where a reader starts; `None` is now. A header comes from a reader that reconnects, so it wins.
 fn start(headers: &HeaderMap, params: &Params) -> Result<Option<EventPosition>, ApiError> {
     let header = headers.get("last-event-id").and_then(|value| value.to_str().ok());
-    let wanted = header.filter(|text| !text.is_empty()).or(params.get("from"));
+    let wanted = header.filter(|text| !text.is_empty()).or_else(|| params.get("from"));
     match wanted {
         None | Some("" | "now") => Ok(None),
         Some(text) => parse_position(text).map(Some).ok_or_else(|| {

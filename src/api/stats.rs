@@ -134,7 +134,8 @@ impl Stats {
                     if count == 0 {
                         continue;
                     }
-                    let status = STATUSES.get(place).map_or("other".into(), u16::to_string);
+                    let status =
+                        STATUSES.get(place).map_or_else(|| "other".to_owned(), u16::to_string);
                     let _ = writeln!(
                         out,
                         "web4ai_requests_total{{method=\"{method}\",endpoint=\"{}\",\

@@ -6,20 +6,25 @@ use serde_json::{Value, json};
 
 use super::exit::Failure;
 use super::output::{self, Output, Table, cell};
-use crate::client::{Call, Client, segment};
+use crate::client::{Call, Client};
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Subcommand {
-    /// Starts a cluster on the member at --url, once; members that wait for it then join
-    Init,
+    /// Makes the member at --url found a cluster, once
+    Init {
+        /// `host:port` of waiting members that found it together with that one; may be repeated
+        #[arg(long = "peer", value_delimiter = ',')]
+        peers: Vec<String>,
+    },
     /// Shows members, roles and how far each has come
     Status,
     /// Lists members
     Members,
-    /// Asks the cluster to let a member in that waits at an address
+    /// Makes the member at --url join a cluster, as a learner; it votes once it has caught up
     Join {
-        /// `host:port` at which the new member listens for peers
-        peer: String,
+        /// `host:port` of peers that belong to the cluster
+        #[arg(required = true, value_delimiter = ',')]
+        peers: Vec<String>,
     },
     /// Makes a learner a voter
     Promote {
@@ -49,41 +54,28 @@ pub(super) enum Subcommand {
 impl Subcommand {
     pub(super) async fn run(self, client: Client, output: Output) -> Result<ExitCode, Failure> {
         let base = "/api/v1/cluster";
-        let (call, done) = match self {
+        let call = match self {
             Self::Status => return status(&client, output).await,
             Self::Members => return members(&client, output).await,
-            Self::Init => (Call::post(format!("{base}/init"), json!({})), "initialized".to_owned()),
-            Self::Join { peer } => {
-                let call = Call::post(format!("{base}/members"), json!({ "peer": peer }));
-                (call, format!("{peer} is let in as a learner"))
-            }
+            Self::Init { peers } => Call::post(format!("{base}/init"), &json!({ "peers": peers })),
+            Self::Join { peers } => Call::post(format!("{base}/join"), &json!({ "peers": peers })),
             Self::Promote { member } => {
-                let call = Call::post(format!("{base}/members/{member}/promote"), json!({}));
-                (call, format!("member {member} is a voter"))
+                Call::post(format!("{base}/members/{member}/promote"), &json!({}))
             }
             Self::Demote { member } => {
-                let call = Call::post(format!("{base}/members/{member}/demote"), json!({}));
-                (call, format!("member {member} is a learner"))
+                Call::post(format!("{base}/members/{member}/demote"), &json!({}))
             }
-            Self::Remove { member } => {
-                let member = segment(&member.to_string());
-                let call = Call::delete(format!("{base}/members/{member}"));
-                (call, format!("member {member} is out"))
-            }
+            Self::Remove { member } => Call::delete(format!("{base}/members/{member}")),
             Self::TransferLeader { to } => {
-                let body = to.map_or_else(|| json!({}), |to| json!({ "to": to }));
-                let call = Call::post(format!("{base}/transfer-leader"), body);
-                (call, "leadership is handed over".to_owned())
+                let to = to.map(|member| member.to_string());
+                Call::post(format!("{base}/transfer-leader"), &json!({ "to": to }))
             }
-            Self::Snapshot => {
-                let call = Call::post(format!("{base}/snapshot"), json!({}));
-                (call, "snapshot taken".to_owned())
-            }
+            Self::Snapshot => Call::post(format!("{base}/snapshot"), &json!({})),
         };
         let answer = client.call(call).await?;
         match output {
             Output::Json => output::json(&answer.body),
-            Output::Table => output::line(&done),
+            Output::Table => output::line(&cell(&answer.body, "/message")),
         }
         Ok(ExitCode::SUCCESS)
     }

@@ -66,7 +66,7 @@ impl Subcommand {
                     serde_json::from_str(&value).unwrap_or_else(|_| Value::from(value));
                 let call = Call::put(
                     format!("/api/v1/config/{}", segment(&path)),
-                    json!({ "value": value }),
+                    &json!({ "value": value }),
                 );
                 let body = client.call(call).await?.body;
                 match output {

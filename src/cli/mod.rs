@@ -4,9 +4,9 @@
 //! 2 used wrongly; 3 no member could be reached or none could serve; 4 the outcome is unknown (the
 //! request may have been done: `quorate request get KEY` tells).
 
-mod bench;
 mod cluster;
 mod config;
+mod dev;
 mod exit;
 mod node;
 mod output;
@@ -20,11 +20,12 @@ use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser};
 
-pub use bench::{BenchArgs, Scenario};
+pub use dev::DevArgs;
 pub use exit::{Exit, Failure};
 pub use output::Output;
-pub use server::{DevArgs, ServerArgs};
+pub use server::ServerArgs;
 
+use crate::bench::{self, BenchArgs};
 use crate::client::{self, Client};
 use crate::telemetry;
 use crate::worker::sample::Sample;
@@ -35,34 +36,41 @@ use crate::worker::sample::Sample;
 #[command(after_help = "Exit codes: 0 done, 1 refused or failed, 2 used wrongly, \
     3 no member reachable or able, 4 outcome unknown.")]
 pub struct Cli {
-    #[command(flatten)]
-    global: Global,
-    #[command(subcommand)]
-    subcommand: Subcommand,
-}
-
-/// What every subcommand understands.
-#[derive(Debug, Args)]
-struct Global {
-    /// Base URL of a member; give several, and the first that serves is used
-    #[arg(long = "url", global = true, env = "QUORATE_URL", value_delimiter = ',')]
-    #[arg(default_value = "http://127.0.0.1:9000", value_name = "URL")]
-    urls: Vec<String>,
-    /// What to print: a table for people, JSON for programs
-    #[arg(short, long, global = true, value_enum, default_value_t)]
-    output: Output,
-    /// How long one call may take, in seconds, retries included
-    #[arg(long, global = true, default_value_t = 30.0, value_name = "SECONDS")]
-    deadline: f64,
-    /// API key, when the cluster asks for one
-    #[arg(long, global = true, env = "QUORATE_API_KEY", hide_env_values = true)]
-    api_key: Option<String>,
     /// Log level or directives, to standard error [default: warn; info for what keeps running]
     #[arg(long, global = true, env = "QUORATE_LOG")]
     log: Option<String>,
     /// How log lines look: text or json
     #[arg(long, global = true, default_value = "text", value_name = "FORMAT")]
     log_format: telemetry::Format,
+    #[command(subcommand)]
+    subcommand: Subcommand,
+}
+
+/// How to reach the cluster.
+#[derive(Debug, Args)]
+struct Reach {
+    /// Base URL of a member; give several, and the first that serves is used
+    #[arg(long = "url", global = true, env = "QUORATE_URL", value_delimiter = ',')]
+    #[arg(default_value = "http://127.0.0.1:9000", value_name = "URL")]
+    urls: Vec<String>,
+    /// How long one call may take, in seconds, retries included
+    #[arg(long, global = true, default_value_t = 30.0, value_name = "SECONDS")]
+    deadline: f64,
+    /// API key, when the cluster asks for one
+    #[arg(long, global = true, env = "QUORATE_API_KEY", hide_env_values = true)]
+    api_key: Option<String>,
+}
+
+/// A group of subcommands that talk to the cluster and print what it says.
+#[derive(Debug, Args)]
+struct Talk<S: clap::Subcommand> {
+    #[command(flatten)]
+    reach: Reach,
+    /// What to print: a table for people, JSON for programs
+    #[arg(short, long, global = true, value_enum, default_value_t)]
+    output: Output,
+    #[command(subcommand)]
+    subcommand: S,
 }
 
 #[derive(Debug, clap::Subcommand)]
@@ -72,22 +80,17 @@ enum Subcommand {
     /// Runs a whole cluster with workers and sample tasks on this machine
     Dev(DevArgs),
     /// The members and their leader
-    #[command(subcommand)]
-    Cluster(cluster::Subcommand),
+    Cluster(Talk<cluster::Subcommand>),
     /// The fleet that executes tasks
-    #[command(subcommand)]
-    Node(node::Subcommand),
+    Node(Talk<node::Subcommand>),
     /// Work
-    #[command(subcommand)]
-    Task(task::Subcommand),
+    Task(Talk<task::Subcommand>),
     /// What became of a request
-    #[command(subcommand)]
-    Request(request::Subcommand),
+    Request(Talk<request::Subcommand>),
     /// Runs a worker: a node that executes programs
-    Worker(worker::WorkerArgs),
+    Worker(WorkerLine),
     /// The replicated configuration, and configuration files
-    #[command(subcommand)]
-    Config(config::Subcommand),
+    Config(Talk<config::Subcommand>),
     /// Measures a cluster
     Bench(BenchArgs),
     /// Runs a sample program: JSON on standard input, JSON on standard output
@@ -100,6 +103,14 @@ enum Subcommand {
     Version,
 }
 
+#[derive(Debug, Args)]
+struct WorkerLine {
+    #[command(flatten)]
+    reach: Reach,
+    #[command(flatten)]
+    args: worker::WorkerArgs,
+}
+
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
 enum SampleName {
     Hash,
@@ -107,21 +118,10 @@ enum SampleName {
     Thumbnail,
 }
 
-/// What the parts of the program behind the command line do; they live in other rooms.
-#[derive(Debug, Clone, Copy)]
-pub struct Programs {
-    /// Runs a member until it is told to stop.
-    pub server: fn(ServerArgs) -> Result<ExitCode, Failure>,
-    /// Runs a cluster on this machine.
-    pub dev: fn(DevArgs) -> Result<ExitCode, Failure>,
-    /// Measures the cluster at the URLs.
-    pub bench: fn(BenchArgs, client::Options, Output) -> Result<ExitCode, Failure>,
-}
-
 /// Reads the command line and does what it says.
 #[must_use]
-pub fn run(programs: Programs) -> ExitCode {
-    match dispatch(Cli::parse(), programs) {
+pub fn run() -> ExitCode {
+    match dispatch(Cli::parse()) {
         Ok(code) => code,
         Err(failure) => {
             output::talk(&format!("error: {failure:#}"));
@@ -130,35 +130,49 @@ pub fn run(programs: Programs) -> ExitCode {
     }
 }
 
-fn dispatch(cli: Cli, programs: Programs) -> Result<ExitCode, Failure> {
-    let Cli { global, subcommand } = cli;
+fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
+    let Cli { log, log_format, subcommand } = cli;
     let keeps_running = matches!(subcommand, Subcommand::Worker(_) | Subcommand::Dev(_));
     // A member's file says how it logs, so it starts logging itself.
     if !matches!(subcommand, Subcommand::Server(_)) {
         let default = if keeps_running { "info" } else { "warn" };
-        let level = global.log.as_deref().unwrap_or(default);
-        telemetry::start(level, global.log_format).map_err(Failure::usage)?;
+        let level = log.as_deref().unwrap_or(default);
+        telemetry::start(level, log_format).map_err(Failure::usage)?;
     }
-    let output = global.output;
     match subcommand {
         Subcommand::Server(args) if args.generate_config => args.generate(),
-        Subcommand::Server(args) => (programs.server)(ServerArgs { log: global.log, ..args }),
-        Subcommand::Dev(args) => (programs.dev)(args),
-        Subcommand::Bench(args) => (programs.bench)(args, global.client_options()?, output),
-        Subcommand::Worker(args) => worker::run(args, &global.client_options()?),
+        Subcommand::Server(args) => ServerArgs { log, ..args }.run(),
+        Subcommand::Dev(args) => dev::run(args),
+        Subcommand::Bench(args) => measure(args),
+        Subcommand::Worker(WorkerLine { reach, args }) => worker::run(args, &reach.options()?),
         Subcommand::Sample { name } => Ok(Sample::from(name).run()),
-        Subcommand::Version => Ok(print_version(output)),
-        Subcommand::Config(sub) if !sub.needs_cluster() => sub.run_here(output),
-        Subcommand::Config(sub) => call(&global, |client| sub.run(client, output)),
-        Subcommand::Cluster(sub) => call(&global, |client| sub.run(client, output)),
-        Subcommand::Node(sub) => call(&global, |client| sub.run(client, output)),
-        Subcommand::Task(sub) => call(&global, |client| sub.run(client, output)),
-        Subcommand::Request(sub) => call(&global, |client| sub.run(client, output)),
+        Subcommand::Version => {
+            output::line(&format!("quorate {}", env!("CARGO_PKG_VERSION")));
+            Ok(ExitCode::SUCCESS)
+        }
+        Subcommand::Config(talk) if !talk.subcommand.needs_cluster() => {
+            talk.subcommand.run_here(talk.output)
+        }
+        Subcommand::Config(Talk { reach, output, subcommand }) => {
+            call(&reach, |client| subcommand.run(client, output))
+        }
+        Subcommand::Cluster(Talk { reach, output, subcommand }) => {
+            call(&reach, |client| subcommand.run(client, output))
+        }
+        Subcommand::Node(Talk { reach, output, subcommand }) => {
+            call(&reach, |client| subcommand.run(client, output))
+        }
+        Subcommand::Task(Talk { reach, output, subcommand }) => {
+            call(&reach, |client| subcommand.run(client, output))
+        }
+        Subcommand::Request(Talk { reach, output, subcommand }) => {
+            call(&reach, |client| subcommand.run(client, output))
+        }
     }
 }
 
-impl Global {
-    fn client_options(&self) -> Result<client::Options, Failure> {
+impl Reach {
+    fn options(&self) -> Result<client::Options, Failure> {
         let seconds = Duration::try_from_secs_f64(self.deadline).ok();
         let Some(deadline) = seconds.filter(|deadline| !deadline.is_zero()) else {
             return Err(Failure::usage("--deadline is a number of seconds above 0"));
@@ -173,22 +187,18 @@ impl Global {
 }
 
 /// Runs something that talks to the cluster and ends.
-fn call<F>(global: &Global, work: impl FnOnce(Client) -> F) -> Result<ExitCode, Failure>
+fn call<F>(reach: &Reach, work: impl FnOnce(Client) -> F) -> Result<ExitCode, Failure>
 where
     F: Future<Output = Result<ExitCode, Failure>>,
 {
-    let client = Client::new(&global.client_options()?)?;
+    let client = Client::new(&reach.options()?)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.map_err(Failure::failed)?.block_on(work(client))
 }
 
-fn print_version(output: Output) -> ExitCode {
-    let version = env!("CARGO_PKG_VERSION");
-    match output {
-        Output::Table => output::line(&format!("quorate {version}")),
-        Output::Json => output::json(&serde_json::json!({ "version": version })),
-    }
-    ExitCode::SUCCESS
+fn measure(args: BenchArgs) -> Result<ExitCode, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    Ok(runtime.map_err(Failure::failed)?.block_on(bench::run(args))?)
 }
 
 /// The definition of the command line, for tests and generated texts.
@@ -221,9 +231,9 @@ mod tests {
         let cli = Cli::try_parse_from([
             "quorate", "node", "list", "--url", "a:1,b:2", "--url", "c:3", "-o", "json",
         ]);
-        let cli = cli.unwrap();
-        assert_eq!(cli.global.urls, ["a:1", "b:2", "c:3"]);
-        assert_eq!(cli.global.output, Output::Json);
+        let Subcommand::Node(talk) = cli.unwrap().subcommand else { panic!("not a node command") };
+        assert_eq!(talk.reach.urls, ["a:1", "b:2", "c:3"]);
+        assert_eq!(talk.output, Output::Json);
         assert!(Cli::try_parse_from(["quorate", "nonsense"]).is_err());
     }
 }

@@ -77,14 +77,14 @@ impl Subcommand {
                 if let Some(capacity) = capacity {
                     body["capacity"] = json!(capacity);
                 }
-                Call::post(path(&node_id, "/register"), body)
+                Call::post(path(&node_id, "/register"), &body)
             }
             Self::Status { node_id, status } => {
-                Call::put(path(&node_id, "/status"), json!({ "status": status }))
+                Call::put(path(&node_id, "/status"), &json!({ "status": status }))
             }
             Self::Remove { node_id } => Call::delete(path(&node_id, "")),
             Self::Heartbeat { node_id, status } => {
-                Call::post(path(&node_id, "/heartbeat"), json!({ "status": status }))
+                Call::post(path(&node_id, "/heartbeat"), &json!({ "status": status }))
             }
         };
         let body = client.call(call).await?.body;

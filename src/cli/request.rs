@@ -21,10 +21,12 @@ impl Subcommand {
         let body = client.get(format!("/api/v1/requests/{}", segment(&key))).await?;
         let fields = [
             ("request", "/request_id"),
-            ("status", "/status"),
+            ("state", "/state"),
             ("index", "/index"),
-            ("code", "/code"),
-            ("answer", "/outcome"),
+            ("outcome", "/outcome/type"),
+            ("task", "/outcome/task_id"),
+            ("refused as", "/rejection/code"),
+            ("because", "/rejection/error"),
         ];
         answer(output, &body, &fields);
         Ok(ExitCode::SUCCESS)

@@ -1,4 +1,4 @@
-//! `quorate server` and `quorate dev`: what can be said to them.
+//! `quorate server`: what can be said to a member.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use super::exit::Failure;
 use super::output;
 use crate::config::{self, Config, Flags};
-use crate::telemetry;
+use crate::{server, telemetry};
 
 /// Family W's file, read when it lies here and no other is named (contract 2.5).
 const FAMILY_W_FILE: &str = "orchestrator_config.yaml";
@@ -63,6 +63,11 @@ impl ServerArgs {
         Ok(config)
     }
 
+    /// Runs the member until it is told to stop, or must.
+    pub(super) fn run(&self) -> Result<ExitCode, Failure> {
+        Ok(server::run(self.load()?)?)
+    }
+
     /// Does what `--generate-config` asks for. An existing file is never overwritten.
     pub(super) fn generate(&self) -> Result<ExitCode, Failure> {
         let text = config::generate();
@@ -76,21 +81,4 @@ impl ServerArgs {
         output::talk(&format!("wrote {}", path.display()));
         Ok(ExitCode::SUCCESS)
     }
-}
-
-/// Runs a whole cluster on this machine.
-#[derive(Debug, Clone, clap::Args)]
-pub struct DevArgs {
-    /// How many members
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=9))]
-    pub members: u16,
-    /// How many workers
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(0..=64))]
-    pub workers: u16,
-    /// Where its data lives; it is found again by the next run
-    #[arg(long, default_value = "data/dev", value_name = "DIR")]
-    pub dir: PathBuf,
-    /// Removes what an earlier run left in --dir first
-    #[arg(long)]
-    pub fresh: bool,
 }

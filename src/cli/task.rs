@@ -201,7 +201,7 @@ async fn submit(client: &Client, output: Output, args: SubmitArgs) -> Result<Exi
     let needs =
         (!args.capabilities.is_empty()).then(|| json!({ "capabilities": args.capabilities }));
     set("requirements", needs);
-    let reply = client.call(Call::post("/api/v1/tasks", body)).await?.body;
+    let reply = client.call(Call::post("/api/v1/tasks", &body)).await?.body;
     let task_id = cell(&reply, "/task_id");
     if args.wait {
         output::talk(&format!("submitted {task_id}"));
@@ -216,7 +216,7 @@ async fn batch(client: &Client, output: Output, file: &str) -> Result<ExitCode, 
     let mut replies = Vec::new();
     // Each part is taken whole or not at all; parts before a refused one stay submitted.
     for part in tasks.chunks(BATCH_MAX) {
-        let reply = client.call(Call::post("/api/v1/tasks/batch", json!({ "tasks": part }))).await;
+        let reply = client.call(Call::post("/api/v1/tasks/batch", &json!({ "tasks": part }))).await;
         if reply.is_err() && !replies.is_empty() {
             output::talk(&format!("{} tasks were submitted before", replies.len() * BATCH_MAX));
         }
@@ -297,7 +297,7 @@ async fn result(client: &Client, output: Output, args: ResultArgs) -> Result<Exi
     if let Some(attempt) = args.attempt {
         report["attempt"] = json!(attempt);
     }
-    let body = client.call(Call::post(path(&args.task_id, "/result"), report)).await?.body;
+    let body = client.call(Call::post(path(&args.task_id, "/result"), &report)).await?.body;
     done(output, &body, "recorded");
     Ok(ExitCode::SUCCESS)
 }

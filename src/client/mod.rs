@@ -10,8 +10,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use rand::RngExt;
-use reqwest::header::{HeaderMap, HeaderValue};
+use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use reqwest::{Method, StatusCode, Url};
 use serde_json::Value;
 use tokio::time::Instant;
@@ -70,7 +71,8 @@ struct Inner {
 pub struct Call {
     method: Method,
     path: String,
-    body: Option<Value>,
+    /// JSON text.
+    body: Option<Bytes>,
     key: Option<String>,
     deadline: Option<Duration>,
 }
@@ -84,13 +86,22 @@ impl Call {
 
     /// Posts `body` to `path`.
     #[must_use]
-    pub fn post(path: impl Into<String>, body: Value) -> Self {
+    pub fn post(path: impl Into<String>, body: &Value) -> Self {
         Self::new(Method::POST, path.into(), Some(body))
+    }
+
+    /// Posts `body`, which is JSON text already, to `path`.
+    #[must_use]
+    pub fn post_text(path: impl Into<String>, body: &str) -> Self {
+        Self {
+            body: Some(Bytes::copy_from_slice(body.as_bytes())),
+            ..Self::post(path, &Value::Null)
+        }
     }
 
     /// Puts `body` at `path`.
     #[must_use]
-    pub fn put(path: impl Into<String>, body: Value) -> Self {
+    pub fn put(path: impl Into<String>, body: &Value) -> Self {
         Self::new(Method::PUT, path.into(), Some(body))
     }
 
@@ -100,7 +111,8 @@ impl Call {
         Self::new(Method::DELETE, path.into(), None)
     }
 
-    fn new(method: Method, path: String, body: Option<Value>) -> Self {
+    fn new(method: Method, path: String, body: Option<&Value>) -> Self {
+        let body = body.map(|body| Bytes::from(body.to_string()));
         Self { method, path, body, key: None, deadline: None }
     }
 
@@ -270,7 +282,7 @@ impl Client {
             request = request.header("Idempotency-Key", key);
         }
         if let Some(body) = &call.body {
-            request = request.json(body);
+            request = request.header(CONTENT_TYPE, "application/json").body(body.clone());
         }
         let mut response = request.send().await.map_err(|error| transport(&url, &error))?;
         let status = response.status();

@@ -80,7 +80,7 @@ async fn all_tries_of_one_write_carry_one_key() {
     };
     let member = FakeMember::start(busy).await;
     let client = client(&[&member.url]);
-    client.call(Call::post("/x", json!({}))).await.unwrap();
+    client.call(Call::post("/x", &json!({}))).await.unwrap();
     let keys = member.keys.lock().clone();
     assert_eq!(keys.len(), 3);
     assert!(!keys[0].is_empty() && keys.iter().all(|key| *key == keys[0]), "{keys:?}");
@@ -100,12 +100,12 @@ async fn a_refusal_is_final_and_typed() {
 #[tokio::test]
 async fn unknown_and_unavailable_are_told_apart() {
     let gone = client(&[&dead_url().await]);
-    let error = gone.call(Call::post("/x", json!({}))).await.unwrap_err();
+    let error = gone.call(Call::post("/x", &json!({}))).await.unwrap_err();
     assert!(matches!(error, ClientError::Unavailable { .. }), "{error}");
 
     let member = FakeMember::start(|_| StatusCode::GATEWAY_TIMEOUT.into_response()).await;
     let client = client(&[&member.url]);
-    let error = client.call(Call::post("/x", json!({})).key("k1")).await.unwrap_err();
+    let error = client.call(Call::post("/x", &json!({})).key("k1")).await.unwrap_err();
     assert!(matches!(&error, ClientError::Unknown { request, .. } if request == "k1"), "{error}");
     let error = client.get("/x").await.unwrap_err();
     assert!(matches!(error, ClientError::Unavailable { .. }), "reads change nothing: {error}");

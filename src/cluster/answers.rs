@@ -44,6 +44,10 @@ pub(crate) async fn answer(
             let enlisted = join::enlist(core, member_id, member, forwarded).await;
             changed(enlisted.map(|()| Response::Done))
         }
+        Request::Announce { member_id, member, forwarded } => {
+            let announced = join::announce(core, member_id, member, forwarded).await;
+            changed(announced.map(|()| Response::Done))
+        }
         Request::Found { cluster_id, founders } => {
             let founded = bootstrap::be_founded(core, cluster_id, founders).await;
             changed(founded.map(|()| Response::Done))

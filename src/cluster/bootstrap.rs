@@ -15,14 +15,15 @@ use openraft::errors::{InitializeError, RaftError};
 
 use super::core::Core;
 use super::error::{MembershipCode, MembershipError};
-use super::join;
 use super::link::CallError;
 use super::membership::{ChangeResult, refuse};
 use super::options::Boot;
 use super::status::{self, PeerReport};
 use super::wire::{Request, Response};
+use super::{join, membership};
 use crate::clock;
 use crate::model::{Member, MemberId};
+use crate::state::Command;
 
 /// From one look at the peers to the next.
 const LOOK_PAUSE: Duration = Duration::from_millis(200);
@@ -56,12 +57,17 @@ pub(crate) async fn run(core: Arc<Core>) {
     }
 }
 
-/// Whether Raft runs and its log holds something: a vote or an entry.
+/// Whether Raft runs and its log holds something.
 pub(crate) fn initialized(core: &Core) -> bool {
     core.raft().is_some_and(|raft| {
         let metrics = raft.metrics().borrow_watched().clone();
         metrics.last_log_index.is_some() || metrics.membership_config.log_id().is_some()
     })
+}
+
+/// Whether this member took part in anything yet: a founding can only be repeated before.
+pub(crate) fn has_voted(core: &Core) -> bool {
+    core.raft().is_some_and(|raft| raft.metrics().borrow_watched().current_term > 0)
 }
 
 async fn look(core: &Arc<Core>, peers: &[String]) -> ChangeResult<()> {
@@ -271,11 +277,16 @@ async fn initialize(core: &Core, founders: Vec<(MemberId, Member)>) -> ChangeRes
     let Some(raft) = core.raft() else {
         return refuse(MembershipCode::Stopped, "Raft did not start");
     };
-    let members: BTreeMap<MemberId, Member> = founders.into_iter().collect();
+    let cluster_id = core.seat.get().map_or(0, |seat| seat.cluster_id);
+    let members: BTreeMap<MemberId, Member> = founders.iter().cloned().collect();
     tracing::info!(members = members.len(), "founding the cluster");
     match raft.initialize(members).await {
         // Somebody's entries came first: founded it is.
-        Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Ok(()),
+        Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => {
+            // Whoever leads sees to it too, a moment later.
+            let name = Command::InitCluster { cluster_id, members: founders };
+            membership::submit(core, name).await.map(drop)
+        }
         Err(error) => refuse(MembershipCode::Refused, error.to_string()),
     }
 }
@@ -304,10 +315,11 @@ pub(crate) async fn be_founded(
         );
         return refuse(MembershipCode::FoundersDisagree, text);
     }
-    if initialized(core) {
+    if initialized(core) || has_voted(core) {
         let text = format!("{} belongs to a cluster already", core.member.name);
         return refuse(MembershipCode::AlreadyInitialized, text);
     }
+    check_replaced_founders(core, &founders).await?;
     let before = std::mem::replace(&mut *core.founders.write(), founders);
     match core.take_seat(cluster_id, member_id).await {
         Ok(true) => {
@@ -321,4 +333,26 @@ pub(crate) async fn be_founded(
         }
         Err(error) => refuse(MembershipCode::Stopped, error.to_string()),
     }
+}
+
+/// A founding may be repeated with a founder that lost its disk, but not beside it: two of one
+/// name would found two clusters under one id.
+async fn check_replaced_founders(core: &Core, founders: &[(MemberId, Member)]) -> ChangeResult<()> {
+    let before = core.founders.read().clone();
+    for (id, old) in before {
+        let replaced = founders
+            .iter()
+            .any(|(_, new)| new.name == old.name && new.incarnation != old.incarnation);
+        let probe = core.peers.call_addr(&old.peer_addr, &Request::Probe, PROBE_TIMEOUT);
+        if replaced
+            && let Ok(Response::Report(report)) = probe.await
+            && report.member.incarnation == old.incarnation
+        {
+            return refuse(
+                MembershipCode::Conflict,
+                format!("another founder {id} called {} is alive", old.name),
+            );
+        }
+    }
+    Ok(())
 }

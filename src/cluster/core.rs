@@ -164,7 +164,9 @@ impl Core {
             && let Some(raft) = self.raft()
         {
             let acked = raft.metrics().borrow_watched().last_quorum_acked;
-            return acked.map(|at| at.elapsed());
+            if let Some(at) = acked {
+                return Some(at.elapsed());
+            }
         }
         self.contact.lock().map(|at| at.elapsed())
     }

@@ -27,6 +27,10 @@ pub(crate) async fn join(core: &Core, member: Member, forwarded: bool) -> Change
         let request = Request::Join { member, forwarded: true };
         return pass_on(core, request, forwarded).await;
     }
+    if core.machine.read(|state| state.cluster_id()) == 0 {
+        // The founders' numbers are not on record yet: one of them would be given out again.
+        return refuse(MembershipCode::NoLeader, "the cluster is being founded; try again");
+    }
     check_predecessor(core, &member).await?;
     let cluster_id = core.seat.get().map_or(0, |seat| seat.cluster_id);
     match membership::submit(core, Command::AllocateMember(member)).await? {
@@ -84,7 +88,11 @@ pub(crate) async fn enlist(
         let request = Request::Enlist { member_id, member, forwarded: true };
         return pass_on(core, request, forwarded).await.map(drop);
     }
-    let known = core.machine.read(|state| state.member(member_id).cloned());
+    if membership::is_member(core, member_id, member.incarnation) {
+        return Ok(());
+    }
+    let (known, last_member_id) =
+        core.machine.read(|state| (state.member(member_id).cloned(), state.last_member_id()));
     match known {
         Some(known) if known.incarnation == member.incarnation => {
             membership::add_learner(core, member_id, known).await?;
@@ -95,11 +103,35 @@ pub(crate) async fn enlist(
             MembershipCode::Conflict,
             format!("member {member_id} is known on another disk; join anew"),
         ),
+        None if member_id > last_member_id => {
+            refuse(MembershipCode::NoLeader, "the leader has not caught up yet; try again")
+        }
         None => refuse(
             MembershipCode::Removed,
             format!("member {member_id} left this cluster for good; join anew"),
         ),
     }
+}
+
+/// Puts on record where a member is now.
+pub(crate) async fn announce(
+    core: &Core,
+    member_id: MemberId,
+    member: Member,
+    forwarded: bool,
+) -> ChangeResult<()> {
+    if core.raft().is_none() {
+        return refuse(MembershipCode::NotInitialized, "this member belongs to no cluster yet");
+    }
+    if core.current().leading.is_none() {
+        let request = Request::Announce { member_id, member, forwarded: true };
+        return pass_on(core, request, forwarded).await.map(drop);
+    }
+    if core.machine.read(|state| state.cluster_id()) == 0 {
+        return refuse(MembershipCode::NoLeader, "the cluster is being founded; try again");
+    }
+    let command = Command::AnnounceMember { member_id, member };
+    membership::submit(core, command).await.map(drop)
 }
 
 async fn pass_on(core: &Core, request: Request, forwarded: bool) -> ChangeResult<Response> {
@@ -144,8 +176,24 @@ pub(crate) async fn ask_to_join(core: &Arc<Core>, peers: &[String]) -> ChangeRes
 /// promotes by itself.
 pub(crate) async fn ask_to_be_enlisted(core: &Arc<Core>) -> ChangeResult<()> {
     let member_id = core.member_id();
-    let others: BTreeSet<MemberId> = core.peers.roster().members.into_keys().collect();
     let request = Request::Enlist { member_id, member: core.member.clone(), forwarded: false };
+    ask_any(core, request).await
+}
+
+/// Tells the cluster where this member is. Its leader may not be able to reach it at its old
+/// address, so this member cannot count on knowing who leads.
+pub(crate) async fn announce_self(core: &Core) -> ChangeResult<()> {
+    let (member_id, member) = (core.member_id(), core.member.clone());
+    if core.current().leading.is_some() {
+        return announce(core, member_id, member, false).await;
+    }
+    ask_any(core, Request::Announce { member_id, member, forwarded: false }).await
+}
+
+/// Asks one member after the other until one sees to it.
+async fn ask_any(core: &Core, request: Request) -> ChangeResult<()> {
+    let member_id = core.member_id();
+    let others: BTreeSet<MemberId> = core.peers.roster().members.into_keys().collect();
     let mut last = refuse(MembershipCode::NoLeader, "no member answered");
     for id in others.into_iter().filter(|id| *id != member_id) {
         match core.peers.call(id, &request, &[], STEP_TIMEOUT).await {

@@ -16,10 +16,11 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::core::{Core, RaftHandle};
 use super::error::{MembershipCode, MembershipError};
-use super::propose;
+use super::reads::{self, Consistency};
 use super::wire::{Request, Response};
+use super::{join, propose};
 use crate::clock;
-use crate::model::{Member, MemberId};
+use crate::model::{Incarnation, Member, MemberId};
 use crate::state::{Command, Outcome, Rejection};
 use crate::storage::TypeConfig;
 
@@ -106,6 +107,10 @@ async fn change_as_leader(core: &Core, change: Change) -> ChangeResult<ChangeRep
     let Ok(_alone) = core.changing.try_lock() else {
         return refuse(MembershipCode::InProgress, "another change is under way");
     };
+    // A leader decides nothing before a quorum confirmed it and its own first entry is applied.
+    if let Err(error) = reads::barrier(core, Consistency::Linearizable).await {
+        return refuse(MembershipCode::NoLeader, error.to_string());
+    }
     match change {
         Change::Promote { member_id } => promote(core, member_id).await?,
         Change::Demote { member_id } => demote(core, member_id).await?,
@@ -139,7 +144,7 @@ pub(crate) struct Situation {
 impl Situation {
     /// # Errors
     /// When this member has no Raft, or a joint configuration is still to be finished.
-    pub(crate) fn look(core: &Core) -> ChangeResult<(&RaftHandle, Self)> {
+    pub(crate) async fn look(core: &Core) -> ChangeResult<(&RaftHandle, Self)> {
         let Some(raft) = core.raft() else {
             return refuse(MembershipCode::NotInitialized, "this member belongs to no cluster yet");
         };
@@ -148,7 +153,7 @@ impl Situation {
             return refuse(MembershipCode::InProgress, "an earlier change is being finished");
         }
         let voters = metrics.membership_config.membership().voter_ids().collect();
-        let reachable = reachable(core, &metrics);
+        let reachable = reachable(core, &metrics).await;
         Ok((raft, Self { metrics, voters, reachable }))
     }
 
@@ -180,12 +185,22 @@ impl Situation {
     }
 }
 
-/// Who acknowledged anything within the last two election timeouts; the leader itself among them.
-pub(crate) fn reachable(core: &Core, metrics: &Metrics) -> BTreeSet<MemberId> {
+/// Who acknowledged anything within the last two election timeouts, or answers a probe now; the
+/// leader itself among them.
+async fn reachable(core: &Core, metrics: &Metrics) -> BTreeSet<MemberId> {
     let limit = core.options.timing.election_max() * 2;
     let heard = metrics.heartbeat.iter().flatten();
-    let answering = heard.filter(|(_, at)| at.as_ref().is_some_and(|at| at.elapsed() <= limit));
-    answering.map(|(id, _)| *id).chain([core.member_id()]).collect()
+    let acknowledging = heard.filter(|(_, at)| at.as_ref().is_some_and(|at| at.elapsed() <= limit));
+    let mut reachable: BTreeSet<MemberId> =
+        acknowledging.map(|(id, _)| *id).chain([core.member_id()]).collect();
+    // A leader that took office a moment ago has not heard from everybody yet.
+    let silent = metrics.membership_config.nodes().filter(|(id, _)| !reachable.contains(id));
+    let probes = silent.map(|(id, member)| async move {
+        (*id, join::is_alive(core, *id, member.incarnation).await)
+    });
+    let answers = futures::future::join_all(probes).await;
+    reachable.extend(answers.into_iter().filter(|(_, alive)| *alive).map(|(id, _)| id));
+    reachable
 }
 
 /// Makes one guarded change and waits until it is committed in full.
@@ -232,7 +247,7 @@ fn unknown<T>(member_id: MemberId) -> ChangeResult<T> {
 }
 
 async fn promote(core: &Core, member_id: MemberId) -> ChangeResult<()> {
-    let (raft, now) = Situation::look(core)?;
+    let (raft, now) = Situation::look(core).await?;
     if now.voters.contains(&member_id) {
         return Ok(());
     }
@@ -262,7 +277,7 @@ pub(crate) fn check_caught_up(now: &Situation, member_id: MemberId) -> ChangeRes
 }
 
 async fn demote(core: &Core, member_id: MemberId) -> ChangeResult<()> {
-    let (raft, now) = Situation::look(core)?;
+    let (raft, now) = Situation::look(core).await?;
     if now.metrics.membership_config.get_node(&member_id).is_none() {
         return unknown(member_id);
     }
@@ -277,7 +292,7 @@ async fn demote(core: &Core, member_id: MemberId) -> ChangeResult<()> {
 }
 
 async fn remove(core: &Core, member_id: MemberId) -> ChangeResult<()> {
-    let (raft, now) = Situation::look(core)?;
+    let (raft, now) = Situation::look(core).await?;
     let row = core.machine.read(|state| state.member(member_id).cloned());
     let node = now.metrics.membership_config.get_node(&member_id).cloned();
     let Some(member) = row.or_else(|| node.clone()) else { return unknown(member_id) };
@@ -324,7 +339,7 @@ fn rejected(rejection: &Rejection) -> MembershipError {
 
 /// A leader does not remove itself: it hands over, and its heir removes it.
 async fn remove_self(core: &Core, member_id: MemberId) -> ChangeResult<ChangeReport> {
-    let (_, now) = Situation::look(core)?;
+    let (_, now) = Situation::look(core).await?;
     let mut after = now.voters.clone();
     after.remove(&member_id);
     now.check_quorum(&after)?;
@@ -343,7 +358,7 @@ async fn remove_self(core: &Core, member_id: MemberId) -> ChangeResult<ChangeRep
 
 /// Hands the office to `to`, or to the voter that has most of the log.
 pub(crate) async fn transfer(core: &Core, to: Option<MemberId>) -> ChangeResult<()> {
-    let (raft, now) = Situation::look(core)?;
+    let (raft, now) = Situation::look(core).await?;
     let own = core.member_id();
     let candidates = now.voters.iter().filter(|id| **id != own && now.reachable.contains(*id));
     let best = candidates.copied().min_by_key(|id| now.lag(*id).unwrap_or(u64::MAX));
@@ -377,6 +392,13 @@ pub(crate) async fn transfer(core: &Core, to: Option<MemberId>) -> ChangeResult<
     }
 }
 
+/// Whether the Raft membership holds this number with this data directory.
+pub(crate) fn is_member(core: &Core, member_id: MemberId, incarnation: Incarnation) -> bool {
+    let Some(raft) = core.raft() else { return false };
+    let config = raft.metrics().borrow_watched().membership_config.clone();
+    config.get_node(&member_id).is_some_and(|member| member.incarnation == incarnation)
+}
+
 /// Adds a member as a learner; nothing to do when it is one.
 pub(crate) async fn add_learner(
     core: &Core,
@@ -386,7 +408,7 @@ pub(crate) async fn add_learner(
     let Ok(_alone) = core.changing.try_lock() else {
         return refuse(MembershipCode::InProgress, "another change is under way");
     };
-    let (raft, now) = Situation::look(core)?;
+    let (raft, now) = Situation::look(core).await?;
     if now.metrics.membership_config.get_node(&member_id).is_some() {
         return Ok(());
     }

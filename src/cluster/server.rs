@@ -187,6 +187,7 @@ impl Session {
             | Request::Enlist { .. }
             | Request::Found { .. }
             | Request::Change { .. }
+            | Request::Announce { .. }
             | Request::Diverged { .. } => {
                 self.answer_later(correlation, request, frame.attachment).await
             }

@@ -17,7 +17,7 @@ use super::core::Core;
 use super::error::MembershipCode;
 use super::membership::{ChangeResult, Situation, apply_change, check_caught_up, forget, submit};
 use super::wire::{Request, Response};
-use super::{join, status};
+use super::{bootstrap, join, status};
 use crate::model::MemberId;
 use crate::state::{Command, Digest};
 
@@ -42,9 +42,10 @@ pub(crate) async fn run(core: Arc<Core>) {
     let mut round = interval(ROUND);
     round.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut duties = Duties::default();
+    let mut announced = false;
     loop {
         round.tick().await;
-        announce(&core).await;
+        announce(&core, &mut announced).await;
         if core.current().leading.is_some() {
             duties.lead(&core).await;
         } else {
@@ -101,7 +102,7 @@ impl Duties {
         let waiting: Vec<MemberId> = core.promotable.lock().iter().copied().collect();
         self.caught_up_since.retain(|id, _| waiting.contains(id));
         for member_id in waiting {
-            let Ok((_, now)) = Situation::look(core) else { return };
+            let Ok((_, now)) = Situation::look(core).await else { return };
             if now.voters.contains(&member_id) {
                 core.promotable.lock().remove(&member_id);
                 continue;
@@ -152,7 +153,7 @@ async fn promote(core: &Core, member_id: MemberId) -> ChangeResult<()> {
             );
         }
     }
-    let (raft, now) = Situation::look(core)?;
+    let (raft, now) = Situation::look(core).await?;
     check_caught_up(&now, member_id)?;
     let leaving: BTreeSet<MemberId> = older
         .iter()
@@ -177,32 +178,33 @@ async fn promote(core: &Core, member_id: MemberId) -> ChangeResult<()> {
 /// The first leader gives the state machine the cluster's name and its founders.
 async fn name_cluster(core: &Core) {
     let (Some(seat), Some(raft)) = (core.seat.get(), core.raft()) else { return };
-    if core.machine.read(|state| state.cluster_id()) != 0 {
+    let config = raft.metrics().borrow_watched().membership_config.clone();
+    let members: Vec<_> = config.nodes().map(|(id, member)| (*id, member.clone())).collect();
+    if members.is_empty() || core.machine.read(|state| state.cluster_id()) != 0 {
         return;
     }
-    let config = raft.metrics().borrow_watched().membership_config.clone();
-    let members = config.nodes().map(|(id, member)| (*id, member.clone())).collect();
     let command = Command::InitCluster { cluster_id: seat.cluster_id, members };
     if let Err(error) = submit(core, command).await {
         tracing::warn!(%error, "the cluster has no name yet");
     }
 }
 
-/// Tells the cluster where this member is now, when that is not what the cluster knows.
-async fn announce(core: &Core) {
+/// Tells the cluster where this member is: once after each start, because its own state may be
+/// too old to tell whether the cluster knows, and whenever the record differs.
+async fn announce(core: &Core, announced: &mut bool) {
     let member_id = core.member_id();
     let known = core.machine.read(|state| state.member(member_id).cloned());
-    let moved = known
-        .is_some_and(|known| known.incarnation == core.member.incarnation && known != core.member);
-    if !moved || core.current().leader.is_none() {
+    let differs = known.is_some_and(|known| known != core.member);
+    if (*announced && !differs) || !bootstrap::initialized(core) {
         return;
     }
-    let command = Command::AnnounceMember { member_id, member: core.member.clone() };
-    match submit(core, command).await {
-        Ok(_) => tracing::info!(addr = core.member.peer_addr, "announced where this member is"),
+    match join::announce_self(core).await {
+        Ok(()) => *announced = true,
+        Err(error) if error.code == MembershipCode::NoLeader => {}
         Err(error) => {
             if core.peers.may_log("announce", super::wire::RefusalCode::Membership) {
-                tracing::warn!(%error, "could not announce where this member is");
+                tracing::warn!(code = error.code.as_str(), %error,
+                    "could not announce where this member is");
             }
         }
     }

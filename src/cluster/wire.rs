@@ -201,6 +201,15 @@ pub(crate) enum Request {
         /// The leader's digest there: sum and rows.
         digest: (u64, u64),
     },
+    /// A member tells where it is now. Passed on to the leader once.
+    Announce {
+        /// Its number.
+        member_id: MemberId,
+        /// Its description.
+        member: Member,
+        /// Whether a member passed it on already.
+        forwarded: bool,
+    },
 }
 
 /// A request for a vote.

@@ -95,7 +95,7 @@ pub(super) const KEYS: [Key; 19] = [
     key(
         "cluster.snapshot.keep_entries",
         Kind::Number(0, 100_000_000),
-        "20000",
+        "10000",
         "Log entries kept behind a snapshot, so that a member that was away for a moment\nneeds no snapshot.",
     ),
     key(
@@ -113,7 +113,7 @@ pub(super) const KEYS: [Key; 19] = [
     key(
         "cluster.limits.pending_proposals",
         Kind::Number(1, 1_000_000),
-        "16384",
+        "32768",
         "Writes that may wait for their outcome at once; more are refused with 503.",
     ),
     key(

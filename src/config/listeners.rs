@@ -54,6 +54,15 @@ impl Profile {
         }
     }
 
+    /// Whether it serves the REST API.
+    #[must_use]
+    pub fn speaks_http(self) -> bool {
+        match self {
+            Self::Web4ai | Self::Nano | Self::Agents | Self::Bots => true,
+            Self::Websocket | Self::Grpc | Self::Peer => false,
+        }
+    }
+
     /// The port it has when nothing is said.
     #[must_use]
     pub fn default_port(self) -> u16 {

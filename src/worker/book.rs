@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 /// Ended attempts that are remembered. A dispatch is repeated within seconds, if at all.
@@ -27,7 +26,7 @@ pub(super) enum Verdict {
     /// It runs already.
     Runs,
     /// It ended; this was its report.
-    Ended(Arc<Value>),
+    Ended(Arc<str>),
     /// A newer attempt is known.
     Stale {
         /// The newest.
@@ -40,7 +39,7 @@ pub(super) enum Verdict {
 #[derive(Debug)]
 enum Entry {
     Running { attempt: u32, kill: CancellationToken },
-    Ended { attempt: u32, report: Arc<Value> },
+    Ended { attempt: u32, report: Arc<str> },
 }
 
 impl Entry {
@@ -104,7 +103,7 @@ impl Book {
 
     /// The program of an attempt is gone. Gives whether its end is to be reported: not when a
     /// newer attempt took its place.
-    pub(super) fn end(&self, key: &AttemptKey, report: &Arc<Value>) -> bool {
+    pub(super) fn end(&self, key: &AttemptKey, report: &Arc<str>) -> bool {
         let mut pages = self.pages.lock();
         pages.running -= 1;
         pages.finished += 1;
@@ -134,14 +133,17 @@ impl Book {
         self.pages.lock().unreported -= 1;
     }
 
-    /// Kills the program of a task, if it runs. Gives whether it did.
-    pub(super) fn kill(&self, task_id: &str) -> bool {
+    /// Kills the program of a task, if it runs, and in this attempt when one is named. Gives
+    /// whether it did.
+    pub(super) fn kill(&self, task_id: &str, named: Option<u32>) -> bool {
         match self.pages.lock().newest.get(task_id) {
-            Some(Entry::Running { kill, .. }) => {
+            Some(Entry::Running { kill, attempt })
+                if named.is_none_or(|named| named == *attempt) =>
+            {
                 kill.cancel();
                 true
             }
-            Some(Entry::Ended { .. }) | None => false,
+            Some(Entry::Running { .. } | Entry::Ended { .. }) | None => false,
         }
     }
 
@@ -185,8 +187,8 @@ mod tests {
         let book = Book::new(2);
         started(&book, "a", 1);
         assert!(matches!(book.admit(&key("a", 1)), Verdict::Runs));
-        assert!(book.end(&key("a", 1), &Arc::new(Value::from(1))));
-        assert!(matches!(book.admit(&key("a", 1)), Verdict::Ended(report) if *report == 1));
+        assert!(book.end(&key("a", 1), &Arc::from("1")));
+        assert!(matches!(book.admit(&key("a", 1)), Verdict::Ended(report) if &*report == "1"));
         assert_eq!(book.running(), 0);
     }
 
@@ -197,8 +199,8 @@ mod tests {
         started(&book, "a", 2);
         assert!(old.is_cancelled());
         assert!(matches!(book.admit(&key("a", 1)), Verdict::Stale { newest: 2 }));
-        assert!(!book.end(&key("a", 1), &Arc::default()), "nobody wants its report");
-        assert!(book.end(&key("a", 2), &Arc::default()));
+        assert!(!book.end(&key("a", 1), &Arc::from("")), "nobody wants its report");
+        assert!(book.end(&key("a", 2), &Arc::from("")));
     }
 
     #[test]
@@ -206,8 +208,17 @@ mod tests {
         let book = Book::new(1);
         started(&book, "a", 1);
         assert!(matches!(book.admit(&key("b", 1)), Verdict::Full));
-        book.end(&key("a", 1), &Arc::default());
+        book.end(&key("a", 1), &Arc::from(""));
         started(&book, "b", 1);
+    }
+
+    #[test]
+    fn only_the_named_attempt_is_killed() {
+        let book = Book::new(1);
+        let kill = started(&book, "a", 2);
+        assert!(!book.kill("a", Some(1)) && !book.kill("b", None));
+        assert!(!kill.is_cancelled());
+        assert!(book.kill("a", Some(2)) && kill.is_cancelled());
     }
 
     #[test]
@@ -215,13 +226,13 @@ mod tests {
         let book = Book::new(1);
         for n in 0..=ENDED_MAX {
             started(&book, &format!("t{n}"), 1);
-            book.end(&key(&format!("t{n}"), 1), &Arc::default());
+            book.end(&key(&format!("t{n}"), 1), &Arc::from(""));
             book.reported();
         }
         assert_eq!(book.pages.lock().newest.len(), ENDED_MAX);
         for n in 0..UNREPORTED_MAX {
             started(&book, &format!("u{n}"), 1);
-            book.end(&key(&format!("u{n}"), 1), &Arc::default());
+            book.end(&key(&format!("u{n}"), 1), &Arc::from(""));
         }
         assert!(matches!(book.admit(&key("one more", 1)), Verdict::Full));
     }

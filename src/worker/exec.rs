@@ -2,6 +2,7 @@
 //! its whole process group is killed when its time is over or nobody wants it any more.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -45,6 +46,18 @@ pub(super) enum End {
     TooLong,
     /// It could not be started, or the system failed it.
     Broken(String),
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exited(status) => write!(f, "{status}"),
+            Self::TimedOut => f.write_str("timed out"),
+            Self::Killed => f.write_str("killed"),
+            Self::TooLong => f.write_str("wrote too much"),
+            Self::Broken(what) => f.write_str(what),
+        }
+    }
 }
 
 /// What a program left behind.

@@ -8,6 +8,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::book::{AttemptKey, Verdict};
@@ -16,7 +17,7 @@ use super::{Shared, report};
 
 /// The largest dispatch that is taken.
 const BODY_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// What a full worker says: seconds after which asking again makes sense.
+/// What a full or leaving worker says: seconds after which asking again makes sense.
 const RETRY_AFTER_S: u64 = 1;
 
 type App = State<Arc<Shared>>;
@@ -43,7 +44,7 @@ async fn execute(State(shared): App, body: Bytes) -> Response {
         return refusal(StatusCode::INTERNAL_SERVER_ERROR, &key.task_id, &error);
     }
     if shared.draining.is_cancelled() {
-        return busy(StatusCode::SERVICE_UNAVAILABLE, &key.task_id, "this worker is leaving");
+        return busy(&key.task_id, "this worker is leaving");
     }
     tracing::debug!(task_id = key.task_id, attempt = key.attempt, "dispatched");
     match shared.book.admit(&key) {
@@ -56,7 +57,7 @@ async fn execute(State(shared): App, body: Bytes) -> Response {
         }
         Verdict::Full => {
             let error = format!("all {} slots are taken", shared.options.concurrency);
-            return busy(StatusCode::TOO_MANY_REQUESTS, &key.task_id, &error);
+            return busy(&key.task_id, &error);
         }
     }
     Json(json!({ "success": true, "task_id": key.task_id, "status": "accepted" })).into_response()
@@ -67,15 +68,25 @@ fn refusal(status: StatusCode, task_id: &str, error: &str) -> Response {
     (status, Json(body)).into_response()
 }
 
-fn busy(status: StatusCode, task_id: &str, error: &str) -> Response {
+/// Nothing was started. 429 is what dispatchers take for "later": a 503 would count as an attempt
+/// that failed (contract 6).
+fn busy(task_id: &str, error: &str) -> Response {
+    let status = StatusCode::TOO_MANY_REQUESTS;
     let body = json!({
         "success": false, "task_id": task_id, "error": error, "retry_after": RETRY_AFTER_S
     });
     (status, [("Retry-After", RETRY_AFTER_S.to_string())], Json(body)).into_response()
 }
 
-async fn cancel(State(shared): App, Path(task_id): Path<String>) -> Response {
-    if shared.book.kill(&task_id) {
+/// The attempt that a cancel means; without one, whichever runs.
+#[derive(Default, Deserialize)]
+struct Cancel {
+    attempt: Option<u32>,
+}
+
+async fn cancel(State(shared): App, Path(task_id): Path<String>, body: Bytes) -> Response {
+    let cancel: Cancel = serde_json::from_slice(&body).unwrap_or_default();
+    if shared.book.kill(&task_id, cancel.attempt) {
         tracing::info!(task_id, "killed on request");
         return Json(json!({ "success": true, "task_id": task_id })).into_response();
     }

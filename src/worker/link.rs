@@ -72,7 +72,7 @@ impl Shared {
 pub(super) async fn register(shared: &Shared) -> Result<(), ClientError> {
     let mut pause = Duration::from_millis(200);
     loop {
-        let call = Call::post(shared.path("/register"), shared.description());
+        let call = Call::post(shared.path("/register"), &shared.description());
         match shared.client.call(call.deadline(REGISTER_DEADLINE)).await {
             Ok(_) => {
                 tracing::info!(node_id = shared.node_id, "registered");
@@ -112,14 +112,14 @@ pub(super) async fn heartbeats(shared: Arc<Shared>, closed: CancellationToken) {
 async fn beat(shared: &Shared, system: &mut System) {
     system.refresh_cpu_usage();
     system.refresh_memory();
-    let call = Call::post(shared.path("/heartbeat"), beat_body(shared, system));
+    let call = Call::post(shared.path("/heartbeat"), &beat_body(shared, system));
     let Err(error) = shared.client.call(call.deadline(HEARTBEAT_DEADLINE)).await else { return };
     // The contract answers 400 to a heartbeat of an unknown node, an honest API 404.
     if error.problem().is_some_and(|problem| matches!(problem.status, 400 | 404))
         && !shared.draining.is_cancelled()
     {
         tracing::warn!(%error, "the cluster does not know this node; registering again");
-        let call = Call::post(shared.path("/register"), shared.description());
+        let call = Call::post(shared.path("/register"), &shared.description());
         if let Err(error) = shared.client.call(call.deadline(REGISTER_DEADLINE)).await {
             tracing::warn!(%error, "not registered; the next heartbeat tries again");
         }
@@ -155,7 +155,7 @@ fn beat_body(shared: &Shared, system: &System) -> Value {
 pub(super) async fn farewell(shared: &Shared) {
     let call = match shared.options.farewell {
         Farewell::Remove => Call::delete(shared.path("")),
-        Farewell::Offline => Call::put(shared.path("/status"), json!({ "status": "offline" })),
+        Farewell::Offline => Call::put(shared.path("/status"), &json!({ "status": "offline" })),
     };
     match shared.client.call(call.deadline(FAREWELL_DEADLINE)).await {
         Ok(_) => tracing::info!(node_id = shared.node_id, "left"),

@@ -5,7 +5,9 @@ use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::json;
+use serde_json::value::RawValue;
 use tokio_util::sync::CancellationToken;
 
 use super::Shared;
@@ -34,16 +36,16 @@ pub(super) fn start(shared: &Arc<Shared>, dispatch: Dispatch, kill: Cancellation
             task_type: &dispatch.task_type,
             attempt: dispatch.attempt,
             node_id: &worker.node_id,
-            input: dispatch.input_data.to_string().into_bytes(),
+            input: dispatch.input(),
             timeout: dispatch.timeout(),
         };
         let ended = exec::run(job, &kill).await;
-        let report = Arc::new(word(&worker.node_id, &dispatch, &ended));
+        let report: Arc<str> = word(&worker.node_id, &dispatch, &ended).into();
         tracing::info!(
             task_id = key.task_id,
             attempt = key.attempt,
             seconds = ended.took.as_secs_f64(),
-            status = %report["status"],
+            end = %ended.end,
             "ended"
         );
         if worker.book.end(&key, &report) {
@@ -55,47 +57,74 @@ pub(super) fn start(shared: &Arc<Shared>, dispatch: Dispatch, kill: Cancellation
 
 /// Reports an attempt that ended before once more: the cluster dispatched it again, so it seems
 /// not to know.
-pub(super) fn repeat(shared: &Arc<Shared>, key: AttemptKey, report: Arc<Value>) {
+pub(super) fn repeat(shared: &Arc<Shared>, key: AttemptKey, report: Arc<str>) {
     let worker = Arc::clone(shared);
     shared.tasks.spawn(async move { send(&worker, &key, &report).await });
 }
 
-/// The body of a report.
-fn word(node_id: &str, dispatch: &Dispatch, ended: &Ended) -> Value {
-    let mut report = json!({
-        "node_id": node_id,
-        "agent_id": node_id,
-        "attempt": dispatch.attempt,
-        "epoch": dispatch.epoch,
-        "execution_time": ended.took.as_secs_f64(),
-        "performance_metrics": {
-            "wall_ms": ended.took.as_millis() as u64,
-            "exit_code": exit_code(&ended.end),
-            "stdout_bytes": ended.stdout.len(),
-            "log": ended.stderr,
-        },
-    });
-    match failure(ended) {
-        None => {
-            report["status"] = json!("completed");
-            report["result"] = result(&ended.stdout);
-        }
-        Some((error, retryable)) => {
-            report["status"] = json!("failed");
-            report["error"] = json!(error);
-            report["retryable"] = json!(retryable);
-        }
-    }
-    report
+/// What is told of the end of an attempt.
+#[derive(Serialize)]
+struct Report<'a> {
+    node_id: &'a str,
+    agent_id: &'a str,
+    attempt: u32,
+    epoch: Option<&'a str>,
+    status: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    result: Option<Box<RawValue>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retryable: Option<bool>,
+    /// Seconds.
+    execution_time: f64,
+    performance_metrics: Metrics<'a>,
 }
 
-/// Standard output as JSON; anything else is wrapped.
-fn result(stdout: &[u8]) -> Value {
-    if stdout.trim_ascii().is_empty() {
-        return Value::Null;
+#[derive(Serialize)]
+struct Metrics<'a> {
+    wall_ms: u64,
+    exit_code: Option<i32>,
+    stdout_bytes: usize,
+    /// The end of standard error.
+    log: &'a str,
+}
+
+/// The body of a report, as JSON text.
+fn word(node_id: &str, dispatch: &Dispatch, ended: &Ended) -> String {
+    let failure = failure(ended);
+    let completed = failure.is_none();
+    let (error, retryable) = failure.unzip();
+    let report = Report {
+        node_id,
+        agent_id: node_id,
+        attempt: dispatch.attempt,
+        epoch: dispatch.epoch.as_deref(),
+        status: if completed { "completed" } else { "failed" },
+        result: completed.then(|| result(&ended.stdout)),
+        error,
+        retryable,
+        execution_time: ended.took.as_secs_f64(),
+        performance_metrics: Metrics {
+            wall_ms: u64::try_from(ended.took.as_millis()).unwrap_or(u64::MAX),
+            exit_code: exit_code(&ended.end),
+            stdout_bytes: ended.stdout.len(),
+            log: &ended.stderr,
+        },
+    };
+    serde_json::to_string(&report).expect("texts and numbers are always JSON")
+}
+
+/// Standard output as it is when it is JSON; anything else is wrapped.
+fn result(stdout: &[u8]) -> Box<RawValue> {
+    let text = String::from_utf8_lossy(stdout);
+    if text.trim().is_empty() {
+        return RawValue::NULL.to_owned();
     }
-    serde_json::from_slice(stdout)
-        .unwrap_or_else(|_| json!({ "output": String::from_utf8_lossy(stdout) }))
+    RawValue::from_string(text.trim().to_owned()).unwrap_or_else(|_| {
+        let wrapped = json!({ "output": text }).to_string();
+        RawValue::from_string(wrapped).expect("a JSON value prints as JSON")
+    })
 }
 
 fn exit_code(end: &End) -> Option<i32> {
@@ -137,14 +166,14 @@ fn is_permanent(status: ExitStatus) -> bool {
 }
 
 /// Sends a report until the cluster records or refuses it, or the worker gives up for good.
-async fn send(shared: &Shared, key: &AttemptKey, report: &Value) {
+async fn send(shared: &Shared, key: &AttemptKey, report: &str) {
     let path = format!("/api/v1/tasks/{}/result", segment(&key.task_id));
     // The same for every try of this report, by this run of the worker.
     let request =
         format!("report/{}/{}/{}/{}", shared.node_id, shared.instance, key.task_id, key.attempt);
     let mut pause = PAUSE_MIN;
     loop {
-        let call = Call::post(path.clone(), report.clone()).key(request.clone());
+        let call = Call::post_text(path.clone(), report).key(request.clone());
         let (task_id, attempt) = (&key.task_id, key.attempt);
         match shared.client.call(call.deadline(REPORT_DEADLINE)).await {
             Ok(_) => return,
@@ -169,6 +198,8 @@ async fn send(shared: &Shared, key: &AttemptKey, report: &Value) {
 mod tests {
     use std::os::unix::process::ExitStatusExt;
 
+    use serde_json::Value;
+
     use super::*;
 
     fn ended(code: i32, stdout: &str, stderr: &str) -> Ended {
@@ -182,22 +213,26 @@ mod tests {
 
     #[test]
     fn results_are_json_or_wrapped_text() {
-        assert_eq!(result(b"{\"a\":1}\n"), json!({"a": 1}));
-        assert_eq!(result(b"plain\n"), json!({"output": "plain\n"}));
-        assert_eq!(result(b" \n"), Value::Null);
+        let exact = "{\"a\": 12345678901234567890.5}";
+        assert_eq!(result(format!("{exact}\n").as_bytes()).get(), exact);
+        assert_eq!(result(b"plain\n").get(), "{\"output\":\"plain\\n\"}");
+        assert_eq!(result(b" \n").get(), "null");
     }
 
     #[test]
     fn exit_codes_decide_about_another_try() {
         let dispatch =
             Dispatch { epoch: Some("3.1".to_owned()), attempt: 2, ..Dispatch::default() };
-        let report = word("n", &dispatch, &ended(0, "[1]", "note"));
+        let word = |ended: &Ended| -> Value {
+            serde_json::from_str(&word("n", &dispatch, ended)).unwrap()
+        };
+        let report = word(&ended(0, "[1]", "note"));
         assert_eq!(report["status"], "completed");
         assert_eq!((&report["epoch"], &report["attempt"]), (&json!("3.1"), &json!(2)));
         assert_eq!(report["performance_metrics"]["log"], "note");
-        let report = word("n", &dispatch, &ended(3, "", "no such file\n"));
+        let report = word(&ended(3, "", "no such file\n"));
         assert_eq!(report["error"], "exit code 3: no such file");
         assert_eq!(report["retryable"], true);
-        assert_eq!(word("n", &dispatch, &ended(65, "", ""))["retryable"], false);
+        assert_eq!(word(&ended(65, "", ""))["retryable"], false);
     }
 }

@@ -211,7 +211,7 @@ async fn a_drain_finishes_what_runs_takes_nothing_new_and_says_farewell() {
     bench.registered().await;
     bench.dispatch(task("a", 1, "gated")).await;
     bench.stop.cancel();
-    assert_eq!(bench.dispatch(task("b", 1, "echo")).await.0, 503);
+    assert_eq!(bench.dispatch(task("b", 1, "echo")).await.0, 429);
     bench.open_gate().await;
     let told = bench.told().await;
     assert_eq!(

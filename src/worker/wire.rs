@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::value::RawValue;
 
 /// A task without a limit of its own gets family W's.
 const TIMEOUT_DEFAULT: Duration = Duration::from_secs(300);
@@ -17,8 +17,9 @@ pub(super) struct Dispatch {
     pub(super) task_id: String,
     #[serde(default)]
     pub(super) task_type: String,
+    /// As it was written: a number that no float holds must reach the program whole.
     #[serde(default)]
-    pub(super) input_data: Value,
+    pub(super) input_data: Option<Box<RawValue>>,
     /// Seconds.
     #[serde(default)]
     pub(super) timeout: Option<f64>,
@@ -40,6 +41,11 @@ impl Dispatch {
             }
         }
         Ok(dispatch)
+    }
+
+    /// The input as JSON text.
+    pub(super) fn input(&self) -> Vec<u8> {
+        self.input_data.as_ref().map_or_else(|| "null", |input| input.get()).into()
     }
 
     /// How long the attempt may run.

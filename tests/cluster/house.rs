@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use quorate::clock;
@@ -13,11 +14,20 @@ use quorate::storage::{Disk, Storage, StorageOptions};
 /// Long enough for a busy machine; nothing waits that long when all is well.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Ports that were free a moment ago.
+/// Ports that nobody else has: below those that outgoing connections are given, and each handed
+/// out once, so that a member that was stopped finds its own again.
 pub(crate) fn free_addrs(count: usize) -> Vec<String> {
-    let held: Vec<_> =
-        (0..count).map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-    held.iter().map(|listener| listener.local_addr().unwrap().to_string()).collect()
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let first = 12_000 + (std::process::id() % 64) as u16 * 256;
+    let mut addrs = Vec::new();
+    while addrs.len() < count {
+        let port = first + NEXT.fetch_add(1, Ordering::Relaxed);
+        let addr = format!("127.0.0.1:{port}");
+        if std::net::TcpListener::bind(&addr).is_ok() {
+            addrs.push(addr);
+        }
+    }
+    addrs
 }
 
 pub(crate) fn options(name: &str, addr: &str, boot: Boot) -> ClusterOptions {

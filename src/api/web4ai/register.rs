@@ -85,7 +85,8 @@ fn text_or(body: &Object<'_>, key: &str, default: &str) -> Result<String, FieldE
 
 fn port(body: &Object<'_>) -> Result<u16, FieldError> {
     let port = body.count("port")?.unwrap_or(8080);
-    u16::try_from(port).ok().filter(|port| *port > 0).ok_or(FieldError::new("port", "1 to 65535"))
+    let port = u16::try_from(port).ok().filter(|port| *port > 0);
+    port.ok_or_else(|| FieldError::new("port", "1 to 65535"))
 }
 
 fn capacity(body: &Object<'_>, default: u32) -> Result<u32, FieldError> {

@@ -1,0 +1,60 @@
+//! The leader room's figures as Prometheus text; the API room writes its own and the cluster's.
+
+use std::fmt::Write;
+
+use crate::leader::{DutyName, Leadership};
+
+/// Appends the figures of this member's leader work.
+pub(super) fn leader(leadership: &Leadership, text: &mut String) {
+    let serving = u8::from(leadership.serving().borrow().is_some());
+    let mut line = |name: &str, kind: &str, help: &str, value: u64| {
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}");
+    };
+    line(
+        "quorate_leader_serving",
+        "gauge",
+        "1 while the leader's duties run here.",
+        serving.into(),
+    );
+    let metrics = leadership.metrics();
+    for (name, kind, help, count) in [
+        ("reigns_total", "counter", "Reigns of this member.", &metrics.reigns),
+        ("assigned_total", "counter", "Tasks placed.", &metrics.assigned),
+        (
+            "assigned_stale_total",
+            "counter",
+            "Placements that came too late.",
+            &metrics.assigned_stale,
+        ),
+        ("dispatched_total", "counter", "Calls made to nodes.", &metrics.dispatched),
+        ("acknowledged_total", "counter", "Attempts taken by nodes.", &metrics.acknowledged),
+        ("completed_total", "counter", "Attempts answered with the result.", &metrics.completed),
+        ("dispatch_failures_total", "counter", "Calls that failed.", &metrics.dispatch_failures),
+        ("dispatch_refused_total", "counter", "Calls refused by busy nodes.", &metrics.refused),
+        ("in_flight", "gauge", "Calls to nodes under way.", &metrics.in_flight),
+        ("cancels_total", "counter", "Cancellations told to nodes.", &metrics.cancels),
+        ("evictions_total", "counter", "Nodes taken offline.", &metrics.evictions),
+        ("recoveries_total", "counter", "Nodes that came back.", &metrics.recoveries),
+        ("brake_engaged_total", "counter", "Times evictions were slowed.", &metrics.brake_engaged),
+        ("brake_held", "gauge", "Silent nodes the brake keeps.", &metrics.brake_held),
+        ("expired_total", "counter", "Timers that fired.", &metrics.expired),
+        ("retired_total", "counter", "Ended tasks deleted.", &metrics.retired),
+        ("queue_age_ms", "gauge", "Age of the oldest waiting task.", &metrics.queue_age_ms),
+        ("event_gaps_total", "counter", "Times duties fell behind events.", &metrics.event_gaps),
+    ] {
+        line(&format!("quorate_leader_{name}"), kind, help, count.get());
+    }
+    let name = "quorate_duty_rounds_total";
+    let _ = writeln!(text, "# HELP {name} Rounds of each duty.\n# TYPE {name} counter");
+    for duty in DutyName::ALL {
+        let rounds = metrics.rounds(duty).count.get();
+        let _ = writeln!(text, "{name}{{duty=\"{}\"}} {rounds}", duty.as_str());
+    }
+    let name = "quorate_duty_seconds_total";
+    let _ = writeln!(text, "# HELP {name} Time spent in each duty.\n# TYPE {name} counter");
+    for duty in DutyName::ALL {
+        let seconds = metrics.rounds(duty).total_us.get() as f64 / 1e6;
+        let _ = writeln!(text, "{name}{{duty=\"{}\"}} {seconds}", duty.as_str());
+    }
+}

@@ -1,0 +1,243 @@
+//! One member as a process: opens the disk, takes its place among the peers, serves, and stops
+//! in an order that no client notices more than it must.
+
+mod listen;
+mod metrics;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use crate::api::{self, ApiOptions, App};
+use crate::clock;
+use crate::cluster::{Boot, Cluster, ClusterOptions, Limits, Retention, TcpNet, Timing};
+use crate::config::{Config, Listener};
+use crate::leader::{HttpCaller, LeaderOptions, Leadership};
+use crate::model::Member;
+use crate::state::Command;
+use crate::storage::{Disk, Storage, StorageOptions};
+
+/// How long a stopping leader may take to hand its office over.
+const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long requests that are under way may take to end.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+/// Between two tries to write the first configuration.
+const SEED_PAUSE: Duration = Duration::from_millis(500);
+
+/// Runs a member until it is told to stop, or must.
+///
+/// # Errors
+/// When it cannot start, or had to stop for a fault: its disk, its data, its removal.
+pub fn run(config: Config) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("starting the runtime")?;
+    runtime.block_on(async { Server::start(config).await?.serve().await })
+}
+
+/// A member that runs.
+struct Server {
+    cluster: Cluster,
+    app: App,
+    leadership: Leadership,
+    /// Ends the leader's duties.
+    duties: CancellationToken,
+    /// Ends the listeners.
+    listeners: CancellationToken,
+    tasks: JoinSet<()>,
+}
+
+impl Server {
+    async fn start(config: Config) -> anyhow::Result<Self> {
+        std::fs::create_dir_all(&config.data_dir)
+            .with_context(|| format!("creating {}", config.data_dir.display()))?;
+        let storage = Storage::open(storage_options(&config)).await?;
+        let cluster = Cluster::start(cluster_options(&config), storage, Arc::new(TcpNet)).await?;
+        let caller = HttpCaller::new().context("building the client that calls nodes")?;
+        let leadership = Leadership::new(LeaderOptions::default(), Arc::new(caller));
+        let app = App::new(cluster.clone(), api_options(&config, &leadership));
+        let mut server = Self {
+            cluster,
+            app,
+            leadership,
+            duties: CancellationToken::new(),
+            listeners: CancellationToken::new(),
+            tasks: JoinSet::new(),
+        };
+        server.spawn_leadership();
+        server.spawn_first_configuration(&config);
+        server.listen(&config).await?;
+        Ok(server)
+    }
+
+    fn spawn_leadership(&mut self) {
+        let (leadership, seat) = (self.leadership.clone(), Arc::new(self.cluster.clone()));
+        let shutdown = self.duties.clone();
+        self.tasks.spawn(async move { leadership.run(seat, shutdown).await });
+    }
+
+    /// The configuration file's sections for the fleet become the first configuration of a new
+    /// cluster, once. Later changes go through the API.
+    fn spawn_first_configuration(&mut self, config: &Config) {
+        if config.document.as_object().is_none_or(serde_json::Map::is_empty) {
+            return;
+        }
+        let value = config.document.to_string();
+        let (cluster, mut serving) = (self.cluster.clone(), self.leadership.serving());
+        let stop = self.duties.clone();
+        self.tasks.spawn(async move {
+            while cluster.view().read(|state| state.config().revision) == 0 {
+                tokio::select! {
+                    biased;
+                    () = stop.cancelled() => return,
+                    led = serving.wait_for(Option::is_some) => if led.is_err() { return },
+                }
+                let command = Command::PatchConfig {
+                    path: String::new(),
+                    value: value.clone(),
+                    expected_revision: Some(0),
+                };
+                match cluster.propose(clock::mint_request_id(), "", command).await {
+                    Ok(committed) => match committed.reply {
+                        Ok(_) => return tracing::info!("the file's configuration is the first"),
+                        Err(error) => {
+                            return tracing::warn!(%error, "the file's configuration is refused");
+                        }
+                    },
+                    Err(error) => tracing::debug!(%error, "the first configuration has to wait"),
+                }
+                tokio::time::sleep(SEED_PAUSE).await;
+            }
+        });
+    }
+
+    async fn listen(&mut self, config: &Config) -> anyhow::Result<()> {
+        let connections = listen::connections(config.limits.connections);
+        let more = config.listeners.more.iter();
+        let http = more.filter(|listener| listener.profile.speaks_http());
+        for Listener { profile, listen, .. } in std::iter::once(&config.listeners.http).chain(http)
+        {
+            let listener = listen::bind(*listen, Arc::clone(&connections)).await?;
+            tracing::info!(profile = profile.as_str(), addr = %listen, "serving HTTP");
+            let (router, stop) = (api::router(self.app.clone()), self.listeners.clone());
+            self.tasks.spawn(async move {
+                let serving = axum::serve(listener, router);
+                let stopped = async move { stop.cancelled().await };
+                if let Err(error) = serving.with_graceful_shutdown(stopped).await {
+                    tracing::error!(%error, "a listener ended");
+                }
+            });
+        }
+        Ok(())
+    }
+
+    /// Waits for the end, and brings it about.
+    async fn serve(mut self) -> anyhow::Result<ExitCode> {
+        let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
+        let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
+        let mut ended = self.cluster.ended();
+        let fault = tokio::select! {
+            biased;
+            _ = terminate.recv() => None,
+            _ = interrupt.recv() => None,
+            fault = ended.wait_for(Option::is_some) => {
+                fault.ok().and_then(|why| why.clone())
+            }
+        };
+        if let Some(why) = &fault {
+            tracing::error!(why, "this member must stop");
+        } else {
+            tracing::info!("stopping");
+            self.hand_over().await;
+        }
+        self.stop().await;
+        match fault {
+            Some(why) => Err(anyhow::anyhow!("{why}")),
+            None => Ok(ExitCode::SUCCESS),
+        }
+    }
+
+    /// Lets another lead before anything else ends, so that clients see no gap.
+    async fn hand_over(&self) {
+        if self.cluster.leadership().borrow().is_none() {
+            return;
+        }
+        match timeout(HAND_OVER_TIMEOUT, self.cluster.transfer_leader(None)).await {
+            Ok(Ok(_)) => tracing::info!("handed the office over"),
+            Ok(Err(error)) => tracing::info!(%error, "nobody takes the office over"),
+            Err(_elapsed) => tracing::warn!("the office was not handed over in time"),
+        }
+    }
+
+    async fn stop(&mut self) {
+        self.duties.cancel();
+        self.app.close();
+        self.listeners.cancel();
+        let drained =
+            timeout(DRAIN_TIMEOUT, async { while self.tasks.join_next().await.is_some() {} });
+        if drained.await.is_err() {
+            tracing::warn!("some requests were cut off");
+            self.tasks.abort_all();
+        }
+        self.cluster.stop().await;
+    }
+}
+
+fn storage_options(config: &Config) -> StorageOptions {
+    let events_max = usize::try_from(config.limits.events).unwrap_or(usize::MAX);
+    StorageOptions { events_max, ..StorageOptions::new(Disk::Dir(config.data_dir.clone())) }
+}
+
+fn cluster_options(config: &Config) -> ClusterOptions {
+    let listeners = &config.listeners;
+    let grpc = listeners.grpc.as_ref().map(|listener| listener.advertise.clone());
+    let member = Member {
+        name: config.name.clone(),
+        incarnation: 0,
+        peer_addr: listeners.peer.advertise.clone(),
+        http_addr: listeners.http.advertise.clone(),
+        grpc_addr: grpc.unwrap_or_default(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    };
+    let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    let pending = usize::try_from(config.limits.pending_proposals).unwrap_or(usize::MAX);
+    let peers = config.peers.clone();
+    ClusterOptions {
+        listen_addr: listeners.peer.listen.to_string(),
+        boot: match usize::try_from(config.bootstrap_expect) {
+            _ if config.join => Boot::Join { peers },
+            Ok(expect) if expect > 0 => Boot::Expect { expect, peers },
+            _ => Boot::Wait,
+        },
+        timing: Timing::Custom {
+            heartbeat_ms: millis(config.raft.heartbeat),
+            election_min_ms: millis(config.raft.election_min),
+            election_max_ms: millis(config.raft.election_max),
+        },
+        retention: Retention {
+            snapshot_every: config.snapshot.entries,
+            keep: config.snapshot.keep_entries,
+        },
+        propose_timeout: config.limits.request_hold,
+        limits: Limits { queue_proposals: pending, ..Limits::default() },
+        ..ClusterOptions::new(member)
+    }
+}
+
+fn api_options(config: &Config, leadership: &Leadership) -> ApiOptions {
+    let leadership = leadership.clone();
+    ApiOptions {
+        body_bytes_max: usize::try_from(config.limits.body_bytes).unwrap_or(usize::MAX),
+        request_timeout: config.limits.request_hold + Duration::from_secs(20),
+        data_dir: config.data_dir.clone(),
+        metrics: vec![Arc::new(move |text| metrics::leader(&leadership, text))],
+        ..ApiOptions::default()
+    }
+}
