@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use super::codec::{decode_form, encode_form};
 use super::error::StorageError;
 use super::files::Files;
-use super::log::DurablePosition;
+use super::flusher::DurablePosition;
 use super::wal::WalState;
 use super::{LogId, Vote, codec};
 use crate::model::{Incarnation, MemberId};
