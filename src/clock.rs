@@ -4,7 +4,7 @@
 //! trace. Timers are tokio's, which a simulation pauses; they need no port of their own.
 
 use std::cell::Cell;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
@@ -21,14 +21,36 @@ thread_local! {
 #[derive(Clone, Copy)]
 struct Simulation {
     seed: u64,
-    started: tokio::time::Instant,
+    elapsed: Elapsed,
+}
+
+#[derive(Clone, Copy)]
+enum Elapsed {
+    Since(tokio::time::Instant),
+    Told(fn() -> Duration),
+}
+
+impl Elapsed {
+    fn now(self) -> Duration {
+        match self {
+            Self::Since(started) => started.elapsed(),
+            Self::Told(elapsed) => elapsed(),
+        }
+    }
 }
 
 /// Makes this thread's clock and randomness a function of `seed` and of tokio's (paused) time.
 /// For simulations only; it cannot be undone.
 pub fn simulate(seed: u64) {
-    let started = tokio::time::Instant::now();
-    SIMULATION.with(|cell| cell.set(Some(Simulation { seed, started })));
+    let elapsed = Elapsed::Since(tokio::time::Instant::now());
+    SIMULATION.with(|cell| cell.set(Some(Simulation { seed, elapsed })));
+}
+
+/// As [`simulate`], for a simulation of several runtimes, whose tokio clocks do not start
+/// together: `elapsed` tells the time since its beginning.
+pub fn simulate_with(seed: u64, elapsed: fn() -> Duration) {
+    let elapsed = Elapsed::Told(elapsed);
+    SIMULATION.with(|cell| cell.set(Some(Simulation { seed, elapsed })));
 }
 
 /// Milliseconds since the Unix epoch. May step back or jump: whoever needs order must not use it.
@@ -36,7 +58,7 @@ pub fn simulate(seed: u64) {
 #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the wall clock")]
 pub fn now_ms() -> TimeMs {
     if let Some(simulation) = SIMULATION.with(Cell::get) {
-        let elapsed = simulation.started.elapsed().as_millis();
+        let elapsed = simulation.elapsed.now().as_millis();
         return SIMULATED_EPOCH_MS + u64::try_from(elapsed).unwrap_or(u64::MAX / 2);
     }
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

@@ -57,6 +57,7 @@ pub(crate) struct Counters {
     pub overloaded: AtomicU64,
     pub read_rounds: AtomicU64,
     pub reads: AtomicU64,
+    pub snapshots_installed: AtomicU64,
 }
 
 impl Counters {

@@ -59,6 +59,8 @@ pub struct ClusterMetrics {
     pub reads: u64,
     /// Rounds that confirmed them.
     pub read_rounds: u64,
+    /// Snapshots of a leader installed here.
+    pub snapshots_installed: u64,
 }
 
 impl Cluster {
@@ -287,6 +289,7 @@ impl Cluster {
             forwarded: read(&counters.forwarded),
             reads: read(&counters.reads),
             read_rounds: read(&counters.read_rounds),
+            snapshots_installed: read(&counters.snapshots_installed),
         }
     }
 

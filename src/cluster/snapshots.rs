@@ -9,7 +9,7 @@ use openraft::type_config::alias::SnapshotOf;
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::time::Instant;
 
-use super::core::Core;
+use super::core::{Core, Counters};
 use super::link::{CallError, Link, Route};
 use super::mirror::{WireSnapshotMeta, WireVote};
 use super::network::rpc_error;
@@ -147,6 +147,7 @@ impl Incoming {
         match raft.install_full_snapshot(Vote::from(vote), snapshot).await {
             Ok(response) => {
                 core.touch();
+                Counters::add(&core.counters.snapshots_installed, 1);
                 Ok(response.vote)
             }
             Err(fatal) => Err(refused(RefusalCode::Stopping, fatal)),

@@ -182,6 +182,12 @@ impl SimDisk {
         platter.wipe_log();
     }
 
+    /// Writes to the log that a crash at this moment may lose.
+    #[must_use]
+    pub fn unflushed(&self) -> usize {
+        self.0.lock().pending.len()
+    }
+
     /// Completed flushes so far.
     #[must_use]
     pub fn flushes(&self) -> u64 {
