@@ -11,12 +11,14 @@ use tokio_util::sync::CancellationToken;
 use super::error::{ApiError, LeaderHint};
 use super::host::Host;
 use super::params::Params;
+use super::settings::{Kept, Settings};
 use super::stats::Stats;
+use super::task_stats::{self, TaskStats};
 use super::ticket::{Caller, Ticket};
 use crate::clock;
 use crate::cluster::{Cluster, Consistency, ReadStamp};
 use crate::model::RequestId;
-use crate::state::{Command, Outcome};
+use crate::state::{Command, Outcome, State as Tables};
 
 /// Further lines of Prometheus text, from rooms that this one does not know.
 pub type MetricsSource = Arc<dyn Fn(&mut String) + Send + Sync>;
@@ -32,21 +34,10 @@ pub struct ApiOptions {
     pub request_timeout: Duration,
     /// Event streams served at once.
     pub streams_max: usize,
-    /// How ties between the families are broken.
-    pub compat: Compat,
     /// Written after our own figures by the metrics endpoints.
     pub metrics: Vec<MetricsSource>,
     /// Directory whose disk the health figures speak of.
     pub data_dir: std::path::PathBuf,
-}
-
-/// Ties that no request can break by itself (contract 7, 10).
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Compat {
-    /// `compat.status_nodes: map`: `data.nodes` of the status is a map unless the query says so.
-    pub status_nodes_map: bool,
-    /// `compat.agents.priority_order: asc`: family A's larger numbers are less urgent.
-    pub agents_ascending: bool,
 }
 
 impl Default for ApiOptions {
@@ -56,7 +47,6 @@ impl Default for ApiOptions {
             requests_max: 8192,
             request_timeout: Duration::from_secs(30),
             streams_max: 1024,
-            compat: Compat::default(),
             metrics: Vec::new(),
             data_dir: ".".into(),
         }
@@ -70,7 +60,6 @@ impl std::fmt::Debug for ApiOptions {
             .field("requests_max", &self.requests_max)
             .field("request_timeout", &self.request_timeout)
             .field("streams_max", &self.streams_max)
-            .field("compat", &self.compat)
             .finish_non_exhaustive()
     }
 }
@@ -89,6 +78,8 @@ struct Inner {
     streams: Arc<Semaphore>,
     closing: CancellationToken,
     completed_at_start: u64,
+    task_stats: Arc<TaskStats>,
+    settings: Kept,
 }
 
 impl std::fmt::Debug for App {
@@ -106,18 +97,24 @@ pub(super) struct Written {
 }
 
 impl App {
-    /// An API in front of `cluster`.
+    /// An API in front of `cluster`. Must be called within a runtime; [`Self::close`] ends what
+    /// it starts there.
     #[must_use]
     pub fn new(cluster: Cluster, options: ApiOptions) -> Self {
         let completed = cluster.view().read(|state| state.counters().tasks_completed);
+        let (closing, task_stats) = (CancellationToken::new(), Arc::new(TaskStats::default()));
+        let view = Arc::clone(cluster.view());
+        tokio::spawn(task_stats::follow(Arc::clone(&task_stats), view, closing.clone()));
         Self(Arc::new(Inner {
             requests: Arc::new(Semaphore::new(options.requests_max)),
             streams: Arc::new(Semaphore::new(options.streams_max)),
-            closing: CancellationToken::new(),
+            closing,
+            task_stats,
             host: Host::new(&options.data_dir),
             stats: Stats::new(clock::now_ms()),
             started: Instant::now(),
             completed_at_start: completed,
+            settings: Kept::default(),
             cluster,
             options,
         }))
@@ -144,6 +141,10 @@ impl App {
         &self.0.stats
     }
 
+    pub(super) fn task_stats(&self) -> &TaskStats {
+        &self.0.task_stats
+    }
+
     pub(super) fn host(&self) -> &Host {
         &self.0.host
     }
@@ -159,6 +160,11 @@ impl App {
     /// This member's number as it stands in answers; 0 before it has a place.
     pub(super) fn member_header(&self) -> HeaderValue {
         HeaderValue::from(self.0.cluster.member_id())
+    }
+
+    /// What the configuration in `state` says to this room.
+    pub(super) fn settings(&self, state: &Tables) -> Arc<Settings> {
+        self.0.settings.of(state)
     }
 
     pub(super) fn uptime(&self) -> Duration {

@@ -98,6 +98,14 @@ impl ApiError {
         self
     }
 
+    /// Family W's text for an orchestrator that cannot work (contract 2.3), where that is the case.
+    fn with_text_of_stopped(self) -> Self {
+        if web4ai_code(self.0.code) == "ORCHESTRATOR_NOT_STARTED" {
+            return self.with_family_text("Orchestrator not started");
+        }
+        self
+    }
+
     pub(super) fn with_detail(mut self, detail: impl Into<String>) -> Self {
         self.0.detail = Some(detail.into());
         self
@@ -170,10 +178,12 @@ impl From<ProposeError> for ApiError {
             }
             ProposeError::NotStarted { ref leader, .. } => {
                 let hint = leader.map(|member| LeaderHint { member, http: None });
-                Self::unavailable(code, error.to_string(), 1).with_leader(hint)
+                Self::unavailable(code, error.to_string(), 1)
+                    .with_leader(hint)
+                    .with_text_of_stopped()
             }
             ProposeError::Stopped { maybe_started: false, .. } => {
-                Self::unavailable(code, "this member has stopped", 1)
+                Self::unavailable(code, "this member has stopped", 1).with_text_of_stopped()
             }
             ProposeError::Stopped { maybe_started: true, .. } => {
                 Self::new(StatusCode::GATEWAY_TIMEOUT, code, "this member has stopped")
@@ -185,7 +195,8 @@ impl From<ProposeError> for ApiError {
 
 impl From<ReadError> for ApiError {
     fn from(error: ReadError) -> Self {
-        let unavailable = Self::unavailable(error.code(), error.to_string(), 1);
+        let unavailable =
+            Self::unavailable(error.code(), error.to_string(), 1).with_text_of_stopped();
         match error {
             ReadError::NoLeader { leader } => {
                 unavailable.with_leader(leader.map(|member| LeaderHint { member, http: None }))

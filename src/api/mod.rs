@@ -25,7 +25,9 @@ mod prometheus;
 mod reply;
 mod requests;
 mod router;
+mod settings;
 mod stats;
+mod task_stats;
 mod ticket;
 mod web4ai;
 mod websocket;
@@ -34,7 +36,7 @@ mod wire_time;
 #[cfg(test)]
 mod tests;
 
-pub use app::{ApiOptions, App, Compat, MetricsSource};
+pub use app::{ApiOptions, App, MetricsSource};
 pub use error::ApiError;
 pub use router::router;
 pub use ticket::Principal;

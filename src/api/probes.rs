@@ -11,7 +11,6 @@ use super::host::HostUsage;
 use super::params::Params;
 use super::reply;
 use super::web4ai::lists::summary;
-use super::web4ai::status::orchestrator_id;
 use super::wire_time::{iso, uptime_words};
 use crate::clock;
 use crate::cluster::Consistency;
@@ -110,11 +109,15 @@ fn system_usage(app: &App) -> SystemUsage {
     SystemUsage { host: app.host().usage(), uptime: uptime_words(uptime_ms) }
 }
 
+fn orchestrator_id(app: &App) -> String {
+    app.cluster().view().read(|state| app.settings(state).orchestrator_id.clone())
+}
+
 /// `GET /api/v1/health`: 200 while the member serves at all.
 pub(super) async fn web4ai_health(State(app): State<App>) -> Response {
     let health = WebHealth {
         status: "healthy",
-        orchestrator_id: app.cluster().view().read(orchestrator_id),
+        orchestrator_id: orchestrator_id(&app),
         timestamp: iso(clock::now_ms()),
         version: FAMILY_VERSION,
         system: system_usage(&app),
@@ -165,7 +168,7 @@ pub(super) async fn health(State(app): State<App>) -> Response {
             pending_tasks: summary.pending_count,
             total_nodes: state.nodes_len(),
         };
-        (orchestrator_id(state), stats)
+        (app.settings(state).orchestrator_id.clone(), stats)
     });
     let health = UnionHealth {
         status: word("healthy", "unhealthy"),

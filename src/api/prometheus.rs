@@ -17,15 +17,16 @@ use crate::model::NodeStatus;
 use crate::state::State as Tables;
 
 /// Text being written.
-struct Page(String);
+#[derive(Debug, Default)]
+pub(super) struct Page(String);
 
 impl Page {
     /// Opens a family of figures.
-    fn family(&mut self, name: &str, kind: &str, help: &str) {
+    pub(super) fn family(&mut self, name: &str, kind: &str, help: &str) {
         let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
     }
 
-    fn line(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) {
+    pub(super) fn line(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) {
         self.0.push_str(name);
         for (place, (key, text)) in labels.iter().enumerate() {
             self.0.push(if place == 0 { '{' } else { ',' });
@@ -35,6 +36,11 @@ impl Page {
             self.0.push('}');
         }
         let _ = writeln!(self.0, " {value}");
+    }
+
+    #[cfg(test)]
+    pub(super) fn text(&self) -> &str {
+        &self.0
     }
 
     fn one(&mut self, name: &str, kind: &str, help: &str, value: impl Display) {
@@ -60,6 +66,7 @@ pub(super) async fn metrics(State(app): State<App>) -> Response {
     });
     let uptime = app.uptime().as_secs_f64();
     page.one("quorate_uptime_seconds", "gauge", "Time since this member's API started.", uptime);
+    app.task_stats().write_prometheus(&mut page);
     app.stats().write_prometheus(&mut page.0);
     for source in &app.options().metrics {
         source(&mut page.0);
@@ -130,14 +137,14 @@ fn write_tasks(page: &mut Page, state: &Tables) {
     for status in TASK_STATUSES {
         page.line("quorate_tasks", &[("status", status.as_str())], state.tasks_in(status));
     }
-    page.family("web4ai_tasks_total", "counter", "Tasks of all types by what became of them.");
+    page.family("quorate_tasks_total", "counter", "Tasks since the cluster began, by their end.");
     for (status, count) in [
         ("submitted", counters.tasks_submitted),
         ("completed", counters.tasks_completed),
         ("failed", counters.tasks_failed),
         ("cancelled", counters.tasks_cancelled),
     ] {
-        page.line("web4ai_tasks_total", &[("type", "all"), ("status", status)], count);
+        page.line("quorate_tasks_total", &[("status", status)], count);
     }
     let pending = summary(state).pending_count;
     page.one("web4ai_pending_tasks", "gauge", "Tasks that wait.", pending);

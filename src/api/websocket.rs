@@ -36,10 +36,7 @@ fn url(host: Option<&str>) -> String {
 /// This listener pushes nothing over WebSocket; events are served by `/api/v1/events`.
 pub(super) async fn info(State(app): State<App>, headers: HeaderMap) -> Response {
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
-    let max_connections = app.cluster().view().read(|state| {
-        let document = state.config().document();
-        document.pointer("/websocket/max_connections").and_then(|max| max.as_u64()).unwrap_or(100)
-    });
+    let max_connections = app.cluster().view().read(|state| app.settings(state).websocket_max);
     let websocket = Info { enabled: false, url: url(host), connected_clients: 0, max_connections };
     reply::json(reply::encode(&Reply { success: true, websocket }))
 }

@@ -5,7 +5,6 @@ use axum::http::{Request, StatusCode};
 use serde_json::{Value, json};
 
 use super::{World, take};
-use crate::api::{ApiOptions, Compat};
 
 #[tokio::test]
 async fn contract_2_3_health_is_open_and_plain() {
@@ -86,9 +85,8 @@ async fn contract_c5_the_shape_of_nodes_is_chosen_never_guessed() {
     assert!(is_map(world.get("/api/v1/status?nodes=map").await.ok()));
     assert!(!is_map(world.get("/api/v1/status").await.ok()));
     assert_eq!(world.get("/api/v1/status?nodes=x").await.status, StatusCode::BAD_REQUEST);
-    let compat = Compat { status_nodes_map: true, ..Compat::default() };
-    let world = World::with(ApiOptions { compat, ..ApiOptions::default() }).await;
-    world.register("n1").await;
+    let map = r#"{"value":"map"}"#;
+    world.call("PUT", "/api/v1/config/compat.status_nodes", map).await.ok();
     assert!(is_map(world.get("/api/v1/status").await.ok()));
     assert!(!is_map(world.get("/api/v1/status?nodes=summary").await.ok()));
 }
@@ -121,7 +119,7 @@ async fn contract_2_13_metrics_as_text() {
     assert!(page.header("content-type").starts_with("text/plain; version=0.0.4"));
     for line in [
         "quorate_tasks{status=\"pending\"} 1\n",
-        "web4ai_tasks_total{type=\"all\",status=\"submitted\"} 1\n",
+        "quorate_tasks_total{status=\"submitted\"} 1\n",
         "web4ai_active_nodes 1\n",
         "web4ai_pending_tasks 1\n",
         "web4ai_task_success_rate 1\n",
@@ -132,6 +130,21 @@ async fn contract_2_13_metrics_as_text() {
         assert!(page.text.contains(line), "{line} in\n{}", page.text);
     }
     assert!(world.get("/metrics").await.text.contains("quorate_raft_term"));
+}
+
+#[tokio::test]
+async fn contract_2_13_ends_of_tasks_are_counted_by_type() {
+    let world = World::new().await;
+    world.submit("t-1").await;
+    world.call("DELETE", "/api/v1/tasks/t-1", "").await.ok();
+    let line = "web4ai_tasks_total{type=\"t\",status=\"cancelled\"} 1\n";
+    // The counter follows the events, so it may be a moment behind the answer.
+    let counted = async {
+        while !world.get("/metrics").await.text.contains(line) {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(30), counted).await.unwrap();
 }
 
 #[tokio::test]
@@ -181,12 +194,12 @@ async fn contract_c16_configuration_merges_deeply() {
 async fn requests_can_be_asked_for_by_id_and_by_key() {
     let world = World::new().await;
     let never = world.get("/api/v1/requests/order-7").await.ok();
-    assert_eq!(never["state"], "never_seen");
+    assert_eq!(never["status"], "never_seen");
     let submitted = world.post_keyed("/api/v1/tasks", "order-7", r#"{"task_type":"t"}"#).await;
     let id = submitted.header("x-quorate-request-id").to_owned();
     for key in ["order-7", &id] {
         let found = world.get(&format!("/api/v1/requests/{key}")).await.ok();
-        assert_eq!((&found["state"], &found["request_id"]), (&json!("committed"), &json!(id)));
+        assert_eq!((&found["status"], &found["request_id"]), (&json!("committed"), &json!(id)));
         assert_eq!(found["outcome"]["type"], "task_submitted");
         assert_eq!(found["outcome"]["task_id"], submitted.json()["task_id"]);
         assert_eq!(found["index"].to_string(), submitted.header("x-quorate-index"));
@@ -195,7 +208,7 @@ async fn requests_can_be_asked_for_by_id_and_by_key() {
     world.post_keyed(path, "order-8", r#"{"success":true}"#).await;
     let refused = world.get("/api/v1/requests/order-8").await.ok();
     assert_eq!(
-        (&refused["state"], &refused["rejection"]["code"]),
+        (&refused["status"], &refused["code"]),
         (&json!("rejected"), &json!("TASK_NOT_FOUND"))
     );
 }

@@ -161,6 +161,8 @@ async fn proposals_without_an_answer_are_told_apart() {
         (&json!("NO_LEADER"), &json!("ORCHESTRATOR_NOT_STARTED"))
     );
     assert_eq!(body["leader"], json!({"member": 3}));
+    assert_eq!(body["error"], "Orchestrator not started");
+    assert_eq!(body["detail"], "not started: there is no leader");
     let reason = NotStarted::TooLarge;
     let large = read(ProposeError::NotStarted { reason, leader: None }.into()).await;
     assert_eq!(large.status, StatusCode::PAYLOAD_TOO_LARGE);

@@ -74,13 +74,6 @@ struct Performance {
     network_utilization: f64,
 }
 
-/// `orchestrator.id` of the replicated configuration.
-pub(in crate::api) fn orchestrator_id(state: &Tables) -> String {
-    let document = state.config().document();
-    let id = document.pointer("/orchestrator/id").and_then(|id| id.as_str());
-    id.unwrap_or_default().to_owned()
-}
-
 fn task_counts(state: &Tables) -> TaskCounts {
     let summary = summary(state);
     TaskCounts {
@@ -98,9 +91,9 @@ pub(in crate::api) async fn status(
     params: Params,
 ) -> Result<Response, ApiError> {
     let as_map = match params.get("nodes") {
-        Some("map") => true,
-        Some("summary") => false,
-        None | Some("") => app.options().compat.status_nodes_map,
+        Some("map") => Some(true),
+        Some("summary") => Some(false),
+        None | Some("") => None,
         Some(other) => {
             let text = format!("nodes must be map or summary, not {other}");
             return Err(ApiError::bad_request("INVALID_QUERY", text));
@@ -110,6 +103,7 @@ pub(in crate::api) async fn status(
     let book = Book::open(&app);
     let api_stats = app.stats().summary();
     let body = app.cluster().view().read(|state| {
+        let as_map = as_map.unwrap_or_else(|| app.settings(state).status_nodes_map);
         let data = status_data(&app, state, &book, as_map);
         reply::encode(&StatusReply { success: true, data, api_stats })
     });
@@ -130,7 +124,7 @@ fn status_data<'a>(app: &App, state: &'a Tables, book: &'a Book, as_map: bool) -
         )
     };
     StatusData {
-        orchestrator_id: orchestrator_id(state),
+        orchestrator_id: app.settings(state).orchestrator_id.clone(),
         timestamp: Epoch(book.now()),
         uptime: app.uptime().as_secs_f64(),
         network_metrics: network_metrics(app, state, book),

@@ -58,12 +58,14 @@ struct Done {
 }
 
 fn defaults(app: &App) -> Defaults {
-    let (timeout_ms, max_retries) = app.cluster().view().read(|state| {
+    app.cluster().view().read(|state| {
         let policy = state.policy();
-        (policy.task_timeout_ms, policy.max_retries)
-    });
-    let agents_ascending = app.options().compat.agents_ascending;
-    Defaults { timeout_ms, max_retries, agents_ascending }
+        Defaults {
+            timeout_ms: policy.task_timeout_ms,
+            max_retries: policy.max_retries,
+            agents_ascending: app.settings(state).agents_ascending,
+        }
+    })
 }
 
 impl From<Refusal> for ApiError {
