@@ -44,7 +44,7 @@ pub enum Error {
     Started,
 }
 
-/// The directives for `level`: a single word sets ours and leaves the libraries at warnings;
+/// The directives for `level`: a single word sets ours and leaves the libraries at what matters;
 /// anything else is taken as directives (`quorate::cluster=debug,openraft=info`).
 ///
 /// # Errors
@@ -58,7 +58,9 @@ pub fn directives(level: &str) -> Result<EnvFilter, Error> {
         other => other.to_owned(),
     };
     let text = if tracing::level_filters::LevelFilter::from_str(&word).is_ok() {
-        format!("warn,quorate={word}")
+        // openraft warns of every heartbeat that an unreachable peer misses, twenty a second; what
+        // matters of that (leader changes, lost peers) is told by our own rooms.
+        format!("warn,openraft=error,quorate={word}")
     } else {
         level.to_owned()
     };

@@ -23,7 +23,9 @@ use crate::worker::sample::{Sample, demo};
 
 /// How long the members may take to form a cluster that serves.
 const READY_TIMEOUT: Duration = Duration::from_secs(30);
-/// Between two looks at whether they have.
+/// How long one look at whether they have may take.
+const READY_TRY: Duration = Duration::from_secs(2);
+/// Between two of them.
 const READY_PAUSE: Duration = Duration::from_millis(50);
 /// Between two lines about what happens.
 const NEWS_PERIOD: Duration = Duration::from_secs(15);
@@ -128,10 +130,12 @@ impl Dev {
     /// Waits until every member serves what was asked to be linearizable.
     async fn wait_until_ready(&mut self) -> anyhow::Result<()> {
         for url in self.urls.clone() {
-            let options = Options { urls: vec![url.clone()], ..Options::default() };
+            let deadline = READY_TRY;
+            let options = Options { urls: vec![url.clone()], deadline, ..Options::default() };
             let client = Client::new(&options)?;
             let ready = async {
-                while client.get("/readyz").await.is_err() {
+                // Linearizable, as all reads are by default: it takes a leader and a quorum.
+                while client.get("/api/v1/nodes").await.is_err() {
                     if let Some(ended) = self.children.first_ended() {
                         bail!("{ended}");
                     }
