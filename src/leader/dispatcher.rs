@@ -175,9 +175,10 @@ impl<S: Seat> Dispatcher<S> {
             }
             Fact::TaskEnded { task_id, status, node_id, attempt } => {
                 let attempt = (task_id.clone(), *attempt);
-                self.lanes.withdraw(&attempt);
+                let told = self.lanes.withdraw(&attempt);
                 // Whoever still works on it need not.
-                if matches!(status, TaskStatus::Cancelled | TaskStatus::TimedOut)
+                if told
+                    && matches!(status, TaskStatus::Cancelled | TaskStatus::TimedOut)
                     && let Some(node_id) = node_id
                 {
                     self.cancel(node_id, attempt);

@@ -182,7 +182,12 @@ pub(super) async fn cancel(
     let url = format!("{base}/api/cancel_task/{}", escape(task_id.as_str()));
     let body = super::message::cancel_body(task_id, attempt);
     match caller.post(Call { url, body, timeout: CANCEL_TIMEOUT }).await {
-        Ok(answer) => !matches!(answer.status, 404 | 405 | 501),
+        Ok(answer) => match answer.status {
+            405 | 501 => false,
+            // "No such task" is an answer; "no such path" is not.
+            404 => reply::is_of_a_node(&answer),
+            _ => true,
+        },
         Err(_) => true,
     }
 }

@@ -141,14 +141,20 @@ impl Lanes {
     }
 
     /// As [`Self::forget`], for an end that is not this dispatcher's own record: that one is let
-    /// finish.
-    pub(super) fn withdraw(&mut self, attempt: &Attempt) {
-        let landed = self.known.get(&attempt.0).is_some_and(|known| {
-            known.attempt == attempt.1 && matches!(known.standing, Standing::Landed)
-        });
+    /// finish. Gives whether the node may have been told of the attempt.
+    pub(super) fn withdraw(&mut self, attempt: &Attempt) -> bool {
+        let known = self.known.get(&attempt.0).filter(|known| known.attempt == attempt.1);
+        let (told, landed) = match known.map(|known| &known.standing) {
+            // Told by an earlier call that was recorded since, perhaps by an earlier leader.
+            None => (true, false),
+            Some(Standing::Queued) => (false, false),
+            Some(Standing::Flying(_)) => (true, false),
+            Some(Standing::Landed) => (true, true),
+        };
         if !landed {
             self.forget(attempt);
         }
+        told
     }
 
     /// Calls under way, to one node and to all.
@@ -266,7 +272,7 @@ mod tests {
             if answered {
                 assert!(lanes.landed(&task));
             }
-            lanes.withdraw(&task);
+            assert!(lanes.withdraw(&task), "the node knows of it");
             assert_eq!(lanes.waiting(), usize::from(answered));
             if !answered {
                 assert!(call.await.unwrap_err().is_cancelled());
@@ -274,5 +280,8 @@ mod tests {
             lanes.ended(&node);
         }
         assert_eq!(lanes.flying(&node), (0, 0));
+        let never_told = attempt("3", 1);
+        add(&mut lanes, &never_told, "a");
+        assert!(!lanes.withdraw(&never_told));
     }
 }

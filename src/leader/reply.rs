@@ -77,6 +77,14 @@ pub(super) fn read(rung: Rung, answer: &Answer) -> Verdict {
     Verdict::Answered(result)
 }
 
+/// Whether an answer has the shape that handlers of nodes give theirs, unlike a router that knows
+/// no such path.
+#[must_use]
+pub(super) fn is_of_a_node(answer: &Answer) -> bool {
+    let fields: Option<Fields<'_>> = serde_json::from_slice(&answer.body).ok();
+    fields.is_some_and(|fields| fields.success.is_some())
+}
+
 /// `POST /api/tasks` is answered by its status alone (contract 6, call 6), and 202 always is.
 fn takes_any_body(rung: Rung, status: u16) -> bool {
     match rung {

@@ -33,11 +33,16 @@ pub(super) struct Solo {
 
 impl Solo {
     pub(super) fn new() -> Arc<Self> {
+        Self::with_events(1 << 16)
+    }
+
+    /// Keeps so many events for those who follow slowly.
+    pub(super) fn with_events(events_max: usize) -> Arc<Self> {
         Arc::new(Self {
             state: RwLock::default(),
             blobs: Mutex::default(),
             index: Mutex::new(0),
-            events: broadcast::Sender::new(1 << 16),
+            events: broadcast::Sender::new(events_max),
             leading: watch::Sender::new(None),
             sightings: Mutex::default(),
             barrier: Mutex::new(Ok(())),

@@ -233,9 +233,15 @@ async fn an_answer_without_end_is_cut_off() {
 async fn cancelling_names_the_task_and_learns_who_understands() {
     let caller = HttpCaller::new().unwrap();
     let task_id = TaskId::trusted("a b/ü");
-    for (status, understood) in [(200, true), (404, false), (405, false), (500, true)] {
+    for (status, body, understood) in [
+        (200, "{}", true),
+        (404, r#"{"detail":"Not Found"}"#, false),
+        (404, r#"{"success":false,"error":"it does not run here"}"#, true),
+        (405, r#"{"success":false}"#, false),
+        (500, "", true),
+    ] {
         let status = StatusCode::from_u16(status).unwrap();
-        let (port, asked) = serve(move |_, _| async move { json(status, "{}") }).await;
+        let (port, asked) = serve(move |_, _| async move { json(status, body) }).await;
         let target = target("worker", port, port);
         assert_eq!(cancel(&caller, &target, &task_id, 2, None).await, understood);
         assert_eq!(paths(&asked), ["/api/cancel_task/a%20b%2F%C3%BC"]);

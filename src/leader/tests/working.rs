@@ -323,3 +323,52 @@ async fn a_silent_node_loses_its_work_to_another() {
     assert_eq!(work.leadership.metrics().evictions.get(), 1);
     work.stop().await;
 }
+
+#[tokio::test]
+async fn missed_events_are_made_up_for_from_the_state() {
+    let solo = Solo::with_events(2);
+    solo.leading.send_replace(Some(1));
+    let work = start(&solo, LeaderOptions::default());
+    let (port, asked) = executor().await;
+    work.register("n", port, 50);
+    let spec = |n: usize| crate::state::TaskSpec {
+        task_id: Some(crate::model::TaskId::trusted(&format!("t{n}"))),
+        task_type: "test".to_owned(),
+        timeout_ms: 30_000,
+        ..crate::state::TaskSpec::default()
+    };
+    work.solo.commit(Command::SubmitTasks((0..200).map(spec).collect())).unwrap();
+    let all = |state: &crate::state::State| state.tasks_in(TaskStatus::Completed) == 200;
+    work.solo.until("all are completed", all).await;
+    assert!(work.leadership.metrics().event_gaps.get() > 0, "or this tests nothing");
+    assert_eq!(asked.lock().len(), 200, "and nothing was handed over twice");
+    work.stop().await;
+}
+
+#[tokio::test]
+async fn an_answer_that_is_there_is_recorded_before_a_peaceful_end() {
+    let work = lead(LeaderOptions::default());
+    let (called, answer) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let (on_call, on_answer) = (Arc::clone(&called), Arc::clone(&answer));
+    let (port, _) = serve(move |_, body| {
+        let (called, answer) = (Arc::clone(&on_call), Arc::clone(&on_answer));
+        async move {
+            called.notify_one();
+            answer.notified().await;
+            json(StatusCode::OK, &counted(&body))
+        }
+    })
+    .await;
+    work.register("n", port, 1);
+    let task_id = work.solo.submit("t", |_| {});
+    called.notified().await;
+    // The record has to be made a second time; the end comes in between.
+    work.solo.fail_next.lock().push((SeatError::Unknown, false));
+    answer.notify_one();
+    while !work.solo.fail_next.lock().is_empty() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let solo = Arc::clone(&work.solo);
+    work.stop().await;
+    assert_eq!(solo.status(&task_id), Some(TaskStatus::Completed));
+}
