@@ -99,8 +99,11 @@ fn finish(app: &App, headers: &mut HeaderMap, ticket: Ticket, given_name: Option
     let allowed = HeaderValue::from_static("Content-Type, Authorization");
     headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, allowed);
     headers.insert(headers::MEMBER, app.member_header());
-    let name = given_name.or_else(|| HeaderValue::from_str(&ticket.request_id.to_string()).ok());
-    if let Some(name) = name {
+    // A write has its id in a header already, and sharing it is cheaper than writing it again.
+    let own_name = || headers.get(&headers::REQUEST).cloned();
+    let name = given_name.or_else(own_name);
+    let minted = || HeaderValue::from_str(&ticket.request_id.to_string()).ok();
+    if let Some(name) = name.or_else(minted) {
         headers.insert(headers::X_REQUEST_ID, name);
     }
 }

@@ -54,17 +54,18 @@ fn mask(value: &mut Value, secret: bool) {
     }
 }
 
+fn is_masked(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text == MASK,
+        Value::Array(list) => list.iter().any(is_masked),
+        Value::Object(map) => map.values().any(is_masked),
+        Value::Number(_) | Value::Bool(_) | Value::Null => false,
+    }
+}
+
 /// Takes masks out of a patch: a client that edits what it got must not overwrite secrets with
 /// stars. A list with a mask in it is left as it is stored, whole.
 fn unmask(patch: &mut Value) {
-    fn is_masked(value: &Value) -> bool {
-        match value {
-            Value::String(text) => text == MASK,
-            Value::Array(list) => list.iter().any(is_masked),
-            Value::Object(map) => map.values().any(is_masked),
-            Value::Number(_) | Value::Bool(_) | Value::Null => false,
-        }
-    }
     if let Value::Object(map) = patch {
         map.retain(|_, value| match value {
             Value::Object(_) => {
@@ -142,9 +143,16 @@ pub(super) async fn put_key(
     if !object.has("value") {
         return Err(ApiError::bad_request("INVALID_CONFIG", "No configuration provided"));
     }
-    let value = object.raw("value").map_or("null", |value| value.get()).to_owned();
+    let value = object.raw("value").map_or("null", |value| value.get());
+    let mut value: Value = serde_json::from_str(value)
+        .map_err(|error| ApiError::bad_request("INVALID_BODY", error.to_string()))?;
+    unmask(&mut value);
+    if is_masked(&value) {
+        let text = "the value is what stands for a secret in answers";
+        return Err(ApiError::bad_request("INVALID_CONFIG", text));
+    }
     let path = path.replace('/', ".");
-    change(&app, ticket, &caller, &headers, path, value).await
+    change(&app, ticket, &caller, &headers, path, value.to_string()).await
 }
 
 async fn change(

@@ -16,19 +16,21 @@ struct RequestReply {
     success: bool,
     request_id: String,
     /// `committed`, `rejected` or `never_seen`.
-    status: &'static str,
+    state: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     index: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     outcome: Option<OutcomeView>,
-    /// The code of a rejection.
     #[serde(skip_serializing_if = "Option::is_none")]
-    code: Option<&'static str>,
-    /// The text of a rejection.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<String>,
+    rejection: Option<RejectionView>,
     /// Answers are remembered at least so long, unless there are too many.
     remembered_ms: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct RejectionView {
+    code: &'static str,
+    error: String,
 }
 
 /// The recorded outcome on the wire.
@@ -80,23 +82,22 @@ fn view(request_id: RequestId, recorded: Option<&Recorded>) -> RequestReply {
     let mut reply = RequestReply {
         success: true,
         request_id: request_id.to_string(),
-        status: "never_seen",
+        state: "never_seen",
         index: recorded.map(|recorded| recorded.index),
         outcome: None,
-        code: None,
-        error: None,
+        rejection: None,
         remembered_ms: REQUEST_WINDOW_MS,
     };
     match recorded.map(|recorded| &recorded.reply) {
         None => {}
         Some(Ok(outcome)) => {
-            reply.status = "committed";
+            reply.state = "committed";
             reply.outcome = Some(outcome.into());
         }
         Some(Err(rejection)) => {
-            reply.status = "rejected";
-            reply.code = Some(rejection.code());
-            reply.error = Some(rejection.to_string());
+            reply.state = "rejected";
+            reply.rejection =
+                Some(RejectionView { code: rejection.code(), error: rejection.to_string() });
         }
     }
     reply

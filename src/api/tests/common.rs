@@ -170,6 +170,9 @@ async fn contract_c16_configuration_merges_deeply() {
         let put = world.call("PUT", &path, r#"{"value":"round_robin"}"#).await.ok();
         assert_eq!(put["config"]["network"]["load_balance_algorithm"], "round_robin");
     }
+    let stars = r#"{"value":"********"}"#;
+    let stars = world.call("PUT", "/api/v1/config/security.jwt_secret", stars).await;
+    assert_eq!(stars.json()["code"], "INVALID_CONFIG");
     let empty = world.call("PUT", "/api/v1/config", "{}").await;
     assert_eq!(
         (empty.status, &empty.json()["error"]),
@@ -194,12 +197,12 @@ async fn contract_c16_configuration_merges_deeply() {
 async fn requests_can_be_asked_for_by_id_and_by_key() {
     let world = World::new().await;
     let never = world.get("/api/v1/requests/order-7").await.ok();
-    assert_eq!(never["status"], "never_seen");
+    assert_eq!(never["state"], "never_seen");
     let submitted = world.post_keyed("/api/v1/tasks", "order-7", r#"{"task_type":"t"}"#).await;
     let id = submitted.header("x-quorate-request-id").to_owned();
     for key in ["order-7", &id] {
         let found = world.get(&format!("/api/v1/requests/{key}")).await.ok();
-        assert_eq!((&found["status"], &found["request_id"]), (&json!("committed"), &json!(id)));
+        assert_eq!((&found["state"], &found["request_id"]), (&json!("committed"), &json!(id)));
         assert_eq!(found["outcome"]["type"], "task_submitted");
         assert_eq!(found["outcome"]["task_id"], submitted.json()["task_id"]);
         assert_eq!(found["index"].to_string(), submitted.header("x-quorate-index"));
@@ -208,7 +211,7 @@ async fn requests_can_be_asked_for_by_id_and_by_key() {
     world.post_keyed(path, "order-8", r#"{"success":true}"#).await;
     let refused = world.get("/api/v1/requests/order-8").await.ok();
     assert_eq!(
-        (&refused["status"], &refused["code"]),
+        (&refused["state"], &refused["rejection"]["code"]),
         (&json!("rejected"), &json!("TASK_NOT_FOUND"))
     );
 }
