@@ -1,11 +1,11 @@
 //! The doors: requests in, [`Command`](crate::state::Command)s and views out.
 //!
-//! Every listener serves the same router ([`router`]). A handler reads its body into domain types,
+//! Every listener serves the same router ([`router()`]). A handler reads its body into domain types,
 //! proposes at most one command or admits one read, and writes the answer in its family's shape;
 //! it decides nothing. From a route to its apply function it is three jumps: handler, command,
 //! noun file. Wire shapes stay in this room and are converted by hand.
 //!
-//! Layout: [`web4ai`] is the family of nodes and tasks; what no family owns (cluster, events,
+//! Layout: `web4ai` is the family of nodes and tasks; what no family owns (cluster, events,
 //! requests, probes, metrics, configuration) stands beside it; the rest is what all of them share.
 
 mod app;
