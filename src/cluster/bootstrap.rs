@@ -78,7 +78,9 @@ async fn look(core: &Arc<Core>, peers: &[String]) -> ChangeResult<()> {
     if let Some(own) = own_cluster {
         if settled.iter().any(|(_, report)| report.cluster_id == own) {
             introduce(core, &settled).await;
-            return join::ask_to_be_enlisted(core).await;
+            join::ask_to_be_enlisted(core).await?;
+            // It may have moved before it was ever sent anything: then nobody can reach it.
+            return join::announce_self(core).await;
         }
     } else if !settled.is_empty() {
         let addrs: Vec<_> = settled.iter().map(|(addr, _)| addr.clone()).collect();

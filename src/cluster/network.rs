@@ -214,7 +214,7 @@ impl RaftNetworkV2<TypeConfig> for PeerNetwork {
             closed = cancel => Err(StreamingError::Closed(closed)),
             sent = sending => {
                 self.peers.note(self.target, sent.as_ref().err().and_then(|e| e.call()));
-                sent.map(|vote| SnapshotResponse::new(vote)).map_err(snapshots::SendError::into_raft)
+                sent.map(SnapshotResponse::new).map_err(snapshots::SendError::into_raft)
             }
         }
     }
@@ -270,6 +270,7 @@ struct Pipeline<'s, S> {
     idle: Duration,
 }
 
+#[expect(clippy::result_large_err, reason = "the error type is openraft's")]
 impl<S> Pipeline<'_, S>
 where
     S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + Unpin + 'static,

@@ -5,6 +5,9 @@
 //! it again exactly. With `QUORATE_SIM_MUTATION=leader-restore` it runs with a known fault of the
 //! library switched on, which it must find.
 
+#![allow(clippy::disallowed_methods, reason = "the seed comes from the environment")]
+#![allow(clippy::print_stdout, reason = "a run reports to the process that started it")]
+
 mod fleet;
 mod member;
 mod net;

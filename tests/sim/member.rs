@@ -43,7 +43,6 @@ pub(crate) struct Stage {
 /// What a seed decides about the members.
 #[derive(Clone, Copy)]
 pub(crate) struct Plan {
-    pub(crate) seed: u64,
     pub(crate) snapshot_every: u64,
     pub(crate) keep: u64,
     /// Short ones make clients give up with an unknown outcome.

@@ -80,7 +80,6 @@ fn stage(seed: u64, tune: Option<fn(&mut openraft::Config)>, rng: &mut SmallRng)
     Stage {
         oracle: Oracle::default(),
         plan: Plan {
-            seed,
             snapshot_every: rng.random_range(40..400),
             keep: rng.random_range(1..40),
             propose_timeout: Duration::from_millis(rng.random_range(200..4000)),
