@@ -67,7 +67,7 @@ impl StateMachine {
         let mut home = machine.home.lock();
         let index = current.applied_index();
         drop(current);
-        home.write(&changes, &meta)?;
+        home.write(changes, &meta)?;
         drop(home);
         for (responder, reply) in answers {
             responder.send(reply);
@@ -77,18 +77,18 @@ impl StateMachine {
         Ok(())
     }
 
-    fn builder(&self) -> Option<SnapshotBuilder> {
+    fn builder(&self) -> Result<Option<SnapshotBuilder>, StorageError> {
         // Nothing is applied while this runs, so the reading and the position are of one moment.
         let meta = self.machine.current.read().meta();
-        let id = self.machine.home.begin_reading()?;
-        Some(SnapshotBuilder {
+        let Some(id) = self.machine.home.begin_reading()? else { return Ok(None) };
+        Ok(Some(SnapshotBuilder {
             reading: Reading { machine: Arc::clone(&self.machine), id },
             meta,
             snapshots: self.snapshots.clone(),
             log: self.log.clone(),
             identity: self.identity.clone(),
             blocking: self.blocking,
-        })
+        }))
     }
 }
 
@@ -148,12 +148,13 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
 
     /// Refuses while a snapshot is being built.
     async fn try_create_snapshot_builder(&mut self, _force: bool) -> Option<SnapshotBuilder> {
-        self.builder()
+        // A home that fails has raised the alarm, and the next apply meets the same fault.
+        self.builder().unwrap_or_default()
     }
 
     async fn get_snapshot_builder(&mut self) -> SnapshotBuilder {
         loop {
-            if let Some(builder) = self.builder() {
+            if let Ok(Some(builder)) = self.builder() {
                 return builder;
             }
             // The one being built ends without our help.

@@ -10,6 +10,7 @@ use super::identity::{DirLock, Identity, IdentityFile};
 use super::log::{LogLimits, LogStore};
 use super::machine::StateMachine;
 use super::recovery::{Disk, Recovered, RecoveryReport, recover};
+use super::shared_home::SharedHome;
 use super::snapshot::SnapshotStore;
 use super::view::Machine;
 use super::wal::WalOptions;
@@ -107,6 +108,12 @@ impl Storage {
         log.enforce_purge_floor(newest);
         keep_identity(&log, &identity, &alarm, blocking);
         identity.note(log.durable_position())?;
+        let home = match blocking {
+            Blocking::Threads => SharedHome::behind(home, alarm.clone()).map_err(|source| {
+                StorageError::Io { what: "starting the thread of the home".to_owned(), source }
+            })?,
+            Blocking::Inline => SharedHome::new(home),
+        };
         let view = Arc::new(Machine::new(current, home, events_max, alarm));
         let machine = StateMachine {
             machine: Arc::clone(&view),

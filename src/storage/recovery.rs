@@ -303,7 +303,7 @@ fn stale_tail(
 
 fn write_snapshot(home: &Home, meta: Meta, snapshots: &SnapshotStore) -> Result<(), StorageError> {
     let shared = SharedHome::new(home.clone());
-    let reading = shared.begin_reading().expect("nobody else reads this home yet");
+    let reading = shared.begin_reading()?.expect("nobody else reads this home yet");
     let mut writer = snapshots.begin_writing(&meta)?;
     while let Piece::Rows(rows) = shared.read_piece(reading, ROWS_PER_PIECE)? {
         writer.rows(&rows)?;

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use super::alarm::Alarm;
 use super::error::StorageError;
 use super::events::EventRing;
-use super::home::{Home, Meta};
+use super::home::Meta;
 use super::shared_home::SharedHome;
 use super::{LogId, StoredMembership};
 use crate::model::{Payload, TaskId};
@@ -50,11 +50,11 @@ impl Current {
 }
 
 impl Machine {
-    pub(super) fn new(current: Current, home: Home, events_max: usize, alarm: Alarm) -> Self {
+    pub(super) fn new(current: Current, home: SharedHome, events_max: usize, alarm: Alarm) -> Self {
         let index = current.applied_index();
         Self {
             current: RwLock::new(current),
-            home: SharedHome::new(home),
+            home,
             applied: watch::Sender::new(index),
             events: EventRing::new(events_max, index),
             alarm,

@@ -103,8 +103,7 @@ async fn frozen_leader_is_replaced() {
     house.signal(frozen, Signal::STOP);
     let heir = until("another leader", PATIENCE, || house.find_leader(&others)).await;
     // Acknowledged while the old leader sleeps: it must not deny it when it wakes.
-    let written =
-        house.submit(heir, &json!({ "task_id": "meanwhile", "task_type": "x" })).await;
+    let written = house.submit(heir, &json!({ "task_id": "meanwhile", "task_type": "x" })).await;
     let index = written.header("x-quorate-index").unwrap();
     house.signal(frozen, Signal::CONT);
     let url = house.url(frozen, "/api/v1/tasks/meanwhile");

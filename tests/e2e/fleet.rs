@@ -12,8 +12,8 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
-use crate::http::{number, text};
 use crate::house::House;
+use crate::http::{number, text};
 
 /// What all nodes saw.
 #[derive(Debug, Default)]

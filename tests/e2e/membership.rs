@@ -126,7 +126,8 @@ async fn sleep_past_an_election() {
 
 async fn two_of_one_name_or_address(house: &mut House) {
     let peers = house.peers();
-    let same_name = Setup { data: house.dir().join("x1"), ..house.setup("m1", &free_addr(), &peers) };
+    let same_name =
+        Setup { data: house.dir().join("x1"), ..house.setup("m1", &free_addr(), &peers) };
     let taken = house.members[0].setup.peer.clone();
     let mut same_address = house.setup("m9", &free_addr(), &peers);
     same_address.more = String::new();
@@ -190,8 +191,7 @@ async fn a_member_of_another_cluster_is_kept_out() {
     let row = status["members"].as_array().unwrap().iter().find(|row| row["id"] == id).unwrap();
     assert_eq!(row["state"], "unreachable", "a stranger at its address is not it: {row}");
     let join = other.url(0, "/api/v1/cluster/join");
-    let refused =
-        house.http.refused(Method::POST, &join, &json!({ "peers": house.peers() })).await;
+    let refused = house.http.refused(Method::POST, &join, &json!({ "peers": house.peers() })).await;
     assert_eq!(refused, (409, "ALREADY_INITIALIZED".to_owned()));
     assert!(other.stop(0).await.success());
     house.start(place);

@@ -11,6 +11,7 @@ use proptest::prelude::*;
 use super::kit::*;
 use crate::model::Payload;
 use crate::state::{BlobPart, Changes, Digest, row_hash};
+use crate::storage::alarm::Alarm;
 use crate::storage::codec::log_id;
 use crate::storage::home::{Home, Meta};
 use crate::storage::shared_home::{Piece, SharedHome};
@@ -70,7 +71,7 @@ async fn a_snapshot_of_sled_is_of_its_beginning() {
 }
 
 /// Writes between the pieces of a reading: key and new value, or a deletion.
-type Writes = Vec<Vec<(u8, Option<u8>)>>;
+type Writes = Vec<Batch>;
 
 fn writes() -> impl Strategy<Value = Writes> {
     let write = (1..60u8, prop::option::of(any::<u8>()));
@@ -93,33 +94,53 @@ proptest! {
     /// Inserts, changes and deletions before and behind the reader do not show.
     #[test]
     fn a_reading_sees_one_moment(first in writes(), between in writes(), piece in 1..9usize) {
-        let home = SharedHome::new(Home::Simulated(sim(1).handle()));
-        let mut model = BTreeMap::new();
-        for batch in &first {
-            let changes = changes(batch);
-            home.lock().write(&changes, &Meta::default()).unwrap();
-            for (key, value) in changes.rows {
-                match value {
-                    Some(value) => model.insert(key, value),
-                    None => model.remove(&key),
-                };
-            }
+        for behind in [false, true] {
+            let home = Home::Simulated(sim(1).handle());
+            let home = match behind {
+                true => SharedHome::behind(home, Alarm::default()).unwrap(),
+                false => SharedHome::new(home),
+            };
+            sees_one_moment(&home, &first, &between, piece)?;
         }
-        let reading = home.begin_reading().unwrap();
-        let mut between = between.iter();
-        let mut read = Vec::new();
-        loop {
-            if let Some(batch) = between.next() {
-                home.lock().write(&changes(batch), &Meta::default()).unwrap();
-            }
-            match home.read_piece(reading, piece).unwrap() {
-                Piece::Rows(rows) => read.extend(rows),
-                Piece::End => break,
-                Piece::Cancelled => panic!("nobody cancelled it"),
-            }
-        }
-        prop_assert_eq!(read, model.into_iter().collect::<Vec<_>>());
     }
+}
+
+type Batch = Vec<(u8, Option<u8>)>;
+
+fn sees_one_moment(
+    home: &SharedHome,
+    first: &[Batch],
+    between: &[Batch],
+    piece: usize,
+) -> Result<(), TestCaseError> {
+    let mut model = BTreeMap::new();
+    for batch in first {
+        let changes = changes(batch);
+        home.lock().write(changes.clone(), &Meta::default()).unwrap();
+        for (key, value) in changes.rows {
+            // Gathered or written, a row is seen at once.
+            prop_assert_eq!(&home.get(&key).unwrap(), &value);
+            match value {
+                Some(value) => model.insert(key, value),
+                None => model.remove(&key),
+            };
+        }
+    }
+    let reading = home.begin_reading().unwrap().unwrap();
+    let mut between = between.iter();
+    let mut read = Vec::new();
+    loop {
+        if let Some(batch) = between.next() {
+            home.lock().write(changes(batch), &Meta::default()).unwrap();
+        }
+        match home.read_piece(reading, piece).unwrap() {
+            Piece::Rows(rows) => read.extend(rows),
+            Piece::End => break,
+            Piece::Cancelled => panic!("nobody cancelled it"),
+        }
+    }
+    prop_assert_eq!(read, model.into_iter().collect::<Vec<_>>());
+    Ok(())
 }
 
 async fn stream(from: &Storage, to: &Storage) -> crate::storage::SnapshotData {
