@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use super::args::FleetArgs;
 use super::connection::Inbox;
 use super::control::Control;
-use super::flights::{Flights, task_id_in};
+use super::flights::{Flights, attempt_in, task_id_in};
 
 const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(5);
 const EXECUTE: &[u8] = b"POST /api/v4/tasks/execute ";
@@ -110,7 +110,7 @@ async fn answer(mut stream: TcpStream, flights: Flights, work: Duration) {
         reply.clear();
         match task_id_in(message.body).filter(|_| message.head.starts_with(EXECUTE)) {
             Some(task_id) => {
-                flights.arrived(task_id, Instant::now());
+                flights.arrived(task_id, attempt_in(message.body), Instant::now());
                 write_result(&mut reply, task_id);
                 if !work.is_zero() {
                     tokio::time::sleep(work).await;

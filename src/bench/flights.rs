@@ -30,8 +30,10 @@ struct Inner {
     ended: u64,
     ended_in_window: u64,
     failed: u64,
-    /// Executions beyond the first of a task: retries, or work done twice.
-    repeated: u64,
+    /// Executions beyond the first of a task, under a newer attempt.
+    retried: u64,
+    /// The same attempt of a task executed again.
+    doubled: u64,
     /// Executions of tasks that were over or are not ours.
     stray: u64,
 }
@@ -39,7 +41,8 @@ struct Inner {
 #[derive(Debug)]
 struct Flight {
     due: Instant,
-    executions: u32,
+    /// The newest attempt that a node was asked for; 0 before the first.
+    attempt: u64,
     group: Arc<Group>,
 }
 
@@ -85,8 +88,10 @@ pub(super) struct Landed {
     pub ended_in_window: u64,
     /// Tasks that ended without a result.
     pub failed: u64,
-    /// Executions beyond the first of a task.
-    pub repeated: u64,
+    /// Executions beyond the first of a task, under a newer attempt.
+    pub retried: u64,
+    /// Executions of an attempt that was executed before: this should never happen.
+    pub doubled: u64,
     /// Executions of tasks that were over, or unknown.
     pub stray: u64,
     /// Tasks whose end was not seen.
@@ -107,7 +112,8 @@ impl Flights {
             ended: 0,
             ended_in_window: 0,
             failed: 0,
-            repeated: 0,
+            retried: 0,
+            doubled: 0,
             stray: 0,
         };
         Self { prefix: prefix.into(), inner: Arc::new(Mutex::new(inner)) }
@@ -123,7 +129,7 @@ impl Flights {
         group.add(count);
         let mut inner = self.inner.lock();
         for number in first..first + count {
-            let flight = Flight { due, executions: 0, group: Arc::clone(group) };
+            let flight = Flight { due, attempt: 0, group: Arc::clone(group) };
             inner.open.insert(number, flight);
         }
     }
@@ -135,20 +141,22 @@ impl Flights {
         gone.map(|flight| flight.group.remove(1)).count() as u64
     }
 
-    /// A node was asked to execute `task_id`.
-    pub(super) fn arrived(&self, task_id: &[u8], now: Instant) {
+    /// A node was asked to execute an attempt (from 1 on) of `task_id`.
+    pub(super) fn arrived(&self, task_id: &[u8], attempt: u64, now: Instant) {
         let number = task_id.strip_prefix(self.prefix.as_bytes()).and_then(read_number);
         let inner = &mut *self.inner.lock();
         let Some(flight) = number.and_then(|number| inner.open.get_mut(&number)) else {
             inner.stray += 1;
             return;
         };
-        flight.executions += 1;
-        if flight.executions > 1 {
-            inner.repeated += 1;
+        if flight.attempt >= attempt {
+            inner.doubled += 1;
+        } else if flight.attempt > 0 {
+            inner.retried += 1;
         } else if inner.window.holds(flight.due) {
             inner.to_node.record(now.saturating_duration_since(flight.due));
         }
+        flight.attempt = flight.attempt.max(attempt);
     }
 
     /// An event of the cluster, as text: notes the end when it tells of one of ours. The text is
@@ -210,11 +218,25 @@ impl Flights {
             ended: inner.ended,
             ended_in_window: inner.ended_in_window,
             failed: inner.failed,
-            repeated: inner.repeated,
+            retried: inner.retried,
+            doubled: inner.doubled,
             stray: inner.stray,
             open: inner.open.len() as u64,
         }
     }
+}
+
+/// The number behind `"attempt"` in a JSON text; 1 when there is none, as for the first.
+#[must_use]
+pub(super) fn attempt_in(body: &[u8]) -> u64 {
+    let number = || {
+        let key = b"\"attempt\"";
+        let rest = body[find(body, key)? + key.len()..].trim_ascii_start();
+        let rest = rest.strip_prefix(b":")?.trim_ascii_start();
+        let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+        std::str::from_utf8(&rest[..digits]).ok()?.parse().ok()
+    };
+    number().unwrap_or(1)
 }
 
 /// The value of `"task_id"` in a JSON text, when it is a plain one of at least a number's length.
@@ -249,7 +271,7 @@ mod tests {
         let (flights, now) = flights();
         let group = Arc::new(Group::default());
         flights.depart(0, 2, now, &group);
-        flights.arrived(b"r-000000000000", now + Duration::from_millis(2));
+        flights.arrived(b"r-000000000000", 1, now + Duration::from_millis(2));
         flights.observe(&ended(0, "completed"), now + Duration::from_millis(5));
         assert_eq!(flights.open(), 1);
         let (_, ()) = tokio::join!(group.landed(), async {
@@ -275,16 +297,19 @@ mod tests {
     }
 
     #[test]
-    fn repeated_and_stray_executions_are_counted() {
+    fn retries_doubled_attempts_and_strays_are_kept_apart() {
         let (flights, now) = flights();
         flights.depart(0, 1, now, &Arc::new(Group::default()));
-        flights.arrived(b"r-000000000000", now);
-        flights.arrived(b"r-000000000000", now);
-        flights.arrived(b"someone-else", now);
+        flights.arrived(b"r-000000000000", 1, now);
+        flights.arrived(b"r-000000000000", 1, now);
+        flights.arrived(b"r-000000000000", 2, now);
+        flights.arrived(b"r-000000000000", 1, now);
+        flights.arrived(b"someone-else", 1, now);
         flights.observe(&ended(0, "completed"), now);
-        flights.arrived(b"r-000000000000", now);
+        flights.arrived(b"r-000000000000", 3, now);
         let sums = flights.sums();
-        assert_eq!((sums.repeated, sums.stray, sums.to_node.count()), (1, 2, 1));
+        assert_eq!((sums.retried, sums.doubled, sums.stray), (1, 2, 2));
+        assert_eq!(sums.to_node.count(), 1);
     }
 
     #[test]
@@ -318,5 +343,8 @@ mod tests {
         assert_eq!(task_id_in(br#"{"task_id":7}"#), None);
         assert_eq!(task_id_in(br#"{"task_id":"short"}"#), None);
         assert_eq!(task_id_in(b"{}"), None);
+        assert_eq!(attempt_in(br#"{"attempt": 17,"x":1}"#), 17);
+        assert_eq!(attempt_in(br#"{"attempt":null}"#), 1);
+        assert_eq!(attempt_in(b"{}"), 1);
     }
 }
