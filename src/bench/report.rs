@@ -134,7 +134,7 @@ impl Report {
             rate: load.rate,
             urls: load.url.len(),
             size: load.size,
-            secs: ms(tally.measured()) / 1e3,
+            secs: (tally.measured().as_secs_f64() * 1e3).round() / 1e3,
             ok: tally.completed(),
             per_sec: round(tally.per_sec()),
             items_per_sec: round(tally.per_sec() * f64::from(items)),
