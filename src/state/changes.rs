@@ -15,7 +15,7 @@ pub enum TableId {
     Members = 2,
     /// Nodes by id.
     Nodes = 3,
-    /// Tasks by id.
+    /// Tasks by their place in the order of submission.
     Tasks = 4,
     /// Large payloads in chunks: never loaded, read on demand.
     Blobs = 5,

@@ -50,7 +50,7 @@ pub use rows::{BlobPart, blob_keys};
 pub use singles::Counters;
 pub use tasks::derive_task_id;
 
-use crate::model::{Member, MemberId, Node, NodeId, Task, TaskId};
+use crate::model::{Member, Node, Task};
 use indexes::Indexes;
 use requests::{Requests, Tombstones};
 use rows::{Rows, Table};
@@ -66,9 +66,9 @@ pub const ROWS_PER_COMMAND_MAX: usize = 10_000;
 pub struct State {
     rows: Rows,
     singles: Singles,
-    members: Table<MemberId, Member>,
-    nodes: Table<NodeId, Node>,
-    tasks: Table<TaskId, Task>,
+    members: Table<Member>,
+    nodes: Table<Node>,
+    tasks: Table<Task>,
     requests: Requests,
     tombstones: Tombstones,
     indexes: Indexes,
@@ -88,9 +88,9 @@ impl Default for State {
         Self {
             rows: Rows::default(),
             singles: Singles::default(),
-            members: Table::new(TableId::Members),
-            nodes: Table::new(TableId::Nodes),
-            tasks: Table::new(TableId::Tasks),
+            members: Table::default(),
+            nodes: Table::default(),
+            tasks: Table::default(),
             requests: Requests::new(),
             tombstones: Tombstones::new(),
             indexes: Indexes::default(),

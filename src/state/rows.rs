@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::{Changes, Digest, Fatal, TableId, row_hash};
-use crate::model::{Id, MemberId, Payload, TaskId};
+use crate::model::{Member, MemberId, Node, NodeId, Payload, Task, TaskId};
 
 /// Leads every stored value and log entry.
 const FORMAT: u8 = 1;
@@ -150,29 +150,56 @@ pub fn blob_keys(task_id: &TaskId, part: BlobPart, payload: &Payload) -> Vec<Vec
     (0..chunks).map(|number| blob_key(task_id, part, number)).collect()
 }
 
-/// A key of a resident table, as bytes that sort like the key.
-pub(super) trait TableKey: Ord + Clone {
-    fn write(&self, to: &mut Vec<u8>);
-    fn read(bytes: &[u8]) -> Option<Self>;
+/// What a resident table holds: its key in memory, and the key it is stored under.
+pub(super) trait TableRow: Serialize + DeserializeOwned {
+    type Key: Ord + Clone;
+    const TABLE: TableId;
+
+    /// Writes the stored key of the row behind the table's byte.
+    fn write_key(&self, key: &Self::Key, to: &mut Vec<u8>);
+
+    /// The key in memory of a row that was stored under `stored`.
+    fn read_key(&self, stored: &[u8]) -> Option<Self::Key>;
 }
 
-impl<Kind> TableKey for Id<Kind> {
-    fn write(&self, to: &mut Vec<u8>) {
-        to.extend_from_slice(self.as_str().as_bytes());
+impl TableRow for Member {
+    type Key = MemberId;
+    const TABLE: TableId = TableId::Members;
+
+    fn write_key(&self, key: &MemberId, to: &mut Vec<u8>) {
+        to.extend_from_slice(&key.to_be_bytes());
     }
 
-    fn read(bytes: &[u8]) -> Option<Self> {
-        std::str::from_utf8(bytes).ok().map(Self::trusted)
+    fn read_key(&self, stored: &[u8]) -> Option<MemberId> {
+        stored.try_into().ok().map(MemberId::from_be_bytes)
     }
 }
 
-impl TableKey for MemberId {
-    fn write(&self, to: &mut Vec<u8>) {
-        to.extend_from_slice(&self.to_be_bytes());
+impl TableRow for Node {
+    type Key = NodeId;
+    const TABLE: TableId = TableId::Nodes;
+
+    fn write_key(&self, key: &NodeId, to: &mut Vec<u8>) {
+        to.extend_from_slice(key.as_str().as_bytes());
     }
 
-    fn read(bytes: &[u8]) -> Option<Self> {
-        bytes.try_into().ok().map(Self::from_be_bytes)
+    fn read_key(&self, stored: &[u8]) -> Option<NodeId> {
+        (stored == self.node_id.as_str().as_bytes()).then(|| self.node_id.clone())
+    }
+}
+
+impl TableRow for Task {
+    type Key = TaskId;
+    const TABLE: TableId = TableId::Tasks;
+
+    /// Tasks are stored in the order they came: what changes together lies together, so the home
+    /// works at the end of its tree instead of all over it.
+    fn write_key(&self, _key: &TaskId, to: &mut Vec<u8>) {
+        to.extend_from_slice(&self.seq.to_be_bytes());
+    }
+
+    fn read_key(&self, stored: &[u8]) -> Option<TaskId> {
+        (stored == self.seq.to_be_bytes()).then(|| self.task_id.clone())
     }
 }
 
@@ -184,37 +211,38 @@ struct Row<V> {
 
 /// A table in memory, in key order, whose changes are recorded in [`Rows`].
 #[derive(Debug)]
-pub(super) struct Table<K, V> {
-    id: TableId,
+pub(super) struct Table<V: TableRow> {
     // Boxed: nodes of the map are half empty on average, and rows are large.
-    rows: BTreeMap<K, Box<Row<V>>>,
+    rows: BTreeMap<V::Key, Box<Row<V>>>,
 }
 
-impl<K: TableKey, V: Serialize + DeserializeOwned> Table<K, V> {
-    pub(super) fn new(id: TableId) -> Self {
-        Self { id, rows: BTreeMap::new() }
+impl<V: TableRow> Default for Table<V> {
+    fn default() -> Self {
+        Self { rows: BTreeMap::new() }
     }
+}
 
-    fn stored_key(&self, key: &K) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(32);
-        bytes.push(self.id as u8);
-        key.write(&mut bytes);
-        bytes
-    }
+fn stored_key<V: TableRow>(key: &V::Key, value: &V) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(32);
+    bytes.push(V::TABLE as u8);
+    value.write_key(key, &mut bytes);
+    bytes
+}
 
+impl<V: TableRow> Table<V> {
     pub(super) fn load(&mut self, key: &[u8], value: &[u8], hash: u64) -> Result<(), Fatal> {
-        let what = || format!("{:?} row {:02x?}", self.id, key);
-        let parsed = K::read(key).ok_or_else(|| Fatal::new(format!("{}: bad key", what())))?;
-        let value = decode(value, &what())?;
-        self.rows.insert(parsed, Box::new(Row { value, hash }));
+        let what = || format!("{:?} row {:02x?}", V::TABLE, key);
+        let value: V = decode(value, &what())?;
+        let key = value.read_key(key).ok_or_else(|| Fatal::new(format!("{}: bad key", what())))?;
+        self.rows.insert(key, Box::new(Row { value, hash }));
         Ok(())
     }
 
-    pub(super) fn get(&self, key: &K) -> Option<&V> {
+    pub(super) fn get(&self, key: &V::Key) -> Option<&V> {
         self.rows.get(key).map(|row| &row.value)
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&V::Key, &V)> {
         self.rows.iter().map(|(key, row)| (key, &row.value))
     }
 
@@ -222,10 +250,9 @@ impl<K: TableKey, V: Serialize + DeserializeOwned> Table<K, V> {
         self.rows.len()
     }
 
-    pub(super) fn put(&mut self, to: &mut Rows, key: K, value: V) {
-        let stored = self.stored_key(&key);
+    pub(super) fn put(&mut self, to: &mut Rows, key: V::Key, value: V) {
         let old = self.rows.get(&key).map(|row| row.hash);
-        let hash = to.put(stored, old, &value);
+        let hash = to.put(stored_key(&key, &value), old, &value);
         self.rows.insert(key, Box::new(Row { value, hash }));
     }
 
@@ -233,19 +260,18 @@ impl<K: TableKey, V: Serialize + DeserializeOwned> Table<K, V> {
     pub(super) fn edit<T>(
         &mut self,
         to: &mut Rows,
-        key: &K,
+        key: &V::Key,
         edit: impl FnOnce(&mut V) -> T,
     ) -> Option<T> {
-        let stored = self.stored_key(key);
         let row = self.rows.get_mut(key)?;
         let given = edit(&mut row.value);
-        row.hash = to.put(stored, Some(row.hash), &row.value);
+        row.hash = to.put(stored_key(key, &row.value), Some(row.hash), &row.value);
         Some(given)
     }
 
-    pub(super) fn remove(&mut self, to: &mut Rows, key: &K) -> Option<V> {
+    pub(super) fn remove(&mut self, to: &mut Rows, key: &V::Key) -> Option<V> {
         let row = self.rows.remove(key)?;
-        to.delete(self.stored_key(key), row.hash);
+        to.delete(stored_key(key, &row.value), row.hash);
         Some(row.value)
     }
 }
