@@ -1,15 +1,13 @@
 //! The scheduler: which waiting task goes to which node (contract 2.7, 2.8).
 //!
-//! [`plan`] is pure. It walks the queue by urgency, then by order of submission. A task that fits
-//! nowhere blocks nobody: tasks with equal requirements share one list of nodes, so that once the
-//! list is empty the rest of them are passed over for the price of a look-up. The walk itself is
-//! bounded: half of it always starts at the head, the other half goes on where the last one
-//! stopped, so that tasks behind a hundred thousand unplaceable ones get their turn too.
+//! [`plan`] is pure. The queue is kept by requirements, so a plan looks at each kind of task once:
+//! a kind that no node can take costs one look at the fleet, however many tasks wait for it, and
+//! blocks nobody. The kinds that can be placed are merged by urgency and order of submission.
 //!
 //! A plan may be out of date when it is applied; apply judges each placement by the same rules.
 
-use std::cmp::Ordering;
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::time::Duration;
 
 use rand::rngs::SmallRng;
@@ -24,7 +22,7 @@ use super::metrics::DutyName;
 use super::seat::Seat;
 use crate::clock;
 use crate::model::{Node, NodeId, Requirements, Task, TaskStatus};
-use crate::state::{Algorithm, Assignment, Command, QueueKey, State};
+use crate::state::{Algorithm, Assignment, Command, Need, State};
 
 /// The highest load score accepted of a node when the task does not say (contract 2.8).
 const MAX_LOAD_MILLI: u32 = 900;
@@ -33,7 +31,9 @@ const FULL_SHARE_MILLI: u32 = 100_000;
 /// The most nodes compared for one placement. A larger fleet is looked at through a window of
 /// this size that moves on with every placement.
 const WINDOW_MAX: usize = 256;
-/// After a walk that placed little, the duty rests this many times as long as the walk took.
+/// A plan that placed nothing and took longer than this is long,
+const LONG_PLAN: Duration = Duration::from_millis(2);
+/// and the duty rests this many times as long as it took.
 const REST_FACTOR: u32 = 4;
 /// The longest wait without any wake-up.
 const PERIOD: Duration = Duration::from_secs(5);
@@ -43,15 +43,13 @@ const PERIOD: Duration = Duration::from_secs(5);
 pub struct PlanLimits {
     /// Placements.
     pub assignments_max: usize,
-    /// Tasks looked at, in each half of the walk.
-    pub walk_max: usize,
-    /// Different requirements looked at.
+    /// Different requirements looked at; the next plan goes on behind them.
     pub groups_max: usize,
 }
 
 impl Default for PlanLimits {
     fn default() -> Self {
-        Self { assignments_max: 2000, walk_max: 4096, groups_max: 512 }
+        Self { assignments_max: 2000, groups_max: 512 }
     }
 }
 
@@ -62,8 +60,10 @@ pub struct PlanInputs {
     pub loads: std::sync::Arc<Loads>,
     /// Nodes not to be given anything now, in order.
     pub held: Vec<NodeId>,
-    /// Where the last walk stopped.
-    pub cursor: Option<QueueKey>,
+    /// The last group that the last plan looked at, when there were more.
+    pub cursor: Option<Need>,
+    /// A plan since the first group stopped before it had placed what it could.
+    pub unfinished: bool,
     /// The running count of round robin.
     pub count: u64,
     /// Seeds the draws of the weighted choice.
@@ -75,8 +75,10 @@ pub struct PlanInputs {
 pub struct Plan {
     /// In the order of the queue.
     pub assignments: Vec<Assignment>,
-    /// Where the walk stopped; `None` at the end of the queue.
-    pub cursor: Option<QueueKey>,
+    /// The last group looked at; `None` when all were.
+    pub cursor: Option<Need>,
+    /// For the next plan, unless that one starts with the first group again.
+    pub unfinished: bool,
     /// The running count of round robin.
     pub count: u64,
     /// Tasks looked at.
@@ -85,38 +87,7 @@ pub struct Plan {
     pub more: bool,
 }
 
-/// Requirements in an order, so that equal ones meet in one group.
-#[derive(PartialEq, Eq)]
-struct Signature<'a>(&'a Requirements);
-
-impl Signature<'_> {
-    fn parts(&self) -> impl Ord + '_ {
-        let Requirements {
-            capabilities,
-            min_cpu_milli,
-            min_memory_milli,
-            max_load_milli,
-            preferred_nodes,
-            exclude_nodes,
-        } = self.0;
-        let shares = (min_cpu_milli, min_memory_milli, max_load_milli);
-        (capabilities, shares, preferred_nodes, exclude_nodes)
-    }
-}
-
-impl PartialOrd for Signature<'_> {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Signature<'_> {
-    fn cmp(&self, other: &Self) -> Ordering {
-        self.parts().cmp(&other.parts())
-    }
-}
-
-/// Nodes, as positions in the plan's table, that tasks of one signature may go to.
+/// Nodes, as positions in the plan's table, that tasks of one kind may go to.
 #[derive(Default)]
 struct Group {
     preferred: Vec<usize>,
@@ -138,92 +109,53 @@ struct Room<'a> {
 #[must_use]
 pub fn plan(view: &State, inputs: &PlanInputs, limits: PlanLimits) -> Plan {
     let mut room = Room::of(view, inputs);
-    let mut groups: BTreeMap<Signature<'_>, Group> = BTreeMap::new();
-    let mut plan = Plan { cursor: inputs.cursor.clone(), ..Plan::default() };
-    let mut after: Option<&QueueKey> = None;
-    let (mut left, mut in_tail) = (limits.walk_max, false);
-    loop {
-        if room.free_total == 0 {
-            // Whatever frees a place wakes the duty; the next plan starts at the head.
-            plan.cursor = None;
+    let mut plan = Plan::default();
+    let mut groups = Vec::new();
+    // The next task of each group, the most urgent on top.
+    let mut heads = BinaryHeap::new();
+    let mut looked_at = 0;
+    for (need, mut keys) in view.queue_groups(inputs.cursor) {
+        if looked_at == limits.groups_max {
             break;
         }
-        plan.more = plan.assignments.len() >= limits.assignments_max || (left == 0 && in_tail);
-        if plan.more {
-            break;
-        }
-        if left == 0 {
-            // The head was looked at: go on where the last plan stopped, if that is further on.
-            (left, in_tail) = (limits.walk_max, true);
-            after = after.max(inputs.cursor.as_ref());
-            groups.clear();
-        }
-        let walked = walk(view, after, left, &mut |key, task| {
-            let signature = Signature(&task.requirements);
-            if groups.len() >= limits.groups_max && !groups.contains_key(&signature) {
-                return Step::Stop;
-            }
-            plan.visited += 1;
-            after = Some(key);
-            let group = groups.entry(signature).or_insert_with(|| room.group(&task.requirements));
-            if let Some(node_id) = room.place(task, group) {
-                let (task_id, seen_revision) = (task.task_id.clone(), task.revision);
-                plan.assignments.push(Assignment { task_id, seen_revision, node_id });
-            }
-            let full = room.free_total == 0 || plan.assignments.len() >= limits.assignments_max;
-            if full { Step::Pause } else { Step::On }
-        });
-        match walked {
-            Walked::Ended => {
-                plan.cursor = None;
-                break;
-            }
-            Walked::Stopped => left = 0,
-            Walked::Paused(used) => left -= used,
-        }
-        if in_tail {
-            plan.cursor = after.cloned();
+        looked_at += 1;
+        plan.cursor = Some(need);
+        let Some(key) = keys.next() else { continue };
+        let Some(task) = view.task(&key.2) else { continue };
+        let nodes = room.group(&task.requirements);
+        if !nodes.is_empty() {
+            heads.push(Reverse((key, groups.len())));
+            groups.push((nodes, keys));
         }
     }
+    if looked_at < limits.groups_max {
+        plan.cursor = None;
+    }
+    while room.free_total > 0 && plan.assignments.len() < limits.assignments_max {
+        let Some(Reverse((key, place))) = heads.pop() else { break };
+        let (nodes, keys) = &mut groups[place];
+        let Some(task) = view.task(&key.2) else { continue };
+        plan.visited += 1;
+        // Where one has no place, the others of its kind have none either.
+        let Some(node_id) = room.place(task, nodes) else { continue };
+        let (task_id, seen_revision) = (task.task_id.clone(), task.revision);
+        plan.assignments.push(Assignment { task_id, seen_revision, node_id });
+        heads.extend(keys.next().map(|key| Reverse((key, place))));
+    }
+    if room.free_total == 0 {
+        // Whatever frees a place wakes the duty; the next plan starts with the first group.
+        plan.cursor = None;
+    }
+    plan.unfinished = inputs.unfinished || plan.assignments.len() >= limits.assignments_max;
+    plan.more = room.free_total > 0 && (plan.cursor.is_some() || plan.unfinished);
     plan.count = room.count;
     plan
 }
 
-/// What the walk does after one task.
-enum Step {
-    On,
-    Pause,
-    Stop,
-}
-
-/// How a stretch of the walk ended.
-enum Walked {
-    /// At the end of the queue.
-    Ended,
-    /// After so many tasks: bounds are looked at.
-    Paused(usize),
-    /// Before a task with requirements that are one kind too many.
-    Stopped,
-}
-
-/// Visits up to `left` tasks of the queue after `after`.
-fn walk<'a>(
-    view: &'a State,
-    after: Option<&'a QueueKey>,
-    left: usize,
-    visit: &mut impl FnMut(&'a QueueKey, &'a Task) -> Step,
-) -> Walked {
-    let mut used = 0;
-    for key in view.queue_after(after).take(left) {
-        used += 1;
-        let Some(task) = view.task(&key.2) else { continue };
-        match visit(key, task) {
-            Step::On => {}
-            Step::Pause => return Walked::Paused(used),
-            Step::Stop => return Walked::Stopped,
-        }
+impl Group {
+    fn is_empty(&self) -> bool {
+        self.preferred.is_empty() && self.others.is_empty()
     }
-    if used < left { Walked::Ended } else { Walked::Paused(used) }
 }
 
 impl<'a> Room<'a> {
@@ -347,7 +279,8 @@ impl<'a> Room<'a> {
 /// The duty around [`plan`].
 #[derive(Debug, Default)]
 pub struct Scheduler {
-    cursor: Option<QueueKey>,
+    cursor: Option<Need>,
+    unfinished: bool,
     count: u64,
 }
 
@@ -360,7 +293,8 @@ impl<S: Seat> Duty<S> for Scheduler {
         let inputs = PlanInputs {
             loads: reign.fleet.loads(),
             held,
-            cursor: self.cursor.take(),
+            cursor: self.cursor,
+            unfinished: self.unfinished,
             count: self.count,
             seed: clock::random(),
         };
@@ -369,12 +303,11 @@ impl<S: Seat> Duty<S> for Scheduler {
         let age = oldest.map_or(0, |created_at_ms| clock::now_ms().saturating_sub(created_at_ms));
         reign.metrics.queue_age_ms.set(age);
         (self.cursor, self.count) = (plan.cursor, plan.count);
+        self.unfinished = plan.unfinished && plan.cursor.is_some();
         let placed = plan.assignments.len();
-        let pause = if plan.visited > 4 * placed + 256 {
-            started.elapsed() * REST_FACTOR
-        } else {
-            Duration::ZERO
-        };
+        let took = started.elapsed();
+        let pause =
+            if placed == 0 && took > LONG_PLAN { took * REST_FACTOR } else { Duration::ZERO };
         if placed > 0 {
             let (epoch, assignments) = (reign.epoch, plan.assignments);
             let Some(judged) = reign.propose(Command::AssignTasks { epoch, assignments }).await?
@@ -390,7 +323,7 @@ impl<S: Seat> Duty<S> for Scheduler {
         if plan.more {
             return Ok(Next::Again(pause));
         }
-        // After a long walk even wake-ups wait, so that walks take a bounded share of the time.
+        // After a long plan even wake-ups wait, so that plans take a bounded share of the time.
         if !pause.is_zero() {
             tokio::time::sleep(pause).await;
         }

@@ -6,17 +6,25 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::model::{NodeId, Task, TaskId, TaskStatus, TimeMs, Urgency};
-
 use super::ExpiryKind;
+use super::rows::encode;
+use crate::model::{NodeId, Requirements, Task, TaskId, TaskStatus, TimeMs, Urgency};
 
 /// Place in the queue: most urgent first, then in order of submission.
 pub type QueueKey = (Reverse<Urgency>, u64, TaskId);
 
+/// Names one set of requirements. The queue is kept by it: what no node can take is then passed
+/// over as a whole, however many tasks wait for it.
+pub type Need = u128;
+
+fn need(requirements: &Requirements) -> Need {
+    xxhash_rust::xxh3::xxh3_128(&encode(requirements))
+}
+
 /// See the module's description.
 #[derive(Debug, Default)]
 pub(super) struct Indexes {
-    pub(super) queue: BTreeSet<QueueKey>,
+    pub(super) queue: BTreeMap<Need, BTreeSet<QueueKey>>,
     pub(super) timers: BTreeSet<(TimeMs, TaskId, TimerKey)>,
     pub(super) live_by_node: BTreeMap<NodeId, BTreeSet<TaskId>>,
     pub(super) by_seq: BTreeMap<u64, TaskId>,
@@ -72,7 +80,8 @@ impl Indexes {
         self.by_seq.insert(task.seq, id.clone());
         self.by_status.entry(task.status).or_default().insert((task.seq, id.clone()));
         if task.status == TaskStatus::Pending {
-            self.queue.insert((Reverse(task.urgency), task.seq, id.clone()));
+            let group = self.queue.entry(need(&task.requirements)).or_default();
+            group.insert((Reverse(task.urgency), task.seq, id.clone()));
         }
         if task.status.is_terminal() {
             self.ended.insert((task.completed_at_ms, id.clone()));
@@ -92,7 +101,13 @@ impl Indexes {
             tasks.remove(&(task.seq, id.clone()));
         }
         if task.status == TaskStatus::Pending {
-            self.queue.remove(&(Reverse(task.urgency), task.seq, id.clone()));
+            let need = need(&task.requirements);
+            if let Some(group) = self.queue.get_mut(&need) {
+                group.remove(&(Reverse(task.urgency), task.seq, id.clone()));
+                if group.is_empty() {
+                    self.queue.remove(&need);
+                }
+            }
         }
         if task.status.is_terminal() {
             self.ended.remove(&(task.completed_at_ms, id.clone()));

@@ -40,7 +40,7 @@ pub use command::{
     NodeSpec, TaskExpiry, TaskOutcome, TaskReport, TaskSpec,
 };
 pub use event::{Event, Fact};
-pub use indexes::QueueKey;
+pub use indexes::{Need, QueueKey};
 pub use outcome::{Fatal, Outcome, Rejection, Reply};
 pub use policy::{Algorithm, Config, Policy, default_document};
 pub use requests::{

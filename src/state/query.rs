@@ -1,8 +1,9 @@
 //! What others read. Every list is bounded and every order comes from an index.
 
-use std::collections::BTreeSet;
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, BinaryHeap};
 
-use super::indexes::{QueueKey, TimerKey};
+use super::indexes::{Need, QueueKey, TimerKey};
 use super::requests::Recorded;
 use super::{ExpiryKind, State};
 use crate::model::{NodeId, RequestId, Task, TaskId, TaskStatus, TimeMs};
@@ -57,14 +58,28 @@ impl State {
 
     /// Tasks waiting to be placed, most urgent first, then in order of submission.
     pub fn queue(&self) -> impl Iterator<Item = &Task> {
-        self.indexes.queue.iter().filter_map(|(_, _, task_id)| self.tasks.get(task_id))
+        let mut groups: Vec<_> = self.indexes.queue.values().map(BTreeSet::iter).collect();
+        let mut heads: BinaryHeap<_> = groups
+            .iter_mut()
+            .enumerate()
+            .filter_map(|(place, group)| group.next().map(|key| Reverse((key, place))))
+            .collect();
+        std::iter::from_fn(move || {
+            let Reverse(((_, _, task_id), place)) = heads.pop()?;
+            heads.extend(groups[place].next().map(|key| Reverse((key, place))));
+            self.tasks.get(task_id)
+        })
     }
 
-    /// Places in the queue after `after`, for a scheduler that walks it in steps.
-    pub fn queue_after(&self, after: Option<&QueueKey>) -> impl Iterator<Item = &QueueKey> {
+    /// The queue by what tasks require, after the group `after`: each group with its places, most
+    /// urgent first. A group is never empty.
+    pub fn queue_groups(
+        &self,
+        after: Option<Need>,
+    ) -> impl Iterator<Item = (Need, impl Iterator<Item = &QueueKey>)> {
         use std::ops::Bound::{Excluded, Unbounded};
         let from = after.map_or(Unbounded, Excluded);
-        self.indexes.queue.range::<QueueKey, _>((from, Unbounded))
+        self.indexes.queue.range((from, Unbounded)).map(|(need, group)| (*need, group.iter()))
     }
 
     /// Executions that a node holds, as task ids in order.

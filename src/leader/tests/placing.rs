@@ -168,20 +168,19 @@ proptest! {
     fn bounded_plans_reach_everybody(
         nodes in prop::collection::vec(some_node(), 1..8),
         tasks in prop::collection::vec(some_task(), 1..60),
-        walk_max in 1usize..6,
         assignments_max in 1usize..4,
         groups_max in 1usize..3,
     ) {
         let solo = build(&nodes, &tasks, Algorithm::RoundRobin);
-        let limits = PlanLimits { assignments_max, walk_max, groups_max };
+        let limits = PlanLimits { assignments_max, groups_max };
         let mut inputs = PlanInputs::default();
         for round in 0.. {
             prop_assert!(round < 1000, "the plans do not come to an end");
             let plan = plan(&solo.state.read(), &inputs, limits);
             prop_assert!(plan.assignments.len() <= assignments_max);
-            prop_assert!(plan.visited <= 2 * walk_max);
             commit(&solo, &plan);
             (inputs.cursor, inputs.count) = (plan.cursor, plan.count);
+            inputs.unfinished = plan.unfinished && plan.cursor.is_some();
             if !plan.more {
                 break;
             }
@@ -291,8 +290,9 @@ fn a_retry_goes_elsewhere_when_it_can() {
     }
 }
 
+/// Placing beside 24,000 unplaceable tasks took five times as long as without them.
 #[test]
-fn a_long_queue_of_unplaceable_tasks_is_walked_in_pieces() {
+fn a_long_queue_of_unplaceable_tasks_costs_one_look() {
     let solo = Solo::new();
     solo.register("n", |_| {});
     for n in 0..1000 {
@@ -301,21 +301,10 @@ fn a_long_queue_of_unplaceable_tasks_is_walked_in_pieces() {
         });
     }
     let last: TaskId = solo.submit("last", |_| {});
-    let limits = PlanLimits { walk_max: 100, ..PlanLimits::default() };
-    let mut inputs = PlanInputs::default();
-    let mut rounds = 0;
-    loop {
-        let plan = plan(&solo.state.read(), &inputs, limits);
-        rounds += 1;
-        assert!(plan.visited <= 200);
-        if let Some(found) = plan.assignments.first() {
-            assert_eq!(found.task_id, last);
-            break;
-        }
-        assert!(plan.more);
-        inputs.cursor = plan.cursor;
-    }
-    assert_eq!(rounds, 10);
+    let plan = plan(&solo.state.read(), &PlanInputs::default(), PlanLimits::default());
+    assert_eq!(placed(&plan), [(last.as_str(), "n")]);
+    assert_eq!(plan.visited, 1);
+    assert!(!plan.more);
 }
 
 #[test]
