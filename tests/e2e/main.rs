@@ -8,8 +8,12 @@ mod http;
 mod ports;
 mod process;
 
+mod command_line;
 mod configuration;
+mod dev;
+mod disks;
 mod failover;
 mod membership;
 mod old_clients;
 mod serving;
+mod work;
