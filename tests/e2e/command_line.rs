@@ -144,7 +144,7 @@ async fn requests(house: &House, line: &Line) {
     assert_eq!(sent.unwrap().status, 200);
     line.run("request get order-9").with(0).says(&["committed", "task_submitted", " r"]);
     let request = line.run("request get order-9 -o json").with(0).json();
-    assert_eq!(text(&request, "/status"), "committed");
+    assert_eq!(text(&request, "/state"), "committed");
     line.run("request get never-sent").with(0).says(&["never_seen"]);
     // A refusal is an outcome too.
     let url = house.url(0, "/api/v1/nodes/nobody/status");

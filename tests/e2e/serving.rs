@@ -53,7 +53,7 @@ async fn repeated_requests_have_one_outcome(house: &House) {
         let sent = house.http.send(Method::POST, &url, Some(&task), Some("order-7"), limit).await;
         ids.push(text(&sent.unwrap().body, "/task_id"));
         let request = house.http.read(&house.url(place, "/api/v1/requests/order-7")).await;
-        assert_eq!(text(&request, "/status"), "committed");
+        assert_eq!(text(&request, "/state"), "committed");
         assert_eq!(text(&request, "/outcome/task_id"), ids[0]);
     }
     assert!(!ids[0].is_empty() && ids.iter().all(|id| *id == ids[0]), "{ids:?}");
