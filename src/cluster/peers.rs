@@ -219,10 +219,7 @@ impl Peers {
             );
             return Err(Refusal::new(RefusalCode::Protocol, text));
         }
-        if hello.target != 0 && own.member_id != 0 && hello.target != own.member_id {
-            let text = format!("this is member {}, not member {}", own.member_id, hello.target);
-            return Err(Refusal::new(RefusalCode::WrongTarget, text));
-        }
+        // Before the number: numbers mean nothing between clusters.
         let foreign = hello.cluster_id != own.cluster_id;
         if foreign && hello.cluster_id != 0 && own.cluster_id != 0 {
             let text = format!(
@@ -230,6 +227,10 @@ impl Peers {
                 own.cluster_id, hello.cluster_id
             );
             return Err(Refusal::new(RefusalCode::ForeignCluster, text));
+        }
+        if hello.target != 0 && own.member_id != 0 && hello.target != own.member_id {
+            let text = format!("this is member {}, not member {}", own.member_id, hello.target);
+            return Err(Refusal::new(RefusalCode::WrongTarget, text));
         }
         if hello.sender == 0 || own.cluster_id == 0 {
             return Ok(());
@@ -318,6 +319,8 @@ mod tests {
         assert_eq!(code(Hello { protocol: 9, ..hello() }), Some(RefusalCode::Protocol));
         assert_eq!(code(Hello { cluster_id: 8, ..hello() }), Some(RefusalCode::ForeignCluster));
         assert_eq!(code(Hello { target: 2, ..hello() }), Some(RefusalCode::WrongTarget));
+        let stranger = Hello { cluster_id: 8, target: 2, ..hello() };
+        assert_eq!(code(stranger), Some(RefusalCode::ForeignCluster), "says more than its number");
         assert_eq!(code(Hello { incarnation: 23, ..hello() }), Some(RefusalCode::WrongIncarnation));
         assert_eq!(code(Hello { sender: 1, ..hello() }), Some(RefusalCode::OwnId));
         assert_eq!(code(Hello { sender: 3, ..hello() }), Some(RefusalCode::Removed));

@@ -74,7 +74,7 @@ async fn execute(
     if nodes.contains(&name) {
         ledger.repeats += 1;
     } else {
-        nodes.push(name.clone());
+        nodes.push(name);
     }
     Json(json!({ "success": true, "task_id": key.0, "result": { "attempt": key.1 } }))
 }

@@ -54,8 +54,6 @@ pub(crate) struct Load {
 pub(crate) struct History {
     pub(crate) writes: Vec<(String, End)>,
     pub(crate) refusals: Vec<String>,
-    /// The longest time without any acknowledged write.
-    pub(crate) longest_gap: Duration,
 }
 
 struct Writer {
@@ -128,8 +126,8 @@ impl Load {
             ended.unwrap();
         }
         let book = std::mem::take(&mut *self.book.lock());
-        let Book { writes, refusals, longest_gap, last: _ } = book;
-        History { writes, refusals, longest_gap }
+        let Book { writes, refusals, longest_gap: _, last: _ } = book;
+        History { writes, refusals }
     }
 }
 
@@ -172,7 +170,7 @@ impl Writer {
                 End::Unknown
             }
             Err(Fault::NotSent) => End::NotDone,
-            Err(Fault::Lost(_)) => End::Unknown,
+            Err(Fault::Lost) => End::Unknown,
         }
     }
 }

@@ -138,6 +138,12 @@ impl House {
         self.members[place].process.as_ref().unwrap().said()
     }
 
+    /// How long a member's log is, to tell later what it said since.
+    pub(crate) fn log_length(&self, place: usize) -> usize {
+        let path = self.members[place].home.join("log");
+        std::fs::metadata(path).map_or(0, |metadata| metadata.len() as usize)
+    }
+
     pub(crate) fn process(&mut self, place: usize) -> &mut Process {
         self.members[place].process.as_mut().unwrap()
     }

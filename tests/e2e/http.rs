@@ -30,7 +30,7 @@ pub(crate) enum Fault {
     /// No connection: it was certainly not received.
     NotSent,
     /// It may have been received.
-    Lost(String),
+    Lost,
 }
 
 impl Http {
@@ -55,7 +55,7 @@ impl Http {
             request = request.header("Idempotency-Key", key);
         }
         let fault = |error: reqwest::Error| {
-            if error.is_connect() { Fault::NotSent } else { Fault::Lost(format!("{error:?}")) }
+            if error.is_connect() { Fault::NotSent } else { Fault::Lost }
         };
         let response = request.send().await.map_err(fault)?;
         let (status, headers) = (response.status().as_u16(), response.headers().clone());

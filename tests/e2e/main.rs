@@ -1,5 +1,7 @@
 //! Quorate as its users meet it: real processes of the real program, real disks, real signals, and
 //! nothing but its public interfaces. Each test brings its own cluster and leaves no process behind.
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
+#![allow(clippy::print_stdout, reason = "figures, what was skipped and the logs of members")]
 
 mod fleet;
 mod history;
@@ -8,8 +10,12 @@ mod http;
 mod ports;
 mod process;
 
+mod command_line;
 mod configuration;
+mod dev;
+mod disks;
 mod failover;
 mod membership;
 mod old_clients;
 mod serving;
+mod work;

@@ -29,12 +29,25 @@ pub(crate) struct Process {
 impl Process {
     /// Starts `quorate` with `words`; what it says is appended to `log`.
     pub(crate) fn start(name: &str, words: &[&str], log: &Path) -> Self {
+        Self::start_program(name, quorate(), words, log)
+    }
+
+    /// As [`Process::start`], for another program.
+    pub(crate) fn start_program(
+        name: &str,
+        mut command: Command,
+        words: &[&str],
+        log: &Path,
+    ) -> Self {
         let file = File::options().create(true).append(true).open(log).unwrap();
-        let mut command = quorate();
         command.args(words).stdin(Stdio::null());
         command.stdout(file.try_clone().unwrap()).stderr(file);
         let child = command.spawn().unwrap();
         Self { name: name.to_owned(), child, log: log.to_owned(), ended: None }
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
