@@ -23,31 +23,49 @@ async fn fill(house: &House, name: &str) {
     house.http.write(Method::POST, &house.url(0, "/api/v1/tasks/batch"), &body).await;
 }
 
-/// Ways to damage the home of the state, and whether something of it must be lost: the second half
-/// of the file may hold nothing that still counts.
-const DAMAGES: [(&str, bool, fn(&Path)); 4] = [
-    ("bytes flipped all over", true, |home| {
-        let mut bytes = fs::read(home.join("db")).unwrap();
-        bytes.iter_mut().step_by(97).for_each(|byte| *byte ^= 0x5a);
-        fs::write(home.join("db"), bytes).unwrap();
-    }),
-    ("cut in half", false, |home| {
-        let file = File::options().write(true).open(home.join("db")).unwrap();
-        file.set_len(file.metadata().unwrap().len() / 2).unwrap();
-    }),
-    ("gone", true, |home| fs::remove_dir_all(home).unwrap()),
-    ("made of nonsense", true, |home| {
-        for name in ["db", "conf"] {
-            fs::write(home.join(name), b"nonsense").unwrap();
-        }
-    }),
+/// A way to damage the home of the state.
+struct Damage {
+    what: &'static str,
+    /// Something of it must be lost; the second half of a file may hold nothing that still counts.
+    noticed: bool,
+    done: fn(&Path),
+}
+
+const DAMAGES: [Damage; 4] = [
+    Damage {
+        what: "bytes flipped all over",
+        noticed: true,
+        done: |home| {
+            let mut bytes = fs::read(home.join("db")).unwrap();
+            bytes.iter_mut().step_by(97).for_each(|byte| *byte ^= 0x5a);
+            fs::write(home.join("db"), bytes).unwrap();
+        },
+    },
+    Damage {
+        what: "cut in half",
+        noticed: false,
+        done: |home| {
+            let file = File::options().write(true).open(home.join("db")).unwrap();
+            file.set_len(file.metadata().unwrap().len() / 2).unwrap();
+        },
+    },
+    Damage { what: "gone", noticed: true, done: |home| fs::remove_dir_all(home).unwrap() },
+    Damage {
+        what: "made of nonsense",
+        noticed: true,
+        done: |home| {
+            for name in ["db", "conf"] {
+                fs::write(home.join(name), b"nonsense").unwrap();
+            }
+        },
+    },
 ];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn damaged_home_is_rebuilt() {
     let mut house = House::found(3).await;
     fill(&house, "first").await;
-    for (number, (what, noticed, damage)) in DAMAGES.into_iter().enumerate() {
+    for (number, Damage { what, noticed, done }) in DAMAGES.into_iter().enumerate() {
         let place = (house.leader().await + 1) % 3;
         // Every other time there is a snapshot to begin from, and writes behind it.
         if number % 2 == 1 {
@@ -63,7 +81,7 @@ async fn damaged_home_is_rebuilt() {
         }
         let data = house.members[place].setup.data.clone();
         let before = house.log_length(place);
-        damage(&data.join("state"));
+        done(&data.join("state"));
         house.start(place);
         house.ready(place).await;
         let said = house.said(place)[before..].to_owned();

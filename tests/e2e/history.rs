@@ -39,6 +39,8 @@ struct Book {
     writes: Vec<(String, End)>,
     /// Answers that are neither a success nor "not now" nor "I do not know".
     refusals: Vec<String>,
+    /// Answers that say "not now".
+    turned_away: Vec<String>,
     last: Option<Instant>,
     longest_gap: Duration,
 }
@@ -54,6 +56,8 @@ pub(crate) struct Load {
 pub(crate) struct History {
     pub(crate) writes: Vec<(String, End)>,
     pub(crate) refusals: Vec<String>,
+    /// Answers of living members that say "not now".
+    pub(crate) turned_away: Vec<String>,
 }
 
 struct Writer {
@@ -126,8 +130,8 @@ impl Load {
             ended.unwrap();
         }
         let book = std::mem::take(&mut *self.book.lock());
-        let Book { writes, refusals, longest_gap: _, last: _ } = book;
-        History { writes, refusals }
+        let Book { writes, refusals, turned_away, longest_gap: _, last: _ } = book;
+        History { writes, refusals, turned_away }
     }
 }
 
@@ -163,7 +167,11 @@ impl Writer {
     async fn try_once(&self, url: &str, body: &Value, key: &str) -> End {
         match self.http.send(Method::POST, url, Some(body), Some(key), CALL).await {
             Ok(reply) if reply.status == 200 => End::Acknowledged,
-            Ok(reply) if reply.status == 503 => End::NotDone,
+            Ok(reply) if reply.status == 503 => {
+                let words = format!("{url}: {}", reply.body);
+                self.book.lock().turned_away.push(words);
+                End::NotDone
+            }
             Ok(reply) if reply.status == 504 => End::Unknown,
             Ok(reply) => {
                 self.book.lock().refusals.push(format!("{url}: {} {}", reply.status, reply.body));

@@ -38,7 +38,7 @@ async fn three_members_serve_the_same_api() {
         assert_eq!(local.status, 200, "{}", local.body);
         assert_eq!(local.headers.get("x-quorate-consistency").unwrap(), "local");
     }
-    assert!(epochs.iter().all(|epoch| epoch == &epochs[0]), "one reign: {epochs:?}");
+    assert!(epochs.iter().all(|epoch| *epoch == epochs[0]), "one reign: {epochs:?}");
     repeated_requests_have_one_outcome(&house).await;
     house.agree().await;
 }
