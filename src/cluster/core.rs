@@ -205,19 +205,25 @@ impl Core {
     pub(crate) async fn follow_raft(self: Arc<Self>) {
         let Some(raft) = self.raft() else { return };
         let mut metrics = raft.metrics();
+        let mut membership = None;
         loop {
-            let next = {
+            let (next, newest_membership) = {
                 let now = metrics.borrow_and_update();
                 if let Err(fatal) = &now.running_state {
                     self.end(format!("raft: {fatal}"));
                 }
                 let leads = now.state == ServerState::Leader;
-                View {
+                let view = View {
                     term: now.current_term,
                     leader: now.current_leader,
                     leading: leads.then_some(now.current_term),
-                }
+                };
+                (view, *now.membership_config.log_id())
             };
+            if membership != newest_membership {
+                membership = newest_membership;
+                self.refresh_roster();
+            }
             self.view.send_if_modified(|view| {
                 let changed = *view != next;
                 if view.leader != next.leader && next.leader.is_some() {
@@ -239,7 +245,8 @@ impl Core {
         }
     }
 
-    /// Keeps the roster in step with the Raft membership and the state machine's member table.
+    /// Keeps the roster in step with the state machine's member table; [`Core::follow_raft`] does
+    /// so with the Raft membership, which a member knows from its log before it applies anything.
     pub(crate) async fn follow_roster(self: Arc<Self>) {
         /// The member table is looked at again at most so often.
         const PAUSE: Duration = Duration::from_millis(100);
