@@ -94,8 +94,8 @@ mod tests {
 
     #[test]
     fn a_single_word_leaves_the_libraries_quiet() {
-        assert_eq!(directives("INFO").unwrap().to_string(), "quorate=info,warn");
-        assert_eq!(directives("WARNING").unwrap().to_string(), "quorate=warn,warn");
+        assert_eq!(directives("INFO").unwrap().to_string(), "openraft=error,quorate=info,warn");
+        assert_eq!(directives("WARNING").unwrap().to_string(), "openraft=error,quorate=warn,warn");
         let both = directives("quorate::cluster=debug,openraft=info").unwrap().to_string();
         assert!(both.contains("openraft=info"), "{both}");
         assert!(directives("loud").is_err());

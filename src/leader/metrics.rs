@@ -14,7 +14,7 @@ pub enum DutyName {
     Liveness,
     /// See [`super::scheduler`].
     Scheduler,
-    /// See [`super::dispatcher`].
+    /// Calls nodes and records their answers.
     Dispatcher,
     /// See [`super::reaper`].
     Reaper,
