@@ -231,7 +231,7 @@ impl Cluster {
     /// # Errors
     /// [`super::MembershipError`].
     pub async fn promote(&self, member_id: MemberId) -> ChangeResult<ChangeReport> {
-        membership::change(&self.0, Change::Promote { member_id }, false).await
+        membership::change_held(&self.0, Change::Promote { member_id }).await
     }
 
     /// Makes a voter a learner.
@@ -239,7 +239,7 @@ impl Cluster {
     /// # Errors
     /// [`super::MembershipError`].
     pub async fn demote(&self, member_id: MemberId) -> ChangeResult<ChangeReport> {
-        membership::change(&self.0, Change::Demote { member_id }, false).await
+        membership::change_held(&self.0, Change::Demote { member_id }).await
     }
 
     /// Takes a member out for good; its number is never used again.
@@ -247,7 +247,7 @@ impl Cluster {
     /// # Errors
     /// [`super::MembershipError`].
     pub async fn remove(&self, member_id: MemberId) -> ChangeResult<ChangeReport> {
-        membership::change(&self.0, Change::Remove { member_id }, false).await
+        membership::change_held(&self.0, Change::Remove { member_id }).await
     }
 
     /// Hands the leader's office over, to `to` or to the best suited voter.
@@ -255,7 +255,7 @@ impl Cluster {
     /// # Errors
     /// [`super::MembershipError`].
     pub async fn transfer_leader(&self, to: Option<MemberId>) -> ChangeResult<ChangeReport> {
-        membership::change(&self.0, Change::TransferLeader { to }, false).await
+        membership::change_held(&self.0, Change::TransferLeader { to }).await
     }
 
     /// Starts a snapshot of this member's state.

@@ -16,6 +16,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::core::{Core, RaftHandle};
 use super::error::{MembershipCode, MembershipError};
+use super::pause::Pause;
 use super::reads::{self, Consistency};
 use super::wire::{Request, Response};
 use super::{join, propose};
@@ -72,6 +73,32 @@ pub(crate) type ChangeResult<T> = Result<T, MembershipError>;
 
 pub(crate) fn refuse<T>(code: MembershipCode, text: impl Into<String>) -> ChangeResult<T> {
     Err(MembershipError::new(code, text))
+}
+
+/// Asks for a change and holds on through elections, as a proposal does: a change can be repeated,
+/// because it names what shall be, and one that an election cut short is finished by the next
+/// leader.
+pub(crate) async fn change_held(core: &Core, wanted: Change) -> ChangeResult<ChangeReport> {
+    let deadline = Instant::now() + CHANGE_TIMEOUT;
+    let mut pause = Pause::new();
+    // Whether an earlier try of this request may have had an effect.
+    let mut tried = false;
+    loop {
+        let error = match change(core, wanted, false).await {
+            Ok(report) => return Ok(report),
+            Err(error) => error,
+        };
+        let gone = tried && error.code == MembershipCode::UnknownMember;
+        if gone && matches!(wanted, Change::Remove { .. }) {
+            return Ok(report(core));
+        }
+        let passing = error.code == MembershipCode::NoLeader
+            || (tried && error.code == MembershipCode::InProgress);
+        if !passing || !pause.wait(core, deadline).await {
+            return Err(error);
+        }
+        tried = true;
+    }
 }
 
 /// Makes a change here, where this member leads, or has the leader make it.
