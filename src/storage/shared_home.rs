@@ -25,8 +25,9 @@ use super::error::StorageError;
 use super::home::{Home, Meta, StoredRow};
 use crate::state::Changes;
 
-/// From one batch to the next: what a busy home gathers.
-const BATCH_PAUSE: Duration = Duration::from_millis(20);
+/// From one batch to the next: what a busy home gathers. A task that is placed, run and ended within
+/// it is written once.
+const BATCH_PAUSE: Duration = Duration::from_millis(50);
 /// Gathered bytes above which applies wait for the home after all.
 const GATHERED_BYTES_MAX: usize = 64 << 20;
 
@@ -65,6 +66,8 @@ struct Behind {
     /// The batch that is being written.
     writing: Option<Arc<Changes>>,
     failed: Option<String>,
+    /// Somebody waits for what is gathered.
+    hurry: bool,
     closing: bool,
 }
 
@@ -235,6 +238,7 @@ fn write_behind(shared: &Shared, alarm: &Alarm) {
         };
         let changes = Arc::new(std::mem::take(&mut behind.waiting));
         behind.waiting_bytes = 0;
+        behind.hurry = false;
         behind.writing = Some(Arc::clone(&changes));
         let result = inner.save_for_reader(&changes).and_then(|()| {
             let home = inner.home.clone();
@@ -252,7 +256,10 @@ fn write_behind(shared: &Shared, alarm: &Alarm) {
             // Whoever ends the home need not wait for the pause.
             shared.gathered.wait_while_for(
                 &mut inner,
-                |inner| inner.behind.as_ref().is_some_and(|behind| !behind.closing),
+                |inner| {
+                    let behind = inner.behind.as_ref();
+                    behind.is_some_and(|behind| !behind.closing && !behind.hurry)
+                },
                 BATCH_PAUSE,
             );
         }
@@ -304,11 +311,13 @@ impl HomeGuard<'_> {
 
     /// Waits until everything gathered is written.
     fn catch_up(&mut self) -> Result<(), StorageError> {
-        while let Some(behind) = &self.inner.behind {
+        while let Some(behind) = &mut self.inner.behind {
             behind.check()?;
             if behind.position.is_none() && behind.writing.is_none() {
                 break;
             }
+            behind.hurry = true;
+            self.shared.gathered.notify_one();
             self.shared.written.wait(&mut self.inner);
         }
         Ok(())
