@@ -39,7 +39,8 @@ impl StorageOptions {
             disk,
             wal: WalOptions::default(),
             log: LogLimits::default(),
-            home_cache_bytes: 64 << 20,
+            // Payloads alone are read from it; what is written lies at the end of its tree.
+            home_cache_bytes: 16 << 20,
             events_max: EVENTS_MAX,
         }
     }
