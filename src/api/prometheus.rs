@@ -9,11 +9,11 @@ use axum::http::{HeaderValue, header};
 use axum::response::Response;
 
 use super::App;
-use super::web4ai::figures::{ByStatus, TASK_STATUSES, means, success_rate};
+use super::web4ai::figures::{ByStatus, means, success_rate};
 use super::web4ai::lists::summary;
 use super::web4ai::nodes::Book;
 use crate::cluster::{ClusterMetrics, ClusterStatus};
-use crate::model::NodeStatus;
+use crate::model::{NodeStatus, TaskStatus};
 use crate::state::State as Tables;
 
 /// Text being written.
@@ -134,7 +134,7 @@ fn write_proposals(page: &mut Page, metrics: &ClusterMetrics) {
 fn write_tasks(page: &mut Page, state: &Tables) {
     let counters = *state.counters();
     page.family("quorate_tasks", "gauge", "Retained tasks by status.");
-    for status in TASK_STATUSES {
+    for status in TaskStatus::ALL {
         page.line("quorate_tasks", &[("status", status.as_str())], state.tasks_in(status));
     }
     page.family("quorate_tasks_total", "counter", "Tasks since the cluster began, by their end.");

@@ -28,6 +28,19 @@ pub enum TaskStatus {
 }
 
 impl TaskStatus {
+    /// All of them, in the order a task goes through them.
+    pub const ALL: [Self; 9] = [
+        Self::Pending,
+        Self::Retrying,
+        Self::Assigned,
+        Self::Running,
+        Self::Completed,
+        Self::Failed,
+        Self::TimedOut,
+        Self::Cancelled,
+        Self::DeadLetter,
+    ];
+
     /// Whether nothing happens to it any more.
     #[must_use]
     pub fn is_terminal(self) -> bool {
@@ -197,22 +210,10 @@ pub struct Task {
 mod tests {
     use super::*;
 
-    const ALL: [TaskStatus; 9] = [
-        TaskStatus::Pending,
-        TaskStatus::Retrying,
-        TaskStatus::Assigned,
-        TaskStatus::Running,
-        TaskStatus::Completed,
-        TaskStatus::Failed,
-        TaskStatus::TimedOut,
-        TaskStatus::Cancelled,
-        TaskStatus::DeadLetter,
-    ];
-
     #[test]
     fn terminal_states_are_final_and_only_waiting_tasks_are_assigned() {
-        for from in ALL {
-            for to in ALL {
+        for from in TaskStatus::ALL {
+            for to in TaskStatus::ALL {
                 let legal = from.may_become(to);
                 if from.is_terminal() {
                     assert!(!legal, "{from:?} -> {to:?}");

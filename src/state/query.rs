@@ -120,10 +120,4 @@ impl State {
     pub fn requests_len(&self) -> usize {
         self.requests.len()
     }
-
-    /// Whether a task of this id was deleted not long ago.
-    #[must_use]
-    pub fn was_retired(&self, task_id: &TaskId) -> bool {
-        self.tombstones.contains(task_id)
-    }
 }

@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::nodes::Book;
 use crate::api::App;
-use crate::model::{NodeStatus, TaskStatus};
+use crate::model::NodeStatus;
 use crate::state::State as Tables;
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -120,16 +120,3 @@ pub(in crate::api) fn network_metrics(app: &App, state: &Tables, book: &Book) ->
         overall_efficiency: success_rate * 100.0,
     }
 }
-
-/// The tasks of one status, for metrics.
-pub(in crate::api) const TASK_STATUSES: [TaskStatus; 9] = [
-    TaskStatus::Pending,
-    TaskStatus::Retrying,
-    TaskStatus::Assigned,
-    TaskStatus::Running,
-    TaskStatus::Completed,
-    TaskStatus::Failed,
-    TaskStatus::TimedOut,
-    TaskStatus::Cancelled,
-    TaskStatus::DeadLetter,
-];
