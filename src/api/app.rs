@@ -8,6 +8,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::admin::Admin;
 use super::error::{ApiError, LeaderHint};
 use super::host::Host;
 use super::params::Params;
@@ -38,6 +39,8 @@ pub struct ApiOptions {
     pub metrics: Vec<MetricsSource>,
     /// Directory whose disk the health figures speak of.
     pub data_dir: std::path::PathBuf,
+    /// Who may break this member on purpose, and how far.
+    pub admin: Admin,
 }
 
 impl Default for ApiOptions {
@@ -49,6 +52,7 @@ impl Default for ApiOptions {
             streams_max: 1024,
             metrics: Vec::new(),
             data_dir: ".".into(),
+            admin: Admin::default(),
         }
     }
 }

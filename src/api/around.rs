@@ -20,6 +20,7 @@ use super::error::ApiError;
 use super::headers;
 use super::stats::RouteStats;
 use super::ticket::Ticket;
+use crate::cluster::Clients;
 
 /// What the layer knows of its route.
 #[derive(Debug, Clone)]
@@ -66,6 +67,12 @@ async fn serve(route: &Route, ticket: Ticket, request: Request, next: Next) -> R
     if permit.is_err() && !route.always {
         return ApiError::unavailable("OVERLOADED", "too many requests at once", 1).into_response();
     }
+    if !route.always
+        && let Some(clients) = route.app.cluster().faults().silence()
+        && let Err(refusal) = silenced(route, clients).await
+    {
+        return refusal.into_response();
+    }
     let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
     let deadline = route.app.options().request_timeout;
     let handled = AssertUnwindSafe(next.run(request)).catch_unwind();
@@ -86,6 +93,21 @@ async fn serve(route: &Route, ticket: Ticket, request: Request, next: Next) -> R
             ApiError::new(StatusCode::GATEWAY_TIMEOUT, "REQUEST_TIMEOUT", text).into_response()
         }
         Err(_) => ApiError::unknown_outcome(ticket.request_id).into_response(),
+    }
+}
+
+/// A drill keeps this member from its clients: they hang until it is over, or are refused.
+async fn silenced(route: &Route, clients: Clients) -> Result<(), ApiError> {
+    let text = "a drill keeps this member silent";
+    let refusal = || ApiError::unavailable("MEMBER_SILENCED", text, 1);
+    match clients {
+        Clients::Refused => Err(refusal()),
+        Clients::Hang => {
+            let limit = route.app.options().request_timeout;
+            timeout(limit, route.app.cluster().faults().until_heard())
+                .await
+                .map_err(|_elapsed| refusal())
+        }
     }
 }
 

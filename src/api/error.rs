@@ -149,16 +149,20 @@ impl From<Rejection> for ApiError {
         let status = match &rejection {
             Rejection::NodeNotFound
             | Rejection::TaskNotFound
-            | Rejection::MemberNotFound { .. } => StatusCode::NOT_FOUND,
+            | Rejection::MemberNotFound { .. }
+            | Rejection::DrillNotFound { .. } => StatusCode::NOT_FOUND,
             Rejection::TooManyNodes { .. }
             | Rejection::BatchSize { .. }
-            | Rejection::InvalidConfig(_) => StatusCode::BAD_REQUEST,
+            | Rejection::InvalidConfig(_)
+            | Rejection::InvalidDrill(_) => StatusCode::BAD_REQUEST,
             Rejection::QueueFull { .. } => StatusCode::TOO_MANY_REQUESTS,
             Rejection::TaskEnded { .. }
             | Rejection::RevisionMismatch { .. }
             | Rejection::MemberConflict { .. }
             | Rejection::AlreadyInitialized
-            | Rejection::StaleEpoch { .. } => StatusCode::CONFLICT,
+            | Rejection::StaleEpoch { .. }
+            | Rejection::DrillRunning { .. }
+            | Rejection::DrillOver { .. } => StatusCode::CONFLICT,
         };
         let mut error = Self::new(status, rejection.code(), rejection.to_string());
         if status == StatusCode::TOO_MANY_REQUESTS {

@@ -47,6 +47,8 @@ fn name(fact: &Fact) -> &'static str {
         Fact::TasksRetired { .. } => "tasks_retired",
         Fact::ConfigChanged { .. } => "config_changed",
         Fact::MemberChanged { .. } => "member_changed",
+        Fact::DrillBegun { .. } => "drill_begun",
+        Fact::DrillEnded { .. } => "drill_ended",
     }
 }
 

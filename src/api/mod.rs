@@ -8,11 +8,13 @@
 //! Layout: `web4ai` is the family of nodes and tasks; what no family owns (cluster, events,
 //! requests, probes, metrics, configuration) stands beside it; the rest is what all of them share.
 
+mod admin;
 mod app;
 mod around;
 mod body;
 mod cluster_doors;
 mod config_doc;
+mod drills;
 mod error;
 mod events;
 mod fragment;
@@ -36,6 +38,7 @@ mod wire_time;
 #[cfg(test)]
 mod tests;
 
+pub use admin::{Admin, ReignSource};
 pub use app::{ApiOptions, App, MetricsSource};
 pub use error::ApiError;
 pub use router::router;

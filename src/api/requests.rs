@@ -47,6 +47,7 @@ enum OutcomeView {
     TaskCancelled { was: &'static str },
     ConfigPatched { revision: u64 },
     MemberAllocated { member: u64, replaces: Option<u64> },
+    DrillBegun { drill_id: u64 },
 }
 
 impl From<&Outcome> for OutcomeView {
@@ -74,6 +75,7 @@ impl From<&Outcome> for OutcomeView {
             Outcome::MemberAllocated { member_id, replaces } => {
                 Self::MemberAllocated { member: *member_id, replaces: *replaces }
             }
+            Outcome::DrillBegun { drill_id } => Self::DrillBegun { drill_id: *drill_id },
         }
     }
 }

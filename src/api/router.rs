@@ -9,7 +9,7 @@ use axum::routing::{MethodRouter, delete, get, post, put};
 use super::around::{Route, around};
 use super::error::ApiError;
 use super::web4ai::{agents, beats, lists, nodes, status, tasks};
-use super::{App, cluster_doors, config_doc, events, probes, prometheus, requests, websocket};
+use super::{App, admin, cluster_doors, config_doc, drills, events, probes, prometheus, requests, websocket};
 
 /// Adds routes, each behind the one layer of [`around`] with counters of its own.
 struct Builder {
@@ -47,7 +47,7 @@ async fn no_route(request: Request) -> ApiError {
 /// The router of every listener.
 pub fn router(app: App) -> Router {
     let builder = Builder { app: app.clone(), router: Router::new() };
-    let builder = cluster_routes(task_routes(node_routes(common_routes(builder))));
+    let builder = admin_routes(cluster_routes(task_routes(node_routes(common_routes(builder)))));
     let Builder { router, .. } = builder;
     let route = Route { app: app.clone(), stats: app.stats().route("unmatched"), always: false };
     // The fallback stands behind the same layer: preflight requests are answered on any path.
@@ -95,6 +95,18 @@ fn task_routes(builder: Builder) -> Builder {
         .route("/api/v1/tasks/failed", get(lists::bucket))
         .route("/api/v1/tasks/{task_id}", get(tasks::get).delete(tasks::cancel))
         .route("/api/v1/tasks/{task_id}/result", post(tasks::report_result))
+}
+
+/// Served always: whoever broke a member must be able to mend it.
+fn admin_routes(builder: Builder) -> Builder {
+    builder
+        .always("/api/v1/admin/drills", get(admin::account).post(admin::begin))
+        .always("/api/v1/admin/drills/{id}/end", post(admin::end))
+        .always("/api/v1/admin/faults", post(admin::cause).delete(admin::heal))
+        .always("/api/v1/admin/stop", post(admin::stop))
+        .always("/api/v1/admin/rehearse", post(admin::rehearse))
+        .route("/api/v1/drills", get(drills::list))
+        .route("/api/v1/drills/{id}", get(drills::get))
 }
 
 fn cluster_routes(builder: Builder) -> Builder {

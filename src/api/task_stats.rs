@@ -134,7 +134,9 @@ fn end_of(event: &Event) -> Option<(&TaskId, TaskStatus)> {
         | Fact::TaskQueued { .. }
         | Fact::TasksRetired { .. }
         | Fact::ConfigChanged { .. }
-        | Fact::MemberChanged { .. } => None,
+        | Fact::MemberChanged { .. }
+        | Fact::DrillBegun { .. }
+        | Fact::DrillEnded { .. } => None,
     }
 }
 

@@ -38,6 +38,8 @@ pub struct Options {
     pub try_timeout: Duration,
     /// Sent as a bearer token.
     pub api_key: Option<String>,
+    /// Sent to the doors of administrators.
+    pub admin_key: Option<String>,
 }
 
 impl Default for Options {
@@ -48,6 +50,7 @@ impl Default for Options {
             // Longer than a member holds a request while it looks for a leader.
             try_timeout: Duration::from_secs(10),
             api_key: None,
+            admin_key: None,
         }
     }
 }
@@ -75,6 +78,7 @@ pub struct Call {
     body: Option<Bytes>,
     key: Option<String>,
     deadline: Option<Duration>,
+    once: bool,
 }
 
 impl Call {
@@ -113,7 +117,7 @@ impl Call {
 
     fn new(method: Method, path: String, body: Option<&Value>) -> Self {
         let body = body.map(|body| Bytes::from(body.to_string()));
-        Self { method, path, body, key: None, deadline: None }
+        Self { method, path, body, key: None, deadline: None, once: false }
     }
 
     /// Names the request, so that another process may repeat it. Without a name, one is minted.
@@ -127,6 +131,13 @@ impl Call {
     #[must_use]
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = Some(deadline);
+        self
+    }
+
+    /// Makes one try only, for what must not happen twice although it leaves no record.
+    #[must_use]
+    pub fn once(mut self) -> Self {
+        self.once = true;
         self
     }
 
@@ -172,6 +183,12 @@ impl Client {
                 .map_err(|_| ClientError::Setup("the API key holds control characters".into()))?;
             value.set_sensitive(true);
             headers.insert(reqwest::header::AUTHORIZATION, value);
+        }
+        if let Some(key) = &options.admin_key {
+            let mut value = HeaderValue::from_str(key)
+                .map_err(|_| ClientError::Setup("the admin key holds control characters".into()))?;
+            value.set_sensitive(true);
+            headers.insert("x-quorate-admin-key", value);
         }
         let http = reqwest::Client::builder()
             .default_headers(headers)
@@ -249,7 +266,7 @@ impl Client {
             } else {
                 Duration::ZERO
             };
-            if Instant::now() + wait >= until {
+            if call.once || Instant::now() + wait >= until {
                 return Err(if may_be_done {
                     ClientError::Unknown { request: key, why }
                 } else {

@@ -1,6 +1,6 @@
 //! What the parts of this room share: the member's seat, who leads, and whether it still serves.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -20,7 +20,8 @@ use super::peers::{Own, Peers, Roster};
 use super::proposer::Queue;
 use super::reads::Reads;
 use super::status::{DigestBook, StatusCache};
-use crate::model::{Member, MemberId};
+use crate::clock;
+use crate::model::{Member, MemberId, TimeMs};
 use crate::storage::{Keeper, Machine, SnapshotStore, StateMachine, Storage, TypeConfig};
 
 /// openraft as this program uses it.
@@ -42,6 +43,20 @@ pub(crate) struct View {
     pub leader: Option<MemberId>,
     /// The term this member leads.
     pub leading: Option<u64>,
+}
+
+/// Views remembered, for drills.
+const VIEWS_MAX: usize = 64;
+
+/// Who this member saw leading, and from when on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ViewChange {
+    /// By this member's clock.
+    pub at_ms: TimeMs,
+    /// Its term.
+    pub term: u64,
+    /// Who leads, if anybody.
+    pub leader: Option<MemberId>,
 }
 
 /// Numbers for the metrics page. They only grow.
@@ -81,6 +96,8 @@ pub(crate) struct Core {
     /// Since the start, everything that may have been shown before it was applied again.
     pub recovered: watch::Sender<bool>,
     pub view: watch::Sender<View>,
+    /// The newest changes of the view, oldest first.
+    pub views: Mutex<VecDeque<ViewChange>>,
     /// [`View::leading`] alone, for those who care for nothing else.
     pub leading: watch::Sender<Option<u64>>,
     pub queue: Queue,
@@ -123,6 +140,7 @@ impl Core {
             seated: watch::Sender::new(false),
             recovered: watch::Sender::new(false),
             view: watch::Sender::new(View::default()),
+            views: Mutex::default(),
             leading: watch::Sender::new(None),
             queue,
             reads,
@@ -230,6 +248,9 @@ impl Core {
                     Counters::add(&self.counters.leader_changes, 1);
                     tracing::info!(term = next.term, leader = next.leader, "leader changed");
                 }
+                if changed {
+                    self.note_view(next);
+                }
                 *view = next;
                 changed
             });
@@ -243,6 +264,15 @@ impl Core {
                 return;
             }
         }
+    }
+
+    fn note_view(&self, view: View) {
+        let mut views = self.views.lock();
+        if views.len() == VIEWS_MAX {
+            views.pop_front();
+        }
+        let at_ms = clock::now_ms();
+        views.push_back(ViewChange { at_ms, term: view.term, leader: view.leader });
     }
 
     /// Keeps the roster in step with the state machine's member table; [`Core::follow_raft`] does

@@ -9,7 +9,9 @@ use tokio::time::timeout;
 
 use super::bootstrap;
 use super::core::Core;
+use super::core::ViewChange;
 use super::error::{MembershipCode, ProposeError, ReadError, StartError};
+use super::faults::Faults;
 use super::heartbeats::Heartbeats;
 use super::membership::{self, Change, ChangeReport, ChangeResult, refuse};
 use super::net::Net;
@@ -17,6 +19,7 @@ use super::options::ClusterOptions;
 use super::peers::{Own, Peers};
 use super::propose::{self, Committed};
 use super::proposer::{self, Queue};
+use super::rehearsal::{self, Rehearsed, RehearsalError};
 use super::reads::{self, Consistency, ReadStamp, Reads};
 use super::server;
 use super::status::{self, ClusterStatus};
@@ -84,10 +87,12 @@ impl Cluster {
         }
         let member = Member { incarnation, ..options.member.clone() };
         let own = Own { incarnation, name: member.name.clone(), ..Own::default() };
-        let peers = Arc::new(Peers::new(net, own));
+        let faults = Arc::new(Faults::new(storage.log.slowdown()));
+        let peers = Arc::new(Peers::new(net, Arc::clone(&faults), own));
         let (queue, items) = Queue::new(&options.limits);
         let (reads, read_queues) = Reads::new();
         let core = Arc::new(Core::new(options, member, peers, storage, queue, reads));
+        core.spawn(faults.watch_over());
         core.spawn(proposer::run(Arc::clone(&core), items));
         reads::run(&core, read_queues);
         if let Some(identity) = identity {
@@ -270,6 +275,26 @@ impl Cluster {
             Ok(()) => Ok(()),
             Err(fatal) => refuse(MembershipCode::Stopped, fatal.to_string()),
         }
+    }
+
+    /// What is broken on purpose on this member.
+    #[must_use]
+    pub fn faults(&self) -> &Faults {
+        &self.0.peers.faults
+    }
+
+    /// Who this member saw leading, oldest first.
+    #[must_use]
+    pub fn view_changes(&self) -> Vec<ViewChange> {
+        self.0.views.lock().iter().copied().collect()
+    }
+
+    /// Takes a snapshot of this member's state, loads it into another state and compares them.
+    ///
+    /// # Errors
+    /// [`RehearsalError`] when there is no snapshot in time, or it cannot be restored.
+    pub async fn rehearse(&self) -> Result<Rehearsed, RehearsalError> {
+        rehearsal::rehearse(&self.0).await
     }
 
     /// Numbers for the metrics page.

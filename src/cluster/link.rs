@@ -21,6 +21,7 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::codec::{Framed, FramedRead};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use super::faults::Faults;
 use super::frame::{self, Frame};
 use super::net::{BoxedStream, Net};
 use super::wire::{Hello, Refusal, Request, Response, Welcome};
@@ -79,6 +80,7 @@ pub(crate) struct Route {
 /// A connection that comes back.
 pub(crate) struct Link {
     net: Arc<dyn Net>,
+    faults: Arc<Faults>,
     slot: tokio::sync::Mutex<Slot>,
 }
 
@@ -90,8 +92,8 @@ struct Slot {
 }
 
 impl Link {
-    pub(crate) fn new(net: Arc<dyn Net>) -> Self {
-        Self { net, slot: tokio::sync::Mutex::new(Slot::default()) }
+    pub(crate) fn new(net: Arc<dyn Net>, faults: Arc<Faults>) -> Self {
+        Self { net, faults, slot: tokio::sync::Mutex::new(Slot::default()) }
     }
 
     /// Asks and waits for the answer, until `deadline`.
@@ -171,7 +173,7 @@ impl Link {
         slot.failures = slot.failures.saturating_add(1);
         slot.retry_at = Some(Instant::now() + pause);
         let limit = deadline.min(Instant::now() + CONNECT_TIMEOUT);
-        match timeout_at(limit, Connection::open(&*self.net, route)).await {
+        match timeout_at(limit, Connection::open(&*self.net, &self.faults, route)).await {
             Ok(Ok(connection)) => {
                 let connection = Arc::new(connection);
                 *slot = Slot { live: Some(Arc::clone(&connection)), failures: 0, retry_at: None };
@@ -200,10 +202,16 @@ struct Waiting(Mutex<Option<BTreeMap<u64, oneshot::Sender<Frame>>>>);
 
 impl Connection {
     /// Connects, shakes hands, and starts the two tasks that read and write.
-    pub(crate) async fn open(net: &dyn Net, route: &Route) -> Result<Self, CallError> {
+    pub(crate) async fn open(
+        net: &dyn Net,
+        faults: &Arc<Faults>,
+        route: &Route,
+    ) -> Result<Self, CallError> {
         let unreachable = |why: String| CallError::Unreachable(format!("{}: {why}", route.addr));
+        faults.crossing(route.hello.target).await;
         let stream =
             net.connect(&route.addr).await.map_err(|error| unreachable(error.to_string()))?;
+        let stream = faults.gate(stream, route.hello.target);
         let stream = shake_hands(stream, route).await?;
         let (read, write) = tokio::io::split(stream);
         let (out, frames) = mpsc::channel(OUT_QUEUE);

@@ -14,6 +14,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
+use super::faults::Faults;
 use super::link::{CallError, Link, Route};
 use super::net::Net;
 use super::wire::{Hello, PROTOCOL_VERSION, Refusal, RefusalCode, Request, Response};
@@ -58,6 +59,8 @@ pub(crate) struct Roster {
 /// See the module's description.
 pub(crate) struct Peers {
     net: Arc<dyn Net>,
+    /// What is broken on purpose.
+    pub(crate) faults: Arc<Faults>,
     own: RwLock<Own>,
     roster: RwLock<Roster>,
     links: Mutex<BTreeMap<(MemberId, Lane), Arc<Link>>>,
@@ -68,9 +71,10 @@ pub(crate) struct Peers {
 }
 
 impl Peers {
-    pub(crate) fn new(net: Arc<dyn Net>, own: Own) -> Self {
+    pub(crate) fn new(net: Arc<dyn Net>, faults: Arc<Faults>, own: Own) -> Self {
         Self {
             net,
+            faults,
             own: RwLock::new(own),
             roster: RwLock::new(Roster::default()),
             links: Mutex::new(BTreeMap::new()),
@@ -113,8 +117,12 @@ impl Peers {
         let mut links = self.links.lock();
         let link = links
             .entry((target, lane))
-            .or_insert_with(|| Arc::new(Link::new(Arc::clone(&self.net))));
+            .or_insert_with(|| Arc::new(self.new_link()));
         Arc::clone(link)
+    }
+
+    fn new_link(&self) -> Link {
+        Link::new(Arc::clone(&self.net), Arc::clone(&self.faults))
     }
 
     /// How to reach `target`: at the address it announced last, else at the `fallback`'s.
@@ -160,7 +168,7 @@ impl Peers {
         request: &Request,
         limit: Duration,
     ) -> Result<Response, CallError> {
-        let link = Link::new(Arc::clone(&self.net));
+        let link = self.new_link();
         let route = Route { addr: addr.to_owned(), hello: self.hello(0) };
         let asked = link.call(&route, request, &[], Instant::now() + limit);
         match timeout(limit, asked).await {
@@ -290,9 +298,13 @@ mod tests {
     use super::*;
     use crate::cluster::net::TcpNet;
 
+    fn no_faults() -> Arc<Faults> {
+        Arc::new(Faults::new(Arc::default()))
+    }
+
     fn peers() -> Peers {
         let own = Own { cluster_id: 7, member_id: 1, incarnation: 11, name: "one".to_owned() };
-        let peers = Peers::new(Arc::new(TcpNet), own);
+        let peers = Peers::new(Arc::new(TcpNet), no_faults(), own);
         let member = |incarnation| Member { incarnation, ..Member::default() };
         let members = BTreeMap::from([(1, member(11)), (2, member(22))]);
         peers.set_roster(Roster { members, last_member_id: 3 });
@@ -340,7 +352,7 @@ mod tests {
 
     #[test]
     fn a_member_without_a_place_answers_no_raft_request() {
-        let peers = Peers::new(Arc::new(TcpNet), Own::default());
+        let peers = Peers::new(Arc::new(TcpNet), no_faults(), Own::default());
         let refused = peers.admit_request(&hello(), &Request::ReadIndex).unwrap_err();
         assert_eq!(refused.code, RefusalCode::NotReady);
         assert!(peers.admit_request(&hello(), &Request::Probe).is_ok());

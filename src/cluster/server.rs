@@ -60,10 +60,12 @@ pub(crate) async fn serve(core: Arc<Core>, mut listener: Box<dyn Listener>) {
 }
 
 async fn converse(core: Arc<Core>, stream: BoxedStream, from: String) {
+    let faults = Arc::clone(&core.peers.faults);
     let Ok(Some((hello, stream))) = timeout(HELLO_TIMEOUT, welcome(&core, stream, &from)).await
     else {
         return;
     };
+    let stream = faults.gate(stream, hello.sender);
     let (read, write) = tokio::io::split(stream);
     let (out, answers) = mpsc::channel(OUT_QUEUE);
     let stop = CancellationToken::new();
@@ -92,9 +94,11 @@ async fn converse(core: Arc<Core>, stream: BoxedStream, from: String) {
 
 /// Hears who calls and answers whether it may speak.
 async fn welcome(core: &Core, stream: BoxedStream, from: &str) -> Option<(Hello, BoxedStream)> {
+    core.peers.faults.crossing(0).await;
     let mut framed = Framed::new(stream, frame::codec());
     let first = framed.next().await?.ok()?;
     let hello: Hello = frame::split(first.freeze()).ok()?.decode().ok()?;
+    core.peers.faults.crossing(hello.sender).await;
     let verdict = core.peers.admit(&hello);
     let answer = match &verdict {
         Ok(()) => Welcome::Accepted,

@@ -41,7 +41,7 @@ const fn key(path: &'static str, kind: Kind, default: &'static str, doc: &'stati
 const MIB: u64 = 1024 * 1024;
 const HOUR_MS: u64 = 3_600_000;
 
-pub(super) const KEYS: [Key; 19] = [
+pub(super) const KEYS: [Key; 23] = [
     key("cluster.name", Kind::Text, "member-1", "This member's name, unique in the cluster."),
     key(
         "cluster.data_dir",
@@ -133,6 +133,25 @@ pub(super) const KEYS: [Key; 19] = [
         Kind::Number(16, 10_000_000),
         "65536",
         "Events kept in memory for readers that come back.",
+    ),
+    key(
+        "cluster.admin_key",
+        Kind::Text,
+        "",
+        "What callers of /api/v1/admin show in the header X-Quorate-Admin-Key; at least 16\ncharacters. All members need the same.",
+    ),
+    key("cluster.admin_key_file", Kind::Text, "", "A file that holds it instead."),
+    key(
+        "cluster.drills.enabled",
+        Kind::Flag,
+        "false",
+        "Let `quorate drill` break this member on purpose. Needs an admin key.",
+    ),
+    key(
+        "cluster.drills.supervised",
+        Kind::Flag,
+        "false",
+        "Something starts this member again when it ends with a signal or with exit code 75:\nthen drills may kill and restart it, instead of silencing it.",
     ),
     key(
         "logging.level",

@@ -26,6 +26,7 @@ pub use file::generate;
 pub use listeners::{Listener, Listeners, Profile};
 pub use local::{local_member, local_ports};
 
+use crate::security::{ADMIN_KEY_MIN, AdminKey};
 use crate::telemetry;
 
 /// Everything a member needs to know to start.
@@ -50,6 +51,10 @@ pub struct Config {
     pub snapshot: Snapshot,
     /// `cluster.limits`.
     pub limits: Limits,
+    /// `cluster.admin_key`, or what `cluster.admin_key_file` holds.
+    pub admin_key: Option<AdminKey>,
+    /// `cluster.drills`.
+    pub drills: Drills,
     /// `logging.level`: a level or directives.
     pub log_level: String,
     /// `logging.format`.
@@ -58,6 +63,15 @@ pub struct Config {
     pub document: Value,
     /// What was ignored or looks wrong but is allowed.
     pub warnings: Vec<String>,
+}
+
+/// What drills may do to this member.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Drills {
+    /// They may break it on purpose.
+    pub enabled: bool,
+    /// They may kill it, because something starts it again.
+    pub supervised: bool,
 }
 
 /// Raft's timings.
@@ -212,6 +226,7 @@ fn assemble(tree: &mut tree::Tree, listeners: Listeners, document: Value) -> Con
     if let Err(error) = telemetry::directives(&log_level) {
         tree.fault("logging.level", error.to_string());
     }
+    let admin_key = admin_key(tree);
     Config {
         name: tree.text("cluster.name"),
         data_dir: PathBuf::from(tree.text("cluster.data_dir")),
@@ -236,11 +251,41 @@ fn assemble(tree: &mut tree::Tree, listeners: Listeners, document: Value) -> Con
             connections: tree.number("cluster.limits.connections"),
             events: tree.number("cluster.limits.events"),
         },
+        admin_key,
+        drills: Drills {
+            enabled: tree.flag("cluster.drills.enabled"),
+            supervised: tree.flag("cluster.drills.supervised"),
+        },
         log_level,
         log_format,
         document,
         warnings: Vec::new(),
     }
+}
+
+/// The admin key, from its own value or from a file.
+fn admin_key(tree: &mut tree::Tree) -> Option<AdminKey> {
+    let (mut key, mut path) = ("cluster.admin_key", "cluster.admin_key_file");
+    let mut text = tree.given(key).and_then(|value| value.as_str().map(str::to_owned));
+    if let Some(file) = tree.given(path).and_then(|value| value.as_str().map(str::to_owned)) {
+        if text.is_some() {
+            tree.fault(path, "goes without cluster.admin_key");
+        }
+        std::mem::swap(&mut key, &mut path);
+        match std::fs::read_to_string(&file) {
+            Ok(read) => text = Some(read),
+            Err(error) => {
+                tree.fault(key, format!("{file}: {error}"));
+                return None;
+            }
+        }
+    }
+    let text = text?;
+    let made = AdminKey::new(text.trim());
+    if made.is_none() {
+        tree.fault(key, format!("must have at least {ADMIN_KEY_MIN} characters"));
+    }
+    made
 }
 
 /// What no value can say alone.
@@ -254,6 +299,10 @@ fn check_whole(config: &Config, tree: &mut tree::Tree) {
     if election_max <= election_min {
         let what = format!("{election_max:?} must be above election_min_ms of {election_min:?}");
         tree.fault("cluster.raft.election_max_ms", what);
+    }
+    if config.drills.enabled && config.admin_key.is_none() {
+        let what = "needs cluster.admin_key or cluster.admin_key_file";
+        tree.fault("cluster.drills.enabled", what);
     }
     for peer in &config.peers {
         if let Err(what) = listeners::check_host_port(peer) {

@@ -196,7 +196,9 @@ impl<S: Seat> Dispatcher<S> {
             | Fact::TaskQueued { .. }
             | Fact::TasksRetired { .. }
             | Fact::ConfigChanged { .. }
-            | Fact::MemberChanged { .. } => {}
+            | Fact::MemberChanged { .. }
+            | Fact::DrillBegun { .. }
+            | Fact::DrillEnded { .. } => {}
         }
     }
 

@@ -76,6 +76,8 @@ fn note<S>(reign: &Reign<S>, fact: &Fact) {
         | Fact::TaskAssigned { .. }
         | Fact::TaskStarted { .. }
         | Fact::TasksRetired { .. }
-        | Fact::MemberChanged { .. } => {}
+        | Fact::MemberChanged { .. }
+        | Fact::DrillBegun { .. }
+        | Fact::DrillEnded { .. } => {}
     }
 }

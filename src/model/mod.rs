@@ -3,6 +3,7 @@
 //! Everything here is stored (bincode, behind a format byte), so fields are only appended at the
 //! end of a struct together with a new format, and enum variants are only ever appended.
 
+mod drill;
 mod id;
 mod member;
 mod node;
@@ -10,6 +11,7 @@ mod payload;
 mod task;
 mod urgency;
 
+pub use drill::{Drill, DrillId, DrillKind, DrillPage, DrillState};
 pub use id::{Id, IdError, NodeId, RequestId, TaskId};
 pub use member::{Epoch, Incarnation, Member, MemberId};
 pub use node::{Agent, Load, Node, NodeStatus};

@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::{self, ApiOptions, App};
+use crate::api::{self, Admin, ApiOptions, App};
 use crate::clock;
 use crate::cluster::{Boot, Cluster, ClusterOptions, Limits, Retention, TcpNet, Timing};
 use crate::config::{Config, Listener};
@@ -27,6 +27,9 @@ use crate::storage::{Disk, Storage, StorageOptions};
 const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long requests that are under way may take to end.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+/// The exit code of a member that a drill restarts: whatever watches over it starts it again
+/// (`EX_TEMPFAIL` of sysexits.h).
+const EXIT_RESTART: u8 = 75;
 /// Between two tries to write the first configuration.
 const SEED_PAUSE: Duration = Duration::from_millis(500);
 
@@ -49,6 +52,8 @@ struct Server {
     leadership: Leadership,
     /// Ends the leader's duties.
     duties: CancellationToken,
+    /// A drill wants this process started again.
+    restart: CancellationToken,
     /// Ends the listeners.
     listeners: CancellationToken,
     tasks: JoinSet<()>,
@@ -62,12 +67,15 @@ impl Server {
         let cluster = Cluster::start(cluster_options(&config), storage, Arc::new(TcpNet)).await?;
         let caller = HttpCaller::new().context("building the client that calls nodes")?;
         let leadership = Leadership::new(LeaderOptions::default(), Arc::new(caller));
-        let app = App::new(cluster.clone(), api_options(&config, &leadership));
+        let restart = CancellationToken::new();
+        let options = api_options(&config, &leadership, &restart);
+        let app = App::new(cluster.clone(), options);
         let mut server = Self {
             cluster,
             app,
             leadership,
             duties: CancellationToken::new(),
+            restart,
             listeners: CancellationToken::new(),
             tasks: JoinSet::new(),
         };
@@ -147,6 +155,7 @@ impl Server {
             biased;
             _ = terminate.recv() => None,
             _ = interrupt.recv() => None,
+            () = self.restart.cancelled() => None,
             fault = ended.wait_for(Option::is_some) => {
                 fault.ok().and_then(|why| why.clone())
             }
@@ -160,6 +169,7 @@ impl Server {
         self.stop().await;
         match fault {
             Some(why) => Err(anyhow::anyhow!("{why}")),
+            None if self.restart.is_cancelled() => Ok(ExitCode::from(EXIT_RESTART)),
             None => Ok(ExitCode::SUCCESS),
         }
     }
@@ -231,13 +241,26 @@ fn cluster_options(config: &Config) -> ClusterOptions {
     }
 }
 
-fn api_options(config: &Config, leadership: &Leadership) -> ApiOptions {
+fn api_options(
+    config: &Config,
+    leadership: &Leadership,
+    restart: &CancellationToken,
+) -> ApiOptions {
+    let reigns = leadership.clone();
+    let admin = Admin {
+        key: config.admin_key.clone(),
+        drills: config.drills.enabled,
+        supervised: config.drills.supervised,
+        restart: restart.clone(),
+        reigns: Arc::new(move || reigns.reigns()),
+    };
     let leadership = leadership.clone();
     ApiOptions {
         body_bytes_max: usize::try_from(config.limits.body_bytes).unwrap_or(usize::MAX),
         request_timeout: config.limits.request_hold + Duration::from_secs(20),
         data_dir: config.data_dir.clone(),
         metrics: vec![Arc::new(move |text| metrics::leader(&leadership, text))],
+        admin,
         ..ApiOptions::default()
     }
 }

@@ -114,7 +114,9 @@ fn is_duty(command: &Command) -> bool {
         | Command::AllocateMember(_)
         | Command::AnnounceMember { .. }
         | Command::ForgetMember { .. }
-        | Command::InitCluster { .. } => false,
+        | Command::InitCluster { .. }
+        | Command::BeginDrill { .. }
+        | Command::EndDrill { .. } => false,
     }
 }
 
@@ -148,6 +150,12 @@ impl Txn<'_> {
                 self.forget_member(member_id, incarnation)
             }
             Command::InitCluster { cluster_id, members } => self.init_cluster(cluster_id, members),
+            Command::BeginDrill { kind, target, started_by, lease_ms } => {
+                self.begin_drill(kind, target, started_by, lease_ms)
+            }
+            Command::EndDrill { drill_id, state, summary, report } => {
+                self.end_drill(drill_id, state, summary, &report)
+            }
         }
     }
 

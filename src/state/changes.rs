@@ -23,6 +23,10 @@ pub enum TableId {
     Requests = 6,
     /// Ids of deleted tasks, one row per deletion.
     Tombstones = 7,
+    /// Drills by number.
+    Drills = 8,
+    /// Their reports, in pages.
+    DrillPages = 9,
 }
 
 impl TableId {
@@ -43,6 +47,8 @@ impl TableId {
             5 => Some(Self::Blobs),
             6 => Some(Self::Requests),
             7 => Some(Self::Tombstones),
+            8 => Some(Self::Drills),
+            9 => Some(Self::DrillPages),
             _ => None,
         }
     }

@@ -7,7 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::model::{
-    Agent, Epoch, Incarnation, Load, Member, MemberId, NodeId, NodeStatus, RequestId, Requirements,
+    Agent, DrillId, DrillKind, DrillState, Epoch, Incarnation, Load, Member, MemberId, NodeId, NodeStatus, RequestId, Requirements,
     TaskFailure, TaskId, TimeMs, Urgency,
 };
 
@@ -128,6 +128,28 @@ pub enum Command {
         cluster_id: u128,
         /// Founders, by number.
         members: Vec<(MemberId, Member)>,
+    },
+    /// A drill begins; refused while another is under way.
+    BeginDrill {
+        /// What is rehearsed.
+        kind: DrillKind,
+        /// On whom, in words; at most [`super::DRILL_TEXT_MAX`] bytes.
+        target: String,
+        /// Who runs it, as they say; at most [`super::DRILL_TEXT_MAX`] bytes.
+        started_by: String,
+        /// How long it keeps others from beginning; at most [`super::DRILL_LEASE_MAX_MS`].
+        lease_ms: u64,
+    },
+    /// A drill ends, with its report.
+    EndDrill {
+        /// Which drill.
+        drill_id: DrillId,
+        /// How; never `Running`.
+        state: DrillState,
+        /// In one line; at most [`super::DRILL_TEXT_MAX`] bytes.
+        summary: String,
+        /// JSON text, at most [`super::DRILL_REPORT_MAX`] bytes; empty for none.
+        report: String,
     },
 }
 

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::model::{Epoch, NodeId, NodeStatus, TaskId, TaskStatus, TimeMs};
+use crate::model::{DrillKind, DrillState, Epoch, NodeId, NodeStatus, TaskId, TaskStatus, TimeMs};
 
 /// A fact, in the order of the log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -116,6 +116,30 @@ pub enum Fact {
         /// Which.
         member_id: u64,
     },
+    /// A drill began.
+    DrillBegun {
+        /// Which.
+        drill_id: u64,
+        /// What is rehearsed.
+        #[serde(serialize_with = "drill_kind")]
+        kind: DrillKind,
+    },
+    /// A drill ended.
+    DrillEnded {
+        /// Which.
+        drill_id: u64,
+        /// How.
+        #[serde(serialize_with = "drill_state")]
+        state: DrillState,
+    },
+}
+
+fn drill_kind<S: serde::Serializer>(kind: &DrillKind, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(kind.as_str())
+}
+
+fn drill_state<S: serde::Serializer>(state: &DrillState, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(state.as_str())
 }
 
 fn node_status<S: serde::Serializer>(status: &NodeStatus, to: S) -> Result<S::Ok, S::Error> {

@@ -14,6 +14,7 @@ mod apply;
 mod attempts;
 mod changes;
 mod command;
+mod drills;
 mod event;
 mod indexes;
 mod members;
@@ -39,6 +40,7 @@ pub use command::{
     Assignment, Command, Dispatch, DispatchResult, Envelope, ExpiryKind, LogEntry, NodeObservation,
     NodeSpec, TaskExpiry, TaskOutcome, TaskReport, TaskSpec,
 };
+pub use drills::{DRILL_LEASE_MAX_MS, DRILL_REPORT_MAX, DRILL_TEXT_MAX, DRILLS_MAX};
 pub use event::{Event, Fact};
 pub use indexes::{Need, QueueKey};
 pub use outcome::{Fatal, Outcome, Rejection, Reply};
@@ -50,7 +52,7 @@ pub use rows::{BlobPart, blob_keys};
 pub use singles::Counters;
 pub use tasks::derive_task_id;
 
-use crate::model::{Member, Node, Task};
+use crate::model::{Drill, DrillPage, Member, Node, Task};
 use indexes::Indexes;
 use requests::{Requests, Tombstones};
 use rows::{Rows, Table};
@@ -71,6 +73,8 @@ pub struct State {
     tasks: Table<Task>,
     requests: Requests,
     tombstones: Tombstones,
+    drills: Table<Drill>,
+    drill_pages: Table<DrillPage>,
     indexes: Indexes,
 }
 
@@ -93,6 +97,8 @@ impl Default for State {
             tasks: Table::default(),
             requests: Requests::new(),
             tombstones: Tombstones::new(),
+            drills: Table::default(),
+            drill_pages: Table::default(),
             indexes: Indexes::default(),
         }
     }
@@ -122,6 +128,8 @@ impl State {
             TableId::Blobs => Ok(()),
             TableId::Requests => self.requests.load(rest, value, hash),
             TableId::Tombstones => self.tombstones.load(rest, value, hash),
+            TableId::Drills => self.drills.load(rest, value, hash),
+            TableId::DrillPages => self.drill_pages.load(rest, value, hash),
         }
     }
 

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Epoch, MemberId, NodeStatus, TaskId, TaskStatus};
+use crate::model::{DrillId, Epoch, MemberId, NodeStatus, TaskId, TaskStatus};
 
 /// The answer to one command.
 pub type Reply = Result<Outcome, Rejection>;
@@ -69,6 +69,11 @@ pub enum Outcome {
         member_id: MemberId,
         /// The number its predecessor of the same name had, if any.
         replaces: Option<MemberId>,
+    },
+    /// The drill may begin.
+    DrillBegun {
+        /// Its number.
+        drill_id: DrillId,
     },
 }
 
@@ -143,6 +148,27 @@ pub enum Rejection {
     /// The cluster has its name already.
     #[error("the cluster is already initialized")]
     AlreadyInitialized,
+    /// Another drill is under way.
+    #[error("drill {drill_id} is under way")]
+    DrillRunning {
+        /// Which.
+        drill_id: DrillId,
+    },
+    /// No such drill, or no longer.
+    #[error("no drill {drill_id}")]
+    DrillNotFound {
+        /// The number asked for.
+        drill_id: DrillId,
+    },
+    /// The drill ended before; its end stands.
+    #[error("drill {drill_id} has ended already")]
+    DrillOver {
+        /// Which.
+        drill_id: DrillId,
+    },
+    /// A drill that makes no sense.
+    #[error("{0}")]
+    InvalidDrill(String),
 }
 
 impl Rejection {
@@ -162,6 +188,10 @@ impl Rejection {
             Self::MemberConflict { .. } => "MEMBER_CONFLICT",
             Self::MemberNotFound { .. } => "MEMBER_NOT_FOUND",
             Self::AlreadyInitialized => "ALREADY_INITIALIZED",
+            Self::DrillRunning { .. } => "DRILL_RUNNING",
+            Self::DrillNotFound { .. } => "DRILL_NOT_FOUND",
+            Self::DrillOver { .. } => "DRILL_OVER",
+            Self::InvalidDrill(_) => "INVALID_DRILL",
         }
     }
 }

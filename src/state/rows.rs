@@ -7,7 +7,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::{Changes, Digest, Fatal, TableId, row_hash};
-use crate::model::{Member, MemberId, Node, NodeId, Payload, Task, TaskId};
+use crate::model::{
+    Drill, DrillId, DrillPage, Member, MemberId, Node, NodeId, Payload, Task, TaskId,
+};
 
 /// Leads every stored value and log entry.
 const FORMAT: u8 = 1;
@@ -203,6 +205,35 @@ impl TableRow for Task {
     }
 }
 
+impl TableRow for Drill {
+    type Key = DrillId;
+    const TABLE: TableId = TableId::Drills;
+
+    fn write_key(&self, key: &DrillId, to: &mut Vec<u8>) {
+        to.extend_from_slice(&key.to_be_bytes());
+    }
+
+    fn read_key(&self, stored: &[u8]) -> Option<DrillId> {
+        stored.try_into().ok().map(DrillId::from_be_bytes)
+    }
+}
+
+impl TableRow for DrillPage {
+    /// Whose page, and which one.
+    type Key = (DrillId, u32);
+    const TABLE: TableId = TableId::DrillPages;
+
+    fn write_key(&self, (drill_id, number): &(DrillId, u32), to: &mut Vec<u8>) {
+        to.extend_from_slice(&drill_id.to_be_bytes());
+        to.extend_from_slice(&number.to_be_bytes());
+    }
+
+    fn read_key(&self, stored: &[u8]) -> Option<(DrillId, u32)> {
+        let (drill_id, number) = stored.split_first_chunk()?;
+        Some((DrillId::from_be_bytes(*drill_id), u32::from_be_bytes(number.try_into().ok()?)))
+    }
+}
+
 #[derive(Debug)]
 struct Row<V> {
     value: V,
@@ -242,7 +273,7 @@ impl<V: TableRow> Table<V> {
         self.rows.get(key).map(|row| &row.value)
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&V::Key, &V)> {
+    pub(super) fn iter(&self) -> impl DoubleEndedIterator<Item = (&V::Key, &V)> {
         self.rows.iter().map(|(key, row)| (key, &row.value))
     }
 

@@ -12,7 +12,7 @@ use super::{
     NodeSpec, State, TaskExpiry, TaskOutcome, TaskReport, TaskSpec, encode_entry, invariants,
 };
 use crate::model::{
-    Epoch, Load, Member, NodeId, NodeStatus, RequestId, Requirements, TaskFailure, TaskId, Urgency,
+    DrillKind, DrillState, Epoch, Load, Member, NodeId, NodeStatus, RequestId, Requirements, TaskFailure, TaskId, Urgency,
 };
 
 /// A state and the little that a script says only once.
@@ -94,6 +94,23 @@ fn member(words: &Words<'_>, name: &str) -> Member {
         peer_addr: words.text("peer", &format!("{name}:7000")),
         http_addr: words.text("http", &format!("{name}:9000")),
         ..Member::default()
+    }
+}
+
+fn drill_command(words: &Words<'_>) -> Command {
+    match words.places[0] {
+        "begin" => Command::BeginDrill {
+            kind: DrillKind::parse(words.places[1]).unwrap(),
+            target: words.text("target", "member 1"),
+            started_by: words.text("by", "me"),
+            lease_ms: words.places[2].parse().unwrap(),
+        },
+        _ => Command::EndDrill {
+            drill_id: words.places[1].parse().unwrap(),
+            state: DrillState::parse(words.places[2]).unwrap(),
+            summary: words.text("summary", "so it went").replace("LONG", &"x".repeat(5000)),
+            report: words.text("report", "").replace("LONG", &"x".repeat(5000)),
+        },
     }
 }
 
@@ -227,6 +244,7 @@ impl Script {
                     .map(|(id, name)| (id, Member { incarnation: id, ..member(words, name) }))
                     .collect(),
             },
+            "drill" => drill_command(words),
             _ => return None,
         })
     }

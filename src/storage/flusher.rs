@@ -21,6 +21,7 @@ use tokio::time::Instant;
 use super::alarm::Alarm;
 use super::codec;
 use super::error::hint;
+use super::slowdown::Slowdown;
 use super::wal::{FlushDone, Wal, WalOp, WalState};
 use super::{LogId, RaftEntry, TypeConfig, Vote};
 
@@ -54,6 +55,7 @@ pub(super) struct Flusher {
     /// Wakes appends that wait for room.
     room: Notify,
     alarm: Alarm,
+    slowdown: Arc<Slowdown>,
 }
 
 #[derive(Debug, Default)]
@@ -132,8 +134,14 @@ impl Flusher {
         alarm: Alarm,
     ) -> Arc<Self> {
         let core = Mutex::new(Core { wal: Some(wal), ..Core::default() });
-        let flusher =
-            Arc::new(Self { core, unflushed_bytes_max, flush_timeout, room: Notify::new(), alarm });
+        let flusher = Arc::new(Self {
+            core,
+            unflushed_bytes_max,
+            flush_timeout,
+            room: Notify::new(),
+            alarm,
+            slowdown: Arc::default(),
+        });
         let watched = Arc::downgrade(&flusher);
         tokio::spawn(async move {
             let mut ticks = tokio::time::interval(flush_timeout / 4);
@@ -157,6 +165,11 @@ impl Flusher {
 
     pub(super) fn state(&self) -> io::Result<WalState> {
         self.core.lock().state()
+    }
+
+    /// Makes flushes slow on purpose.
+    pub(super) fn slowdown(&self) -> &Arc<Slowdown> {
+        &self.slowdown
     }
 
     pub(super) fn stats(&self) -> LogStats {
@@ -203,6 +216,7 @@ impl Flusher {
 
     /// A flush ended: starts the next one, then acknowledges.
     fn flushed(self: &Arc<Self>, result: io::Result<()>) {
+        self.slowdown.wait();
         let mut core = self.core.lock();
         if let Err(error) = result {
             return self.fail(core, &format!("cannot flush the log: {error}{}", hint(&error)));

@@ -19,6 +19,7 @@ use tokio::sync::oneshot;
 use super::alarm::Alarm;
 use super::codec;
 use super::flusher::{Ack, DurablePosition, Flusher, LogStats};
+use super::slowdown::Slowdown;
 use super::wal::{Wal, WalOp, WalState};
 use super::{LogId, RaftEntry, TypeConfig, Vote};
 
@@ -93,6 +94,12 @@ impl LogStore {
     #[must_use]
     pub fn stats(&self) -> LogStats {
         self.flusher().stats()
+    }
+
+    /// Makes flushes slow on purpose.
+    #[must_use]
+    pub fn slowdown(&self) -> Arc<Slowdown> {
+        Arc::clone(self.flusher().slowdown())
     }
 
     /// From now on refuses to purge beyond `floor`, the newest fsynced snapshot.

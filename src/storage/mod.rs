@@ -19,9 +19,11 @@ mod log;
 mod machine;
 mod open;
 mod recovery;
+mod rehearse;
 mod runtime;
 mod shared_home;
 mod sim;
+mod slowdown;
 mod snapshot;
 mod snapshot_file;
 mod types;
@@ -41,8 +43,10 @@ pub use log::{LogLimits, LogStore};
 pub use machine::{SnapshotBuilder, StateMachine};
 pub use open::{Keeper, Storage, StorageOptions};
 pub use recovery::{Disk, HomeFate, RecoveryReport};
+pub use rehearse::{Rehearsal, rehearse};
 pub use runtime::Runtime;
 pub use sim::{SimDisk, SimFault, SimOptions};
+pub use slowdown::Slowdown;
 pub use snapshot::{SnapshotData, SnapshotReceiver, SnapshotStore};
 pub use types::{
     EncodedEntry, EntryReply, LogId, Membership, RaftEntry, RaftPayload, SnapshotMeta,
