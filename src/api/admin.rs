@@ -183,7 +183,7 @@ pub(super) async fn account(_: Administrator, State(app): State<App>) -> Respons
         now_ms: clock::now_ms(),
         uptime_ms: millis(app.uptime()),
         supervised: admin.supervised,
-        running: cluster.view().read(|state| state.running_drill().map(|drill| drill.drill_id)),
+        running: running(&app),
         faults: faults.collect(),
         views: views
             .map(|view| ViewView { at_ms: view.at_ms, term: view.term, leader: view.leader })
@@ -191,6 +191,15 @@ pub(super) async fn account(_: Administrator, State(app): State<App>) -> Respons
         reigns: (admin.reigns)().into_iter().map(ReignView::from).collect(),
     };
     reply::json(reply::encode(&account))
+}
+
+/// The drill under way. One whose lease is over does not count: nobody runs it any more.
+fn running(app: &App) -> Option<DrillId> {
+    let now = clock::now_ms();
+    app.cluster().view().read(|state| {
+        let drill = state.running_drill().filter(|drill| drill.lease_until_ms > now)?;
+        Some(drill.drill_id)
+    })
 }
 
 fn required<T>(found: Option<T>, field: &str, wanted: &'static str) -> Result<T, ApiError> {
@@ -284,14 +293,13 @@ fn parse_fault(
 /// Waits until this member knows of the drill, which must be the one under way.
 async fn check_drill(app: &App, body: &Object<'_>) -> Result<DrillId, ApiError> {
     let drill_id = required(body.count("drill_id")?, "drill_id", "the drill it is for")?;
-    let known = || app.cluster().view().read(|state| state.running_drill().map(|d| d.drill_id));
-    if known() != Some(drill_id)
+    if running(app) != Some(drill_id)
         && let Some(index) = body.count("index")?
     {
         // Begun through another member a moment ago.
         app.barrier(Consistency::Local { max_age: None, min_index: Some(index) }).await?;
     }
-    if known() == Some(drill_id) {
+    if running(app) == Some(drill_id) {
         return Ok(drill_id);
     }
     Err(ApiError::conflict("DRILL_OVER", format!("drill {drill_id} is not under way")))

@@ -10,7 +10,8 @@ use super::error::ApiError;
 use super::params::Params;
 use super::reply;
 use super::wire_time::iso;
-use crate::model::{Drill, DrillId};
+use crate::clock;
+use crate::model::{Drill, DrillId, DrillState};
 
 #[derive(Serialize)]
 struct DrillView {
@@ -27,10 +28,13 @@ struct DrillView {
 
 impl From<&Drill> for DrillView {
     fn from(drill: &Drill) -> Self {
+        // The log says so once the next one begins.
+        let over = drill.state == DrillState::Running && drill.lease_until_ms <= clock::now_ms();
+        let state = if over { DrillState::Abandoned } else { drill.state };
         Self {
             drill_id: drill.drill_id,
             kind: drill.kind.as_str(),
-            state: drill.state.as_str(),
+            state: state.as_str(),
             target: drill.target.clone(),
             started_by: drill.started_by.clone(),
             begun_at: iso(drill.begun_at_ms),

@@ -9,7 +9,9 @@ use axum::routing::{MethodRouter, delete, get, post, put};
 use super::around::{Route, around};
 use super::error::ApiError;
 use super::web4ai::{agents, beats, lists, nodes, status, tasks};
-use super::{App, admin, cluster_doors, config_doc, drills, events, probes, prometheus, requests, websocket};
+use super::{
+    App, admin, cluster_doors, config_doc, drills, events, probes, prometheus, requests, websocket,
+};
 
 /// Adds routes, each behind the one layer of [`around`] with counters of its own.
 struct Builder {

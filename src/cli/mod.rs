@@ -4,9 +4,12 @@
 //! 2 used wrongly; 3 no member could be reached or none could serve; 4 the outcome is unknown (the
 //! request may have been done: `quorate request get KEY` tells).
 
+mod children;
 mod cluster;
 mod config;
 mod dev;
+mod drill;
+mod durations;
 mod exit;
 mod node;
 mod output;
@@ -89,6 +92,8 @@ enum Subcommand {
     Request(Talk<request::Subcommand>),
     /// Runs a worker: a node that executes programs
     Worker(WorkerLine),
+    /// Breaks the cluster on purpose and measures what clients notice
+    Drill(drill::DrillLine),
     /// The replicated configuration, and configuration files
     Config(Talk<config::Subcommand>),
     /// Measures a cluster
@@ -144,6 +149,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Subcommand::Server(args) => ServerArgs { log, ..args }.run(),
         Subcommand::Dev(args) => dev::run(args),
         Subcommand::Bench(args) => measure(args),
+        Subcommand::Drill(line) => line.run(),
         Subcommand::Worker(WorkerLine { reach, args }) => worker::run(args, &reach.options()?),
         Subcommand::Sample { name } => Ok(Sample::from(name).run()),
         Subcommand::Version => {

@@ -4,6 +4,8 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use rustix::process::{Signal, getppid, set_parent_process_death_signal};
+
 use super::exit::Failure;
 use super::output;
 use crate::config::{self, Config, Flags};
@@ -28,6 +30,9 @@ pub struct ServerArgs {
     /// Logs at level debug
     #[arg(long)]
     pub debug: bool,
+    /// Ends at once when the process that started this one ends
+    #[arg(long, hide = true)]
+    pub with_parent: bool,
     /// Writes a configuration file with every key and its default, to --config or else to standard
     /// output, and ends
     #[arg(long)]
@@ -66,6 +71,14 @@ impl ServerArgs {
 
     /// Runs the member until it is told to stop, or must.
     pub(super) fn run(&self) -> Result<ExitCode, Failure> {
+        if self.with_parent {
+            let parent = getppid();
+            set_parent_process_death_signal(Some(Signal::KILL)).map_err(Failure::failed)?;
+            // It may have ended just before it was asked to be told of.
+            if parent != getppid() {
+                return Err(Failure::failed("the process that started this one has ended"));
+            }
+        }
         Ok(server::run(self.load()?)?)
     }
 

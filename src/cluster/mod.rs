@@ -49,5 +49,5 @@ pub use options::{Boot, ClusterOptions, Limits, Retention};
 pub use propose::Committed;
 pub use raft_config::{Timing, raft_config};
 pub use reads::{Consistency, ReadStamp};
-pub use rehearsal::{Rehearsed, RehearsalError};
+pub use rehearsal::{RehearsalError, Rehearsed};
 pub use status::{ClusterStatus, MemberStatus};

@@ -115,9 +115,7 @@ impl Peers {
 
     pub(crate) fn link(&self, target: MemberId, lane: Lane) -> Arc<Link> {
         let mut links = self.links.lock();
-        let link = links
-            .entry((target, lane))
-            .or_insert_with(|| Arc::new(self.new_link()));
+        let link = links.entry((target, lane)).or_insert_with(|| Arc::new(self.new_link()));
         Arc::clone(link)
     }
 

@@ -155,7 +155,7 @@ fn shipped_members_form_a_cluster() {
         include_str!("../../cluster/member3.yaml"),
     ];
     for (number, text) in (1..).zip(shipped) {
-        assert_eq!(text, local_member(number, 3, dir));
+        assert_eq!(text, local_member(number, 3, dir, None));
         let config = with(text, &[]).unwrap();
         assert_eq!(config.listeners.http.listen.port(), 9000 + 100 * (number - 1));
         assert_eq!(config.listeners.peer.advertise, config.peers[usize::from(number) - 1]);

@@ -138,12 +138,13 @@ impl Act {
             match healed.get(&member) {
                 Some(Ok(count)) if *count >= caused => {}
                 Some(Ok(count)) => {
-                    let text = format!(
-                        "{name} had only {count} of {caused} faults in force at the end"
-                    );
+                    let text =
+                        format!("{name} had only {count} of {caused} faults in force at the end");
                     return Ok(Some(text));
                 }
-                Some(Err(error)) => return Ok(Some(format!("{name} could not be healed: {error}"))),
+                Some(Err(error)) => {
+                    return Ok(Some(format!("{name} could not be healed: {error}")));
+                }
                 None => return Ok(Some(format!("{name} could not be reached to heal it"))),
             }
         }
@@ -246,12 +247,7 @@ impl Act {
 }
 
 /// Causes a fault, or makes it last longer.
-async fn lease(
-    admin: &Admin,
-    begun: Begun,
-    member: u64,
-    fault: &Value,
-) -> Result<(), ClientError> {
+async fn lease(admin: &Admin, begun: Begun, member: u64, fault: &Value) -> Result<(), ClientError> {
     let mut body = fault.clone();
     body["drill_id"] = begun.drill_id.into();
     body["index"] = begun.index.into();

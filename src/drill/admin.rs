@@ -239,11 +239,13 @@ impl Admin {
         let begun = self.begin_as("chaos", "whoever is named", started_by, lease).await?;
         Ok((begun.drill_id, begun.index))
     }
-}
 
-impl Admin {
     /// As [`Admin::call`], for what takes a member longer than the usual calls.
-    pub(super) async fn call_patiently(&self, member: u64, call: Call) -> Result<Value, ClientError> {
+    pub(super) async fn call_patiently(
+        &self,
+        member: u64,
+        call: Call,
+    ) -> Result<Value, ClientError> {
         let Some(url) = self.urls.get(&member) else {
             return Err(ClientError::Setup(format!("member {member} has no address")));
         };

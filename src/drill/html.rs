@@ -126,9 +126,11 @@ fn plot(report: &Value) -> String {
     let _ = writeln!(
         out,
         "<rect x=\"{from:.1}\" y=\"{TOP}\" width=\"{:.1}\" height=\"{:.1}\" fill=\"#fde8e6\"/>\
-         <text x=\"{from:.1}\" y=\"{:.1}\">fault</text>",
+         <text x=\"{from:.1}\" y=\"{:.1}\">fault</text>\
+         <text x=\"0\" y=\"{:.1}\">red: failed</text>",
         (to - from).max(1.5),
         bottom - TOP,
+        bottom + 30.0,
         bottom + 30.0,
     );
     for (place, (name, good, bad, color)) in rows.into_iter().enumerate() {

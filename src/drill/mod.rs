@@ -109,7 +109,10 @@ impl Options {
             hold: Duration::from_secs(5),
             after: Duration::from_secs(3),
             rate: 20,
-            node: Some(ProbeNode { listen: SocketAddr::from(([127, 0, 0, 1], 0)), advertise: None }),
+            node: Some(ProbeNode {
+                listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+                advertise: None,
+            }),
             limits: Limits::default(),
             started_by: String::new(),
         }

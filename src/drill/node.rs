@@ -46,8 +46,9 @@ impl Node {
         let advertised = place.advertise.clone().unwrap_or_else(|| bound.to_string());
         let (host, port) = advertised.rsplit_once(':').unwrap_or((&advertised, ""));
         let port = port.parse().unwrap_or_else(|_| bound.port());
-        let router =
-            Router::new().route("/api/v4/tasks/execute", post(execute)).with_state((samples, start));
+        let router = Router::new()
+            .route("/api/v4/tasks/execute", post(execute))
+            .with_state((samples, start));
         let serving = tokio::spawn(async move {
             if let Err(error) = axum::serve(listener, router).await {
                 tracing::error!(%error, "the probe node's listener ended");

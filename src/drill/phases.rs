@@ -148,16 +148,17 @@ mod tests {
         let clock = |origin_ms| ClockOffset { origin_ms, error_ms: 0.5 };
         // The first probe was sent at 47,000 of the second member's clock, and the fault caused
         // three seconds later. The third member's clock is another.
-        let accounts =
-            BTreeMap::from([(2, (two, clock(47_000.0))), (3, (three, clock(6_000.0)))]);
+        let accounts = BTreeMap::from([(2, (two, clock(47_000.0))), (3, (three, clock(6_000.0)))]);
         let write = |ms| Write {
             task_id: String::new(),
             ended: Duration::from_millis(ms),
             end: End::Acknowledged,
         };
         // The one in the middle was under way when the old leader was lost.
-        let samples =
-            Samples { writes: vec![write(2_990), write(3_001), write(3_360)], ..Samples::default() };
+        let samples = Samples {
+            writes: vec![write(2_990), write(3_001), write(3_360)],
+            ..Samples::default()
+        };
         let fault = Duration::from_secs(3);
         let story = Story { accounts: &accounts, old: (1, 7), fault, samples: &samples };
         let told: Vec<(&str, f64)> = story.phases().iter().map(|p| (p.name, p.ms)).collect();

@@ -281,9 +281,7 @@ fn check_margin(view: &ClusterView, method: Method, targets: &[u64]) -> Result<M
         | Method::Hang
         | Method::Cut
         | Method::KillAll
-        | Method::SlowDisk => {
-            alive.clone().filter(|member| targets.contains(&member.id)).count()
-        }
+        | Method::SlowDisk => alive.clone().filter(|member| targets.contains(&member.id)).count(),
     };
     let signed = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
     let alive = alive.count();
@@ -318,12 +316,7 @@ fn check_heir(view: &ClusterView, leader: u64, to: Option<u64>) -> Result<(), Re
     }
 }
 
-fn steps(
-    view: &ClusterView,
-    options: &Options,
-    targets: &[u64],
-    method: Method,
-) -> Vec<String> {
+fn steps(view: &ClusterView, options: &Options, targets: &[u64], method: Method) -> Vec<String> {
     let names: Vec<String> = targets.iter().map(|id| view.name(*id)).collect();
     let (names, hold) = (names.join(", "), options.hold);
     let cause = match method {
@@ -366,5 +359,4 @@ fn steps(
 }
 
 #[cfg(test)]
-#[path = "plan_tests.rs"]
 mod tests;

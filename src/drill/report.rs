@@ -180,7 +180,7 @@ fn margin_text(out: &mut String, report: &Value) {
 fn phases_text(out: &mut String, report: &Value) {
     let phases: Vec<&Value> = list(report, "/phases").collect();
     if phases.is_empty() {
-        let _ = writeln!(out, "  nobody else took office");
+        let _ = writeln!(out, "  the leader stayed in office");
         return;
     }
     let _ = writeln!(out, "  ms after the fault");
@@ -200,7 +200,7 @@ fn traffic_text(out: &mut String, report: &Value) {
         None => "never in step again".to_owned(),
     };
     let lasted = seconds(healed.saturating_sub(fault));
-    let _ = writeln!(out, "  healed after {lasted:.1} s, {whole}");
+    let _ = writeln!(out, "  over after {lasted:.1} s, {whole}");
     let _ = writeln!(
         out,
         "  writes      {:>6} acknowledged, {} not done, {} unknown; longest gap {} ms (limit {})",
@@ -310,7 +310,8 @@ mod tests {
         assert!(said.contains("longest gap 380 ms (limit 5000)"), "{said}");
         assert!(said.ends_with("PASSED"), "{said}");
         let mut failed = sample();
-        failed["verdict"] = json!({ "state": "failed", "reasons": ["1 acknowledged writes are lost"] });
+        failed["verdict"] =
+            json!({ "state": "failed", "reasons": ["1 acknowledged writes are lost"] });
         assert!(text(&failed).ends_with("FAILED\n  1 acknowledged writes are lost"));
     }
 }

@@ -27,8 +27,9 @@ use crate::model::{DrillKind, DrillState};
 const WHOLE_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long acknowledged work may take to be done after that.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(15);
-/// Beyond what it plans to take, a drill keeps others out for so long.
-const LEASE_SPARE: Duration = Duration::from_secs(120);
+/// Beyond what it plans to take, a drill keeps others out for so long; for as long again for each
+/// member that it restarts.
+const LEASE_SPARE: Duration = Duration::from_secs(60);
 
 /// Why a drill gave no report.
 #[derive(Debug, thiserror::Error)]
@@ -92,8 +93,18 @@ pub async fn conduct(
     stop: CancellationToken,
     tell: &(dyn Fn(&str) + Sync),
 ) -> Result<(Value, DrillState), Error> {
-    let members = u32::try_from(view.members.len()).unwrap_or(u32::MAX);
-    let lease = options.before + options.hold + options.after + LEASE_SPARE * members;
+    let restarted = match plan.method {
+        Method::RestartOneByOne | Method::KillAll => plan.targets.len(),
+        Method::Kill
+        | Method::Silence
+        | Method::HandOver
+        | Method::Hang
+        | Method::Cut
+        | Method::SlowDisk
+        | Method::Rehearse => 0,
+    };
+    let spare = LEASE_SPARE * u32::try_from(1 + restarted).unwrap_or(u32::MAX);
+    let lease = options.before + options.hold + options.after + spare;
     let begun = admin.begin(plan, &options.started_by, lease).await?;
     tell(&format!("drill {}: {} of {}", begun.drill_id, plan.kind.as_str(), plan.target));
     let mut act = Act::new(admin.clone(), begun, view.clone(), hands);
@@ -109,7 +120,7 @@ pub async fn conduct(
     };
     let result = drill.run(&mut act).await;
     // Whatever happened: nothing stays broken.
-    let mended = act.heal().await;
+    let result = act.heal().await.and(result);
     let (report, verdict) = match result {
         Ok(done) => done,
         Err(error) => {
@@ -120,13 +131,16 @@ pub async fn conduct(
                 }
             };
             let summary: String = error.to_string().chars().take(200).collect();
-            admin.end(begun.drill_id, state, &summary, &Value::Null).await?;
+            if let Err(more) = admin.end(begun.drill_id, state, &summary, &Value::Null).await {
+                tell(&format!("the cluster did not take the end of the drill: {more}"));
+            }
             return Err(error);
         }
     };
-    mended?;
     let summary = report::summary(&report, &verdict);
-    admin.end(begun.drill_id, verdict.state, &summary, &report).await?;
+    if let Err(error) = admin.end(begun.drill_id, verdict.state, &summary, &report).await {
+        tell(&format!("the cluster did not take the report: {error}"));
+    }
     Ok((report, verdict.state))
 }
 
@@ -147,8 +161,7 @@ impl Drill<'_> {
         };
         let (rate, samples) = (self.options.rate, Arc::clone(&self.samples));
         let drill_id = self.begun.drill_id;
-        let probes =
-            Probes::start(self.admin, drill_id, &capability, rate, self.start, samples)?;
+        let probes = Probes::start(self.admin, drill_id, &capability, rate, self.start, samples)?;
         let went = self.course(act, node.is_some()).await;
         if went.is_err() {
             // What hangs for the fault must not keep the probes.
@@ -180,7 +193,10 @@ impl Drill<'_> {
             }
             course.slipped = act.heal().await?;
             course.healed = self.start.elapsed();
-            (self.tell)(&format!("healed after {:.1} s", (course.healed - course.fault).as_secs_f64()));
+            (self.tell)(&format!(
+                "over after {:.1} s",
+                (course.healed - course.fault).as_secs_f64()
+            ));
         }
         course.whole = self.until_whole().await;
         if !course.interrupted {
@@ -264,8 +280,7 @@ impl Drill<'_> {
         let samples = self.samples.lock().clone();
         let acknowledged = samples.acknowledged().map(|write| write.task_id.clone()).collect();
         let patience = if dispatches { DRAIN_TIMEOUT } else { Duration::ZERO };
-        let looked =
-            probes::look_up(self.admin, probes.floor(), acknowledged, patience).await?;
+        let looked = probes::look_up(self.admin, probes.floor(), acknowledged, patience).await?;
         if dispatches {
             return Ok(looked);
         }
@@ -359,9 +374,10 @@ impl Drill<'_> {
 /// Members that have applied the same and hold something else.
 fn differing(view: &ClusterView) -> bool {
     let mut digests: BTreeMap<u64, &str> = BTreeMap::new();
-    view.members.iter().filter(|member| !member.digest.is_empty()).any(|member| {
-        *digests.entry(member.applied).or_insert(&member.digest) != member.digest
-    })
+    view.members
+        .iter()
+        .filter(|member| !member.digest.is_empty())
+        .any(|member| *digests.entry(member.applied).or_insert(&member.digest) != member.digest)
 }
 
 fn rehearsals_failed(rehearsals: &[Value]) -> Vec<String> {
@@ -405,9 +421,6 @@ mod tests {
             json!({ "member": 4, "matches": null }),
         ];
         let failed = rehearsals_failed(&told);
-        assert_eq!(
-            failed,
-            ["member 2: the snapshot gives another state", "member 3: damaged"]
-        );
+        assert_eq!(failed, ["member 2: the snapshot gives another state", "member 3: damaged"]);
     }
 }

@@ -7,8 +7,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::model::{
-    Agent, DrillId, DrillKind, DrillState, Epoch, Incarnation, Load, Member, MemberId, NodeId, NodeStatus, RequestId, Requirements,
-    TaskFailure, TaskId, TimeMs, Urgency,
+    Agent, DrillId, DrillKind, DrillState, Epoch, Incarnation, Load, Member, MemberId, NodeId,
+    NodeStatus, RequestId, Requirements, TaskFailure, TaskId, TimeMs, Urgency,
 };
 
 /// One log entry: the commands that were proposed together, in order.

@@ -12,7 +12,8 @@ use super::{
     NodeSpec, State, TaskExpiry, TaskOutcome, TaskReport, TaskSpec, encode_entry, invariants,
 };
 use crate::model::{
-    DrillKind, DrillState, Epoch, Load, Member, NodeId, NodeStatus, RequestId, Requirements, TaskFailure, TaskId, Urgency,
+    DrillKind, DrillState, Epoch, Load, Member, NodeId, NodeStatus, RequestId, Requirements,
+    TaskFailure, TaskId, Urgency,
 };
 
 /// A state and the little that a script says only once.

@@ -1,6 +1,7 @@
 //! `quorate dev`: a whole cluster with one command, and nothing left of it when it stops.
 
 use std::fs;
+use std::io::Write as _;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -139,4 +140,47 @@ async fn dev_runs_and_stops_cleanly() {
         assert!(!running.iter().any(|(_, pid)| is_quorate(*pid)), "something was left running");
         assert_eq!(pids(&dir), [], "and its id was left behind");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn chaos_takes_orders_and_heals() {
+    if Ground::find() != Ok(Ground::OwnNetwork) {
+        return println!("chaos_takes_orders_and_heals: skipped: only root has another network");
+    }
+    let home = TempDir::with_prefix("quorate-e2e-").unwrap();
+    let (dir, log) = (home.path().join("dev"), home.path().join("log"));
+    let _leftovers = Leftovers(dir.clone());
+    let script = "ip link set lo up && exec \"$0\" \"$@\"";
+    let mut command = Command::new("unshare");
+    command.args(["-n", "sh", "-c", script, env!("CARGO_BIN_EXE_quorate"), "dev", "--chaos"]);
+    command.args(["--workers", "0", "--dir", dir.to_str().unwrap()]).stdin(Stdio::piped());
+    let file = fs::File::create(&log).unwrap();
+    let mut dev = command.stdout(file.try_clone().unwrap()).stderr(file).spawn().unwrap();
+    let mut orders = dev.stdin.take().unwrap();
+    let said = || fs::read_to_string(&log).unwrap();
+    until("the prompt", SETTLED, || async { said().contains("Orders:").then_some(()) }).await;
+    // What is said last tells of the leader, who is not the member that is down.
+    let steps = [
+        ("kill 1", "member 1 is killed"),
+        ("start 1", "member 1 is started"),
+        ("cut 2 3 out", "the link between 2 and 3 is cut (out)"),
+        ("pause 2", "member 2 hangs"),
+        ("heal", "everything is healed"),
+        ("nonsense", "is no order"),
+    ];
+    for (order, answer) in steps {
+        writeln!(orders, "{order}").unwrap();
+        until(answer, PATIENCE, || async { said().contains(answer).then_some(()) }).await;
+    }
+    until("a leader after all that", PATIENCE, || async {
+        let before = said().len();
+        writeln!(&orders, "status").unwrap();
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        said()[before..].contains("leads term").then_some(())
+    })
+    .await;
+    writeln!(orders, "quit").unwrap();
+    let status = tokio::task::spawn_blocking(move || dev.wait().unwrap()).await.unwrap();
+    assert!(status.success(), "{status}: {}", said());
+    assert_eq!(pids(&dir), [], "something is left");
 }

@@ -14,6 +14,7 @@ mod command_line;
 mod configuration;
 mod dev;
 mod disks;
+mod drills;
 mod failover;
 mod membership;
 mod old_clients;

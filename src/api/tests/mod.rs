@@ -1,6 +1,7 @@
 //! The router on a cluster of one member, asked as clients ask it.
 
 mod common;
+mod drills;
 mod errors;
 mod events;
 mod nodes;

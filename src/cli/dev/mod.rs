@@ -2,7 +2,7 @@
 //! program, with data directories and ports of their own, so that everything seen here, kills
 //! included, is what a real cluster does.
 
-mod children;
+mod chaos;
 mod sample_tasks;
 
 use std::path::{Path, PathBuf};
@@ -14,10 +14,11 @@ use serde_json::Value;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep, timeout};
 
-use self::children::{Child, Children};
+use super::children::{self, Child, Children};
 use super::exit::Failure;
 use super::output;
 use crate::client::{Client, Options};
+use crate::clock;
 use crate::config::{Profile, local_member, local_ports};
 use crate::worker::sample::{Sample, demo};
 
@@ -44,6 +45,9 @@ pub struct DevArgs {
     /// Where its data lives; it is found again by the next run
     #[arg(long, default_value = "data/dev", value_name = "DIR")]
     pub dir: PathBuf,
+    /// Takes orders from the terminal that break members and links, and shows what happens
+    #[arg(long)]
+    pub chaos: bool,
     /// Removes what an earlier run left in --dir first
     #[arg(long)]
     pub fresh: bool,
@@ -60,6 +64,8 @@ struct Dev {
     urls: Vec<String>,
     client: Client,
     children: Children,
+    /// What the members take for an admin key, while drills are allowed.
+    admin_key: Option<String>,
 }
 
 impl Dev {
@@ -72,7 +78,7 @@ impl Dev {
         let work = async {
             dev.start(&args).await?;
             dev.summary(&args, started.elapsed()).await;
-            dev.watch(args.workers > 0).await
+            if args.chaos { dev.chaos().await } else { dev.watch(args.workers > 0).await }
         };
         let worked = tokio::select! {
             biased;
@@ -100,17 +106,20 @@ impl Dev {
         let url = |n| format!("http://127.0.0.1:{}", local_ports(n, Profile::Web4ai));
         let urls: Vec<String> = (1..=args.members).map(url).collect();
         let client = Client::new(&Options { urls: urls.clone(), ..Options::default() })?;
-        Ok(Self { dir, urls, client, children: Children::default() })
+        let drawn = || format!("{:016x}{:016x}", clock::random(), clock::random());
+        let admin_key = args.chaos.then(drawn);
+        Ok(Self { dir, urls, client, children: Children::default(), admin_key })
     }
 
     async fn start(&mut self, args: &DevArgs) -> anyhow::Result<()> {
         for number in 1..=args.members {
             let file = self.dir.join(format!("m{number}.yaml"));
-            std::fs::write(&file, local_member(number, args.members, &self.dir))
+            let key = self.admin_key.as_deref();
+            std::fs::write(&file, local_member(number, args.members, &self.dir, key))
                 .with_context(|| format!("writing {}", file.display()))?;
             let file = file.display().to_string();
             let home = self.dir.join(format!("m{number}"));
-            let words = ["server", "--config", &file];
+            let words = ["server", "--with-parent", "--config", &file];
             self.children.start(Child::new(format!("member {number}"), home, &words)?)?;
         }
         self.wait_until_ready().await?;
@@ -192,6 +201,15 @@ impl Dev {
                 _ = news.tick() => output::talk(&self.news().await),
             }
         }
+    }
+
+    /// Lets a person break things. Sample tasks flow meanwhile.
+    async fn chaos(&mut self) -> anyhow::Result<()> {
+        let flow = sample_tasks::flow(self.client.clone(), self.dir.join("samples"));
+        let _flow = AbortOnDrop(tokio::spawn(flow));
+        let key = self.admin_key.clone().unwrap_or_default();
+        let chaos = chaos::Chaos::start(self.urls.clone(), &key).await?;
+        chaos.run(&mut self.children).await
     }
 
     async fn news(&self) -> String {

@@ -1,4 +1,5 @@
-//! The processes of a dev cluster: started, restarted when they die, stopped in order.
+//! Processes of a cluster on this machine, for `dev` and for drills: started, restarted when they
+//! die, stopped in order.
 
 use std::collections::VecDeque;
 use std::fs::{self, File};
@@ -6,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child as Process, Command};
 use tokio::time::{Instant, sleep, timeout};
@@ -27,13 +28,15 @@ pub(super) struct Child {
     words: Vec<String>,
     process: Option<Process>,
     restart_at: Option<Instant>,
+    /// Down on purpose: it is not started again until somebody says so.
+    held: bool,
 }
 
 impl Child {
     pub(super) fn new(name: String, home: PathBuf, words: &[&str]) -> anyhow::Result<Self> {
         fs::create_dir_all(&home).with_context(|| format!("creating {}", home.display()))?;
         let words = words.iter().map(|word| (*word).to_owned()).collect();
-        Ok(Self { name, home, words, process: None, restart_at: None })
+        Ok(Self { name, home, words, process: None, restart_at: None, held: false })
     }
 
     fn start(&mut self) -> anyhow::Result<()> {
@@ -55,6 +58,7 @@ impl Child {
         fs::write(self.home.join("pid"), pid.to_string()).context("noting the process id")?;
         self.process = Some(process);
         self.restart_at = None;
+        self.held = false;
         Ok(())
     }
 
@@ -109,6 +113,43 @@ impl Children {
         children.find_map(|child| child.ended().map(|said| said + &child.log_tail()))
     }
 
+    fn find(&mut self, name: &str) -> anyhow::Result<&mut Child> {
+        let found = self.0.iter_mut().find(|child| child.name == name);
+        found.ok_or_else(|| anyhow!("there is no {name}"))
+    }
+
+    /// Whether a process runs.
+    pub(super) fn runs(&mut self, name: &str) -> bool {
+        self.find(name).is_ok_and(|child| child.process.is_some())
+    }
+
+    /// `kill -9`; it stays down until it is started again.
+    pub(super) async fn kill(&mut self, name: &str) -> anyhow::Result<()> {
+        let child = self.find(name)?;
+        let Some(mut process) = child.process.take() else { bail!("{name} does not run") };
+        child.held = true;
+        let killed = process.kill().await.with_context(|| format!("killing {name}"));
+        let _ = fs::remove_file(child.home.join("pid"));
+        killed
+    }
+
+    /// Stops a process in order; it stays down until it is started again.
+    pub(super) async fn stop_one(&mut self, name: &str) -> anyhow::Result<()> {
+        let child = self.find(name)?;
+        child.held = true;
+        child.stop().await;
+        Ok(())
+    }
+
+    /// Starts a process that is down.
+    pub(super) fn start_again(&mut self, name: &str) -> anyhow::Result<()> {
+        let child = self.find(name)?;
+        if child.process.is_some() {
+            bail!("{name} runs already");
+        }
+        child.start()
+    }
+
     /// Waits until something died or was started again, and says so. Cancelling it is harmless.
     pub(super) async fn tend(&mut self) -> anyhow::Result<String> {
         loop {
@@ -117,12 +158,22 @@ impl Children {
                     child.restart_at = Some(Instant::now() + RESTART_PAUSE);
                     return Ok(format!("{said}; restarts in {} s", RESTART_PAUSE.as_secs()));
                 }
-                if child.restart_at.is_some_and(|at| at <= Instant::now()) {
+                let due = child.restart_at.is_some_and(|at| at <= Instant::now());
+                if due && !child.held {
                     child.start()?;
                     return Ok(format!("{} runs again", child.name));
                 }
             }
             sleep(TEND_PERIOD).await;
+        }
+    }
+
+    /// Kills them all: for a cluster that is thrown away.
+    pub(super) async fn stop_all_at_once(&mut self) {
+        for mut child in self.0.drain(..) {
+            if let Some(mut process) = child.process.take() {
+                let _ = process.kill().await;
+            }
         }
     }
 

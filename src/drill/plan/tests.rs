@@ -127,10 +127,8 @@ fn processes_are_killed_only_where_they_are_started_again() {
 #[test]
 fn targets_are_the_leader_or_who_is_named() {
     let facts = cluster("vvvvv");
-    let named = |members: &[u64]| Options {
-        members: members.to_vec(),
-        ..options(DrillKind::Partition)
-    };
+    let named =
+        |members: &[u64]| Options { members: members.to_vec(), ..options(DrillKind::Partition) };
     assert_eq!(plan(&facts, &named(&[])).unwrap().targets, [1]);
     let two = plan(&facts, &named(&[4, 2, 4])).unwrap();
     assert_eq!(two.targets, [2, 4]);
