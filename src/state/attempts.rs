@@ -115,7 +115,8 @@ impl Txn<'_> {
                 let metrics = rows.put_payload(task_id, BlobPart::Metrics, end.performance_metrics);
                 let now = self.now;
                 let (agent_id, execution_ms) = (end.agent_id, end.execution_ms);
-                let measured = self.state.open_task(task_id).map_or(0, |task| ran_for_ms(task, now));
+                let measured =
+                    self.state.open_task(task_id).map_or(0, |task| ran_for_ms(task, now));
                 self.end_task(task_id, TaskStatus::Completed, ExecutionEnd::Completed, |task| {
                     task.result = result;
                     task.performance_metrics = metrics;

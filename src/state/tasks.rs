@@ -60,8 +60,7 @@ impl Txn<'_> {
 
     /// The task's id, and whether there is or was such a task.
     fn name_task(&self, spec: &TaskSpec, ordinal: u32, single: bool) -> (TaskId, bool) {
-        let known =
-            |id: &TaskId| self.state.has_task(id) || self.state.tombstones.contains(id);
+        let known = |id: &TaskId| self.state.has_task(id) || self.state.tombstones.contains(id);
         if let Some(task_id) = &spec.task_id {
             return (task_id.clone(), known(task_id));
         }
