@@ -95,21 +95,21 @@ def p99(values):
 
 worst = {}
 print("| system | leaders lost | next ack p50 / p99 / max ms | silence p50 / max ms "
-      "| failed writes per loss | acknowledged writes | of them lost |")
+      "| timed out per loss | acknowledged writes | of them lost |")
 print("|---|---|---|---|---|---|---|")
 for system in ("etcd", "quorate"):
     own = [block for block in blocks if block["details"]["target"] == system]
     rows = [row for block in own for row in block["details"]["rounds"]]
     acks = [row["next_ack_ms"] for row in rows]
     silences = [row["silence_ms"] for row in rows]
-    failed = sum(block["errors"] for block in own) / len(rows)
+    timeouts = sum(block["errors_by_code"].get("timeout", 0) for block in own) / len(rows)
     read = {key: sum(block["details"]["read_back"][key] for block in own)
             for key in ("acknowledged", "lost", "unread")}
     lost = str(read["lost"]) + (f', {read["unread"]} unread' if read["unread"] else "")
     worst[system] = p99(acks)
     print(f'| {system} | {len(rows)} | {statistics.median(acks):,.0f} / {p99(acks):,.0f} / '
           f'{max(acks):,.0f} | {statistics.median(silences):,.0f} / {max(silences):,.0f} '
-          f'| {failed:,.0f} | {read["acknowledged"]:,} | {lost} |')
+          f'| {timeouts:,.1f} | {read["acknowledged"]:,} | {lost} |')
 print()
 print(f'p99 of quorate is {worst["quorate"] / worst["etcd"]:.2f} of etcd\'s.')
 PYTHON

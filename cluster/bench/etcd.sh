@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# A throw-away etcd of three members on loopback with default settings, to measure beside.
+# A throw-away etcd of three members on loopback, to measure beside: with default settings, unless
+# ETCD_FLAGS holds more of its flags.
 #
 #   cluster/bench/etcd.sh start|stop|start-one N|urls|pids|wipe DIR
 #
@@ -11,6 +12,7 @@ set -euo pipefail
 
 process_name=etcd
 client_base="${ETCD_BASE:-12379}"
+read -ra flags <<<"${ETCD_FLAGS:-}"
 
 url() { echo "http://127.0.0.1:$((client_base + 100 * ($1 - 1)))"; }
 peer() { echo "http://127.0.0.1:$((client_base + 1 + 100 * ($1 - 1)))"; }
@@ -23,7 +25,8 @@ start_one() {
     run_as_member "$n" etcd --name "m$n" --data-dir "$dir/m$n" --log-level error \
         --listen-client-urls "$(url "$n")" --advertise-client-urls "$(url "$n")" \
         --listen-peer-urls "$(peer "$n")" --initial-advertise-peer-urls "$(peer "$n")" \
-        --initial-cluster "$(join_with_comma "${peers[@]}")" --initial-cluster-state new
+        --initial-cluster "$(join_with_comma "${peers[@]}")" --initial-cluster-state new \
+        "${flags[@]}"
 }
 
 is_ready() { curl -fsS -m 1 "$(url "$1")/health" 2>/dev/null | grep -q true; }

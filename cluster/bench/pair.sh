@@ -24,7 +24,7 @@ start_both() {
 }
 
 print_setting() {
-    echo "etcd: $(etcd --version | head -n 1); quorate: $("$QUORATE" --version)"
+    echo "etcd: $(etcd --version | head -n 1) ${ETCD_FLAGS:-}; quorate: $("$QUORATE" --version)"
     echo "$1, $(nproc) processors, kernel $(uname -r)"
     echo
 }
