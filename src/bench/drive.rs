@@ -170,6 +170,9 @@ async fn attempt(
     connection: &mut Option<Connection>,
     request: &[u8],
 ) -> Result<(), Code> {
+    // A connection that died with its member says nothing of the member that is there now. Else one
+    // write per client would fail long after a failover, and in a row that looks like a silence.
+    connection.take_if(|connection| connection.is_dead());
     let connection = match connection {
         Some(connection) => connection,
         None => connection.insert(Connection::open(target).await.map_err(|_| "connect")?),
@@ -222,6 +225,7 @@ pub(super) mod tests {
     use axum::Router;
     use axum::http::StatusCode;
     use axum::routing::{get, post};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
     use super::*;
@@ -326,6 +330,36 @@ pub(super) mod tests {
         drive(&run, 1, Template::new(&load.url, "GET", "/t", "", "")).await;
         run.finish();
         assert_eq!(run.tally.lock().errors().get("timeout"), Some(&1));
+    }
+
+    /// Closes its first connection behind the first reply without saying so, as by a kill, and
+    /// serves the second.
+    async fn dies_once(listener: TcpListener, closed: Arc<tokio::sync::Notify>) {
+        for _ in 0..2 {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = [0; 1024];
+            assert!(stream.read(&mut request).await.unwrap() > 0);
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}").await.unwrap();
+            drop(stream);
+            closed.notify_one();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_died_while_idle_costs_no_request() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let target: Target = listener.local_addr().unwrap().to_string().parse().unwrap();
+        let closed = Arc::new(tokio::sync::Notify::new());
+        tokio::spawn(dies_once(listener, Arc::clone(&closed)));
+        let load = load(vec![target], 1);
+        let (run, template) = (Run::start(&load), Template::new(&load.url, "GET", "/", "", ""));
+        let mut seat = run.seat(0);
+        assert_eq!(seat.exchange(template.request(0, 0, &mut Vec::new())).await, Ok(()));
+        closed.notified().await;
+        while !seat.connection.as_ref().is_none_or(Connection::is_dead) {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(seat.exchange(template.request(0, 1, &mut Vec::new())).await, Ok(()));
     }
 
     #[tokio::test]
