@@ -46,7 +46,7 @@ async fn answer(
 fn client(urls: &[&str]) -> Client {
     let urls = urls.iter().map(|url| (*url).to_owned()).collect();
     let deadline = Duration::from_millis(600);
-    Client::new(&Options { urls, deadline, try_timeout: deadline, api_key: None }).unwrap()
+    Client::new(&Options { urls, deadline, try_timeout: deadline, ..Options::default() }).unwrap()
 }
 
 async fn dead_url() -> String {

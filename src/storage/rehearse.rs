@@ -30,7 +30,6 @@ pub fn rehearse(snapshot: &SnapshotData) -> Result<Rehearsal, StorageError> {
             state.load_row(&key, &value)?;
         }
     }
-    state.finish_load();
     check_digest(&state, reader.meta())?;
     let index = snapshot.position().applied.map_or(0, |id| id.index);
     Ok(Rehearsal { index, bytes: snapshot.len(), digest: state.digest() })

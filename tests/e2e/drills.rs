@@ -1,12 +1,13 @@
 //! Drills on real processes: each once, what is refused, and that whatever is broken heals, also
 //! when whoever broke it dies.
 
-use std::process::Output;
+use std::process::{Command, Output};
 use std::time::Duration;
 
 use reqwest::Method;
 use rustix::process::Signal;
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 use crate::house::House;
 use crate::http::{PATIENCE, Reply, number, text, until};
@@ -15,11 +16,14 @@ use crate::process::{Process, quorate};
 const KEY: &str = "a key that only tests know";
 const ALLOWED: &str = "  admin_key: a key that only tests know\n  drills: { enabled: true }\n";
 /// Short, but longer than an election on a busy machine.
-const TIMES: [&str; 6] = ["--before", "1s", "--hold", "2500ms", "--after", "500ms"];
+const TIMES: [&str; 6] = ["--before", "1s", "--hold", "2s", "--after", "1500ms"];
 
 /// `quorate drill` with `words`, as a program would run it.
 async fn drill(words: &[&str]) -> (i32, Value) {
-    let mut command = quorate();
+    drill_by(quorate(), words).await
+}
+
+async fn drill_by(mut command: Command, words: &[&str]) -> (i32, Value) {
     command.arg("drill").args(words).args(["-o", "json"]);
     let run = tokio::task::spawn_blocking(move || command.output().unwrap());
     let Output { status, stdout, stderr } = run.await.unwrap();
@@ -92,7 +96,12 @@ async fn every_drill_is_passed_once() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cluster_of_its_own_is_killed_and_restarted_and_thrown_away() {
-    let before = leftovers();
+    let home = TempDir::with_prefix("quorate-e2e-").unwrap();
+    let drill = async |words: &[&str]| {
+        let mut command = quorate();
+        command.env("TMPDIR", home.path());
+        drill_by(command, words).await
+    };
     let (code, report) = drill(&[&["failover", "--local"][..], &TIMES].concat()).await;
     assert_eq!((code, text(&report, "/method").as_str()), (0, "kill"), "{report:#}");
     let words = [&["restart-all", "--local", "--no-dispatch"][..], &TIMES].concat();
@@ -103,14 +112,8 @@ async fn a_cluster_of_its_own_is_killed_and_restarted_and_thrown_away() {
     assert_eq!((code, &plan["margin"]["may_fail_during"]), (0, &json!(-2)), "{plan:#}");
     let (code, refusal) = drill(&["failover", "--local", "--members", "1"]).await;
     assert_eq!((code, text(&refusal, "/code").as_str()), (1, "QUORUM_AT_RISK"));
-    // Other tests of this kind may run beside this one, but none of theirs outlives them.
-    assert!(leftovers() <= before, "a directory is left");
-}
-
-/// Directories of clusters that were to be thrown away.
-fn leftovers() -> usize {
-    let entries = std::fs::read_dir(std::env::temp_dir()).unwrap().flatten();
-    entries.filter(|e| e.file_name().to_string_lossy().starts_with("quorate-drill-")).count()
+    let left: Vec<_> = std::fs::read_dir(home.path()).unwrap().collect();
+    assert!(left.is_empty(), "{left:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -140,7 +143,8 @@ async fn members_refuse_whoever_may_not_and_what_they_would_not_survive() {
 
     let lost = house.leader().await;
     house.kill(lost);
-    let next = until("another leader", PATIENCE, || house.find_leader(&house.running())).await;
+    let left = house.running();
+    let next = until("another leader", PATIENCE, || house.find_leader(&left)).await;
     assert_ne!(next, lost);
     until("the loss in the status", PATIENCE, || async {
         let status = house.status(next).await?;
