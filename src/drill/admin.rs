@@ -9,13 +9,17 @@ use tokio::time::Instant;
 
 use super::phases::ClockOffset;
 use super::plan::{Facts, Plan};
-use super::view::{Account, ClusterView};
+use super::view::{Account, ClusterView, MemberView};
 use crate::client::{Answer, Call, Client, ClientError, Options};
 use crate::model::DrillState;
 
 /// How long one member may take to answer; those that hang are asked in vain.
 const MEMBER_DEADLINE: Duration = Duration::from_secs(5);
 const MEMBER_TRY: Duration = Duration::from_secs(2);
+/// A member asks its peers how they are with a short deadline and remembers the answer for half a
+/// second. On a busy machine one may come too late, so who is missing is looked for again.
+const LOOKS: usize = 4;
+const LOOK_PAUSE: Duration = Duration::from_millis(600);
 
 /// Every member by itself, and all of them.
 #[derive(Debug, Clone)]
@@ -91,6 +95,7 @@ impl Admin {
             ..options.clone()
         })?;
         let admin = Self { members, all, urls, options: options.clone() };
+        let view = admin.look_again(view).await;
         let accounts = admin.ids().into_iter().map(|id| {
             let admin = &admin;
             async move { (id, admin.account(id).await.map_err(|error| error.to_string())) }
@@ -98,6 +103,20 @@ impl Admin {
         let accounts = join_all(accounts).await.into_iter().collect();
         let facts = Facts { view, accounts, ours };
         Ok(Seen { admin, facts })
+    }
+
+    /// The newest view, taken again while somebody is missing in it.
+    async fn look_again(&self, mut view: ClusterView) -> ClusterView {
+        for _ in 1..LOOKS {
+            if view.leader.is_some() && view.members.iter().all(MemberView::serves) {
+                break;
+            }
+            tokio::time::sleep(LOOK_PAUSE).await;
+            if let Ok(newer) = self.cluster().await {
+                view = newer;
+            }
+        }
+        view
     }
 
     /// Numbers of all members.
