@@ -16,6 +16,9 @@ use super::sim::SimHandle;
 
 /// Ends the names of files that are not finished; they are deleted at start.
 const UNFINISHED: &str = ".tmp";
+/// A file is synced every so often while it is written: the log shares the disk, and its flushes would
+/// wait for all of a large file at once.
+const SYNC_EVERY_BYTES: u64 = 2 << 20;
 
 /// One flat directory.
 #[derive(Debug, Clone)]
@@ -92,7 +95,8 @@ impl Files {
             }
             Self::Simulated { .. } => Sink::Memory(Vec::new()),
         };
-        Ok(FileWriter { sink, len: 0, name: Unfinished { files: self.clone(), name: Some(name) } })
+        let name = Unfinished { files: self.clone(), name: Some(name) };
+        Ok(FileWriter { sink, len: 0, unsynced: 0, name })
     }
 
     /// The whole content of a file, if it is there.
@@ -209,6 +213,7 @@ impl Drop for Unfinished {
 pub(super) struct FileWriter {
     sink: Sink,
     len: u64,
+    unsynced: u64,
     name: Unfinished,
 }
 
@@ -225,6 +230,13 @@ impl FileWriter {
                 file.write_all(bytes).map_err(|error| {
                     StorageError::io("cannot write", &self.name.files.path(name), error)
                 })?;
+                self.unsynced += bytes.len() as u64;
+                if self.unsynced >= SYNC_EVERY_BYTES {
+                    self.unsynced = 0;
+                    file.sync_data().map_err(|error| {
+                        StorageError::io("cannot sync", &self.name.files.path(name), error)
+                    })?;
+                }
             }
             Sink::Memory(content) => content.extend_from_slice(bytes),
         }
