@@ -17,6 +17,7 @@ mod identity;
 mod install;
 mod log;
 mod machine;
+mod offline;
 mod open;
 mod recovery;
 mod runtime;
@@ -39,6 +40,10 @@ pub use flusher::LogStats;
 pub use identity::Identity;
 pub use log::{LogLimits, LogStore};
 pub use machine::{SnapshotBuilder, StateMachine};
+pub use offline::{
+    Assessment, DirReport, End, FirstSeat, Founded, HomeReport, SnapshotReport, VoterReport, assess,
+    inspect, recover_into,
+};
 pub use open::{Keeper, Storage, StorageOptions};
 pub use recovery::{Disk, HomeFate, RecoveryReport};
 pub use runtime::Runtime;

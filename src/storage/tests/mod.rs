@@ -2,6 +2,7 @@
 
 mod kit;
 mod log;
+mod offline;
 mod power_cut;
 mod recovery;
 mod snapshots;
