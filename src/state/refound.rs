@@ -107,8 +107,8 @@ impl State {
 mod tests {
     use super::*;
     use crate::model::NodeId;
-    use crate::state::scripts::Script;
     use crate::state::invariants;
+    use crate::state::scripts::Script;
 
     const TERM: u64 = 1_000_009;
     const INDEX: u64 = 1_000_000_100;
@@ -167,7 +167,10 @@ mod tests {
         let refounded = state.refound(founding);
         assert_eq!(refounded, Refounded { open: 4, requeued: 2 });
         invariants::check(state);
-        assert_eq!((state.cluster_id(), state.last_member_id(), state.next_founder()), (2, 101, 201));
+        assert_eq!(
+            (state.cluster_id(), state.last_member_id(), state.next_founder()),
+            (2, 101, 201)
+        );
         let members: Vec<_> =
             state.members().map(|(id, member)| (id, member.name.as_str())).collect();
         assert_eq!(members, [(101, "new")]);

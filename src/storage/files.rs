@@ -49,10 +49,15 @@ impl Files {
     pub(super) fn open(dir: PathBuf) -> Result<Self, StorageError> {
         make_dir(&dir)?;
         let files = Self::Dir(dir);
-        for name in files.all_names()?.iter().filter(|name| name.ends_with(UNFINISHED)) {
-            files.remove(name)?;
-        }
+        files.remove_unfinished("")?;
         Ok(files)
+    }
+
+    /// Deletes what a crash left unfinished of files whose names start with `prefix`.
+    pub(super) fn remove_unfinished(&self, prefix: &str) -> Result<(), StorageError> {
+        let names = self.all_names()?;
+        let ours = |name: &&String| name.starts_with(prefix) && name.ends_with(UNFINISHED);
+        names.iter().filter(ours).try_for_each(|name| self.remove(name))
     }
 
     /// The files of `dir` as they are: a directory that others may use too, or that is only read.

@@ -6,6 +6,7 @@
 //! any moment without losing anything.
 
 mod alarm;
+mod backup;
 mod blocking;
 pub mod codec;
 mod error;
@@ -34,6 +35,7 @@ mod wal_tail;
 mod tests;
 
 pub use alarm::Alarm;
+pub use backup::{Backup, BackupDir, BackupHead, BackupInfo, BackupReceiver};
 pub use error::StorageError;
 pub use events::{EVENTS_MAX, EventBatch, EventFollower, EventPosition, EventRing};
 pub use flusher::LogStats;
@@ -41,8 +43,8 @@ pub use identity::Identity;
 pub use log::{LogLimits, LogStore};
 pub use machine::{SnapshotBuilder, StateMachine};
 pub use offline::{
-    Assessment, DirReport, End, FirstSeat, Founded, HomeReport, SnapshotReport, VoterReport, assess,
-    inspect, recover_into,
+    Assessment, DirReport, End, FirstSeat, Founded, HomeReport, Rehearsal, SnapshotReport,
+    VoterReport, assess, inspect, recover_into, rehearse, restore_into,
 };
 pub use open::{Keeper, Storage, StorageOptions};
 pub use recovery::{Disk, HomeFate, RecoveryReport};

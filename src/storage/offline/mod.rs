@@ -6,9 +6,11 @@
 mod inspect;
 mod refound;
 mod remains;
+mod restore;
 mod revive;
 mod verdict;
 
 pub use inspect::{DirReport, End, HomeReport, SnapshotReport, inspect};
 pub use refound::{FirstSeat, Founded, recover_into};
+pub use restore::{Rehearsal, rehearse, restore_into};
 pub use verdict::{Assessment, VoterReport, assess};

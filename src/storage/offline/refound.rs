@@ -34,7 +34,7 @@ const INDEXES_SKIPPED: u64 = 1_000_000_000;
 const CACHE_BYTES: u64 = 16 << 20;
 
 /// What the operator says of the first member.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct FirstSeat {
     /// Its name.
     pub name: String,
@@ -137,7 +137,7 @@ pub(super) fn found_anew(
     })
 }
 
-fn founding(
+pub(super) fn founding(
     revived: &Revived,
     highest_term: u64,
     incarnation: Incarnation,

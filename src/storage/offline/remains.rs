@@ -58,7 +58,8 @@ pub(super) enum HomeFound {
 impl Remains {
     /// Opens `dir`, with copies below `scratch`.
     pub(super) fn open(dir: &Path, scratch: &Path) -> Result<Self, StorageError> {
-        let nothing = |why: &str| StorageError::NothingHere { dir: dir.to_owned(), why: why.into() };
+        let nothing =
+            |why: &str| StorageError::NothingHere { dir: dir.to_owned(), why: why.into() };
         if !dir.is_dir() {
             return Err(nothing("it is no directory"));
         }
@@ -171,8 +172,8 @@ fn open_home(
         return Ok(HomeFound::Empty);
     }
     let copy = scratch.copy(&from, HOME_DIR)?;
-    let opened = Home::open(&copy, CACHE_BYTES)
-        .and_then(|home| home.state().map(|state| (home, state)));
+    let opened =
+        Home::open(&copy, CACHE_BYTES).and_then(|home| home.state().map(|state| (home, state)));
     let why = match opened {
         Ok((home, HomeState::Complete(meta))) => return Ok(HomeFound::At(home, meta)),
         Ok((_, HomeState::Empty)) => return Ok(HomeFound::Empty),

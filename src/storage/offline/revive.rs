@@ -41,13 +41,11 @@ pub(super) struct Revived {
 /// Brings the state to the end of the best that a directory holds. Log and snapshots go first: they
 /// are what was made durable. The home is used where it is ahead of them, or they are broken.
 pub(super) fn revive(remains: &mut Remains) -> Result<Revived, StorageError> {
-    let by_log = match file_base(remains) {
-        Some(base) => Some(Revived::load(base).and_then(|mut revived| {
-            revived.follow_log(remains)?;
-            Ok(revived)
-        })),
-        None => None,
-    };
+    let by_log = file_base(remains).map(|base| {
+        let mut revived = Revived::load(base)?;
+        revived.follow_log(remains)?;
+        Ok(revived)
+    });
     let reached = by_log.as_ref().and_then(|revived| revived.as_ref().ok()?.last);
     let ahead = match &remains.home {
         HomeFound::At(home, meta) if meta.applied > reached => {
@@ -187,7 +185,9 @@ impl Revived {
         let found = self.state.digest();
         (self.last == Some(applied) && found != digest).then(|| {
             let index = applied.index;
-            format!("the home says {digest} at index {index}, the log gives {found}; the log counts")
+            format!(
+                "the home says {digest} at index {index}, the log gives {found}; the log counts"
+            )
         })
     }
 

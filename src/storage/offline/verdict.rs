@@ -62,8 +62,7 @@ pub fn assess(reports: &[DirReport]) -> Result<Assessment, String> {
         voters.iter().filter(|voter| voter.at_hand.is_some()).map(|voter| voter.id).collect();
     let missing = |set: &BTreeSet<MemberId>| set.difference(&have).count();
     let quorum_of = |set: &BTreeSet<MemberId>| set.len() / 2 + 1;
-    let may_have_lost =
-        sets.is_empty() || sets.iter().any(|set| missing(set) >= quorum_of(set));
+    let may_have_lost = sets.is_empty() || sets.iter().any(|set| missing(set) >= quorum_of(set));
     let quorum_at_hand =
         !sets.is_empty() && sets.iter().all(|set| set.len() - missing(set) >= quorum_of(set));
     let committed = end.committed.map_or(0, |id| id.index);

@@ -1,5 +1,6 @@
 //! The whole of storage under openraft's suite, crashes and damage.
 
+mod backups;
 mod kit;
 mod log;
 mod offline;

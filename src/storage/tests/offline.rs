@@ -22,11 +22,8 @@ fn entries(term: u64, from: u64, to: u64) -> Vec<RaftEntry> {
 
 /// Members 1 to 3 with incarnations 11 to 13, as the first entry of a log says.
 fn founding_entry() -> RaftEntry {
-    let member = |id: u64| Member {
-        name: format!("m{id}"),
-        incarnation: 10 + id,
-        ..Member::default()
-    };
+    let member =
+        |id: u64| Member { name: format!("m{id}"), incarnation: 10 + id, ..Member::default() };
     let nodes: BTreeMap<u64, Member> = (1..=3).map(|id| (id, member(id))).collect();
     let membership = Membership::new(vec![nodes.keys().copied().collect()], nodes).unwrap();
     RaftEntry { log_id: log_id(0, 0), payload: RaftPayload::Membership(membership) }
@@ -192,12 +189,15 @@ async fn a_new_cluster_begins_where_the_log_ended() {
     assert!(matches!(refused, StorageError::NotEmpty { .. }), "{refused}");
 }
 
+/// What is done to a directory, and its name.
+type Damage = (&'static str, fn(&Path));
+
 /// The log and the snapshots are gone or broken: what is left must do, and be said.
 #[tokio::test]
 async fn a_new_cluster_is_made_of_what_is_left() {
     let (base, scratch) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let wanted = state_of(&entries(1, 1, 100));
-    let damages: [(&str, fn(&Path)); 3] = [
+    let damages: [Damage; 3] = [
         ("the home is gone", |dir| fs::remove_dir_all(dir.join("state")).unwrap()),
         ("the log is gone", |dir| fs::remove_dir_all(dir.join("wal")).unwrap()),
         ("the identity is gone", |dir| fs::remove_file(dir.join("identity")).unwrap()),
@@ -236,9 +236,11 @@ async fn a_home_ahead_of_its_log_counts() {
     commit(&mut storage, vec![founding_entry()]).await;
     commit(&mut storage, entries(1, 1, 50)).await;
     // Applied on the quorum's word; the own log has nothing of it.
-    storage.machine.apply(futures::stream::iter(
-        entries(1, 50, 60).into_iter().map(|entry| Ok((entry, None))),
-    )).await.unwrap();
+    storage
+        .machine
+        .apply(futures::stream::iter(entries(1, 50, 60).into_iter().map(|entry| Ok((entry, None)))))
+        .await
+        .unwrap();
     storage.keeper.close().await.unwrap();
     drop(storage);
     let report = inspect(&dir, scratch.path()).unwrap();
