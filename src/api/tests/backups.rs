@@ -1,8 +1,11 @@
 //! The doors of backups: closed without the key, and a whole file behind it.
 
+use std::time::Duration;
+
 use axum::body::{Body, to_bytes};
 use axum::http::{Request, StatusCode};
-use serde_json::json;
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
 use super::World;
@@ -71,7 +74,7 @@ async fn the_list_shows_the_schedule_and_what_is_there() {
     std::fs::write(dir.path().join("backup-x.qbak"), "nonsense").unwrap();
     let plan = BackupPlan {
         dir: dir.path().to_owned(),
-        interval: std::time::Duration::from_secs(60),
+        interval: Duration::from_secs(60),
         keep: 3,
         rehearse: true,
     };
@@ -81,4 +84,44 @@ async fn the_list_shows_the_schedule_and_what_is_there() {
     let file = &list["backups"][0];
     assert_eq!((&file["name"], &file["rehearsal"]), (&json!("backup-x.qbak"), &json!(null)));
     assert!(file["error"].as_str().unwrap().contains("does not begin like one"), "{file}");
+}
+
+/// Asks for the list until it is as wanted.
+async fn listed(world: &World, wanted: impl Fn(&Value) -> bool) -> Value {
+    for _ in 0..500 {
+        let list = world.get("/api/v1/backups").await.ok();
+        if wanted(&list) {
+            return list;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("the list never became as wanted");
+}
+
+#[tokio::test]
+async fn a_failing_schedule_is_seen_until_a_backup_succeeds() {
+    let dir = tempfile::tempdir().unwrap();
+    let obstacle = dir.path().join("backups");
+    std::fs::write(&obstacle, "not a directory").unwrap();
+    let plan = BackupPlan {
+        dir: obstacle.clone(),
+        interval: Duration::from_millis(200),
+        keep: 2,
+        rehearse: true,
+    };
+    let backups = Backups::new(Some(plan));
+    let world = World::with(ApiOptions { backups: backups.clone(), ..ApiOptions::default() }).await;
+    let stop = CancellationToken::new();
+    let running = tokio::spawn(backups.clone().run(world.cluster.clone(), stop.clone()));
+    let failing = listed(&world, |list| !list["fault"].is_null()).await;
+    assert!(failing["fault"]["error"].as_str().unwrap().contains("backups"), "{failing}");
+    assert!(backups.metrics().failures.get() > 0 && backups.metrics().written.get() == 0);
+
+    std::fs::remove_file(&obstacle).unwrap();
+    let passed = |list: &Value| list["backups"][0]["rehearsal"]["passed"] == true;
+    let well = listed(&world, |list| passed(list) && list["fault"].is_null()).await;
+    assert_eq!(well["backups"][0]["member"], "m1");
+    assert_eq!(backups.metrics().last_rehearsal_ok.get(), 1);
+    stop.cancel();
+    running.await.unwrap();
 }
