@@ -147,7 +147,8 @@ fn describe(info: &BackupInfo) -> Value {
     json!({
         "created_at": at.map(|at| format!("{at:.3}")),
         "cluster_id": format!("{:032x}", info.head.cluster_id),
-        "made_by": { "member_id": info.head.member_id, "name": info.head.member_name },
+        "member": info.head.member_name,
+        "member_id": info.head.member_id,
         "version": info.head.version,
         "members": members,
         "term": info.last.leader_id.term,

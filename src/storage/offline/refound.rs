@@ -19,12 +19,13 @@ use crate::storage::codec::log_id;
 use crate::storage::error::StorageError;
 use crate::storage::files::{Files, make_dir, sync_dir};
 use crate::storage::flusher::DurablePosition;
-use crate::storage::home::Meta;
+use crate::storage::home::{Home, Meta};
 use crate::storage::identity::IdentityFile;
-use crate::storage::recovery::{Disk, SNAPSHOT_DIR, WAL_DIR, recover};
+use crate::storage::install;
+use crate::storage::recovery::{Disk, HOME_DIR, SNAPSHOT_DIR, WAL_DIR, recover};
 use crate::storage::snapshot::SnapshotStore;
 use crate::storage::wal::{FlushDone, Wal, WalOp, WalOptions};
-use crate::storage::{LogId, Membership, StoredMembership, Vote};
+use crate::storage::{HomeFate, LogId, Membership, StoredMembership, Vote};
 
 /// Added to the highest term known: no row of failed elections in the old world comes so far.
 const TERMS_SKIPPED: u64 = 1_000_000;
@@ -114,7 +115,7 @@ pub(super) fn found_anew(
     revived.take_changes();
     let (digest, tasks) = (revived.state.digest(), revived.state.tasks_len() as u64);
     let meta = Meta { applied: Some(id), membership, digest };
-    write_snapshot(&building, revived, &meta)?;
+    write_state(&building, revived, &meta)?;
     let vote = Vote::new(id.leader_id.term, member_id);
     write_log(&building, vote, id)?;
     let identity = IdentityFile::open(Files::open(building.clone())?)?;
@@ -188,14 +189,17 @@ fn building_place(to: &Path) -> PathBuf {
     to.with_file_name(format!(".{}.unfinished", name.unwrap_or_default()))
 }
 
-fn write_snapshot(building: &Path, revived: Revived, meta: &Meta) -> Result<(), StorageError> {
+/// The state, as a snapshot and as a home.
+fn write_state(building: &Path, revived: Revived, meta: &Meta) -> Result<(), StorageError> {
     make_dir(building)?;
     let (snapshots, _) = SnapshotStore::open(Files::open(building.join(SNAPSHOT_DIR))?)?;
     let mut writer = snapshots.begin_writing(meta)?;
     revived.write(&mut writer)?;
     // The digest must be that of the rows: what is written is what was counted.
-    snapshots.publish(meta.clone(), writer.finish()?)?;
-    Ok(())
+    let snapshot = snapshots.publish(meta.clone(), writer.finish()?)?;
+    // A member would fill its home by itself, and complain that it had to.
+    let home = Home::open(&building.join(HOME_DIR), CACHE_BYTES)?;
+    install::fill(&home, &snapshot).map(drop)
 }
 
 /// A log without entries that goes on behind `id`, with a vote in its term.
@@ -214,12 +218,12 @@ fn write_log(building: &Path, vote: Vote, id: LogId) -> Result<(), StorageError>
     Ok(())
 }
 
-/// Opens the directory as its member will, which also fills the home.
+/// Opens the directory as its member will.
 fn check(building: &Path, meta: &Meta) -> Result<(), StorageError> {
     let disk = Disk::Dir(building.to_owned());
     let opened = recover(&disk, WalOptions::default(), CACHE_BYTES)?;
     let found = opened.current.meta();
-    if found == *meta {
+    if found == *meta && opened.report.home == HomeFate::Intact {
         return Ok(());
     }
     let why = format!("written at {:?}, it opens at {:?}", meta.applied, found.applied);

@@ -174,6 +174,8 @@ fn sentences(assessment: &Assessment, end: &End) -> Vec<String> {
             total - have,
             assessment.quorum
         ));
+    } else if have == total {
+        said.push("nothing that was acknowledged is lost: no voter's log is missing".to_owned());
     } else {
         said.push(format!(
             "nothing that was acknowledged is lost: only {} of {total} voters' logs are missing, \
