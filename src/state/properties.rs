@@ -29,7 +29,6 @@ impl Home {
         for (key, value) in &self.0 {
             state.load_row(key, value).unwrap();
         }
-        state.finish_load();
         state
     }
 
@@ -118,6 +117,7 @@ proptest! {
         prop_assert_eq!(batched.1, reopened.1);
         prop_assert_eq!(script.state.digest(), reopened.0.digest());
     }
+
     /// A new cluster founded on any state is sound, and reads back as the same state.
     #[test]
     fn any_state_can_be_founded_on(lines in proptest::collection::vec(line(), 1..80)) {

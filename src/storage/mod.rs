@@ -20,6 +20,7 @@ mod log;
 mod machine;
 mod offline;
 mod open;
+mod pages;
 mod recovery;
 mod runtime;
 mod shared_home;

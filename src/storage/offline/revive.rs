@@ -104,7 +104,6 @@ impl Revived {
                 state.load_row(key, value)?;
             }
         }
-        state.finish_load();
         let meta = rows.meta();
         let (found, promised) = (state.digest(), meta.digest);
         if found != promised {
