@@ -30,9 +30,8 @@ use crate::clock;
 use crate::cluster::{Clients, Consistency, Direction, FAULT_MAX, FAULTS_MAX, Fault};
 use crate::leader::ReignRecord;
 use crate::model::{DrillId, DrillKind, DrillState};
-use crate::security::AdminKey;
 use crate::state::{Command, DRILL_REPORT_MAX, Outcome};
-use crate::storage::Slowdown;
+use crate::storage::{self, Slowdown};
 
 /// Gives the last reigns of this member, oldest first.
 pub type ReignSource = Arc<dyn Fn() -> Vec<ReignRecord> + Send + Sync>;
@@ -40,8 +39,6 @@ pub type ReignSource = Arc<dyn Fn() -> Vec<ReignRecord> + Send + Sync>;
 /// Who may break this member on purpose, and how far.
 #[derive(Clone)]
 pub struct Admin {
-    /// What callers show; without one, the doors stay closed.
-    pub key: Option<AdminKey>,
     /// Whether drills are allowed at all.
     pub drills: bool,
     /// Whether something starts this process again when it ends.
@@ -55,7 +52,6 @@ pub struct Admin {
 impl Default for Admin {
     fn default() -> Self {
         Self {
-            key: None,
             drills: false,
             supervised: false,
             restart: CancellationToken::new(),
@@ -71,8 +67,8 @@ impl FromRequestParts<App> for Administrator {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Self::Rejection> {
-        let admin = &app.options().admin;
-        let Some(key) = admin.key.as_ref().filter(|_| admin.drills) else {
+        let options = app.options();
+        let Some(key) = options.admin_key.as_ref().filter(|_| options.admin.drills) else {
             let text = "this member does not allow drills (cluster.drills.enabled)";
             return Err(ApiError::new(StatusCode::FORBIDDEN, "DRILLS_DISABLED", text));
         };
@@ -398,28 +394,46 @@ pub(super) async fn stop(
     Ok(reply::json(reply::encode(&json!({ "success": true }))))
 }
 
-/// `POST /api/v1/admin/rehearse`: takes a snapshot of this member, loads it and compares.
+/// `POST /api/v1/admin/rehearse`: makes a backup of this member, restores it in memory and compares
+/// it with what the member had at that index. The file is removed again.
 pub(super) async fn rehearse(
     _: Administrator,
     State(app): State<App>,
     RequestBody(body): RequestBody,
 ) -> Result<Response, ApiError> {
-    check_drill(&app, &Object::parse(&body)?).await?;
-    let rehearsed = app.cluster().rehearse().await.map_err(|error| {
-        let status = StatusCode::INTERNAL_SERVER_ERROR;
-        ApiError::new(status, "REHEARSAL_FAILED", error.to_string())
-    })?;
-    let own = rehearsed.own.map(|own| own.to_string());
+    let drill_id = check_drill(&app, &Object::parse(&body)?).await?;
+    let Ok(_slot) = Arc::clone(app.backup_slots()).try_acquire_owned() else {
+        return Err(ApiError::unavailable("BUSY", "this member is sending backups", 5));
+    };
+    let started = Instant::now();
+    let limit = app.options().request_timeout / 2;
+    let (index, _) = app.cluster().view().digest();
+    let backup = app.cluster().backup(index, limit).await?;
+    let made = started.elapsed();
+    let path = app.options().data_dir.join(format!("rehearsal-{drill_id}.qbak"));
+    let restored = tokio::task::spawn_blocking(move || {
+        let restored = backup.write(&path).and_then(|()| storage::rehearse(&path));
+        // There is none when it could not be written.
+        let _ = std::fs::remove_file(&path);
+        restored
+    });
+    let failed =
+        |error: String| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "REHEARSAL_FAILED", error);
+    let restored = restored.await.map_err(|error| failed(error.to_string()))?;
+    let restored = restored.map_err(|error| failed(error.to_string()))?;
+    let (info, own) = (&restored.info, app.cluster().digest_at(restored.info.last.index));
     let answer = json!({
         "success": true,
-        "index": rehearsed.index,
-        "bytes": rehearsed.bytes,
-        "rows": rehearsed.digest.rows,
-        "digest": rehearsed.digest.to_string(),
-        "matches": rehearsed.own.map(|own| own == rehearsed.digest),
-        "own_digest": own,
-        "snapshot_ms": millis(rehearsed.snapshot_took),
-        "load_ms": millis(rehearsed.load_took),
+        "index": info.last.index,
+        "bytes": info.bytes,
+        "rows": info.digest.rows,
+        "tasks": restored.tasks,
+        "nodes": restored.nodes,
+        "digest": info.digest.to_string(),
+        "matches": own.map(|own| own == info.digest),
+        "own_digest": own.map(|own| own.to_string()),
+        "backup_ms": millis(made),
+        "restore_ms": millis(restored.took),
     });
     Ok(reply::json(reply::encode(&answer)))
 }

@@ -11,6 +11,7 @@
 mod admin;
 mod app;
 mod around;
+mod backup_doors;
 mod body;
 mod cluster_doors;
 mod config_doc;

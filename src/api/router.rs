@@ -10,7 +10,8 @@ use super::around::{Route, around};
 use super::error::ApiError;
 use super::web4ai::{agents, beats, lists, nodes, status, tasks};
 use super::{
-    App, admin, cluster_doors, config_doc, drills, events, probes, prometheus, requests, websocket,
+    App, admin, backup_doors, cluster_doors, config_doc, drills, events, probes, prometheus,
+    requests, websocket,
 };
 
 /// Adds routes, each behind the one layer of [`around`] with counters of its own.
@@ -117,6 +118,8 @@ fn cluster_routes(builder: Builder) -> Builder {
         .route("/api/v1/cluster/init", post(cluster_doors::init))
         .route("/api/v1/cluster/join", post(cluster_doors::join))
         .route("/api/v1/cluster/snapshot", post(cluster_doors::snapshot))
+        .route("/api/v1/backup", get(backup_doors::create))
+        .route("/api/v1/backups", get(backup_doors::list))
         .route("/api/v1/cluster/transfer-leader", post(cluster_doors::transfer_leader))
         .route("/api/v1/cluster/members/{id}", delete(cluster_doors::remove))
         .route("/api/v1/cluster/members/{id}/promote", post(cluster_doors::promote))

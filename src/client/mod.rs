@@ -4,6 +4,7 @@
 //! carries one `Idempotency-Key` through all its tries, so trying again is always safe: the cluster
 //! answers a repeated request with its first outcome. JSON only.
 
+mod download;
 mod error;
 
 use std::sync::Arc;
@@ -285,6 +286,10 @@ impl Client {
         let _ = preferred.compare_exchange(place, next, Ordering::Relaxed, Ordering::Relaxed);
     }
 
+    fn url(&self, place: usize, path: &str) -> String {
+        format!("{}{path}", self.0.urls[place].as_str().trim_end_matches('/'))
+    }
+
     async fn try_once(
         &self,
         call: &Call,
@@ -292,7 +297,7 @@ impl Client {
         place: usize,
         limit: Duration,
     ) -> Result<Answer, Failed> {
-        let url = format!("{}{}", self.0.urls[place].as_str().trim_end_matches('/'), call.path);
+        let url = self.url(place, &call.path);
         let mut request = self.0.http.request(call.method.clone(), &url);
         request = request.timeout(limit.max(Duration::from_millis(1)));
         if call.is_write() {

@@ -7,9 +7,9 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
+use super::backup;
 use super::bootstrap;
-use super::core::Core;
-use super::core::ViewChange;
+use super::core::{Core, ViewChange};
 use super::error::{MembershipCode, ProposeError, ReadError, StartError};
 use super::faults::Faults;
 use super::heartbeats::Heartbeats;
@@ -20,13 +20,12 @@ use super::peers::{Own, Peers};
 use super::propose::{self, Committed};
 use super::proposer::{self, Queue};
 use super::reads::{self, Consistency, ReadStamp, Reads};
-use super::rehearsal::{self, RehearsalError, Rehearsed};
 use super::server;
 use super::status::{self, ClusterStatus};
 use crate::clock;
 use crate::model::{Epoch, Member, MemberId, RequestId};
-use crate::state::Command;
-use crate::storage::{Machine, Storage};
+use crate::state::{Command, Digest};
+use crate::storage::{Backup, Machine, Storage};
 
 /// How long a stopping leader may take to hand over.
 const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(2);
@@ -277,6 +276,21 @@ impl Cluster {
         }
     }
 
+    /// A backup of this member's state that holds at least everything up to `index`. Takes a
+    /// snapshot for it, within `limit`.
+    ///
+    /// # Errors
+    /// [`super::MembershipError`] when this member has no place or has stopped, or it takes longer.
+    pub async fn backup(&self, index: u64, limit: Duration) -> ChangeResult<Backup> {
+        backup::backup(&self.0, index, limit).await
+    }
+
+    /// The digest of this member's state at `index`, while that is remembered.
+    #[must_use]
+    pub fn digest_at(&self, index: u64) -> Option<Digest> {
+        self.0.digests.at(index)
+    }
+
     /// What is broken on purpose on this member.
     #[must_use]
     pub fn faults(&self) -> &Faults {
@@ -287,14 +301,6 @@ impl Cluster {
     #[must_use]
     pub fn view_changes(&self) -> Vec<ViewChange> {
         self.0.views.lock().iter().copied().collect()
-    }
-
-    /// Takes a snapshot of this member's state, loads it into another state and compares them.
-    ///
-    /// # Errors
-    /// [`RehearsalError`] when there is no snapshot in time, or it cannot be restored.
-    pub async fn rehearse(&self) -> Result<Rehearsed, RehearsalError> {
-        rehearsal::rehearse(&self.0).await
     }
 
     /// Numbers for the metrics page.

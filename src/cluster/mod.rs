@@ -10,6 +10,7 @@
 //! was decided on.
 
 mod answers;
+mod backup;
 mod bootstrap;
 mod core;
 mod error;
@@ -30,7 +31,6 @@ mod propose;
 mod proposer;
 mod raft_config;
 mod reads;
-mod rehearsal;
 mod seat;
 mod server;
 mod snapshots;
@@ -49,5 +49,4 @@ pub use options::{Boot, ClusterOptions, Limits, Retention};
 pub use propose::Committed;
 pub use raft_config::{Timing, raft_config};
 pub use reads::{Consistency, ReadStamp};
-pub use rehearsal::{RehearsalError, Rehearsed};
 pub use status::{ClusterStatus, MemberStatus};

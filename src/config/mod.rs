@@ -49,6 +49,8 @@ pub struct Config {
     pub raft: Raft,
     /// `cluster.snapshot`.
     pub snapshot: Snapshot,
+    /// `cluster.backup`; `None` without a directory.
+    pub backup: Option<Backup>,
     /// `cluster.limits`.
     pub limits: Limits,
     /// `cluster.admin_key`, or what `cluster.admin_key_file` holds.
@@ -94,6 +96,19 @@ pub struct Snapshot {
     pub keep_entries: u64,
     /// Bytes per chunk when one is sent.
     pub chunk_bytes: u64,
+}
+
+/// Backups on a schedule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Backup {
+    /// Where they go.
+    pub dir: PathBuf,
+    /// From one to the next.
+    pub interval: Duration,
+    /// How many are kept.
+    pub keep: u64,
+    /// Whether each is loaded into a scratch state.
+    pub rehearse: bool,
 }
 
 /// Bounds of what a member takes on.
@@ -227,6 +242,7 @@ fn assemble(tree: &mut tree::Tree, listeners: Listeners, document: Value) -> Con
         tree.fault("logging.level", error.to_string());
     }
     let admin_key = admin_key(tree);
+    let backup_dir = tree.text("cluster.backup.dir");
     Config {
         name: tree.text("cluster.name"),
         data_dir: PathBuf::from(tree.text("cluster.data_dir")),
@@ -244,6 +260,12 @@ fn assemble(tree: &mut tree::Tree, listeners: Listeners, document: Value) -> Con
             keep_entries: tree.number("cluster.snapshot.keep_entries"),
             chunk_bytes: tree.number("cluster.snapshot.chunk_bytes"),
         },
+        backup: (!backup_dir.is_empty()).then(|| Backup {
+            dir: PathBuf::from(backup_dir),
+            interval: ms(tree.number("cluster.backup.interval_ms")),
+            keep: tree.number("cluster.backup.keep"),
+            rehearse: tree.flag("cluster.backup.rehearse"),
+        }),
         limits: Limits {
             body_bytes: tree.number("cluster.limits.body_bytes"),
             pending_proposals: tree.number("cluster.limits.pending_proposals"),

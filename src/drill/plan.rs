@@ -28,7 +28,7 @@ pub enum Method {
     KillAll,
     /// Flushes of the log take longer.
     SlowDisk,
-    /// A snapshot is taken and loaded.
+    /// A backup is made and restored.
     Rehearse,
 }
 
@@ -347,7 +347,7 @@ fn steps(view: &ClusterView, options: &Options, targets: &[u64], method: Method)
             options.delay
         ),
         Method::Rehearse => {
-            format!("take a snapshot of {names} each, load it into a scratch state and compare")
+            format!("back {names} up, each, restore that into a scratch state and compare")
         }
     };
     vec![

@@ -246,17 +246,17 @@ fn rehearsal_text(out: &mut String, rehearsal: &Value) {
     let compared = match rehearsal.get("matches").and_then(Value::as_bool) {
         Some(true) => "the same as its own state",
         Some(false) => "NOT its own state",
-        None => "checked against the snapshot's own digest",
+        None => "checked against the backup's own digest",
     };
     let _ = writeln!(
         out,
-        "  member {member}: snapshot of index {}, {} rows, {} bytes, taken in {} ms, loaded in {} \
+        "  member {member}: backup of index {}, {} rows, {} bytes, made in {} ms, restored in {} \
          ms, digest {}: {compared}",
         number(rehearsal, "/index"),
         number(rehearsal, "/rows"),
         number(rehearsal, "/bytes"),
-        number(rehearsal, "/snapshot_ms"),
-        number(rehearsal, "/load_ms"),
+        number(rehearsal, "/backup_ms"),
+        number(rehearsal, "/restore_ms"),
         word(rehearsal, "/digest"),
     );
 }

@@ -386,7 +386,7 @@ fn rehearsals_failed(rehearsals: &[Value]) -> Vec<String> {
         match (told.get("error").and_then(Value::as_str), told.get("matches")) {
             (Some(error), _) => Some(format!("member {member}: {error}")),
             (None, Some(Value::Bool(false))) => {
-                Some(format!("member {member}: the snapshot gives another state"))
+                Some(format!("member {member}: its backup gives another state"))
             }
             (None, _) => None,
         }
@@ -421,6 +421,6 @@ mod tests {
             json!({ "member": 4, "matches": null }),
         ];
         let failed = rehearsals_failed(&told);
-        assert_eq!(failed, ["member 2: the snapshot gives another state", "member 3: damaged"]);
+        assert_eq!(failed, ["member 2: its backup gives another state", "member 3: damaged"]);
     }
 }

@@ -22,7 +22,7 @@ pub enum DrillKind {
     RestartAll,
     /// A member's disk takes long to flush.
     DiskSlow,
-    /// A snapshot is loaded again and compared.
+    /// A backup is restored and compared.
     Restore,
     /// A person breaks things by hand.
     Chaos,

@@ -18,7 +18,7 @@ use crate::api::{self, Admin, ApiOptions, App};
 use crate::clock;
 use crate::cluster::{Boot, Cluster, ClusterOptions, Limits, Retention, TcpNet, Timing};
 use crate::config::{Config, Listener};
-use crate::leader::{HttpCaller, LeaderOptions, Leadership};
+use crate::leader::{BackupPlan, Backups, HttpCaller, LeaderOptions, Leadership};
 use crate::model::Member;
 use crate::state::Command;
 use crate::storage::{Disk, Storage, StorageOptions};
@@ -77,7 +77,11 @@ impl Server {
         let caller = HttpCaller::new().context("building the client that calls nodes")?;
         let leadership = Leadership::new(LeaderOptions::default(), Arc::new(caller));
         let restart = CancellationToken::new();
-        let options = api_options(&config, &leadership, &restart);
+        let backups = Backups::new(backup_plan(&config));
+        let options = ApiOptions {
+            admin: admin(&config, &leadership, &restart),
+            ..api_options(&config, &leadership, &backups)
+        };
         let app = App::new(cluster.clone(), options);
         let mut server = Self {
             cluster,
@@ -89,6 +93,7 @@ impl Server {
             tasks: JoinSet::new(),
         };
         server.spawn_leadership();
+        server.spawn_backups(backups);
         server.spawn_first_configuration(&config);
         server.listen(&config).await?;
         Ok(server)
@@ -98,6 +103,11 @@ impl Server {
         let (leadership, seat) = (self.leadership.clone(), Arc::new(self.cluster.clone()));
         let shutdown = self.duties.clone();
         self.tasks.spawn(async move { leadership.run(seat, shutdown).await });
+    }
+
+    fn spawn_backups(&mut self, backups: Backups) {
+        let (cluster, shutdown) = (self.cluster.clone(), self.duties.clone());
+        self.tasks.spawn(async move { backups.run(cluster, shutdown).await });
     }
 
     /// The configuration file's sections for the fleet become the first configuration of a new
@@ -250,26 +260,38 @@ fn cluster_options(config: &Config) -> ClusterOptions {
     }
 }
 
-fn api_options(
-    config: &Config,
-    leadership: &Leadership,
-    restart: &CancellationToken,
-) -> ApiOptions {
-    let reigns = leadership.clone();
-    let admin = Admin {
-        key: config.admin_key.clone(),
+fn backup_plan(config: &Config) -> Option<BackupPlan> {
+    let backup = config.backup.as_ref()?;
+    Some(BackupPlan {
+        dir: backup.dir.clone(),
+        interval: backup.interval,
+        keep: usize::try_from(backup.keep).unwrap_or(usize::MAX),
+        rehearse: backup.rehearse,
+    })
+}
+
+fn admin(config: &Config, leadership: &Leadership, restart: &CancellationToken) -> Admin {
+    let leadership = leadership.clone();
+    Admin {
         drills: config.drills.enabled,
         supervised: config.drills.supervised,
         restart: restart.clone(),
-        reigns: Arc::new(move || reigns.reigns()),
-    };
-    let leadership = leadership.clone();
+        reigns: Arc::new(move || leadership.reigns()),
+    }
+}
+
+fn api_options(config: &Config, leadership: &Leadership, backups: &Backups) -> ApiOptions {
+    let (leadership, figures) = (leadership.clone(), backups.clone());
     ApiOptions {
         body_bytes_max: usize::try_from(config.limits.body_bytes).unwrap_or(usize::MAX),
         request_timeout: config.limits.request_hold + Duration::from_secs(20),
         data_dir: config.data_dir.clone(),
-        metrics: vec![Arc::new(move |text| metrics::leader(&leadership, text))],
-        admin,
+        metrics: vec![
+            Arc::new(move |text| metrics::leader(&leadership, text)),
+            Arc::new(move |text| metrics::backups(&figures, text)),
+        ],
+        admin_key: config.admin_key.clone(),
+        backups: backups.clone(),
         ..ApiOptions::default()
     }
 }

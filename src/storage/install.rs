@@ -58,7 +58,7 @@ pub(super) fn load(home: &Home, meta: &Meta) -> Result<State, StorageError> {
     Ok(state)
 }
 
-pub(super) fn check_digest(state: &State, meta: &Meta) -> Result<(), StorageError> {
+fn check_digest(state: &State, meta: &Meta) -> Result<(), StorageError> {
     let (found, promised) = (state.digest(), meta.digest);
     if found == promised {
         Ok(())

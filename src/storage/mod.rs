@@ -6,6 +6,7 @@
 //! any moment without losing anything.
 
 mod alarm;
+mod backup;
 mod blocking;
 pub mod codec;
 mod error;
@@ -17,10 +18,10 @@ mod identity;
 mod install;
 mod log;
 mod machine;
+mod offline;
 mod open;
 mod pages;
 mod recovery;
-mod rehearse;
 mod runtime;
 mod shared_home;
 mod sim;
@@ -36,15 +37,19 @@ mod wal_tail;
 mod tests;
 
 pub use alarm::Alarm;
+pub use backup::{Backup, BackupDir, BackupHead, BackupInfo, BackupReceiver};
 pub use error::StorageError;
 pub use events::{EVENTS_MAX, EventBatch, EventFollower, EventPosition, EventRing};
 pub use flusher::LogStats;
 pub use identity::Identity;
 pub use log::{LogLimits, LogStore};
 pub use machine::{SnapshotBuilder, StateMachine};
+pub use offline::{
+    Assessment, DirReport, End, FirstSeat, Founded, HomeReport, Rehearsal, SnapshotReport,
+    VoterReport, assess, inspect, recover_into, rehearse, restore_into,
+};
 pub use open::{Keeper, Storage, StorageOptions};
 pub use recovery::{Disk, HomeFate, RecoveryReport};
-pub use rehearse::{Rehearsal, rehearse};
 pub use runtime::Runtime;
 pub use sim::{SimDisk, SimFault, SimOptions};
 pub use slowdown::Slowdown;

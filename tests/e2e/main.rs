@@ -18,5 +18,6 @@ mod drills;
 mod failover;
 mod membership;
 mod old_clients;
+mod recovery;
 mod serving;
 mod work;

@@ -11,8 +11,12 @@ use crate::security::AdminKey;
 const KEY: &str = "sixteen letters!";
 
 async fn open() -> World {
-    let admin = Admin { key: AdminKey::new(KEY), drills: true, ..Admin::default() };
-    World::with(ApiOptions { admin, ..ApiOptions::default() }).await
+    open_at(".".into()).await
+}
+
+async fn open_at(data_dir: std::path::PathBuf) -> World {
+    let (admin, admin_key) = (Admin { drills: true, ..Admin::default() }, AdminKey::new(KEY));
+    World::with(ApiOptions { admin, admin_key, data_dir, ..ApiOptions::default() }).await
 }
 
 async fn call(world: &World, method: &str, path: &str, body: &Value) -> Answer {
@@ -134,11 +138,13 @@ async fn a_member_is_ended_only_where_it_is_started_again() {
 }
 
 #[tokio::test]
-async fn a_rehearsal_loads_what_was_saved() {
-    let world = open().await;
+async fn a_rehearsal_restores_what_was_backed_up_and_leaves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let world = open_at(dir.path().to_owned()).await;
     let drill_id = begin(&world).await;
     let body = json!({ "drill_id": drill_id });
     let told = call(&world, "POST", "/api/v1/admin/rehearse", &body).await.ok();
     assert_ne!(told["matches"], false, "{told}");
     assert!(told["rows"].as_u64().unwrap() > 1, "{told}");
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
 }

@@ -82,7 +82,7 @@ pub(super) enum Subcommand {
         #[arg(long, default_value = "100ms", value_parser = duration)]
         delay: Duration,
     },
-    /// Takes a snapshot, loads it into a scratch state and compares
+    /// Makes a backup, restores it into a scratch state and compares
     Restore {
         #[command(flatten)]
         common: Common,
@@ -110,19 +110,17 @@ pub(super) enum Subcommand {
 /// The key of administrators.
 #[derive(Debug, Clone, Args)]
 pub(in crate::cli) struct Keyed {
-    /// The admin key of the members
-    #[arg(long, env = "QUORATE_ADMIN_KEY", hide_env_values = true, value_name = "KEY")]
-    admin_key: Option<String>,
-    /// A file that holds it
-    #[arg(long, value_name = "FILE", conflicts_with = "admin_key")]
+    /// A file that holds the admin key of the members
+    #[arg(long, value_name = "FILE")]
     admin_key_file: Option<PathBuf>,
 }
 
 impl Keyed {
-    pub(super) fn read(&self) -> Result<String, Failure> {
-        match (&self.admin_key, &self.admin_key_file) {
-            (Some(key), _) => Ok(key.trim().to_owned()),
-            (None, Some(path)) => {
+    /// The key from the file, or the one that was given on the command line or in the environment.
+    pub(super) fn read(&self, given: Option<&str>) -> Result<String, Failure> {
+        match (&self.admin_key_file, given) {
+            (None, Some(key)) => Ok(key.trim().to_owned()),
+            (Some(path), _) => {
                 let read = std::fs::read_to_string(path);
                 let text =
                     read.map_err(|error| Failure::usage(format!("{}: {error}", path.display())))?;

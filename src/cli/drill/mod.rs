@@ -115,7 +115,7 @@ async fn run(
         reach.admin_key = Some(cluster.key().to_owned());
         local = Some(cluster);
     } else {
-        reach.admin_key = Some(common.key.read()?);
+        reach.admin_key = Some(common.key.read(reach.admin_key.as_deref())?);
     }
     let result = drill_on(reach, output, common, options, local.as_ref(), stop).await;
     if let Some(local) = local {
@@ -210,7 +210,7 @@ async fn heal(
     output: Output,
     key: &Keyed,
 ) -> Result<ExitCode, Failure> {
-    reach.admin_key = Some(key.read()?);
+    reach.admin_key = Some(key.read(reach.admin_key.as_deref())?);
     let Seen { admin, facts } = Admin::look(&reach, false).await?;
     let mut missed = false;
     let mut rows = Vec::new();
