@@ -117,7 +117,7 @@ impl Default for Limits {
         Self {
             queue_proposals: 32_768,
             queue_bytes: 256 << 20,
-            entries_in_flight: 4,
+            entries_in_flight: 2,
             entry_bytes: 1 << 20,
             command_bytes: 64 << 20,
             connections: 1024,
