@@ -275,16 +275,17 @@ fn unknown<T>(member_id: MemberId) -> ChangeResult<T> {
 
 async fn promote(core: &Core, member_id: MemberId) -> ChangeResult<()> {
     let (raft, now) = Situation::look(core).await?;
-    if now.voters.contains(&member_id) {
-        return Ok(());
-    }
     if now.metrics.membership_config.get_node(&member_id).is_none() {
         return unknown(member_id);
+    }
+    if now.voters.contains(&member_id) {
+        return want_vote(core, member_id, true).await;
     }
     check_caught_up(&now, member_id)?;
     let mut after = now.voters.clone();
     after.insert(member_id);
     now.check_quorum(&after)?;
+    want_vote(core, member_id, true).await?;
     apply_change(raft, &now, ChangeMembers::AddVoterIds(BTreeSet::from([member_id])), true).await
 }
 
@@ -309,12 +310,12 @@ async fn demote(core: &Core, member_id: MemberId) -> ChangeResult<()> {
         return unknown(member_id);
     }
     if !now.voters.contains(&member_id) {
-        return Ok(());
+        return want_vote(core, member_id, false).await;
     }
     let mut after = now.voters.clone();
     after.remove(&member_id);
     now.check_quorum(&after)?;
-    core.promotable.lock().remove(&member_id);
+    want_vote(core, member_id, false).await?;
     apply_change(raft, &now, ChangeMembers::RemoveVoters(BTreeSet::from([member_id])), true).await
 }
 
@@ -323,11 +324,12 @@ async fn remove(core: &Core, member_id: MemberId) -> ChangeResult<()> {
     let row = core.machine.read(|state| state.member(member_id).cloned());
     let node = now.metrics.membership_config.get_node(&member_id).cloned();
     let Some(member) = row.or_else(|| node.clone()) else { return unknown(member_id) };
-    core.promotable.lock().remove(&member_id);
     if now.voters.contains(&member_id) {
         let mut after = now.voters.clone();
         after.remove(&member_id);
         now.check_quorum(&after)?;
+        // Cut short, the removal leaves a learner, which must not get its vote back.
+        want_vote(core, member_id, false).await?;
         let leaving = ChangeMembers::RemoveVoters(BTreeSet::from([member_id]));
         apply_change(raft, &now, leaving, false).await?;
     } else if node.is_some() {
@@ -335,6 +337,18 @@ async fn remove(core: &Core, member_id: MemberId) -> ChangeResult<()> {
         apply_change(raft, &now, leaving, false).await?;
     }
     forget(core, member_id, &member).await
+}
+
+/// Puts on record whether a member shall vote. In the state machine, so that whoever leads next
+/// knows it too; before the change itself, so that no leader undoes it.
+async fn want_vote(core: &Core, member_id: MemberId, wanted: bool) -> ChangeResult<()> {
+    let news = core
+        .machine
+        .read(|state| state.member(member_id).is_some() && state.vote_wanted(member_id) != wanted);
+    if news {
+        submit(core, Command::WantVote { member_id, wanted }).await?;
+    }
+    Ok(())
 }
 
 /// Takes a member that left out of the state machine's table: its number is refused from now on.

@@ -16,6 +16,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use super::core::Core;
 use super::error::MembershipCode;
 use super::membership::{ChangeResult, Situation, apply_change, check_caught_up, forget, submit};
+use super::reads::{self, Consistency};
 use super::wire::{Request, Response};
 use super::{bootstrap, join, status};
 use crate::model::MemberId;
@@ -98,15 +99,21 @@ impl Duties {
         }
     }
 
+    /// Every learner that joined to vote gets its vote, whoever led when it joined and however
+    /// often it was restarted since: what is wanted stands in the state machine.
     async fn promote_learners(&mut self, core: &Core) {
-        let waiting: Vec<MemberId> = core.promotable.lock().iter().copied().collect();
+        let Some(raft) = core.raft() else { return };
+        let config = raft.metrics().borrow_watched().membership_config.clone();
+        let learners: Vec<MemberId> = config.membership().learner_ids().collect();
+        let waiting: Vec<MemberId> = core
+            .machine
+            .read(|state| learners.into_iter().filter(|id| state.vote_wanted(*id)).collect());
         self.caught_up_since.retain(|id, _| waiting.contains(id));
+        if waiting.is_empty() {
+            return;
+        }
+        let Ok((_, now)) = Situation::look(core).await else { return };
         for member_id in waiting {
-            let Ok((_, now)) = Situation::look(core).await else { return };
-            if now.voters.contains(&member_id) {
-                core.promotable.lock().remove(&member_id);
-                continue;
-            }
             if check_caught_up(&now, member_id).is_err() {
                 self.caught_up_since.remove(&member_id);
                 continue;
@@ -117,8 +124,9 @@ impl Duties {
             }
             match promote(core, member_id).await {
                 Ok(()) => {
-                    core.promotable.lock().remove(&member_id);
                     tracing::info!(member_id, "a learner that caught up votes now");
+                    // What was looked at is of the past now.
+                    return;
                 }
                 Err(error) => {
                     self.caught_up_since.remove(&member_id);
@@ -139,6 +147,14 @@ async fn promote(core: &Core, member_id: MemberId) -> ChangeResult<()> {
             "another change is under way",
         );
     };
+    // Whoever leads since a moment ago may not have applied yet that the vote was taken away.
+    if let Err(error) = reads::barrier(core, Consistency::Linearizable).await {
+        return super::membership::refuse(MembershipCode::NoLeader, error.to_string());
+    }
+    if !core.machine.read(|state| state.vote_wanted(member_id)) {
+        let text = "it was made a learner meanwhile";
+        return super::membership::refuse(MembershipCode::Refused, text);
+    }
     let roster = core.peers.roster().members;
     let name = roster.get(&member_id).map(|member| member.name.clone());
     let older = roster

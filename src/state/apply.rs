@@ -114,7 +114,8 @@ fn is_duty(command: &Command) -> bool {
         | Command::AllocateMember(_)
         | Command::AnnounceMember { .. }
         | Command::ForgetMember { .. }
-        | Command::InitCluster { .. } => false,
+        | Command::InitCluster { .. }
+        | Command::WantVote { .. } => false,
     }
 }
 
@@ -148,6 +149,7 @@ impl Txn<'_> {
                 self.forget_member(member_id, incarnation)
             }
             Command::InitCluster { cluster_id, members } => self.init_cluster(cluster_id, members),
+            Command::WantVote { member_id, wanted } => self.want_vote(member_id, wanted),
         }
     }
 

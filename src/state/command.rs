@@ -129,6 +129,14 @@ pub enum Command {
         /// Founders, by number.
         members: Vec<(MemberId, Member)>,
     },
+    /// Whether a member shall vote once it has caught up. Whoever joined shall, until an operator
+    /// takes its vote away.
+    WantVote {
+        /// Which member.
+        member_id: MemberId,
+        /// `false` keeps it a learner.
+        wanted: bool,
+    },
 }
 
 /// What a node says of itself when it registers.

@@ -80,6 +80,9 @@ fn line() -> impl Strategy<Value = String> {
         1 => (epoch, task).prop_map(|(epoch, task)| format!("retire {epoch} {task}")),
         1 => (1..9u8).prop_map(|max| format!("config tasks.max_pending_tasks {max}")),
         1 => (1..5u8, 1..9u8).prop_map(|(name, inc)| format!("allocate m{name} inc={inc}")),
+        1 => (1..5u8, word(&["wanted", "unwanted"])).prop_map(|(id, vote)| {
+            format!("vote {id} {vote}")
+        }),
         1 => (0..20_000u32).prop_map(|at| format!("at {at}")),
     ]
 }

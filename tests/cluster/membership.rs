@@ -52,6 +52,44 @@ async fn a_member_joins_votes_and_leaves() {
     house.stop().await;
 }
 
+/// The intention to give a learner its vote was kept by the leader that let it in, in memory.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_learner_is_promoted_though_it_was_restarted_and_the_leader_changed() {
+    let house = House::promoting_after(std::time::Duration::from_millis(1500)).await;
+    let addr = free_addrs(1).remove(0);
+    let boot = || Boot::Join { peers: house.addrs.clone() };
+    let newcomer = start(&house.dir("m4"), options("m4", &addr, boot())).await;
+    wait_role(&house.members[0], 4, Some("learner")).await;
+    eventually("the newcomer has the log", || {
+        newcomer.view().read(|state| state.member(4).is_some()).then_some(())
+    })
+    .await;
+    newcomer.stop().await;
+    drop(newcomer);
+    let leader = house.leader().await;
+    house.members[leader].transfer_leader(None).await.unwrap();
+    assert_eq!(role(&house.members[0], 4).await, Some("learner"), "the test came too late");
+    let newcomer = start(&house.dir("m4"), options("m4", &addr, boot())).await;
+    wait_role(&house.members[0], 4, Some("voter")).await;
+    newcomer.stop().await;
+    house.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_demoted_member_stays_a_learner_whoever_leads() {
+    let house = House::found().await;
+    let leader = house.leader().await;
+    let demoted = house.members[(leader + 1) % 3].member_id();
+    house.members[leader].demote(demoted).await.unwrap();
+    house.members[leader].transfer_leader(None).await.unwrap();
+    // Many times as long as a learner waits for its vote.
+    tokio::time::sleep(std::time::Duration::from_millis(2500)).await;
+    assert_eq!(role(&house.members[leader], demoted).await, Some("learner"));
+    let report = house.members[leader].promote(demoted).await.unwrap();
+    assert_eq!(report.voters, vec![1, 2, 3]);
+    house.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_office_moves_on_request_and_the_leader_can_be_removed() {
     let house = House::found().await;
