@@ -342,6 +342,10 @@ async fn remove(core: &Core, member_id: MemberId) -> ChangeResult<()> {
 /// Puts on record whether a member shall vote. In the state machine, so that whoever leads next
 /// knows it too; before the change itself, so that no leader undoes it.
 async fn want_vote(core: &Core, member_id: MemberId, wanted: bool) -> ChangeResult<()> {
+    if core.machine.read(|state| state.cluster_id()) == 0 {
+        // Founders are not on record yet, so nothing could be noted of them.
+        return refuse(MembershipCode::NoLeader, "the cluster is being founded; try again");
+    }
     let news = core
         .machine
         .read(|state| state.member(member_id).is_some() && state.vote_wanted(member_id) != wanted);

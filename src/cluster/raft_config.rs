@@ -7,6 +7,7 @@ use openraft::{Config, SnapshotPolicy};
 
 use super::error::StartError;
 use super::options::Retention;
+use crate::canary::{self, Canary};
 
 /// Heartbeats and elections, in milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -60,7 +61,7 @@ pub fn raft_config(timing: Timing, retention: Retention) -> Result<Config, Start
         election_timeout_max,
         // A leader that lost an unflushed tail in a crash must not lead on in its old term: it
         // would give log ids out a second time, and acknowledged writes would be lost.
-        enable_leader_restore: Some(false),
+        enable_leader_restore: Some(canary::active(Canary::LeaderRestore)),
         // A member that was cut off must not depose a working leader when it comes back.
         enable_pre_vote: Some(true),
         // Without it a partial partition can leave the cluster without a leader for good.
