@@ -111,6 +111,7 @@ pub(super) async fn get(
 ) -> Result<Response, ApiError> {
     let request_id = RequestId::from_key(key.trim());
     let stamp = app.admit(&params).await?;
-    let found = app.cluster().view().read(|state| view(request_id, state.request(request_id)));
+    let found =
+        app.cluster().view().read(|state| view(request_id, state.request(request_id).as_ref()));
     Ok(reply::read(&stamp, reply::encode(&found)))
 }

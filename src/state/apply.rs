@@ -82,7 +82,7 @@ impl State {
         if let Some(recorded) = self.requests.get(request_id)
             && !canary::active(Canary::RequestsForgotten)
         {
-            return Ok(recorded.reply.clone());
+            return Ok(recorded.reply);
         }
         let recorded = !is_duty(&command);
         let before = (self.rows.digest(), facts.len());

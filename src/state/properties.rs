@@ -28,7 +28,6 @@ impl Home {
         for (key, value) in &self.0 {
             state.load_row(key, value).unwrap();
         }
-        state.finish_load();
         state
     }
 

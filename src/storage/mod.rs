@@ -18,6 +18,7 @@ mod install;
 mod log;
 mod machine;
 mod open;
+mod pages;
 mod recovery;
 mod runtime;
 mod shared_home;

@@ -137,7 +137,7 @@ async fn read(stage: &Stage, member: &Cluster) -> bool {
     }
     stage.book().cover("reads");
     for id in expected {
-        if member.view().read(|state| state.task(&id).is_none()) {
+        if member.view().read(|state| !state.has_task(&id)) {
             let what = format!("a read of member {} missed {id}", member.member_id());
             stage.book().violation("reads are linearizable", &what);
         }
