@@ -88,6 +88,10 @@ pub(crate) async fn change_held(core: &Core, wanted: Change) -> ChangeResult<Cha
             Ok(report) => return Ok(report),
             Err(error) => error,
         };
+        // Nobody is waited for by a member that has ended: the wait would return at once, each time.
+        if let Some(why) = core.why_ended() {
+            return refuse(MembershipCode::Stopped, why);
+        }
         let gone = tried && error.code == MembershipCode::UnknownMember;
         if gone && matches!(wanted, Change::Remove { .. }) {
             return Ok(report(core));
@@ -324,12 +328,16 @@ async fn remove(core: &Core, member_id: MemberId) -> ChangeResult<()> {
     let row = core.machine.read(|state| state.member(member_id).cloned());
     let node = now.metrics.membership_config.get_node(&member_id).cloned();
     let Some(member) = row.or_else(|| node.clone()) else { return unknown(member_id) };
-    if now.voters.contains(&member_id) {
+    let votes = now.voters.contains(&member_id);
+    if votes {
         let mut after = now.voters.clone();
         after.remove(&member_id);
         now.check_quorum(&after)?;
-        // Cut short, the removal leaves a learner, which must not get its vote back.
-        want_vote(core, member_id, false).await?;
+    }
+    // Cut short, the removal leaves a learner, which must not get its vote back, or somebody who
+    // is only on record: the leader forgets those.
+    want_vote(core, member_id, false).await?;
+    if votes {
         let leaving = ChangeMembers::RemoveVoters(BTreeSet::from([member_id]));
         apply_change(raft, &now, leaving, false).await?;
     } else if node.is_some() {

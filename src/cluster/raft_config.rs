@@ -77,8 +77,9 @@ pub fn raft_config(timing: Timing, retention: Retention) -> Result<Config, Start
         purge_batch_size: 4096.min(retention.keep.max(1)),
         // Well above what stays in the log, so that a short outage does not force a snapshot.
         replication_lag_threshold: 2 * (retention.keep + retention.snapshot_every),
-        // One piece of a snapshot; the whole has no bound of time of its own.
-        install_snapshot_timeout: 10_000,
+        // One piece of a snapshot; the whole has no bound of time of its own. A member that lost
+        // its power in the middle is sent nothing else until this has passed.
+        install_snapshot_timeout: 2_000,
         ..Config::default()
     };
     config.validate().map_err(|error| StartError::Raft(error.to_string()))

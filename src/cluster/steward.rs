@@ -68,6 +68,7 @@ impl Duties {
         name_cluster(core).await;
         self.finish_joint(core).await;
         self.promote_learners(core).await;
+        finish_removals(core).await;
         if self.compared_at.is_none_or(|at| at.elapsed() >= COMPARE_EVERY) {
             self.compared_at = Some(Instant::now());
             compare_digests(core).await;
@@ -189,6 +190,27 @@ async fn promote(core: &Core, member_id: MemberId) -> ChangeResult<()> {
         forget(core, *id, member).await?;
     }
     Ok(())
+}
+
+/// A removal that was cut short took the member out of Raft's membership and left it on record:
+/// it would wait for ever, because nobody turns it away. A disk that was replaced before it was
+/// ever sent the log is forgotten likewise.
+async fn finish_removals(core: &Core) {
+    let Some(raft) = core.raft() else { return };
+    let Ok(_alone) = core.changing.try_lock() else { return };
+    let config = raft.metrics().borrow_watched().membership_config.clone();
+    let left: Vec<_> = core.machine.read(|state| {
+        let gone = |id: &MemberId| config.get_node(id).is_none() && !state.vote_wanted(*id);
+        let left = state.members().filter(|(id, _)| gone(id));
+        left.map(|(id, member)| (id, member.clone())).collect()
+    });
+    for (member_id, member) in left {
+        tracing::warn!(member_id, "finishing the removal of a member that was cut short");
+        if let Err(error) = forget(core, member_id, &member).await {
+            tracing::warn!(member_id, %error, "could not finish it; trying again");
+            return;
+        }
+    }
 }
 
 /// The first leader gives the state machine the cluster's name and its founders.

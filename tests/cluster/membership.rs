@@ -1,7 +1,8 @@
 //! Joining, promoting, removing, replacing, moving.
 
 use quorate::cluster::{Boot, Cluster, Consistency, MembershipCode};
-use quorate::model::MemberId;
+use quorate::model::{Member, MemberId};
+use quorate::state::Command;
 
 use crate::house::{
     House, agreed_leader, eventually, free_addrs, has_task, options, propose, start,
@@ -72,6 +73,45 @@ async fn a_learner_is_promoted_though_it_was_restarted_and_the_leader_changed() 
     let newcomer = start(&house.dir("m4"), options("m4", &addr, boot())).await;
     wait_role(&house.members[0], 4, Some("voter")).await;
     newcomer.stop().await;
+    house.stop().await;
+}
+
+/// A removal that lost its leader between its two steps left a member that nobody turned away.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_removal_that_was_cut_short_is_finished() {
+    let house = House::found().await;
+    eventually("the founders are on record", || {
+        house.members[0].view().read(|state| state.member(3).is_some()).then_some(())
+    })
+    .await;
+    // As such a removal leaves it: on record, without a vote, and not in Raft's membership.
+    let member = Member { name: "m4".to_owned(), incarnation: 4, ..Member::default() };
+    for command in
+        [Command::AllocateMember(member), Command::WantVote { member_id: 4, wanted: false }]
+    {
+        let request_id = quorate::clock::mint_request_id();
+        let done = house.members[0].propose(request_id, "tester", command).await.unwrap();
+        assert!(done.reply.is_ok(), "{done:?}");
+    }
+    eventually("it is forgotten", || {
+        house.members[0].view().read(|state| state.member(4).is_none()).then_some(())
+    })
+    .await;
+    house.stop().await;
+}
+
+/// It went round and round without a pause until its deadline, because the wait for a leader ends
+/// at once on a member that has ended.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_has_ended_refuses_changes_at_once() {
+    let house = House::found().await;
+    let leader = house.leader().await;
+    let stopped = &house.members[(leader + 1) % 3];
+    stopped.stop().await;
+    let asked = stopped.demote(1);
+    let answer = tokio::time::timeout(std::time::Duration::from_secs(2), asked).await;
+    let error = answer.expect("it answers at once").unwrap_err();
+    assert_eq!(error.code, MembershipCode::Stopped);
     house.stop().await;
 }
 

@@ -7,6 +7,9 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
+/// Violations that are kept.
+const VIOLATIONS_MAX: usize = 6;
+
 /// Shared by everybody in one run.
 #[derive(Clone, Default)]
 pub(crate) struct Book(Arc<Mutex<Pages>>);
@@ -38,7 +41,11 @@ impl Book {
     pub(crate) fn violation(&self, invariant: &str, what: &str) {
         let line = format!("{invariant}: {what}");
         self.trace(&line);
-        self.0.lock().violations.push(line);
+        let violations = &mut self.0.lock().violations;
+        // What follows from the first ones says nothing more.
+        if violations.len() < VIOLATIONS_MAX {
+            violations.push(line);
+        }
     }
 
     /// Notes what an invariant found.

@@ -5,7 +5,7 @@ use quorate::canary::{Canary, VARIABLE};
 use crate::fleet::{first_failure, run_fleet};
 
 /// Seeds within which each must be found.
-const SEEDS: u64 = 60;
+const SEEDS: u64 = 30;
 
 fn is_found(canary: Canary) {
     let found = first_failure(1..=SEEDS, &[(VARIABLE, canary.name())]);

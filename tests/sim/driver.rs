@@ -135,7 +135,7 @@ impl Driver {
     fn found(&mut self, sim: &mut Sim<'_>) {
         if self.stage.plan.faults.founding {
             let until = sim.elapsed() + Duration::from_millis(self.rng.random_range(300..3000));
-            while sim.elapsed() < until {
+            while sim.elapsed() < until && !self.stage.book().violated() {
                 self.step(sim);
                 if self.rng.random_ratio(1, 250) {
                     let place = self.rng.random_range(0..self.stage.plan.founders);

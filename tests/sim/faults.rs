@@ -56,7 +56,7 @@ impl Driver {
             Fault::SnapshotThenCrash => {
                 self.order(Order::Snapshot { place: any });
                 let at = sim.elapsed() + Duration::from_millis(self.rng.random_range(20..60));
-                self.doomed.get_or_insert((at, vec![any]));
+                self.doomed.get_or_insert_with(|| (at, vec![any]));
             }
             Fault::NodeDown => {
                 self.stage.book().trace(&format!("node {any} goes or comes"));
@@ -159,7 +159,7 @@ impl Driver {
         if member_id == 0 {
             return;
         }
-        match self.rng.random_range(0..4) {
+        match self.rng.random_range(0..3) {
             0 | 1 if voters.contains(&member_id) => self.order(Order::Demote { member_id }),
             0 | 1 => self.order(Order::Promote { member_id }),
             2 if voters.len() > 2 => {
@@ -171,10 +171,11 @@ impl Driver {
     }
 
     /// A disk is replaced by an empty one, or forgets its log. Only one at a time, and only when
-    /// all others vote and run: whoever loses a majority of its disks has lost data.
+    /// all vote: whoever loses a majority of its disks has lost data.
     fn lose_disk(&mut self, sim: &mut Sim<'_>, place: usize) {
         let (voters, members) = self.who_votes();
-        let all_vote = members.iter().all(|id| voters.contains(id)) && voters.len() == self.places;
+        let vote = |id: &u64| *id == 0 || voters.contains(id);
+        let all_vote = members.iter().all(vote) && voters.len() == self.places;
         if self.replacing.is_some() || !all_vote || self.disk_until.iter().any(Option::is_some) {
             return;
         }
@@ -246,7 +247,9 @@ impl Driver {
             Some(_) if self.stage.phase() == Phase::Chaos => self.who_votes(),
             _ => return,
         };
-        if members.iter().all(|id| voters.contains(id)) && voters.len() == self.places {
+        // The number of one that is down is not known.
+        let votes = self.replacing.is_some_and(|place| voters.contains(&members[place]));
+        if votes && voters.len() == self.places {
             self.replacing = None;
         }
     }
@@ -271,7 +274,10 @@ impl Driver {
             let now = sim.elapsed();
             self.crash(sim, place);
             self.revive_at[place].get_or_insert(now);
-            if excuse == Some(REMOVED) || excuse == Some(LOST_LOG) {
+            // Only a member that was turned away for good may be put on an empty disk: its disk may
+            // have failed meanwhile, which is no reason.
+            let removed = excuse == Some(REMOVED) && why.contains("MEMBER_REMOVED");
+            if removed || excuse == Some(LOST_LOG) {
                 self.stage.disks[place].wipe();
                 let here = &mut self.stage.places.lock()[place];
                 here.excuse = None;

@@ -66,14 +66,16 @@ pub(crate) struct Plan {
 impl Plan {
     pub(crate) fn draw(rng: &mut SmallRng, tune: Option<fn(&mut openraft::Config)>) -> Self {
         let five = rng.random_bool(0.25);
+        let churn = rng.random_bool(0.45);
         let faults = Faults {
             crash: rng.random_bool(0.85),
             founding: rng.random_bool(0.25),
             partition: rng.random_bool(0.7),
             hold: rng.random_bool(0.5),
             transfer: rng.random_bool(0.6),
-            churn: rng.random_bool(0.4),
-            lost_disk: rng.random_bool(0.3),
+            churn,
+            // Taking a vote away and a disk as well may lose a majority: no fault of the system.
+            lost_disk: !churn && rng.random_bool(0.55),
             disk_error: rng.random_bool(0.3),
             slow_disk: rng.random_bool(0.4),
             skew: rng.random_bool(0.4),
@@ -140,7 +142,7 @@ pub(crate) fn next_fault(faults: Faults, rng: &mut SmallRng) -> Option<Fault> {
         (Fault::Hold, 10, faults.hold),
         (Fault::HandOver, 10, faults.transfer),
         (Fault::Churn, 12, faults.churn),
-        (Fault::LoseDisk, 6, faults.lost_disk),
+        (Fault::LoseDisk, 8, faults.lost_disk),
         (Fault::DiskError, 6, faults.disk_error),
         (Fault::SlowDisk, 8, faults.slow_disk),
         (Fault::Skew, 8, faults.skew),

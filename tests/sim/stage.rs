@@ -169,7 +169,7 @@ impl Stage {
             Ok(storage) => self.serve(process, storage).await,
             Err(error) => format!("cannot open its disk: {error}"),
         };
-        self.gave_up(place, why);
+        self.gave_up(place, &why);
         // The machine stays on; the driver restarts it.
         std::future::pending().await
     }
@@ -203,11 +203,11 @@ impl Stage {
         why.ok().flatten().unwrap_or_else(|| "no reason was given".to_owned())
     }
 
-    fn gave_up(&self, place: usize, why: String) {
+    fn gave_up(&self, place: usize, why: &str) {
         let excuse = {
             let here = &mut self.places.lock()[place];
             here.member = None;
-            here.ended = Some(why.clone());
+            here.ended = Some(why.to_owned());
             here.excuse
         };
         self.book().trace(&format!("{} ended, {excuse:?}: {why}", name(place)));

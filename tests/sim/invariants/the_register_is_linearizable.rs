@@ -103,12 +103,11 @@ impl Register {
         }
         // Nothing is written before the first operation begins.
         zones.remove(&0);
-        let forward: Vec<(u64, (u64, u64))> = zones
+        let mut sorted: Vec<(u64, (u64, u64))> = zones
             .iter()
             .filter(|(_, (first, last))| first < last)
             .map(|(value, (first, last))| (*first, (*last, *value)))
             .collect();
-        let mut sorted = forward.clone();
         sorted.sort_unstable();
         for pair in sorted.windows(2) {
             let ((_, (last, one)), (first, (_, other))) = (pair[0], pair[1]);
