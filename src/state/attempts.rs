@@ -180,7 +180,12 @@ impl Txn<'_> {
     }
 
     /// Takes the live attempt back: the task waits until `not_before_ms`, or is queued at once.
-    fn withdraw_attempt(&mut self, task_id: &TaskId, not_before_ms: TimeMs, end: ExecutionEnd) {
+    pub(super) fn withdraw_attempt(
+        &mut self,
+        task_id: &TaskId,
+        not_before_ms: TimeMs,
+        end: ExecutionEnd,
+    ) {
         let Some(task) = self.state.open_task(task_id) else { return };
         if let Some(node_id) = task.execution.as_ref().map(|execution| execution.node_id.clone()) {
             self.release_node(&node_id, end);
