@@ -84,14 +84,14 @@ pub(crate) async fn change_held(core: &Core, wanted: Change) -> ChangeResult<Cha
     // Whether an earlier try of this request may have had an effect.
     let mut tried = false;
     loop {
+        // A member that has ended waits for nobody: the pause would be over at once, each time.
+        if let Some(why) = core.why_ended() {
+            return refuse(MembershipCode::Stopped, why);
+        }
         let error = match change(core, wanted, false).await {
             Ok(report) => return Ok(report),
             Err(error) => error,
         };
-        // Nobody is waited for by a member that has ended: the wait would return at once, each time.
-        if let Some(why) = core.why_ended() {
-            return refuse(MembershipCode::Stopped, why);
-        }
         let gone = tried && error.code == MembershipCode::UnknownMember;
         if gone && matches!(wanted, Change::Remove { .. }) {
             return Ok(report(core));

@@ -228,5 +228,7 @@ pub(crate) async fn probe(stage: Stage, place: usize, member: Cluster) {
             stage.places.lock()[place].served = true;
             return;
         }
+        // A member that has ended answers at once.
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
