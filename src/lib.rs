@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod bench;
+pub mod canary;
 pub mod cli;
 pub mod client;
 pub mod clock;

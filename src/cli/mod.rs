@@ -32,13 +32,14 @@ pub use output::Output;
 pub use server::ServerArgs;
 
 use crate::bench::{self, BenchArgs};
+use crate::canary;
 use crate::client::{self, Client};
 use crate::telemetry;
 use crate::worker::sample::Sample;
 
 /// A highly available control plane for fleets of AI nodes, agents and bots.
 #[derive(Debug, Parser)]
-#[command(name = "quorate", version, infer_subcommands = true)]
+#[command(name = "quorate", version = canary::VERSION, infer_subcommands = true)]
 #[command(after_help = "Exit codes: 0 done, 1 refused or failed, 2 used wrongly, \
     3 no member reachable or able, 4 outcome unknown.")]
 pub struct Cli {
@@ -147,6 +148,9 @@ pub fn run() -> ExitCode {
 
 fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
     let Cli { log, log_format, subcommand } = cli;
+    if let Some(warning) = canary::warning() {
+        output::talk(&warning);
+    }
     let keeps_running = matches!(subcommand, Subcommand::Worker(_) | Subcommand::Dev(_));
     // A member's file says how it logs, so it starts logging itself.
     if !matches!(subcommand, Subcommand::Server(_)) {
@@ -163,7 +167,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Subcommand::Worker(WorkerLine { reach, args }) => worker::run(args, &reach.options()?),
         Subcommand::Sample { name } => Ok(Sample::from(name).run()),
         Subcommand::Version => {
-            output::line(&format!("quorate {}", env!("CARGO_PKG_VERSION")));
+            output::line(&format!("quorate {}", canary::VERSION));
             Ok(ExitCode::SUCCESS)
         }
         Subcommand::Config(talk) if !talk.subcommand.needs_cluster() => {

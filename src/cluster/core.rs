@@ -1,6 +1,6 @@
 //! What the parts of this room share: the member's seat, who leads, and whether it still serves.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -108,8 +108,6 @@ pub(crate) struct Core {
     pub counters: Counters,
     /// Held while this leader changes the membership.
     pub changing: tokio::sync::Mutex<()>,
-    /// Learners that joined under this leader and wait for their vote.
-    pub promotable: Mutex<BTreeSet<MemberId>>,
     /// When a leader was last heard of.
     contact: Mutex<Option<Instant>>,
     /// Why this member serves nobody any more.
@@ -149,7 +147,6 @@ impl Core {
             status: StatusCache::default(),
             counters: Counters::default(),
             changing: tokio::sync::Mutex::new(()),
-            promotable: Mutex::new(BTreeSet::new()),
             contact: Mutex::new(None),
             ended: watch::Sender::new(None),
             founders: RwLock::new(Vec::new()),

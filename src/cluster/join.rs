@@ -95,9 +95,7 @@ pub(crate) async fn enlist(
         core.machine.read(|state| (state.member(member_id).cloned(), state.last_member_id()));
     match known {
         Some(known) if known.incarnation == member.incarnation => {
-            membership::add_learner(core, member_id, known).await?;
-            core.promotable.lock().insert(member_id);
-            Ok(())
+            membership::add_learner(core, member_id, known).await
         }
         Some(_) => refuse(
             MembershipCode::Conflict,

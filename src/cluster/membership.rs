@@ -84,6 +84,10 @@ pub(crate) async fn change_held(core: &Core, wanted: Change) -> ChangeResult<Cha
     // Whether an earlier try of this request may have had an effect.
     let mut tried = false;
     loop {
+        // A member that has ended waits for nobody: the pause would be over at once, each time.
+        if let Some(why) = core.why_ended() {
+            return refuse(MembershipCode::Stopped, why);
+        }
         let error = match change(core, wanted, false).await {
             Ok(report) => return Ok(report),
             Err(error) => error,
@@ -275,16 +279,17 @@ fn unknown<T>(member_id: MemberId) -> ChangeResult<T> {
 
 async fn promote(core: &Core, member_id: MemberId) -> ChangeResult<()> {
     let (raft, now) = Situation::look(core).await?;
-    if now.voters.contains(&member_id) {
-        return Ok(());
-    }
     if now.metrics.membership_config.get_node(&member_id).is_none() {
         return unknown(member_id);
+    }
+    if now.voters.contains(&member_id) {
+        return want_vote(core, member_id, true).await;
     }
     check_caught_up(&now, member_id)?;
     let mut after = now.voters.clone();
     after.insert(member_id);
     now.check_quorum(&after)?;
+    want_vote(core, member_id, true).await?;
     apply_change(raft, &now, ChangeMembers::AddVoterIds(BTreeSet::from([member_id])), true).await
 }
 
@@ -309,12 +314,12 @@ async fn demote(core: &Core, member_id: MemberId) -> ChangeResult<()> {
         return unknown(member_id);
     }
     if !now.voters.contains(&member_id) {
-        return Ok(());
+        return want_vote(core, member_id, false).await;
     }
     let mut after = now.voters.clone();
     after.remove(&member_id);
     now.check_quorum(&after)?;
-    core.promotable.lock().remove(&member_id);
+    want_vote(core, member_id, false).await?;
     apply_change(raft, &now, ChangeMembers::RemoveVoters(BTreeSet::from([member_id])), true).await
 }
 
@@ -323,11 +328,16 @@ async fn remove(core: &Core, member_id: MemberId) -> ChangeResult<()> {
     let row = core.machine.read(|state| state.member(member_id).cloned());
     let node = now.metrics.membership_config.get_node(&member_id).cloned();
     let Some(member) = row.or_else(|| node.clone()) else { return unknown(member_id) };
-    core.promotable.lock().remove(&member_id);
-    if now.voters.contains(&member_id) {
+    let votes = now.voters.contains(&member_id);
+    if votes {
         let mut after = now.voters.clone();
         after.remove(&member_id);
         now.check_quorum(&after)?;
+    }
+    // Cut short, the removal leaves a learner, which must not get its vote back, or somebody who
+    // is only on record: the leader forgets those.
+    want_vote(core, member_id, false).await?;
+    if votes {
         let leaving = ChangeMembers::RemoveVoters(BTreeSet::from([member_id]));
         apply_change(raft, &now, leaving, false).await?;
     } else if node.is_some() {
@@ -335,6 +345,22 @@ async fn remove(core: &Core, member_id: MemberId) -> ChangeResult<()> {
         apply_change(raft, &now, leaving, false).await?;
     }
     forget(core, member_id, &member).await
+}
+
+/// Puts on record whether a member shall vote. In the state machine, so that whoever leads next
+/// knows it too; before the change itself, so that no leader undoes it.
+async fn want_vote(core: &Core, member_id: MemberId, wanted: bool) -> ChangeResult<()> {
+    if core.machine.read(|state| state.cluster_id()) == 0 {
+        // Founders are not on record yet, so nothing could be noted of them.
+        return refuse(MembershipCode::NoLeader, "the cluster is being founded; try again");
+    }
+    let news = core
+        .machine
+        .read(|state| state.member(member_id).is_some() && state.vote_wanted(member_id) != wanted);
+    if news {
+        submit(core, Command::WantVote { member_id, wanted }).await?;
+    }
+    Ok(())
 }
 
 /// Takes a member that left out of the state machine's table: its number is refused from now on.

@@ -7,6 +7,7 @@ use openraft::{Config, SnapshotPolicy};
 
 use super::error::StartError;
 use super::options::Retention;
+use crate::canary::{self, Canary};
 
 /// Heartbeats and elections, in milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -60,7 +61,7 @@ pub fn raft_config(timing: Timing, retention: Retention) -> Result<Config, Start
         election_timeout_max,
         // A leader that lost an unflushed tail in a crash must not lead on in its old term: it
         // would give log ids out a second time, and acknowledged writes would be lost.
-        enable_leader_restore: Some(false),
+        enable_leader_restore: Some(canary::active(Canary::LeaderRestore)),
         // A member that was cut off must not depose a working leader when it comes back.
         enable_pre_vote: Some(true),
         // Without it a partial partition can leave the cluster without a leader for good.
@@ -76,8 +77,9 @@ pub fn raft_config(timing: Timing, retention: Retention) -> Result<Config, Start
         purge_batch_size: 4096.min(retention.keep.max(1)),
         // Well above what stays in the log, so that a short outage does not force a snapshot.
         replication_lag_threshold: 2 * (retention.keep + retention.snapshot_every),
-        // One piece of a snapshot; the whole has no bound of time of its own.
-        install_snapshot_timeout: 10_000,
+        // One piece of a snapshot; the whole has no bound of time of its own. A member that lost
+        // its power in the middle is sent nothing else until this has passed.
+        install_snapshot_timeout: 2_000,
         ..Config::default()
     };
     config.validate().map_err(|error| StartError::Raft(error.to_string()))

@@ -19,8 +19,11 @@ use crate::storage::{SnapshotReceiver, TypeConfig, Vote};
 
 /// Bytes of one piece.
 const PIECE_BYTES: u64 = 1 << 20;
-/// How long the receiver may take to check and install the whole.
-const INSTALL_TIMEOUT: Duration = Duration::from_secs(120);
+/// How long the receiver may take to check and install the whole: so long,
+const INSTALL_TIMEOUT: Duration = Duration::from_secs(2);
+/// and so much longer for each piece of it. A receiver that went away without a word is noticed by
+/// this alone, and gets nothing else meanwhile.
+const INSTALL_TIMEOUT_PER_PIECE: Duration = Duration::from_secs(1);
 
 /// Why a snapshot did not arrive.
 #[derive(Debug)]
@@ -71,14 +74,16 @@ pub(crate) async fn send(
     let begin = Request::SnapshotBegin { vote: WireVote::from(vote), meta };
     link.call(route, &begin, &[], Instant::now() + limit).await?;
     let mut offset = 0;
+    let mut install_timeout = INSTALL_TIMEOUT;
     while offset < len {
+        install_timeout += INSTALL_TIMEOUT_PER_PIECE;
         let piece = data.read_at(offset, PIECE_BYTES).map_err(SendError::Read)?;
         let request = Request::SnapshotChunk { offset };
         offset += piece.len() as u64;
         link.call(route, &request, &[piece], Instant::now() + limit).await?;
     }
     let finish = Request::SnapshotFinish { len };
-    match link.call(route, &finish, &[], Instant::now() + INSTALL_TIMEOUT).await? {
+    match link.call(route, &finish, &[], Instant::now() + install_timeout).await? {
         (Response::SnapshotTaken { vote: Some(vote) }, _) => Ok(Vote::from(vote)),
         (other, _) => Err(CallError::Malformed(format!("an unexpected answer: {other:?}")).into()),
     }

@@ -16,6 +16,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use super::core::Core;
 use super::error::MembershipCode;
 use super::membership::{ChangeResult, Situation, apply_change, check_caught_up, forget, submit};
+use super::reads::{self, Consistency};
 use super::wire::{Request, Response};
 use super::{bootstrap, join, status};
 use crate::model::MemberId;
@@ -67,6 +68,7 @@ impl Duties {
         name_cluster(core).await;
         self.finish_joint(core).await;
         self.promote_learners(core).await;
+        finish_removals(core).await;
         if self.compared_at.is_none_or(|at| at.elapsed() >= COMPARE_EVERY) {
             self.compared_at = Some(Instant::now());
             compare_digests(core).await;
@@ -98,15 +100,21 @@ impl Duties {
         }
     }
 
+    /// Every learner that joined to vote gets its vote, whoever led when it joined and however
+    /// often it was restarted since: what is wanted stands in the state machine.
     async fn promote_learners(&mut self, core: &Core) {
-        let waiting: Vec<MemberId> = core.promotable.lock().iter().copied().collect();
+        let Some(raft) = core.raft() else { return };
+        let config = raft.metrics().borrow_watched().membership_config.clone();
+        let learners: Vec<MemberId> = config.membership().learner_ids().collect();
+        let waiting: Vec<MemberId> = core
+            .machine
+            .read(|state| learners.into_iter().filter(|id| state.vote_wanted(*id)).collect());
         self.caught_up_since.retain(|id, _| waiting.contains(id));
+        if waiting.is_empty() {
+            return;
+        }
+        let Ok((_, now)) = Situation::look(core).await else { return };
         for member_id in waiting {
-            let Ok((_, now)) = Situation::look(core).await else { return };
-            if now.voters.contains(&member_id) {
-                core.promotable.lock().remove(&member_id);
-                continue;
-            }
             if check_caught_up(&now, member_id).is_err() {
                 self.caught_up_since.remove(&member_id);
                 continue;
@@ -117,8 +125,9 @@ impl Duties {
             }
             match promote(core, member_id).await {
                 Ok(()) => {
-                    core.promotable.lock().remove(&member_id);
                     tracing::info!(member_id, "a learner that caught up votes now");
+                    // What was looked at is of the past now.
+                    return;
                 }
                 Err(error) => {
                     self.caught_up_since.remove(&member_id);
@@ -139,6 +148,14 @@ async fn promote(core: &Core, member_id: MemberId) -> ChangeResult<()> {
             "another change is under way",
         );
     };
+    // Whoever leads since a moment ago may not have applied yet that the vote was taken away.
+    if let Err(error) = reads::barrier(core, Consistency::Linearizable).await {
+        return super::membership::refuse(MembershipCode::NoLeader, error.to_string());
+    }
+    if !core.machine.read(|state| state.vote_wanted(member_id)) {
+        let text = "it was made a learner meanwhile";
+        return super::membership::refuse(MembershipCode::Refused, text);
+    }
     let roster = core.peers.roster().members;
     let name = roster.get(&member_id).map(|member| member.name.clone());
     let older = roster
@@ -173,6 +190,27 @@ async fn promote(core: &Core, member_id: MemberId) -> ChangeResult<()> {
         forget(core, *id, member).await?;
     }
     Ok(())
+}
+
+/// A removal that was cut short took the member out of Raft's membership and left it on record:
+/// it would wait for ever, because nobody turns it away. A disk that was replaced before it was
+/// ever sent the log is forgotten likewise.
+async fn finish_removals(core: &Core) {
+    let Some(raft) = core.raft() else { return };
+    let Ok(_alone) = core.changing.try_lock() else { return };
+    let config = raft.metrics().borrow_watched().membership_config.clone();
+    let left: Vec<_> = core.machine.read(|state| {
+        let gone = |id: &MemberId| config.get_node(id).is_none() && !state.vote_wanted(*id);
+        let left = state.members().filter(|(id, _)| gone(id));
+        left.map(|(id, member)| (id, member.clone())).collect()
+    });
+    for (member_id, member) in left {
+        tracing::warn!(member_id, "finishing the removal of a member that was cut short");
+        if let Err(error) = forget(core, member_id, &member).await {
+            tracing::warn!(member_id, %error, "could not finish it; trying again");
+            return;
+        }
+    }
 }
 
 /// The first leader gives the state machine the cluster's name and its founders.

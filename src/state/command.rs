@@ -151,6 +151,14 @@ pub enum Command {
         /// JSON text, at most [`super::DRILL_REPORT_MAX`] bytes; empty for none.
         report: String,
     },
+    /// Whether a member shall vote once it has caught up. Whoever joined shall, until an operator
+    /// takes its vote away.
+    WantVote {
+        /// Which member.
+        member_id: MemberId,
+        /// `false` keeps it a learner.
+        wanted: bool,
+    },
 }
 
 /// What a node says of itself when it registers.

@@ -15,6 +15,16 @@ impl State {
     pub fn member(&self, member_id: MemberId) -> Option<&Member> {
         self.members.get(&member_id)
     }
+
+    /// Whether this member shall vote once it has caught up: it has a number, no operator took its
+    /// vote away, and no newer disk came under its name.
+    #[must_use]
+    pub fn vote_wanted(&self, member_id: MemberId) -> bool {
+        let Some(member) = self.member(member_id) else { return false };
+        let replaced =
+            self.members().any(|(id, other)| id > member_id && other.name == member.name);
+        !replaced && !self.kept_learners().contains(&member_id)
+    }
 }
 
 impl Txn<'_> {
@@ -92,11 +102,22 @@ impl Txn<'_> {
                 Err(Rejection::MemberNotFound { member_id })
             }
             Some(_) => {
+                self.state.keep_learner(member_id, false);
                 self.state.members.remove(&mut self.state.rows, &member_id);
                 self.facts.push(Fact::MemberChanged { member_id });
                 Ok(Outcome::Done)
             }
         }
+    }
+
+    pub(super) fn want_vote(&mut self, member_id: MemberId, wanted: bool) -> Reply {
+        if self.state.member(member_id).is_none() {
+            return Err(Rejection::MemberNotFound { member_id });
+        }
+        if self.state.keep_learner(member_id, !wanted) {
+            self.facts.push(Fact::MemberChanged { member_id });
+        }
+        Ok(Outcome::Done)
     }
 
     fn put_member(&mut self, member_id: MemberId, member: Member) {

@@ -84,6 +84,9 @@ fn line() -> impl Strategy<Value = String> {
             .prop_map(|(kind, lease)| format!("drill begin {kind} {lease}")),
         1 => (1..4u8, word(&["passed", "running"]), word(&["", "report=LONG"]))
             .prop_map(|(id, state, report)| format!("drill end {id} {state} {report}")),
+        1 => (1..5u8, word(&["wanted", "unwanted"])).prop_map(|(id, vote)| {
+            format!("vote {id} {vote}")
+        }),
         1 => (0..20_000u32).prop_map(|at| format!("at {at}")),
     ]
 }

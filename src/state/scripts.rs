@@ -238,6 +238,10 @@ impl Script {
                 member_id: words.places[0].parse().unwrap(),
                 incarnation: words.number("inc", 1),
             },
+            "vote" => Command::WantVote {
+                member_id: words.places[0].parse().unwrap(),
+                wanted: words.places[1] == "wanted",
+            },
             "init" => Command::InitCluster {
                 cluster_id: words.places[0].parse().unwrap(),
                 members: (1..)

@@ -1,5 +1,7 @@
 //! The rows there is one of: epoch, counters, configuration, cluster.
 
+use std::collections::BTreeSet;
+
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -47,6 +49,7 @@ enum SingleId {
     Counters = 2,
     Config = 3,
     Cluster = 4,
+    KeptLearners = 5,
 }
 
 /// One row: its value, and its hash once it was stored.
@@ -76,6 +79,8 @@ pub(super) struct Singles {
     counters_changed: bool,
     config: Single<Config>,
     cluster: Single<ClusterRow>,
+    /// Members whose vote an operator took away.
+    kept_learners: Single<BTreeSet<MemberId>>,
     policy: Policy,
 }
 
@@ -91,6 +96,7 @@ impl Singles {
                 Ok(())
             }
             [4] => self.cluster.load(value, hash, "cluster"),
+            [5] => self.kept_learners.load(value, hash, "kept learners"),
             _ => Err(Fatal::new(format!("unknown single row {key:02x?}"))),
         }
     }
@@ -165,5 +171,19 @@ impl State {
     pub(super) fn set_cluster_row(&mut self, row: ClusterRow) {
         self.singles.cluster.value = row;
         self.singles.cluster.put(&mut self.rows, SingleId::Cluster);
+    }
+
+    pub(super) fn kept_learners(&self) -> &BTreeSet<MemberId> {
+        &self.singles.kept_learners.value
+    }
+
+    /// Notes whether a member stays a learner; gives whether that is news.
+    pub(super) fn keep_learner(&mut self, member_id: MemberId, keep: bool) -> bool {
+        let kept = &mut self.singles.kept_learners.value;
+        let news = if keep { kept.insert(member_id) } else { kept.remove(&member_id) };
+        if news {
+            self.singles.kept_learners.put(&mut self.rows, SingleId::KeptLearners);
+        }
+        news
     }
 }

@@ -6,6 +6,7 @@ use super::indexes::Places;
 use super::nodes::ExecutionEnd;
 use super::rows::BlobPart;
 use super::{Fact, Outcome, Rejection, Reply, State};
+use crate::canary::{self, Canary};
 use crate::model::{Epoch, Execution, Payload, RequestId, Task, TaskId, TaskStatus, TimeMs};
 
 /// How many nodes of past attempts a task remembers.
@@ -138,7 +139,8 @@ impl Txn<'_> {
         let Some(node) = self.state.node(&assignment.node_id) else { return false };
         let current =
             task.status == TaskStatus::Pending && task.revision == assignment.seen_revision;
-        if !current || !node.takes_work() || !node.fits(&task.requirements) {
+        let takes_work = node.takes_work() || canary::active(Canary::CapacityRace);
+        if !current || !takes_work || !node.fits(&task.requirements) {
             return false;
         }
         let (node_id, now) = (assignment.node_id.clone(), self.now);

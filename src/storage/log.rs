@@ -22,6 +22,7 @@ use super::flusher::{Ack, DurablePosition, Flusher, LogStats};
 use super::slowdown::Slowdown;
 use super::wal::{Wal, WalOp, WalState};
 use super::{LogId, RaftEntry, TypeConfig, Vote};
+use crate::canary::{self, Canary};
 
 /// Entries read under one lock, so that a reader far behind does not hold up appends.
 const READ_SLICE: u64 = 256;
@@ -237,6 +238,9 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
+        if canary::active(Canary::VoteNotDurable) {
+            return self.flusher().write([WalOp::Vote(*vote)], None);
+        }
         self.flusher().write_durably([WalOp::Vote(*vote)]).await?;
         if let Some(on_vote) = &*self.0.on_vote.read() {
             on_vote(self.durable_position());

@@ -60,6 +60,8 @@ pub enum SimFault {
     FlushError,
     /// Flushes never complete.
     Hang,
+    /// Flushes take so much longer.
+    Slow(Duration),
 }
 
 /// See the module's description. Clones share the disk; it outlives the members opened on it.
@@ -165,6 +167,12 @@ impl SimDisk {
         self.0.lock().fault = fault;
     }
 
+    /// What it does wrong now.
+    #[must_use]
+    pub fn fault(&self) -> SimFault {
+        self.0.lock().fault
+    }
+
     /// Makes the disk as new, as after a replacement, except that it goes on simulating.
     pub fn wipe(&self) {
         let mut platter = self.0.lock();
@@ -216,7 +224,7 @@ impl Platter {
     fn write_fault(&self) -> io::Result<()> {
         match self.fault {
             SimFault::Full => Err(io::Error::from(io::ErrorKind::StorageFull)),
-            SimFault::None | SimFault::FlushError | SimFault::Hang => Ok(()),
+            SimFault::None | SimFault::FlushError | SimFault::Hang | SimFault::Slow(_) => Ok(()),
         }
     }
 }
@@ -266,6 +274,10 @@ impl SimHandle {
         let (min, max) = (platter.options.flush_min, platter.options.flush_max);
         let range = u64::try_from(max.saturating_sub(min).as_micros()).unwrap_or(u64::MAX);
         let took = min + Duration::from_micros(platter.random.random_range(0..=range));
+        let took = match platter.fault {
+            SimFault::Slow(longer) => took + longer,
+            SimFault::None | SimFault::Full | SimFault::FlushError | SimFault::Hang => took,
+        };
         let upto = platter.written;
         let early = platter.options.acknowledge_early;
         drop(platter);
@@ -280,7 +292,7 @@ impl SimHandle {
             let result = match platter.fault {
                 SimFault::Hang => return,
                 SimFault::FlushError => Err(io::Error::other("simulated flush error")),
-                SimFault::None | SimFault::Full => {
+                SimFault::None | SimFault::Full | SimFault::Slow(_) => {
                     platter.flush(upto);
                     Ok(())
                 }

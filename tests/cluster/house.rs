@@ -68,13 +68,18 @@ pub(crate) struct House {
 
 impl House {
     pub(crate) async fn found() -> Self {
+        Self::promoting_after(Duration::from_millis(300)).await
+    }
+
+    /// Learners get their vote when they were close behind for so long.
+    pub(crate) async fn promoting_after(promote_after: Duration) -> Self {
         let root = tempfile::tempdir().unwrap();
         let addrs = free_addrs(3);
         let mut members = Vec::new();
         for place in 0..3 {
             let boot = Boot::Expect { expect: 3, peers: addrs.clone() };
             let name = format!("m{}", place + 1);
-            let options = options(&name, &addrs[place], boot);
+            let options = ClusterOptions { promote_after, ..options(&name, &addrs[place], boot) };
             members.push(start(&root.path().join(&name), options).await);
         }
         let house = Self { root, addrs, members };

@@ -1,7 +1,8 @@
 //! Joining, promoting, removing, replacing, moving.
 
 use quorate::cluster::{Boot, Cluster, Consistency, MembershipCode};
-use quorate::model::MemberId;
+use quorate::model::{Member, MemberId};
+use quorate::state::Command;
 
 use crate::house::{
     House, agreed_leader, eventually, free_addrs, has_task, options, propose, start,
@@ -49,6 +50,83 @@ async fn a_member_joins_votes_and_leaves() {
     let why = ended.wait_for(Option::is_some).await.unwrap().clone().unwrap();
     assert!(why.contains("MEMBER_REMOVED"), "{why}");
     newcomer.stop().await;
+    house.stop().await;
+}
+
+/// The intention to give a learner its vote was kept by the leader that let it in, in memory.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_learner_is_promoted_though_it_was_restarted_and_the_leader_changed() {
+    let house = House::promoting_after(std::time::Duration::from_millis(1500)).await;
+    let addr = free_addrs(1).remove(0);
+    let boot = || Boot::Join { peers: house.addrs.clone() };
+    let newcomer = start(&house.dir("m4"), options("m4", &addr, boot())).await;
+    wait_role(&house.members[0], 4, Some("learner")).await;
+    eventually("the newcomer has the log", || {
+        newcomer.view().read(|state| state.member(4).is_some()).then_some(())
+    })
+    .await;
+    newcomer.stop().await;
+    drop(newcomer);
+    let leader = house.leader().await;
+    house.members[leader].transfer_leader(None).await.unwrap();
+    assert_eq!(role(&house.members[0], 4).await, Some("learner"), "the test came too late");
+    let newcomer = start(&house.dir("m4"), options("m4", &addr, boot())).await;
+    wait_role(&house.members[0], 4, Some("voter")).await;
+    newcomer.stop().await;
+    house.stop().await;
+}
+
+/// A removal that lost its leader between its two steps left a member that nobody turned away.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_removal_that_was_cut_short_is_finished() {
+    let house = House::found().await;
+    eventually("the founders are on record", || {
+        house.members[0].view().read(|state| state.member(3).is_some()).then_some(())
+    })
+    .await;
+    // As such a removal leaves it: on record, without a vote, and not in Raft's membership.
+    let member = Member { name: "m4".to_owned(), incarnation: 4, ..Member::default() };
+    for command in
+        [Command::AllocateMember(member), Command::WantVote { member_id: 4, wanted: false }]
+    {
+        let request_id = quorate::clock::mint_request_id();
+        let done = house.members[0].propose(request_id, "tester", command).await.unwrap();
+        assert!(done.reply.is_ok(), "{done:?}");
+    }
+    eventually("it is forgotten", || {
+        house.members[0].view().read(|state| state.member(4).is_none()).then_some(())
+    })
+    .await;
+    house.stop().await;
+}
+
+/// It went round and round without a pause until its deadline, because the wait for a leader ends
+/// at once on a member that has ended.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_has_ended_refuses_changes_at_once() {
+    let house = House::found().await;
+    let leader = house.leader().await;
+    let stopped = &house.members[(leader + 1) % 3];
+    stopped.stop().await;
+    let asked = stopped.demote(1);
+    let answer = tokio::time::timeout(std::time::Duration::from_secs(2), asked).await;
+    let error = answer.expect("it answers at once").unwrap_err();
+    assert_eq!(error.code, MembershipCode::Stopped);
+    house.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_demoted_member_stays_a_learner_whoever_leads() {
+    let house = House::found().await;
+    let leader = house.leader().await;
+    let demoted = house.members[(leader + 1) % 3].member_id();
+    house.members[leader].demote(demoted).await.unwrap();
+    house.members[leader].transfer_leader(None).await.unwrap();
+    // Many times as long as a learner waits for its vote.
+    tokio::time::sleep(std::time::Duration::from_millis(2500)).await;
+    assert_eq!(role(&house.members[leader], demoted).await, Some("learner"));
+    let report = house.members[leader].promote(demoted).await.unwrap();
+    assert_eq!(report.voters, vec![1, 2, 3]);
     house.stop().await;
 }
 

@@ -19,6 +19,8 @@ const WRITER_DIR: &str = "QUORATE_POWER_CUT_DIR";
 /// When set, the writer acknowledges before its writes are durable.
 const WRITER_EARLY: &str = "QUORATE_POWER_CUT_EARLY";
 const BATCH: u64 = 8;
+/// Cuts within which a writer that acknowledges too early must have lost something.
+const EARLY_TRIALS: u64 = 24;
 
 #[expect(clippy::disallowed_methods, reason = "how a test tells its child what to do")]
 /// Not a test of its own: what the child process runs. Without the variable it has nothing to do.
@@ -233,9 +235,9 @@ fn a_power_cut_loses_nothing_acknowledged() {
     for (place, entries) in [200u64, 900].into_iter().enumerate() {
         assert_eq!(trial(&disk, &format!("honest-{place}"), entries, false), 0);
     }
-    let mut early = 0;
-    for place in 0..3 {
-        early += trial(&disk, &format!("early-{place}"), 300 + 97 * place, true);
-    }
-    assert!(early > 0, "the control row lost nothing: these trials cannot see a lost write");
+    // A cut can fall between two flushes of a fast disk, and loses nothing then; not every time.
+    let mut early = (0..EARLY_TRIALS)
+        .map(|place| trial(&disk, &format!("early-{place}"), 300 + 97 * (place % 3), true));
+    let lost = early.any(|lost| lost > 0);
+    assert!(lost, "the control row lost nothing: these trials cannot see a lost write");
 }

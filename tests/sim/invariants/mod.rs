@@ -1,0 +1,160 @@
+//! What must always be true, one file each, with where it comes from. Each is a book of its own
+//! that says what is wrong; nothing here knows how faults are made.
+
+mod acknowledged_is_never_lost;
+mod applied_only_grows;
+mod attempts_are_fenced;
+mod committed_never_changes;
+mod epochs_only_grow;
+mod events_are_the_same;
+mod exactly_once;
+mod nodes_keep_their_capacity;
+mod one_leader_per_term;
+mod reads_are_linearizable;
+mod states_are_equal;
+mod the_register_is_linearizable;
+mod unknown_is_once_or_never;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use quorate::cluster::Cluster;
+use quorate::storage::EventFollower;
+
+pub(crate) use acknowledged_is_never_lost::{Submissions, Told};
+pub(crate) use reads_are_linearizable::expected_by_a_read;
+pub(crate) use the_register_is_linearizable::{Kind, Operation};
+
+use crate::book::Book;
+
+/// One process of a member: its place, and how often it was started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Process {
+    pub(crate) place: usize,
+    pub(crate) boot: u64,
+}
+
+/// All of them, over one run.
+#[derive(Clone, Default)]
+pub(crate) struct Invariants {
+    pub(crate) book: Book,
+    checks: Arc<Mutex<Checks>>,
+}
+
+#[derive(Default)]
+struct Checks {
+    leaders: one_leader_per_term::Leaders,
+    states: states_are_equal::Digests,
+    committed: committed_never_changes::Committed,
+    applied: applied_only_grows::Applied,
+    epochs: epochs_only_grow::Epochs,
+    events: events_are_the_same::Events,
+    attempts: attempts_are_fenced::Attempts,
+    submissions: Submissions,
+    register: the_register_is_linearizable::Register,
+    watches: BTreeMap<Process, Watch>,
+}
+
+/// How far one process was looked at.
+struct Watch {
+    seen: u64,
+    events: EventFollower,
+}
+
+impl Invariants {
+    /// A process learnt that it leads.
+    pub(crate) fn led(&self, process: Process, term: u64, member: u64) {
+        self.book.trace(&format!("lead {term} {member}"));
+        let mut checks = self.checks.lock();
+        let held = checks.leaders.led(term, member, process);
+        let terms = checks.leaders.terms();
+        drop(checks);
+        self.book.check("one leader per term", held);
+        let before = self.book.covered("elections");
+        self.book.cover_many("elections", terms.saturating_sub(before));
+    }
+
+    /// Looks at one running member between two steps of the world.
+    pub(crate) fn observe(&self, process: Process, member: &Cluster) {
+        let checks = &mut *self.checks.lock();
+        let view = member.view();
+        let (index, digest) = view.digest();
+        let watch = checks.watches.entry(process).or_insert_with(|| Watch {
+            seen: u64::MAX,
+            events: view.events().follow(Some((0, 0))),
+        });
+        if watch.seen == index {
+            return;
+        }
+        watch.seen = index;
+        self.book.check("applied only grows", checks.applied.at(process, index));
+        self.book.check("states are equal", checks.states.at(index, digest, process));
+        self.book.cover("compared");
+        let applied = view.applied();
+        self.book.check("committed never changes", checks.committed.at(applied, process));
+        let watch = checks.watches.get_mut(&process).expect("it was made above");
+        let new = checks.events.follow(&mut watch.events, process);
+        self.book.check("events are the same", new);
+        view.read(|state| {
+            self.book.check("epochs only grow", checks.epochs.at(process, state.epoch()));
+            self.book.check("nodes keep their capacity", nodes_keep_their_capacity::check(state));
+            checks.attempts.note(state);
+        });
+    }
+
+    /// A command of an older reign was answered.
+    pub(crate) fn straggler(&self, accepted: bool, what: &str) {
+        self.book.cover("stragglers");
+        self.book.check("epochs only grow", epochs_only_grow::refused(accepted, what));
+    }
+
+    /// A node was called.
+    pub(crate) fn called(&self, task: &str, attempt: u64, epoch: &str, node: &str) {
+        let held = self.checks.lock().attempts.called(task, attempt, epoch, node);
+        self.book.check("attempts are fenced", held);
+    }
+
+    pub(crate) fn submissions<T>(&self, look: impl FnOnce(&mut Submissions) -> T) -> T {
+        look(&mut self.checks.lock().submissions)
+    }
+
+    /// The answer to a request, the first or a later one.
+    pub(crate) fn answered(&self, marker: &str, told: Told) {
+        let held = exactly_once::answered(&mut self.checks.lock().submissions, marker, told);
+        self.book.check("exactly once", held);
+    }
+
+    /// An operation on the register begins; gives its number.
+    pub(crate) fn operates(&self, operation: Operation) -> usize {
+        self.checks.lock().register.begin(operation)
+    }
+
+    /// It ended as told, or certainly never was.
+    pub(crate) fn operated(&self, number: usize, operation: Option<Operation>) {
+        self.checks.lock().register.end(number, operation);
+    }
+
+    /// The last word: every member against everything that clients were told.
+    pub(crate) fn judge(&self, members: &[Cluster]) {
+        let checks = self.checks.lock();
+        for member in members {
+            let tasks = acknowledged_is_never_lost::by_marker(member);
+            let lost = acknowledged_is_never_lost::check(&checks.submissions, &tasks);
+            self.book.check("acknowledged is never lost", lost);
+            let unknown = unknown_is_once_or_never::check(&checks.submissions, &tasks);
+            self.book.check("unknown is once or never", unknown);
+            self.book.check("exactly once", exactly_once::check(&checks.submissions, &tasks));
+            let (index, digest) = member.view().digest();
+            self.book.trace(&format!("end {} {index} {digest}", member.member_id()));
+        }
+        self.book.check("states are equal", states_are_equal::check_end(members));
+        self.book.check("attempts are fenced", checks.attempts.check(&checks.events));
+        self.book.check("epochs only grow", checks.epochs.check(&checks.events));
+        self.book
+            .check("exactly once", exactly_once::check_events(&checks.submissions, &checks.events));
+        let register = checks.register.check();
+        self.book.check("the register is linearizable", register);
+        self.book.cover_many("events", checks.events.len() as u64);
+    }
+}
