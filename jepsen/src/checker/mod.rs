@@ -1,8 +1,25 @@
 //! What the checkers say. A verdict is data; a failure of the harness itself is an error and stops
 //! the run.
 
+pub mod attempts;
+pub mod availability;
+pub mod coverage;
+pub mod linear;
+pub mod lists;
+pub mod logs;
+pub mod register;
+pub mod reigns;
+pub mod streams;
+pub mod wgl;
+pub mod zones;
+
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+use crate::history::History;
+use crate::workload::Workload;
 
 /// How it stands, in the order of badness: [`Ord::max`] is the worse one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -152,4 +169,28 @@ impl Findings {
 #[must_use]
 pub fn worst(verdicts: &[Verdict]) -> Validity {
     verdicts.iter().map(|verdict| verdict.validity).max().unwrap_or(Validity::Unknown)
+}
+
+/// Everything there is to say about a run: every workload's checks and its traffic, whether the
+/// faults took effect, whether the cluster served again, and what members wrote into their logs.
+/// `expected_errors` are parts of lines of level ERROR that the faults of this run explain.
+#[must_use]
+pub fn judge(
+    history: &History,
+    workloads: &[Box<dyn Workload>],
+    logs: &[PathBuf],
+    expected_errors: &[&str],
+) -> Vec<Verdict> {
+    let mut verdicts = Vec::new();
+    for workload in workloads {
+        verdicts.extend(workload.check(history));
+        let floors = workload.floors();
+        if !floors.is_empty() {
+            verdicts.push(coverage::traffic(workload.name(), &floors, history));
+        }
+    }
+    verdicts.push(coverage::faults(history));
+    verdicts.push(availability::check(history));
+    verdicts.extend(logs::check(logs, expected_errors));
+    verdicts
 }

@@ -5,13 +5,25 @@
 //! back, [`Workload::finish`], which reads everything from every member. All of it goes into the
 //! history; [`Workload::check`] sees the history and nothing else.
 
+mod actor;
+mod append;
+mod attempts;
+mod events;
+mod monotonic;
+mod observe;
+mod register;
+mod retry;
+mod set;
+mod sse;
 mod stage;
+mod worker;
 
 use futures::future::BoxFuture;
 
 pub use stage::{Load, Members, Stage};
 
 use crate::checker::Verdict;
+use crate::checker::coverage::Floor;
 use crate::history::History;
 
 /// The harness itself failed; says nothing about the system under test.
@@ -40,6 +52,42 @@ pub trait Workload: Send + Sync {
     /// by itself; what could not be read stays out of the history, and the check says so.
     fn finish<'a>(&'a self, stage: &'a Stage) -> BoxFuture<'a, Result<(), HarnessError>>;
 
+    /// The traffic below which nothing that was seen counts as a pass.
+    fn floors(&self) -> Vec<Floor> {
+        Vec::new()
+    }
+
     /// What the history says about it. Also of a history that was read from a file.
     fn check(&self, history: &History) -> Vec<Verdict>;
+}
+
+/// The workloads that can be asked for by name. `events` and `observe` come with every run.
+pub const NAMES: [&str; 6] = ["register", "append", "set", "attempts", "monotonic", "retry"];
+
+/// The workloads of `names`, with the two that come with every run; `None` names one that is not
+/// there.
+#[must_use]
+pub fn by_names(names: &[&str]) -> Option<Vec<Box<dyn Workload>>> {
+    let mut all: Vec<Box<dyn Workload>> =
+        vec![Box::new(events::Events::default()), Box::new(observe::Observe)];
+    for name in names {
+        all.push(match *name {
+            "register" => Box::new(register::Register::default()),
+            "append" => Box::new(append::Append::default()),
+            "set" => Box::new(set::Set::default()),
+            "attempts" => Box::new(attempts::Attempts::default()),
+            "monotonic" => Box::new(monotonic::Monotonic),
+            "retry" => Box::new(retry::Retry::default()),
+            _ => return None,
+        });
+    }
+    Some(all)
+}
+
+/// The workloads that left something in `history`: for checking it again.
+#[must_use]
+pub fn of_history(history: &History) -> Vec<Box<dyn Workload>> {
+    let known = |name: &&str| history.of(name).next().is_some();
+    let names: Vec<&str> = NAMES.into_iter().filter(known).collect();
+    by_names(&names).unwrap_or_default()
 }
