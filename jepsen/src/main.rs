@@ -1,0 +1,3 @@
+//! Black-box fault testing of a Quorate cluster.
+
+fn main() {}
