@@ -49,6 +49,10 @@ impl Disk {
         self.image.is_some()
     }
 
+    pub(crate) fn mount_point(&self) -> &Path {
+        &self.mount
+    }
+
     /// The data directory of the member.
     pub(crate) fn data(&self) -> PathBuf {
         self.mount.join("data")

@@ -104,6 +104,23 @@ fn plug_ourselves(members: usize) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Takes away what [`build`] made, so that another world may be built.
+pub(crate) fn tear_down(members: usize) {
+    // Each of these fails when it is not there, which is what is wanted.
+    for member in 0..members {
+        let _ = run(&["ip", "link", "del", &format!("p{member}")]);
+        let _ = run(&["ip", "netns", "del", &namespace(member)]);
+    }
+    for device in ["c0", "w0", "br0"] {
+        let _ = run(&["ip", "link", "del", device]);
+    }
+    let workers = address(members + 1, members).to_string();
+    let _ = run(&["ip", "rule", "del", "from", &workers, "lookup", WORKERS_TABLE]);
+    for place in ["/dev/shm", "/run"] {
+        let _ = run(&["umount", "-l", place]);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,0 +1,1 @@
+//! Histories as EDN, for Knossos and Elle.
