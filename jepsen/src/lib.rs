@@ -6,6 +6,8 @@
 //! [`workload`] (what clients do, and what must hold of it), [`checker`] (the decision procedures)
 //! and [`report`] (what people look at).
 
+#![forbid(unsafe_code)]
+
 pub mod checker;
 pub mod client;
 pub mod history;
