@@ -131,9 +131,7 @@ pub(crate) fn start(cli: Cli) -> anyhow::Result<ExitCode> {
 }
 
 /// Runs to the end, or until somebody interrupts: then everything is taken down on the way out.
-fn block_on(
-    command: impl Future<Output = anyhow::Result<Validity>>,
-) -> anyhow::Result<ExitCode> {
+fn block_on(command: impl Future<Output = anyhow::Result<Validity>>) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let ended = runtime.block_on(async {
         let mut terminate =

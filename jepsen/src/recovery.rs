@@ -21,7 +21,8 @@ const POLL: Duration = Duration::from_millis(25);
 const STARTS_MAX: u32 = 6;
 /// What a member says when its log cannot be used any more. Its data directory is wiped, as its
 /// operators are told to do.
-const LOG_IS_LOST: [&str; 5] = ["damaged", "went back in time", "corrupt", "MEMBER_REMOVED", "left"];
+const LOG_IS_LOST: [&str; 5] =
+    ["damaged", "went back in time", "corrupt", "MEMBER_REMOVED", "left"];
 
 /// What became of the cluster after everything was healed.
 #[derive(Debug, Default)]

@@ -132,7 +132,7 @@ pub(crate) async fn run(spec: &Spec) -> anyhow::Result<Ended> {
     let keep_members = world.size();
     drop(world);
     let history = recorder.finish().context("write the history")?;
-    let verdicts = judge::judge(&history, &workloads, &logs, own);
+    let verdicts = judge::judge(&history, &workloads, &logs, &[], own);
     judge::report(&dir, &history, &verdicts, &facts).context("write the report")?;
     debug_assert!(keep_members > 0);
     let validity = worst(&verdicts);

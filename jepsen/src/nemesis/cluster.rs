@@ -20,7 +20,12 @@ const CHANGE: Duration = Duration::from_secs(8);
 const TRANSFER: Duration = Duration::from_secs(3);
 
 /// Asks through any member, a few times: others may be changing the cluster, too.
-async fn change(scene: &mut Scene, method: &Method, path: &str, body: &Value) -> Result<(), String> {
+async fn change(
+    scene: &mut Scene,
+    method: &Method,
+    path: &str,
+    body: &Value,
+) -> Result<(), String> {
     let mut why = String::new();
     for _ in 0..6 {
         let through = scene.anyone();

@@ -21,8 +21,7 @@ pub(super) const FAULTS: &[Kind] = &[
 /// they leave the page cache, or somebody who remembers.
 async fn lag_then_crash(scene: &mut Scene) -> anyhow::Result<()> {
     let leader = scene.leader().await?;
-    let mut followers: Vec<usize> =
-        scene.world.places().filter(|place| *place != leader).collect();
+    let mut followers: Vec<usize> = scene.world.places().filter(|place| *place != leader).collect();
     followers.shuffle(&mut scene.rng);
     let lagging = followers.split_off(scene.world.majority() - 1);
     let mut ahead = followers;

@@ -15,9 +15,9 @@ use std::time::Duration;
 use anyhow::{bail, ensure};
 use futures::future::BoxFuture;
 use jepsen::history::{Fault, Recorder};
+use rand::RngExt;
 use rand::rngs::StdRng;
 use rand::seq::{IndexedRandom, SliceRandom};
-use rand::RngExt;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use schedule::{Schedule, once, unleash};

@@ -29,7 +29,12 @@ impl Schedule {
     /// Pauses and holds of seconds, as they suit runs of half a minute and more.
     pub(crate) fn new(seed: u64, faults: Vec<&'static Kind>) -> Self {
         let millis = Duration::from_millis;
-        Self { seed, faults, pause: (millis(500), millis(2000)), hold: (millis(1200), millis(3500)) }
+        Self {
+            seed,
+            faults,
+            pause: (millis(500), millis(2000)),
+            hold: (millis(1200), millis(3500)),
+        }
     }
 
     /// The lanes that have something to do, each with its faults in the order of their turns.

@@ -141,8 +141,7 @@ mod tests {
     #[test]
     fn a_delay_is_refused() {
         let slow = Shape { delay_ms: 5, ..Shape::default() };
-        let matrix =
-            Layers::new(3).add(1, vec![((Port::Member(0), Port::Member(1)), slow)]);
+        let matrix = Layers::new(3).add(1, vec![((Port::Member(0), Port::Member(1)), slow)]);
         let bridge = Bridge {
             members: 3,
             clients: String::new(),

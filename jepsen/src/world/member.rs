@@ -12,7 +12,8 @@ use super::process::Process;
 
 /// How members are configured, beside where they live. Snapshots come often, so that runs of half a
 /// minute see them taken and sent; requests are held for less than clients wait.
-const SETTINGS: &str = "  limits:\n    request_hold_ms: 1500\n  snapshot:\n    entries: 1500\n    keep_entries: 200\n";
+const SETTINGS: &str =
+    "  limits:\n    request_hold_ms: 1500\n  snapshot:\n    entries: 1500\n    keep_entries: 200\n";
 
 /// Where a member listens and what it tells others.
 #[derive(Debug, Clone)]

@@ -279,7 +279,9 @@ impl World {
     /// One line on what this world is made of.
     pub(crate) fn describe(&self) -> String {
         let network = match self.tier {
-            Tier::Switch => "namespaces and a user-space switch (cut, one-way, loss, delay, reordering, duplicates, rate)",
+            Tier::Switch => {
+                "namespaces and a user-space switch (cut, one-way, loss, delay, reordering, duplicates, rate)"
+            }
             Tier::Bridge => "namespaces and a bridge (cut, one-way, loss, rate)",
             Tier::Proxy => "loopback and TCP proxies (stall, delay)",
         };

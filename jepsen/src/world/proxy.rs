@@ -101,7 +101,10 @@ impl Proxies {
         let asks_too_much = matrix
             .touched()
             .any(|(from, to, shape)| !able(shape) || from == workers || to == workers);
-        ensure!(!asks_too_much, "a TCP proxy can only stall and delay, and has no links of workers");
+        ensure!(
+            !asks_too_much,
+            "a TCP proxy can only stall and delay, and has no links of workers"
+        );
         *self.shared.matrix.lock() = Arc::new(matrix);
         Ok(())
     }
@@ -131,7 +134,8 @@ impl Shared {
         let Ok(far) = TcpStream::connect(behind).await else { return };
         // Small answers must not wait for each other; without it they are merely slower.
         let _ = (near.set_nodelay(true), far.set_nodelay(true));
-        let ((near_read, near_write), (far_read, far_write)) = (near.into_split(), far.into_split());
+        let ((near_read, near_write), (far_read, far_write)) =
+            (near.into_split(), far.into_split());
         tokio::select! {
             () = self.pump(near_read, far_write, source, to) => {}
             () = self.pump(far_read, near_write, to, source) => {}

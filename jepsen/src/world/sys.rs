@@ -75,7 +75,6 @@ pub(crate) fn cut_power(mount: &Path) -> io::Result<()> {
     let directory = File::open(mount)?;
     let how = SHUTDOWN_WITHOUT_LOG_FLUSH;
     // SAFETY: this request reads one 32-bit integer behind the pointer.
-    let result =
-        unsafe { libc::ioctl(directory.as_raw_fd(), EXT4_IOC_SHUTDOWN, &raw const how) };
+    let result = unsafe { libc::ioctl(directory.as_raw_fd(), EXT4_IOC_SHUTDOWN, &raw const how) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
