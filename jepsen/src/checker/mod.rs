@@ -14,6 +14,7 @@ pub mod wgl;
 pub mod zones;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -177,7 +178,7 @@ pub fn worst(verdicts: &[Verdict]) -> Validity {
 #[must_use]
 pub fn judge(
     history: &History,
-    workloads: &[Box<dyn Workload>],
+    workloads: &[Arc<dyn Workload>],
     logs: &[PathBuf],
     expected_errors: &[&str],
 ) -> Vec<Verdict> {

@@ -18,6 +18,8 @@ mod sse;
 mod stage;
 mod worker;
 
+use std::sync::Arc;
+
 use futures::future::BoxFuture;
 
 pub use stage::{Load, Members, Stage};
@@ -64,29 +66,31 @@ pub trait Workload: Send + Sync {
 /// The workloads that can be asked for by name. `events` and `observe` come with every run.
 pub const NAMES: [&str; 6] = ["register", "append", "set", "attempts", "monotonic", "retry"];
 
-/// The workloads of `names`, with the two that come with every run; `None` names one that is not
-/// there.
+/// The workloads of `names`, with the two that come with every run; `None` when one of the names is
+/// not there. They are to be prepared and finished in this order: readers of events listen until
+/// everybody else is done.
 #[must_use]
-pub fn by_names(names: &[&str]) -> Option<Vec<Box<dyn Workload>>> {
-    let mut all: Vec<Box<dyn Workload>> =
-        vec![Box::new(events::Events::default()), Box::new(observe::Observe)];
+pub fn by_names(names: &[&str]) -> Option<Vec<Arc<dyn Workload>>> {
+    let mut all: Vec<Arc<dyn Workload>> = Vec::new();
     for name in names {
         all.push(match *name {
-            "register" => Box::new(register::Register::default()),
-            "append" => Box::new(append::Append::default()),
-            "set" => Box::new(set::Set::default()),
-            "attempts" => Box::new(attempts::Attempts::default()),
-            "monotonic" => Box::new(monotonic::Monotonic),
-            "retry" => Box::new(retry::Retry::default()),
+            "register" => Arc::new(register::Register::default()),
+            "append" => Arc::new(append::Append::default()),
+            "set" => Arc::new(set::Set::default()),
+            "attempts" => Arc::new(attempts::Attempts::default()),
+            "monotonic" => Arc::new(monotonic::Monotonic),
+            "retry" => Arc::new(retry::Retry::default()),
             _ => return None,
         });
     }
+    all.push(Arc::new(observe::Observe));
+    all.push(Arc::new(events::Events::default()));
     Some(all)
 }
 
 /// The workloads that left something in `history`: for checking it again.
 #[must_use]
-pub fn of_history(history: &History) -> Vec<Box<dyn Workload>> {
+pub fn of_history(history: &History) -> Vec<Arc<dyn Workload>> {
     let known = |name: &&str| history.of(name).next().is_some();
     let names: Vec<&str> = NAMES.into_iter().filter(known).collect();
     by_names(&names).unwrap_or_default()
