@@ -17,6 +17,7 @@ pub(super) const FAULTS: &[Kind] = &[
 
 /// Changes of the membership wait for the cluster; so do we.
 const CHANGE: Duration = Duration::from_secs(8);
+const TRIES: usize = 12;
 const TRANSFER: Duration = Duration::from_secs(3);
 
 /// Asks through any member, a few times: others may be changing the cluster, too.
@@ -27,7 +28,7 @@ async fn change(
     body: &Value,
 ) -> Result<(), String> {
     let mut why = String::new();
-    for _ in 0..6 {
+    for _ in 0..TRIES {
         let through = scene.anyone();
         let sent = scene.world.send(method.clone(), through, path, body, CHANGE).await;
         match sent {
@@ -46,6 +47,7 @@ async fn change(
 
 /// A voter becomes a learner and a voter again.
 async fn churn(scene: &mut Scene) -> anyhow::Result<()> {
+    scene.await_redundant().await?;
     let place = scene.anyone();
     let Some(own) = scene.world.own(place).await else {
         anyhow::bail!("m{} does not say who it is", place + 1);
@@ -67,6 +69,7 @@ async fn churn(scene: &mut Scene) -> anyhow::Result<()> {
 
 /// A member is taken out for good; its machine comes back, wiped, as a new one.
 async fn replace(scene: &mut Scene) -> anyhow::Result<()> {
+    scene.await_redundant().await?;
     let place = scene.follower().await?;
     let Some(own) = scene.world.own(place).await else {
         anyhow::bail!("m{} does not say who it is", place + 1);
@@ -92,7 +95,7 @@ async fn replace(scene: &mut Scene) -> anyhow::Result<()> {
     fault.active(&format!("number {} removed ({how}), back as {after:?}", own.id));
     fault.healing();
     fault.healed();
-    Ok(())
+    scene.await_redundant().await
 }
 
 async fn transfers(scene: &mut Scene) -> anyhow::Result<()> {

@@ -169,6 +169,7 @@ async fn stalled_disk(scene: &mut Scene) -> anyhow::Result<()> {
 
 /// A member loses everything it had, and comes back as another one.
 async fn wiped_disk(scene: &mut Scene) -> anyhow::Result<()> {
+    scene.await_redundant().await?;
     let place = scene.follower().await?;
     let before = scene.world.own(place).await.map(|own| own.id);
     let fault = scene.begin(&[place]);
@@ -179,13 +180,13 @@ async fn wiped_disk(scene: &mut Scene) -> anyhow::Result<()> {
     scene.await_back(&[place]).await;
     let after = scene.world.own(place).await.map(|own| own.id);
     match (before, after) {
-        (Some(before), Some(after)) if before != after => {
+        (Some(before), Some(after)) if before != after && after > 0 => {
             fault.active(&format!("m{}: number {before} became {after}", place + 1));
         }
         (before, after) => fault.no_effect(&format!("its number was {before:?}, is {after:?}")),
     }
     fault.healed();
-    Ok(())
+    scene.await_redundant().await
 }
 
 /// Flips a bit while the member is down; gives what it said at its next start, and whether it
@@ -239,6 +240,7 @@ async fn corrupt_home(scene: &mut Scene) -> anyhow::Result<()> {
 /// The log is the truth: a member whose log is damaged must not take part with what is left. It is
 /// wiped and joins as another one. Only one of the minority is damaged.
 async fn corrupt_log(scene: &mut Scene) -> anyhow::Result<()> {
+    scene.await_redundant().await?;
     let place = scene.follower().await?;
     let fault = scene.begin(&[place]);
     let (said, refused) = corrupt(scene, place, "wal", 1).await?;
@@ -250,7 +252,7 @@ async fn corrupt_log(scene: &mut Scene) -> anyhow::Result<()> {
     }
     scene.await_back(&[place]).await;
     fault.healed();
-    Ok(())
+    scene.await_redundant().await
 }
 
 #[cfg(test)]

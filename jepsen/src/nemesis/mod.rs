@@ -67,6 +67,9 @@ pub(crate) struct Kind {
     pub episode: Episode,
 }
 
+/// What the library says, loudly, of a change of the membership that found no leader.
+const NO_LEADER: &str = "has to forward request to";
+
 impl Kind {
     /// Parts of lines of level ERROR in the logs of members that this fault explains.
     pub(crate) fn errors(&self) -> &'static [&'static str] {
@@ -79,7 +82,8 @@ impl Kind {
             | "power-cut-all"
             | "lag-then-crash"
             | "election-then-crash" => &["Input/output error", "shutdown failed"],
-            "corrupt-home" | "corrupt-log" => &["damaged", "corrupt", "aside"],
+            "corrupt-home" | "corrupt-log" => &["damaged", "corrupt", "aside", NO_LEADER],
+            "wiped-disk" | "member-replaced" | "membership-churn" => &[NO_LEADER],
             _ => &[],
         }
     }
@@ -251,6 +255,24 @@ impl Scene {
                 return None;
             }
             tokio::time::sleep(POLL).await;
+        }
+    }
+
+    /// Waits until every member has a vote and answers. Before a member loses what it has for good,
+    /// and after: two such losses at a time are more than a cluster promises to survive.
+    async fn await_redundant(&self) -> anyhow::Result<()> {
+        let (size, deadline) = (self.world.size(), tokio::time::Instant::now() + BACK_PATIENCE);
+        loop {
+            if let Some(leader) = self.world.leader().await
+                && let Some(own) = self.world.own(leader).await
+                && own.tolerance == size - self.world.majority()
+                && (own.voters, own.changing) == (size, false)
+            {
+                return Ok(());
+            }
+            let late = tokio::time::Instant::now() >= deadline || self.over.is_cancelled();
+            ensure!(!late, "the cluster does not come to have {size} voters that answer");
+            tokio::time::sleep(POLL * 2).await;
         }
     }
 

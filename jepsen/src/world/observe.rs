@@ -22,6 +22,8 @@ pub(crate) struct Own {
     pub digest: String,
     pub leader: Option<u64>,
     pub voters: usize,
+    /// Voters that may be lost from now on, as it sees it.
+    pub tolerance: usize,
     pub changing: bool,
     pub ended: Option<String>,
 }
@@ -109,6 +111,7 @@ fn parse(status: &Value) -> Option<Own> {
         digest: text("digest"),
         leader: status["leader"].as_u64(),
         voters: rows.iter().filter(|row| row["role"] == "voter").count(),
+        tolerance: status["failure_tolerance"].as_u64().and_then(|n| n.try_into().ok())?,
         changing: status["changing"].as_bool().unwrap_or(false),
         ended: status["ended"].as_str().map(str::to_owned),
     })
@@ -152,7 +155,7 @@ mod tests {
     fn a_member_is_found_in_its_own_report() {
         let status = serde_json::json!({
             "member_id": 2, "leader": 1, "term": 3, "changing": false, "ended": null,
-            "members": [
+            "failure_tolerance": 1, "members": [
                 { "id": 1, "role": "voter", "state": "leader", "applied": 9, "digest": "a" },
                 { "id": 2, "role": "voter", "state": "follower", "applied": 8, "digest": "b" },
             ],
@@ -160,6 +163,7 @@ mod tests {
         let own = parse(&status).unwrap();
         assert_eq!((own.id, own.state.as_str(), own.voters), (2, "follower", 2));
         assert_eq!((own.applied, own.term, own.leader), (8, 3, Some(1)));
+        assert_eq!(own.tolerance, 1);
         assert_eq!(parse(&serde_json::json!({ "member_id": 0, "members": [] })), None);
     }
 }
