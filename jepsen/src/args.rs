@@ -1,17 +1,22 @@
 //! The command line.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::{Args, Parser, Subcommand};
-use jepsen::checker::Validity;
+use jepsen::checker::{Validity, worst};
+use jepsen::history::History;
 use jepsen::workload::Load;
 
-use crate::run::{Spec, run};
-use crate::world::{Tier, enter};
-use crate::{nemesis, program, selftest};
+use crate::canary::{canaries, features};
+use crate::ci::ci;
+use crate::kills::kills;
+use crate::run::{Spec, print, run};
+use crate::scenario::Scenario;
+use crate::world::{Rights, Tier, enter, rights};
+use crate::{judge, nemesis, program, selftest};
 
 /// Fault testing of a Quorate cluster, in the manner of Jepsen.
 #[derive(Debug, Parser)]
@@ -23,10 +28,23 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum What {
-    /// Tests the injectors: control rows of the power cut, every fault once.
-    Selftest(SelftestArgs),
+    /// The fixed set of short runs that every change goes through: under five minutes.
+    Ci(CiArgs),
     /// Runs of faults and workloads for a while, one after the other.
     Run(RunArgs),
+    /// Tests the injectors: control rows of the power cut, every fault once.
+    Selftest(SelftestArgs),
+    /// Kills the leader many times in one run, and measures what that costs.
+    Kills(KillsArgs),
+    /// Shows that builds which are broken on purpose are caught.
+    Canaries(CanariesArgs),
+    /// Runs a scenario again.
+    Replay(ReplayArgs),
+    /// Checks a history that was recorded earlier.
+    Check {
+        /// A `history.jsonl`.
+        file: PathBuf,
+    },
     /// Names the faults there are.
     List,
     /// What the control rows run in a process of its own.
@@ -84,6 +102,49 @@ struct RunArgs {
     seeds: String,
 }
 
+#[derive(Debug, Args)]
+struct CiArgs {
+    #[command(flatten)]
+    world: WorldArgs,
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+#[derive(Debug, Args)]
+struct KillsArgs {
+    #[command(flatten)]
+    world: WorldArgs,
+    #[arg(long, default_value_t = 200)]
+    count: usize,
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Which workloads.
+    #[arg(long, value_delimiter = ',', default_value = "set,register,retry")]
+    workloads: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+struct CanariesArgs {
+    #[command(flatten)]
+    world: WorldArgs,
+    /// Only these.
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+#[derive(Debug, Args)]
+struct ReplayArgs {
+    #[command(flatten)]
+    world: WorldArgs,
+    /// A file of `jepsen/scenarios`.
+    scenario: PathBuf,
+    /// How often, each time with the next seed.
+    #[arg(long, default_value_t = 1)]
+    count: u64,
+}
+
 /// Smaller clusters survive nothing, even ones nothing more, and larger ones are too much for a
 /// machine of two cores.
 fn parse_members(text: &str) -> Result<usize, String> {
@@ -127,7 +188,67 @@ pub(crate) fn start(cli: Cli) -> anyhow::Result<ExitCode> {
             enter(args.world.tier)?;
             block_on(all_runs(args))
         }
+        What::Ci(args) => {
+            // Built where the network and the registry are as usual, before the program enters
+            // namespaces of its own.
+            args.world.build_outside()?;
+            enter(args.world.tier)?;
+            let base = args.world.spec()?;
+            block_on(async move { ci(&base, args.seed).await })
+        }
+        What::Kills(args) => {
+            enter(args.world.tier)?;
+            block_on(kill_leaders(args))
+        }
+        What::Canaries(args) => {
+            let program = args.world.canaries_outside()?;
+            enter(args.world.tier)?;
+            let base = Spec { program, ..args.world.base_without_program() };
+            block_on(async move { canaries(&base, &args.only, args.seed).await })
+        }
+        What::Replay(args) => {
+            enter(args.world.tier)?;
+            block_on(replay(args))
+        }
+        What::Check { file } => check(&file),
     }
+}
+
+/// Checks a recorded history.
+fn check(file: &Path) -> anyhow::Result<ExitCode> {
+    let history = History::read(file).with_context(|| file.display().to_string())?;
+    let workloads = jepsen::workload::of_history(&history);
+    let verdicts = judge::judge(&history, &workloads, &[], &[], Vec::new());
+    let validity = worst(&verdicts);
+    print(&verdicts, validity, file);
+    Ok(ExitCode::from(validity.exit_code()))
+}
+
+async fn kill_leaders(args: KillsArgs) -> anyhow::Result<Validity> {
+    let members = args.world.members;
+    let spec = Spec {
+        name: "kills".to_owned(),
+        seed: args.seed,
+        workloads: args.workloads,
+        repeat: format!(
+            "cargo run -p jepsen --release -- kills --count {} --seed {} --members {members}",
+            args.count, args.seed
+        ),
+        ..args.world.spec()?
+    };
+    Ok(kills(&spec, args.count).await?.validity)
+}
+
+async fn replay(args: ReplayArgs) -> anyhow::Result<Validity> {
+    let scenario = Scenario::read(&args.scenario)?;
+    println!("{}: {}", scenario.name, scenario.why);
+    let mut worst = Validity::Valid;
+    for number in 0..args.count {
+        let mut spec = scenario.spec(args.world.spec()?)?;
+        spec.seed += number;
+        worst = worst.max(run(&spec).await?.validity);
+    }
+    Ok(worst)
 }
 
 /// Runs to the end, or until somebody interrupts: then everything is taken down on the way out.
@@ -158,8 +279,8 @@ impl SelftestArgs {
 }
 
 impl WorldArgs {
-    fn spec(&self) -> anyhow::Result<Spec> {
-        Ok(Spec {
+    fn base_without_program(&self) -> Spec {
+        Spec {
             name: String::new(),
             seed: 0,
             members: self.members,
@@ -167,12 +288,33 @@ impl WorldArgs {
             workloads: Vec::new(),
             time: Duration::ZERO,
             tier: self.tier,
-            program: program::find(self.quorate.as_deref(), false)?,
+            program: PathBuf::new(),
             environment: Vec::new(),
             load: Load::default(),
             keep: self.keep,
             repeat: String::new(),
-        })
+        }
+    }
+
+    fn spec(&self) -> anyhow::Result<Spec> {
+        let program = program::find(self.quorate.as_deref(), false)?;
+        Ok(Spec { program, ..self.base_without_program() })
+    }
+
+    /// Builds the program under test, unless one was named, or this is the inner process already.
+    fn build_outside(&self) -> anyhow::Result<()> {
+        if rights() == Rights::None && self.quorate.is_none() {
+            program::find(None, true)?;
+        }
+        Ok(())
+    }
+
+    /// The program with the sabotages, built unless one was named.
+    fn canaries_outside(&self) -> anyhow::Result<PathBuf> {
+        match &self.quorate {
+            Some(given) => program::find(Some(given), false),
+            None => program::with_canaries(&features(), rights() == Rights::None),
+        }
     }
 }
 

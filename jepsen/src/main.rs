@@ -9,11 +9,15 @@
 )]
 
 mod args;
+mod canary;
+mod ci;
 mod judge;
+mod kills;
 mod nemesis;
 mod program;
 mod recovery;
 mod run;
+mod scenario;
 mod selftest;
 mod world;
 

@@ -32,11 +32,13 @@ pub(crate) fn find(given: Option<&Path>, build: bool) -> anyhow::Result<PathBuf>
 ///
 /// # Errors
 /// When it does not build.
-pub(crate) fn with_canaries(features: &[String]) -> anyhow::Result<PathBuf> {
+pub(crate) fn with_canaries(features: &[String], build: bool) -> anyhow::Result<PathBuf> {
     let itself = std::env::current_exe()?;
     let target = itself.ancestors().nth(2).context("a program is in a target directory")?;
     let target = target.join("canaries");
-    cargo(&target, &["--bin", "quorate", "--features", &features.join(",")])?;
+    if build {
+        cargo(&target, &["--bin", "quorate", "--features", &features.join(",")])?;
+    }
     Ok(target.join("release/quorate"))
 }
 

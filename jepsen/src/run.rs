@@ -7,15 +7,14 @@ use std::time::Duration;
 
 use anyhow::Context;
 use jepsen::checker::{Validity, Verdict, worst};
-use jepsen::history::Recorder;
+use jepsen::history::{History, Recorder};
 use jepsen::workload::{Load, Members, Stage, Workload};
 use serde_json::json;
 use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
 
 use crate::judge;
 use crate::nemesis::{Kind, Schedule, unleash};
-use crate::recovery::{agreement, recover};
+use crate::recovery::{Recovery, agreement, recover};
 use crate::world::{Plan, Tier, World};
 
 /// What a run is made of.
@@ -44,7 +43,6 @@ pub(crate) struct Spec {
 pub(crate) struct Ended {
     pub validity: Validity,
     pub verdicts: Vec<Verdict>,
-    pub dir: PathBuf,
 }
 
 /// Before the first fault.
@@ -63,21 +61,68 @@ pub(crate) fn store() -> PathBuf {
     base.join("store")
 }
 
+/// A run whose faults are over and whose cluster was healed; clients still use it.
+pub(crate) struct Stretch<'a> {
+    pub spec: &'a Spec,
+    pub world: Arc<World>,
+    pub recorder: Recorder,
+    pub stage: Stage,
+    pub workloads: Vec<Arc<dyn Workload>>,
+    pub running: Running,
+    pub dir: PathBuf,
+    pub recovery: Recovery,
+}
+
+impl Spec {
+    /// An empty directory for the results.
+    ///
+    /// # Errors
+    /// When an old one cannot be removed.
+    pub(crate) fn fresh_dir(&self) -> anyhow::Result<PathBuf> {
+        let dir = store().join(format!("{}-{}", self.name, self.seed));
+        if dir.exists() {
+            std::fs::remove_dir_all(&dir).with_context(|| format!("clear {}", dir.display()))?;
+        }
+        std::fs::create_dir_all(&dir)?;
+        Ok(dir)
+    }
+
+    fn fault_names(&self) -> Vec<&'static str> {
+        self.faults.iter().map(|kind| kind.name).collect()
+    }
+
+    /// The command that repeats this run.
+    fn command(&self) -> String {
+        if !self.repeat.is_empty() {
+            return self.repeat.clone();
+        }
+        let faults = self.fault_names();
+        let faults = if faults.is_empty() { "none".to_owned() } else { faults.join(",") };
+        let tier = self.tier.map(|tier| format!(" --tier {tier:?}").to_lowercase());
+        let environment = self.environment.iter().map(|(name, value)| format!("{name}={value} "));
+        format!(
+            "{}cargo run -p jepsen --release -- run --seeds {} --minutes {:.2} --members {} \
+             --faults {faults} --workloads {}{}",
+            environment.collect::<String>(),
+            self.seed,
+            self.time.as_secs_f64() / 60.0,
+            self.members,
+            self.workloads.join(","),
+            tier.unwrap_or_default(),
+        )
+    }
+}
+
 /// Carries out a run from its beginning to its verdict.
 ///
 /// # Errors
 /// When the harness fails: a world that cannot be built, a workload that does not end.
 pub(crate) async fn run(spec: &Spec) -> anyhow::Result<Ended> {
-    let dir = store().join(format!("{}-{}", spec.name, spec.seed));
-    if dir.exists() {
-        std::fs::remove_dir_all(&dir).with_context(|| format!("clear {}", dir.display()))?;
-    }
+    let dir = spec.fresh_dir()?;
     let world = form(spec, &dir).await?;
     println!("{}: seed {}, {}", spec.name, spec.seed, world.describe());
-    let history = dir.join("history.jsonl");
-    let recorder = Recorder::create(&history).context("write the history")?;
-    let names: Vec<&str> = spec.faults.iter().map(|kind| kind.name).collect();
-    recorder.plan(&names);
+    let recorder = Recorder::create(&dir.join("history.jsonl")).context("write the history")?;
+    recorder.plan(&spec.fault_names());
     let stage = stage(spec, &world, &recorder);
     let workloads = judge::workloads(&spec.workloads)?;
 
@@ -89,55 +134,65 @@ pub(crate) async fn run(spec: &Spec) -> anyhow::Result<Ended> {
     tokio::time::sleep(LEAD_IN).await;
 
     recorder.stretch("faults");
-    let over = CancellationToken::new();
-    let ending = over.clone();
-    let time = spec.time;
-    let timer = tokio::spawn(async move {
-        tokio::time::sleep(time).await;
-        ending.cancel();
-    });
     let schedule = Schedule::new(spec.seed, spec.faults.clone());
-    let troubles = unleash(&schedule, &world, &recorder, &over).await;
-    timer.abort();
-    if spec.faults.is_empty() {
-        tokio::time::sleep(spec.time).await;
-    }
-
+    let troubles = unleash(&schedule, &world, &recorder, spec.time).await;
     let recovery = recover(&world).await?;
+    let so_far = Stretch { spec, world, recorder, stage, workloads, running, dir, recovery };
+    finish(so_far, troubles, |_| Vec::new()).await
+}
+
+/// The end of a run: clients go on for a moment on the healed cluster, everything is read from
+/// every member, and what was seen is judged. `more` adds verdicts of the run's own kind.
+///
+/// # Errors
+/// When a workload does not end, or results cannot be written.
+pub(crate) async fn finish(
+    so_far: Stretch<'_>,
+    troubles: Vec<String>,
+    more: impl FnOnce(&History) -> Vec<Verdict>,
+) -> anyhow::Result<Ended> {
+    let Stretch { spec, world, recorder, stage, workloads, running, dir, recovery } = so_far;
     recorder.stretch("healed");
     tokio::time::sleep(AFTER).await;
     stage.stop.cancel();
     end(running).await?;
-
     recorder.stretch("final");
     for workload in &workloads {
         workload.finish(&stage).await.with_context(|| format!("finish {}", workload.name()))?;
     }
-    let agreement = agreement(&world).await;
-    stage.over.cancel();
     let mut own = recovery.verdicts();
-    own.push(agreement);
+    own.push(agreement(&world).await);
+    stage.over.cancel();
     let facts = json!({
         "name": spec.name,
         "seed": spec.seed,
+        "repeat": spec.command(),
         "world": world.describe(),
         "kernel": kernel(),
-        "faults": names,
+        "faults": spec.fault_names(),
         "workloads": spec.workloads,
         "seconds": spec.time.as_secs(),
         "troubles": troubles,
-        "repeat": spec.repeat,
     });
     let logs: Vec<PathBuf> = world.places().map(|place| world.member(place).log.clone()).collect();
-    let keep_members = world.size();
     drop(world);
     let history = recorder.finish().context("write the history")?;
-    let verdicts = judge::judge(&history, &workloads, &logs, &[], own);
+    own.extend(more(&history));
+    let expected = expected_errors(&spec.faults);
+    let verdicts = judge::judge(&history, &workloads, &logs, &expected, own);
     judge::report(&dir, &history, &verdicts, &facts).context("write the report")?;
-    debug_assert!(keep_members > 0);
     let validity = worst(&verdicts);
     print(&verdicts, validity, &dir);
-    Ok(Ended { validity, verdicts, dir })
+    Ok(Ended { validity, verdicts })
+}
+
+/// Parts of lines of level ERROR that these faults explain: a member whose disk fails must say so.
+fn expected_errors(faults: &[&'static Kind]) -> Vec<&'static str> {
+    let mut expected = vec!["this member must stop", "this member stops serving"];
+    for kind in faults {
+        expected.extend(kind.errors());
+    }
+    expected
 }
 
 /// A world with a cluster that serves.
@@ -169,7 +224,7 @@ pub(crate) fn stage(spec: &Spec, world: &World, recorder: &Recorder) -> Stage {
     stage
 }
 
-type Running = JoinSet<anyhow::Result<()>>;
+pub(crate) type Running = JoinSet<anyhow::Result<()>>;
 
 /// Starts the clients of all workloads.
 pub(crate) fn start(workloads: &[Arc<dyn Workload>], stage: &Stage) -> Running {

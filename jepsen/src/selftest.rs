@@ -8,11 +8,13 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use jepsen::checker::Validity;
 use jepsen::history::Recorder;
+use reqwest::Method;
+use serde_json::json;
 
 use crate::nemesis::once;
 use crate::recovery::recover;
 use crate::run::{Spec, form, store};
-use crate::world::{Rights, TrialDisk, rights};
+use crate::world::{Rights, TrialDisk, World, rights};
 
 /// Records written before the power is cut.
 const RECORDS: u64 = 400;
@@ -114,20 +116,7 @@ pub(crate) async fn everything(spec: &Spec) -> anyhow::Result<Validity> {
     let world = form(spec, &dir).await?;
     println!("selftest: seed {}, {}", spec.seed, world.describe());
     let recorder = Recorder::in_memory();
-    let load = tokio::spawn({
-        let world = std::sync::Arc::clone(&world);
-        async move {
-            for number in 0u64.. {
-                let place = usize::try_from(number).unwrap_or_default() % world.size();
-                let task = serde_json::json!({ "task_type": "x", "input_data": "z".repeat(2000) });
-                let timeout = Duration::from_millis(500);
-                let method = reqwest::Method::POST;
-                // What becomes of it is no matter: it gives faults something to act on.
-                let _ = world.send(method, place, "/api/v1/tasks", &task, timeout).await;
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        }
-    });
+    let load = tokio::spawn(something_to_do(std::sync::Arc::clone(&world)));
     for kind in &spec.faults {
         let began = std::time::Instant::now();
         let trouble = once(kind, &world, &recorder, spec.seed).await;
@@ -156,4 +145,21 @@ pub(crate) async fn everything(spec: &Spec) -> anyhow::Result<Validity> {
     }
     load.abort();
     Ok(validity)
+}
+
+/// Writes, and a node that nobody answers for, so that faults have something to act on. What becomes
+/// of it is no matter.
+async fn something_to_do(world: std::sync::Arc<World>) {
+    let timeout = Duration::from_millis(500);
+    for number in 0u64.. {
+        let place = usize::try_from(number).unwrap_or_default() % world.size();
+        if number % 500 == 0 {
+            let node = json!({ "host": world.worker_host(), "port": 9, "capacity": 4 });
+            let path = "/api/v1/nodes/nobody/register";
+            let _ = world.send(Method::POST, place, path, &node, timeout).await;
+        }
+        let task = json!({ "task_type": "x", "input_data": "z".repeat(2000) });
+        let _ = world.send(Method::POST, place, "/api/v1/tasks", &task, timeout).await;
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }

@@ -25,6 +25,8 @@ pub(super) const FAULTS: &[Kind] = &[
 const STOPS_WITHIN: Duration = Duration::from_secs(15);
 /// How long a member may take to look at its disk and refuse to start.
 const REFUSES_WITHIN: Duration = Duration::from_secs(3);
+/// Enough that some hit a part of the home that is in use.
+const HOME_FLIPS: usize = 400;
 /// Shorter than the 20 s after which a member counts a flush as failed.
 const STALL_MS: std::ops::Range<u64> = 1000..6000;
 
@@ -188,12 +190,19 @@ async fn wiped_disk(scene: &mut Scene) -> anyhow::Result<()> {
 
 /// Flips a bit while the member is down; gives what it said at its next start, and whether it
 /// refused to run.
-async fn corrupt(scene: &mut Scene, place: usize, below: &str) -> anyhow::Result<(String, bool)> {
+async fn corrupt(
+    scene: &mut Scene,
+    place: usize,
+    below: &str,
+    flips: usize,
+) -> anyhow::Result<(String, bool)> {
     let since = scene.world.member(place).log_end();
     ensure!(scene.world.member(place).kill(), "it did not run");
     let file = scene.world.member(place).disk.largest_file(below)?;
-    let part = scene.rng.random_range(0.05..0.6);
-    let at = flip_byte(&file, part)?;
+    let mut at = Vec::new();
+    for _ in 0..flips {
+        at.push(flip_byte(&file, scene.rng.random_range(0.05..0.6))?);
+    }
     scene.world.start(place)?;
     let refused = stops(scene, place, since, REFUSES_WITHIN).await;
     let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -201,20 +210,23 @@ async fn corrupt(scene: &mut Scene, place: usize, below: &str) -> anyhow::Result
         Some(said) => said.clone(),
         None => {
             let said = scene.world.member(place).said_since(since);
-            let lines: Vec<&str> = said.lines().filter(|line| line.contains("aside")).collect();
-            lines.first().map_or("it runs", |line| line.trim()).chars().take(300).collect()
+            let opened = said.lines().find(|line| line.contains("RecoveryReport"));
+            let opened = opened.and_then(|line| line.split_once("report=")).map(|(_, end)| end);
+            opened.unwrap_or("it runs").chars().take(300).collect()
         }
     };
-    Ok((format!("bit flipped at {at} of {name}; {said}"), refused.is_some()))
+    Ok((format!("{flips} bits of {name} flipped at {:?} ...; {said}", at[0]), refused.is_some()))
 }
 
 /// The home is a copy: a member whose home is damaged builds it again by itself.
 async fn corrupt_home(scene: &mut Scene) -> anyhow::Result<()> {
     let place = scene.anyone();
     let fault = scene.begin(&[place]);
-    let (said, refused) = corrupt(scene, place, "state").await?;
+    let (said, refused) = corrupt(scene, place, "state", HOME_FLIPS).await?;
     if refused {
         fault.no_effect(&format!("it must build its home again, and stopped instead: {said}"));
+    } else if said.contains("Intact") {
+        fault.no_effect(&format!("no flip hit what is used: {said}"));
     } else {
         fault.active(&said);
     }
@@ -229,7 +241,7 @@ async fn corrupt_home(scene: &mut Scene) -> anyhow::Result<()> {
 async fn corrupt_log(scene: &mut Scene) -> anyhow::Result<()> {
     let place = scene.follower().await?;
     let fault = scene.begin(&[place]);
-    let (said, refused) = corrupt(scene, place, "wal").await?;
+    let (said, refused) = corrupt(scene, place, "wal", 1).await?;
     fault.active(&said);
     fault.healing();
     if refused {

@@ -67,6 +67,24 @@ pub(crate) struct Kind {
     pub episode: Episode,
 }
 
+impl Kind {
+    /// Parts of lines of level ERROR in the logs of members that this fault explains.
+    pub(crate) fn errors(&self) -> &'static [&'static str] {
+        match self.name {
+            "disk-full" => &["No space left", "the disk is full", "shutdown failed"],
+            "fsync-error" => &["Input/output error", "shutdown failed"],
+            "stalled-disk" | "slow-fsync" => &["a flush hangs", "flush"],
+            "power-cut-one"
+            | "power-cut-majority"
+            | "power-cut-all"
+            | "lag-then-crash"
+            | "election-then-crash" => &["Input/output error", "shutdown failed"],
+            "corrupt-home" | "corrupt-log" => &["damaged", "corrupt", "aside"],
+            _ => &[],
+        }
+    }
+}
+
 impl std::fmt::Debug for Kind {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.name)
@@ -127,6 +145,12 @@ pub(crate) fn named(names: &[String]) -> anyhow::Result<Vec<&'static Kind>> {
     found.sort_by_key(|kind| kind.name);
     found.dedup_by_key(|kind| kind.name);
     Ok(found)
+}
+
+/// A fault that this program names itself.
+pub(crate) fn named_one(name: &str) -> &'static Kind {
+    let found = all().into_iter().find(|kind| kind.name == name);
+    found.expect("this program names faults that there are")
 }
 
 /// Whether a world can do it, and why not.

@@ -52,15 +52,19 @@ impl Schedule {
     }
 }
 
-/// Runs all lanes until `over` is cancelled and each has healed what it did. Gives what went wrong
-/// with faults themselves: it does not fail the run, but a fault that never worked leaves a run
-/// without a verdict.
+/// How much longer than asked for faults may take to have had their first turn, all of them.
+const FIRST_PASS_MAX: Duration = Duration::from_secs(60);
+
+/// Runs all lanes for a while, and until every fault has had its turn; each lane heals what it did.
+/// Gives what went wrong with faults themselves: it does not fail the run, but a fault that never
+/// worked leaves a run without a verdict.
 pub(crate) async fn unleash(
     schedule: &Schedule,
     world: &Arc<World>,
     recorder: &Recorder,
-    over: &CancellationToken,
+    time: Duration,
 ) -> Vec<String> {
+    let (enough, over) = (CancellationToken::new(), CancellationToken::new());
     let mut lanes = JoinSet::new();
     for (lane, mut rng, faults) in schedule.lanes() {
         let scene = Scene {
@@ -71,55 +75,74 @@ pub(crate) async fn unleash(
             name: "",
             hold: schedule.hold,
         };
-        let pause = schedule.pause;
-        lanes.spawn(async move { run_lane(lane, scene, faults, pause).await });
+        let run = Run { lane, faults, pause: schedule.pause, enough: enough.clone() };
+        lanes.spawn(run.through(scene));
     }
+    tokio::time::sleep(time).await;
+    enough.cancel();
     let mut troubles = Vec::new();
-    while let Some(ended) = lanes.join_next().await {
-        match ended {
-            Ok(more) => troubles.extend(more),
-            Err(panic) => troubles.push(format!("a lane of faults panicked: {panic}")),
+    let last = tokio::time::sleep(FIRST_PASS_MAX);
+    tokio::pin!(last);
+    loop {
+        tokio::select! {
+            () = &mut last, if !over.is_cancelled() => over.cancel(),
+            ended = lanes.join_next() => match ended {
+                None => return troubles,
+                Some(Ok(more)) => troubles.extend(more),
+                Some(Err(panic)) => troubles.push(format!("a lane of faults panicked: {panic}")),
+            },
         }
     }
-    troubles
 }
 
-async fn run_lane(
+/// One lane at work.
+struct Run {
     lane: Lane,
-    mut scene: Scene,
     faults: Vec<&'static Kind>,
     pause: (Duration, Duration),
-) -> Vec<String> {
-    let mut troubles = Vec::new();
-    for kind in faults.iter().cycle() {
-        let millis = pause.0.as_millis()..=pause.1.as_millis();
-        let millis = u64::try_from(scene.rng.random_range(millis)).unwrap_or(u64::MAX);
-        scene.hold_for(Duration::from_millis(millis)).await;
-        if scene.over.is_cancelled() {
-            break;
+    /// Cancelled when the time is over.
+    enough: CancellationToken,
+}
+
+impl Run {
+    async fn through(self, mut scene: Scene) -> Vec<String> {
+        let mut troubles = Vec::new();
+        let turns = self.faults.iter().copied().cycle().enumerate();
+        for (turn, kind) in turns {
+            let first_pass = turn < self.faults.len();
+            let millis = self.pause.0.as_millis()..=self.pause.1.as_millis();
+            let millis = u64::try_from(scene.rng.random_range(millis)).unwrap_or(u64::MAX);
+            scene.hold_for(Duration::from_millis(millis)).await;
+            if scene.over.is_cancelled() || (self.enough.is_cancelled() && !first_pass) {
+                break;
+            }
+            scene.name = kind.name;
+            let ended = match able(&scene.world, kind.need) {
+                Ok(()) => (kind.episode)(&mut scene).await,
+                Err(why) => Err(anyhow::anyhow!(why)),
+            };
+            if let Err(why) = ended {
+                troubles.push(format!("{:?}: {}: {why:#}", self.lane, kind.name));
+                mend(&scene, kind, &format!("{why:#}"), &mut troubles);
+            }
         }
-        scene.name = kind.name;
-        let ended = match able(&scene.world, kind.need) {
-            Ok(()) => (kind.episode)(&mut scene).await,
-            Err(why) => Err(anyhow::anyhow!(why)),
-        };
-        if let Err(why) = ended {
-            let trouble = format!("{lane:?}: {}: {why:#}", kind.name);
-            scene.recorder.fault(kind.name, &[]).no_effect(&format!("{why:#}"));
-            println!("    {trouble}");
-            troubles.push(trouble);
-            // What the episode leaves half done must not last until the end of the run.
-            if let Err(why) = scene.world.heal() {
-                troubles.push(format!("{lane:?}: cannot heal: {why:#}"));
-            }
-            for place in scene.world.places() {
-                if let Err(why) = scene.world.start(place) {
-                    troubles.push(format!("{lane:?}: cannot start m{}: {why:#}", place + 1));
-                }
-            }
+        troubles
+    }
+}
+
+/// What an episode leaves half done must not last until the end of the run.
+fn mend(scene: &Scene, kind: &Kind, why: &str, troubles: &mut Vec<String>) {
+    let fault = scene.recorder.fault(kind.name, &[]);
+    fault.no_effect(why);
+    if let Err(why) = scene.world.heal() {
+        troubles.push(format!("cannot heal: {why:#}"));
+    }
+    for place in scene.world.places() {
+        if let Err(why) = scene.world.start(place) {
+            troubles.push(format!("cannot start m{}: {why:#}", place + 1));
         }
     }
-    troubles
+    fault.healed();
 }
 
 /// One fault, by itself; what went wrong with it.

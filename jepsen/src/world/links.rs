@@ -141,10 +141,6 @@ impl Matrix {
         self.members + 2
     }
 
-    pub(crate) fn members(&self) -> usize {
-        self.members
-    }
-
     /// By the places of the ports in tables.
     pub(crate) fn at(&self, from: usize, to: usize) -> Shape {
         self.shapes[from * self.ports() + to]

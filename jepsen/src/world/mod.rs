@@ -22,7 +22,6 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use anyhow::Context;
 use parking_lot::Mutex;
@@ -168,17 +167,6 @@ impl World {
             proxies.started(place, pid);
         }
         Ok(())
-    }
-
-    /// Asks a member to stop and waits for it, then kills it.
-    pub(crate) async fn stop(&self, place: usize, patience: Duration) {
-        // Both fail when it is gone already.
-        let _ = self.member(place).signal(rustix::process::Signal::TERM);
-        let deadline = tokio::time::Instant::now() + patience;
-        while self.member(place).is_running() && tokio::time::Instant::now() < deadline {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        self.member(place).kill();
     }
 
     /// Cuts the power of several members at the same time: disks first, then processes; what was

@@ -1,7 +1,6 @@
 //! One process of a member: started, signalled, reaped.
 
 use std::fs::File;
-use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
@@ -89,11 +88,6 @@ impl Process {
             tokio::time::sleep(POLL).await;
         }
     }
-
-    /// Whether a signal ended it, as opposed to itself.
-    pub(crate) fn was_killed(status: ExitStatus) -> bool {
-        status.signal().is_some()
-    }
 }
 
 impl Drop for Process {
@@ -127,7 +121,7 @@ mod tests {
         }
         assert_eq!(state_of(process.pid()), Some('T'));
         assert!(process.kill() && !process.kill());
-        assert!(Process::was_killed(process.ended().unwrap()));
+        assert_eq!(process.ended().unwrap().code(), None, "a signal ended it");
         assert!(process.signal(Signal::TERM).is_err());
 
         let words = ["sh", "-c", "echo said; exit 3"].map(str::to_owned);
