@@ -110,7 +110,7 @@ pub(super) async fn get(
     params: Params,
 ) -> Result<Response, ApiError> {
     let request_id = RequestId::from_key(key.trim());
-    let stamp = app.admit(&params).await?;
-    let found = app.cluster().view().read(|state| view(request_id, state.request(request_id)));
+    let mut stamp = app.admit(&params).await?;
+    let found = app.show(&mut stamp, |state| view(request_id, state.request(request_id)));
     Ok(reply::read(&stamp, reply::encode(&found)))
 }

@@ -58,8 +58,10 @@ struct Seen {
     longest: (Vec<i64>, u64),
     /// Everything somebody tried to append.
     tried: BTreeSet<i64>,
-    /// What was certainly appended, and the line that says so.
+    /// What was certainly appended: the line that says so.
     sure: BTreeMap<i64, u64>,
+    /// From when on everybody must see a value, in ns: its append, or a read of it, had returned.
+    known_from: BTreeMap<i64, u64>,
     /// What was certainly not.
     failed: BTreeMap<i64, u64>,
     /// The version of the last read, in order of return.
@@ -67,7 +69,7 @@ struct Seen {
 }
 
 /// Every version of a list is a prefix of every longer one, holds nothing twice, nothing that
-/// nobody or only a failed transaction appended, and, at last, everything acknowledged.
+/// nobody or only a failed transaction appended, and everything that was acknowledged or seen before.
 fn lists(workload: &str, calls: &[Call<'_>]) -> Verdict {
     let mut keys: BTreeMap<&str, Seen> = BTreeMap::new();
     for call in calls {
@@ -75,6 +77,9 @@ fn lists(workload: &str, calls: &[Call<'_>]) -> Verdict {
             if let ("append", Some(value)) = (word, value.as_i64()) {
                 let seen = keys.entry(key).or_default();
                 seen.tried.insert(value);
+                if call.is_ok() {
+                    seen.know(value, call.end_ns());
+                }
                 match call.kind() {
                     Kind::Ok => seen.sure.insert(value, call.invoke.index),
                     Kind::Fail => seen.failed.insert(value, call.invoke.index),
@@ -92,7 +97,7 @@ fn lists(workload: &str, calls: &[Call<'_>]) -> Verdict {
             let Some(version) = version(value) else { continue };
             if word == "r" {
                 reads += 1;
-                keys.entry(key).or_default().look(key, version, call.invoke.index, &mut findings);
+                keys.entry(key).or_default().look(key, version, call, &mut findings);
             }
         }
     }
@@ -108,7 +113,21 @@ fn lists(workload: &str, calls: &[Call<'_>]) -> Verdict {
 }
 
 impl Seen {
-    fn look(&mut self, key: &str, version: Vec<i64>, line: u64, findings: &mut Findings) {
+    fn know(&mut self, value: i64, from: u64) {
+        let known = self.known_from.entry(value).or_insert(from);
+        *known = from.min(*known);
+    }
+
+    fn look(&mut self, key: &str, version: Vec<i64>, call: &Call<'_>, findings: &mut Findings) {
+        let line = call.invoke.index;
+        for (value, from) in &self.known_from {
+            if *from < call.invoke.time && !version.contains(value) {
+                findings.add(format!("{key}: {value} was known before and is not seen"), &[line]);
+            }
+        }
+        for value in &version {
+            self.know(*value, call.end_ns());
+        }
         let mut once = BTreeSet::new();
         for value in &version {
             if !once.insert(value) {
@@ -235,5 +254,54 @@ mod tests {
         }
         let verdicts = check("append", &recorder.finish().unwrap());
         assert_eq!(verdicts[0].validity, Validity::Invalid, "{verdicts:?}");
+    }
+
+    /// Transactions that are really carried out, one after the other: which list, and whether to
+    /// append. With `wrong`, that many-th read loses the first element of what it saw.
+    fn carried_out(steps: &[(u8, bool)], wrong: Option<usize>) -> Vec<(Kind, Value, Value)> {
+        let mut lists: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+        let mut reads = 0;
+        let mut txns = Vec::new();
+        for (value, (list, is_append)) in steps.iter().enumerate() {
+            let key = format!("a{list}");
+            let held = lists.entry(key.clone()).or_default();
+            if *is_append {
+                held.push(value);
+                txns.push(append(&key, value as i64));
+                continue;
+            }
+            let mut seen = held.clone();
+            if !seen.is_empty() {
+                if wrong == Some(reads) {
+                    seen.remove(0);
+                }
+                reads += 1;
+            }
+            txns.push(read(&key, json!(seen)));
+        }
+        txns
+    }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig::with_cases(300))]
+
+        #[test]
+        fn both_checks_agree_on_what_was_carried_out_and_on_a_read_that_lost_something(
+            steps in proptest::collection::vec((0..3_u8, proptest::bool::ANY), 1..40),
+            wrong in 0..6_usize,
+        ) {
+            let honest = carried_out(&steps, None);
+            let has_read = steps.iter().any(|(_, is_append)| !is_append);
+            let (first, second, findings) = verdicts(&honest);
+            proptest::prop_assert_eq!(first, Validity::Valid, "{:?}", &findings);
+            let expected = if has_read { Validity::Valid } else { Validity::Unknown };
+            proptest::prop_assert_eq!(second, expected, "{:?}", &findings);
+            let mutated = carried_out(&steps, Some(wrong));
+            if mutated != honest {
+                let (first, second, findings) = verdicts(&mutated);
+                proptest::prop_assert_eq!(first, Validity::Invalid, "{:?}", &findings);
+                proptest::prop_assert_eq!(second, Validity::Invalid, "{:?}", &findings);
+            }
+        }
     }
 }

@@ -10,6 +10,8 @@ use super::{lanes, plots};
 use crate::checker::{Validity, Verdict, availability, worst};
 use crate::history::{Call, History, Kind};
 
+/// Findings of one verdict that show without a click.
+const FINDINGS_IN_SIGHT: usize = 4;
 /// Lines of the history that are shown of one verdict.
 const LINES_MAX: usize = 40;
 
@@ -78,7 +80,7 @@ fn facts_section(out: &mut String, facts: &Value, calls: &[Call<'_>]) {
         }
     }
     out.push_str("</dl>");
-    if let Some(repeat) = facts["repeat"].as_str() {
+    if let Some(repeat) = facts["repeat"].as_str().filter(|repeat| !repeat.is_empty()) {
         let _ = write!(out, "<pre title='Repeats this run'>{}</pre>", escape(repeat));
     }
     out.push_str("</section>");
@@ -102,16 +104,30 @@ fn verdict_section(out: &mut String, verdicts: &[Verdict]) {
             escape(&verdict.property),
             escape(&verdict.summary)
         );
-        if !verdict.findings.is_empty() {
-            out.push_str("<ul class='findings'>");
-            for finding in &verdict.findings {
-                let _ = write!(out, "<li>{}</li>", escape(finding));
-            }
-            out.push_str("</ul>");
-        }
+        findings(out, &verdict.findings);
         out.push_str("</td></tr>");
     }
     out.push_str("</table></section>");
+}
+
+/// The first few in sight, the others behind a click.
+fn findings(out: &mut String, findings: &[String]) {
+    let list = |out: &mut String, part: &[String]| {
+        out.push_str("<ul class='findings'>");
+        for finding in part {
+            let _ = write!(out, "<li>{}</li>", escape(finding));
+        }
+        out.push_str("</ul>");
+    };
+    let (first, others) = findings.split_at(findings.len().min(FINDINGS_IN_SIGHT));
+    if !first.is_empty() {
+        list(out, first);
+    }
+    if !others.is_empty() {
+        let _ = write!(out, "<details><summary>{} more</summary>", others.len());
+        list(out, others);
+        out.push_str("</details>");
+    }
 }
 
 fn picture_section(out: &mut String, axis: Axis, history: &History, calls: &[Call<'_>]) {

@@ -1,6 +1,6 @@
 //! The stack of plots that share one axis: faults, leaders, rate, latency.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use super::svg::{Axis, LEFT, Picture, WIDTH};
@@ -8,7 +8,7 @@ use crate::history::{Call, FaultSpan, History, Kind};
 
 /// Height of one row of faults.
 const ROW: f64 = 20.0;
-/// Colours of leaders, in the order of their first reign; more than these start again.
+/// Colours of members; more than these start again.
 const COLOURS: usize = 6;
 
 /// Pale bands where faults were in force, behind everything else.
@@ -77,18 +77,24 @@ pub(super) fn leaders(axis: Axis, history: &History) -> String {
             None => reigns.push((id, term, op.time, op.time)),
         }
     }
-    let mut picture = Picture::new(24.0);
-    bands(&mut picture, axis, &history.faults(), 24.0);
-    picture.text(LEFT - 10.0, 16.0, "label", "leader");
-    let mut places: BTreeMap<u64, usize> = BTreeMap::new();
-    for (id, term, from, to) in reigns {
-        let next = places.len();
-        let place = *places.entry(id).or_insert(next) % COLOURS;
-        let (from, to) = (axis.x(from), axis.x(to));
-        let title = format!("member {id} leads in term {term}");
-        picture.rect([from, 3.0, to - from, 18.0], &format!("leader c{place}"), &title);
-        if to - from > 46.0 {
-            picture.text(from + 4.0, 16.0, "name", &format!("m{id} · t{term}"));
+    // A row per member: one that was cut off may go on saying that it leads while another does.
+    const ROW: f64 = 17.0;
+    let members: BTreeSet<u64> = reigns.iter().map(|reign| reign.0).collect();
+    let height = members.len().max(1) as f64 * ROW + 6.0;
+    let mut picture = Picture::new(height);
+    bands(&mut picture, axis, &history.faults(), height);
+    picture.text(LEFT - 40.0, 15.0, "label", "leader");
+    for (row, id) in members.iter().enumerate() {
+        let y = row as f64 * ROW + 3.0;
+        picture.text(LEFT - 10.0, y + 12.0, "tick right", &format!("m{id}"));
+        for (_, term, from, to) in reigns.iter().filter(|reign| reign.0 == *id) {
+            let (from, to) = (axis.x(*from), axis.x(*to));
+            let title = format!("member {id} leads in term {term}");
+            let class = format!("leader c{}", row % COLOURS);
+            picture.rect([from, y, to - from, ROW - 3.0], &class, &title);
+            if to - from > 26.0 {
+                picture.text(from + 4.0, y + 11.0, "name", &format!("t{term}"));
+            }
         }
     }
     picture.finish()

@@ -186,16 +186,23 @@ fn answers(history: &History) -> Verdict {
     }
     let (mut tasks, mut repeated) = (BTreeMap::new(), 0);
     let mut first: BTreeMap<&str, &Value> = BTreeMap::new();
+    let mut earliest: BTreeMap<&str, u64> = BTreeMap::new();
+    let mut recorded: BTreeMap<String, (u64, u64)> = BTreeMap::new();
     let mut undone: BTreeSet<&str> = BTreeSet::new();
     for (key, calls) in &keys {
         let ok: Vec<&&Call<'_>> = calls.iter().filter(|call| call.is_ok()).collect();
         repeated += usize::from(ok.len() > 1);
         for call in &ok {
             let answer = *first.entry(key).or_insert_with(|| call.result());
-            if answer != call.result() {
+            // The index of a repetition is its own: not before the first, and no other difference.
+            let same = |part: &str| answer[part] == call.result()[part];
+            if !same("task") || !same("duplicate") {
                 let text = format!("{key}: {answer} first, then {}", call.result());
                 findings.add(text, &[ok[0].invoke.index, call.invoke.index]);
             }
+            let index = call.result()["index"].as_u64().unwrap_or(0);
+            let least = earliest.entry(key).or_insert(index);
+            *least = index.min(*least);
         }
         if let Some(task) = first.get(key).and_then(|answer| answer["task"].as_str())
             && let Some(other) = tasks.insert(task.to_owned(), *key)
@@ -212,13 +219,21 @@ fn answers(history: &History) -> Verdict {
         let (state, index) = (op.value["state"].as_str().unwrap_or_default(), &op.value["index"]);
         let place = format!("{key}: member {} says {state} at {index}", op.node.unwrap_or(0));
         asked += usize::from(state != "unread");
-        match first.get(key) {
-            Some(answer) if state != "unread" => {
-                if state != "committed" || answer["index"] != *index {
-                    findings.add(format!("{place}, the answer was {answer}"), &[op.index]);
-                }
+        if state == "unread" {
+            continue;
+        }
+        let index = index.as_u64().unwrap_or(0);
+        if let Some((other, line)) = recorded.insert(key.to_owned(), (index, op.index))
+            && other != index
+        {
+            findings.add(format!("{place}, another says {other}"), &[line, op.index]);
+        }
+        match earliest.get(key) {
+            Some(answered) if state != "committed" || index > *answered => {
+                let text = format!("{place}, the first answer was of {answered}");
+                findings.add(text, &[op.index]);
             }
-            None if undone.contains(key) && !matches!(state, "unread" | "never_seen") => {
+            None if undone.contains(key) && state != "never_seen" => {
                 findings.add(format!("{place}, yet every send certainly failed"), &[op.index]);
             }
             Some(_) | None => {}
@@ -314,9 +329,12 @@ mod tests {
 
     #[test]
     fn another_answer_or_another_place_is_found() {
-        let twice = [(Kind::Ok, answer(7)), (Kind::Ok, answer(9))];
         let committed = json!({"state": "committed", "index": 7});
-        assert_eq!(sends(&twice, committed).0.validity, Validity::Invalid);
+        let duplicate = json!({"task": null, "duplicate": true, "index": 9});
+        let twice = [(Kind::Ok, answer(7)), (Kind::Ok, duplicate)];
+        assert_eq!(sends(&twice, committed.clone()).0.validity, Validity::Invalid);
+        let repeated = [(Kind::Ok, answer(7)), (Kind::Ok, answer(9))];
+        assert_eq!(sends(&repeated, committed).0.validity, Validity::Valid);
         let same = [(Kind::Ok, answer(7)), (Kind::Ok, answer(7))];
         for table in [json!({"state": "never_seen"}), json!({"state": "committed", "index": 8})] {
             assert_eq!(sends(&same, table).0.validity, Validity::Invalid);
