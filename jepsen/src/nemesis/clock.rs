@@ -7,6 +7,7 @@ use anyhow::Context;
 use rand::RngExt;
 
 use super::{Kind, Scene, fault};
+use crate::world::TRUE_TIME as TRUE;
 
 pub(super) const FAULTS: &[Kind] = &[
     fault!("clock-jump", Clock, Clocks, jump),
@@ -54,14 +55,14 @@ async fn jump(scene: &mut Scene) -> anyhow::Result<()> {
     let seconds: i64 = scene.one_of(&[-3600, -60, -5, 5, 60, 3600]);
     true_again(scene, place).await;
     let fault = scene.begin(&[place]);
-    set(scene, place, &format!("{seconds:+}"))?;
+    set(scene, place, &format!("{seconds:+} x1"))?;
     match offset(scene, place, |offset| (offset - seconds as f64).abs() < 1.0).await {
         Some(seen) => fault.active(&format!("m{} is {seen:.1} s off", place + 1)),
         None => fault.no_effect("the member does not show another time"),
     }
     scene.hold().await;
     fault.healing();
-    set(scene, place, "+0")?;
+    set(scene, place, TRUE)?;
     fault.healed();
     Ok(())
 }
@@ -80,7 +81,7 @@ async fn rate(scene: &mut Scene) -> anyhow::Result<()> {
     }
     scene.hold().await;
     fault.healing();
-    set(scene, place, "+0")?;
+    set(scene, place, TRUE)?;
     fault.healed();
     Ok(())
 }
@@ -92,7 +93,7 @@ async fn strobe(scene: &mut Scene) -> anyhow::Result<()> {
     let mut turns = 0;
     for _ in 0..3 {
         for seconds in [20.0, -20.0] {
-            set(scene, place, &format!("{seconds:+}"))?;
+            set(scene, place, &format!("{seconds:+} x1"))?;
             let seen = offset(scene, place, |offset| (offset - seconds).abs() < 1.0).await;
             turns += usize::from(seen.is_some());
         }
@@ -106,7 +107,7 @@ async fn strobe(scene: &mut Scene) -> anyhow::Result<()> {
         fault.no_effect("the member does not show another time");
     }
     fault.healing();
-    set(scene, place, "+0")?;
+    set(scene, place, TRUE)?;
     fault.healed();
     Ok(())
 }

@@ -26,6 +26,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use anyhow::Context;
 use parking_lot::Mutex;
 
+pub(crate) use clock::TRUE_TIME;
 pub(crate) use disk::flip_byte;
 pub(crate) use enter::{Rights, Tier, enter, rights};
 pub(crate) use links::{Counts, Link, Port, Shape};
@@ -241,7 +242,7 @@ impl World {
             member.disk.thaw();
             member.disk.free()?;
             if let Some(clock) = &member.clock {
-                clock.set("+0")?;
+                clock.set(TRUE_TIME)?;
             }
         }
         Ok(())

@@ -77,7 +77,7 @@ impl Proxies {
                 connections.spawn(async move {
                     let source = match door {
                         Door::Clients => Port::Clients,
-                        Door::Peers => Port::Member(shared.owner_of(from).unwrap_or(member)),
+                        Door::Peers => Port::Member(shared.who(from).await.unwrap_or(member)),
                     };
                     shared.carry(near, behind, source, Port::Member(member)).await;
                 });
@@ -118,6 +118,13 @@ impl Shared {
     fn shape(&self, from: Port, to: Port) -> Shape {
         let matrix = Arc::clone(&self.matrix.lock());
         matrix.at(from.index(self.members), to.index(self.members))
+    }
+
+    /// As [`Self::owner_of`], off the threads that carry bytes: the kernel lists every socket of the
+    /// machine for it, which takes a while.
+    async fn who(self: &Arc<Self>, address: SocketAddr) -> Option<usize> {
+        let shared = Arc::clone(self);
+        tokio::task::spawn_blocking(move || shared.owner_of(address)).await.ok()?
     }
 
     /// The member whose process holds the socket with this local address.
