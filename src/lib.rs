@@ -9,6 +9,7 @@ pub mod cluster;
 pub mod config;
 pub mod leader;
 pub mod model;
+pub mod security;
 pub mod server;
 pub mod state;
 pub mod storage;

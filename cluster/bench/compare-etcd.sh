@@ -33,56 +33,14 @@ while [ $# -gt 0 ]; do
     shift 2
 done
 : "${peerbench:?--peerbench names the load generator}" "${quorate:?--quorate names the program}"
-for tool in etcd curl python3; do
-    command -v "$tool" >/dev/null || { echo "$tool is not installed" >&2 && exit 1; }
-done
 [ "$rounds" -ge 1 ] && [ "$rounds" -le 100 ] || { echo "1 to 100 rounds" >&2 && exit 2; }
 
 work="${work:-$(mktemp -d -t quorate-compare.XXXXXX)}"
-mkdir -p "$work/etcd" "$work/quorate"
+mkdir -p "$work"
 results="$work/results.jsonl"
 : >"$results"
 export QUORATE="$quorate"
-etcd_pids=()
-
-cleanup() {
-    trap - EXIT INT TERM
-    "$here/members.sh" stop "$work/quorate" || true
-    for pid in "${etcd_pids[@]}"; do
-        kill -TERM "$pid" 2>/dev/null || true
-    done
-    for pid in "${etcd_pids[@]}"; do wait "$pid" 2>/dev/null || true; done
-    if [ -z "$keep" ]; then
-        "$here/members.sh" wipe "$work/quorate" || true
-        rm -rf "$work/etcd"
-    fi
-}
-trap cleanup EXIT
-trap 'exit 130' INT TERM
-
-etcd_client() { echo "http://127.0.0.1:$((12379 + 10000 * $1))"; }
-etcd_peer() { echo "http://127.0.0.1:$((12380 + 10000 * $1))"; }
-
-start_etcd() {
-    local cluster="" n
-    for n in 0 1 2; do cluster="$cluster${cluster:+,}e$n=$(etcd_peer $n)"; done
-    for n in 0 1 2; do
-        etcd --name "e$n" --data-dir "$work/etcd/e$n" --log-level error \
-            --listen-client-urls "$(etcd_client $n)" --advertise-client-urls "$(etcd_client $n)" \
-            --listen-peer-urls "$(etcd_peer $n)" --initial-advertise-peer-urls "$(etcd_peer $n)" \
-            --initial-cluster "$cluster" --initial-cluster-state new \
-            </dev/null >"$work/etcd/e$n.log" 2>&1 &
-        etcd_pids+=($!)
-    done
-    for n in 0 1 2; do
-        for _ in $(seq 300); do
-            if curl -fsS -m 1 "$(etcd_client $n)/health" 2>/dev/null | grep -q true; then continue 2; fi
-            sleep 0.1
-        done
-        echo "etcd member $n is not healthy after 30 s, see $work/etcd/e$n.log" >&2
-        exit 1
-    done
-}
+. "$here/pair.sh"
 
 # Writes one line: {"system", "clients", "round", and what the generator says}.
 measure() {
@@ -104,10 +62,7 @@ print(json.dumps({"system": system, "round": int(number), **json.loads(line), "c
 }
 
 body='{"task_type":"bench","input_data":"{pad}","requirements":{"capabilities":["no-node-has-this"]}}'
-etcd_urls="$(etcd_client 0),$(etcd_client 1),$(etcd_client 2)"
-quorate_urls="$("$here/members.sh" urls "$work/quorate")"
-start_etcd
-"$here/members.sh" start "$work/quorate"
+start_both
 
 for round in $(seq "$rounds"); do
     order="quorate etcd"
@@ -117,9 +72,7 @@ for round in $(seq "$rounds"); do
     done
 done
 
-echo "etcd: $(etcd --version | head -n 1); quorate: $("$quorate" --version)"
-echo "$rounds rounds of $secs s, $size bytes, $(nproc) processors, kernel $(uname -r)"
-echo
+print_setting "$rounds rounds of $secs s, $size bytes"
 python3 - "$results" <<'PYTHON'
 import json, statistics, sys
 

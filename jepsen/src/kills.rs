@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use jepsen::checker::{Validity, Verdict};
 use jepsen::history::{History, Kind, Process, Recorder};
 use rand::rngs::StdRng;
@@ -13,7 +13,7 @@ use crate::judge;
 use crate::nemesis::named_one;
 use crate::recovery::recover;
 use crate::run::{Ended, Spec, Stretch, finish, form, stage, start};
-use crate::world::World;
+use crate::world::{World, threads_of};
 
 /// After a member is back, before the next one falls; plus a random part of the timers.
 const SETTLE: Duration = Duration::from_millis(700);
@@ -71,7 +71,11 @@ async fn one_kill(world: &World, recorder: &Recorder) -> anyhow::Result<()> {
     world.start(leader)?;
     fault.healed();
     while !matches!(world.get(leader, "/readyz").await, Some((200, _))) {
-        ensure!(tokio::time::Instant::now() < deadline, "m{} is not back", leader + 1);
+        if tokio::time::Instant::now() >= deadline {
+            let pid = world.member(leader).running().map(|process| process.pid());
+            let threads = pid.map(threads_of).unwrap_or_default();
+            bail!("m{} is not back; its threads: {threads}", leader + 1);
+        }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     Ok(())

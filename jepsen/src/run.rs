@@ -13,7 +13,7 @@ use serde_json::json;
 use tokio::task::JoinSet;
 
 use crate::judge;
-use crate::nemesis::{Kind, Schedule, unleash};
+use crate::nemesis::{Kind, Need, Schedule, unleash};
 use crate::recovery::{Recovery, agreement, recover};
 use crate::world::{Plan, Tier, World};
 
@@ -202,6 +202,7 @@ pub(crate) async fn form(spec: &Spec, dir: &Path) -> anyhow::Result<Arc<World>> 
         members: spec.members,
         tier: spec.tier,
         seed: spec.seed,
+        clocks: spec.faults.iter().any(|kind| kind.need == Need::Clocks),
         environment: spec.environment.clone(),
         store: dir.to_owned(),
         keep: spec.keep,

@@ -17,8 +17,13 @@ use super::task_stats::{self, TaskStats};
 use super::ticket::{Caller, Ticket};
 use crate::clock;
 use crate::cluster::{Cluster, Consistency, ReadStamp};
+use crate::leader::Backups;
 use crate::model::RequestId;
+use crate::security::AdminKey;
 use crate::state::{Command, Outcome, State as Tables};
+
+/// Backups sent at once. Each reads a file of its own from the disk.
+const BACKUPS_MAX: usize = 2;
 
 /// Further lines of Prometheus text, from rooms that this one does not know.
 pub type MetricsSource = Arc<dyn Fn(&mut String) + Send + Sync>;
@@ -38,6 +43,10 @@ pub struct ApiOptions {
     pub metrics: Vec<MetricsSource>,
     /// Directory whose disk the health figures speak of.
     pub data_dir: std::path::PathBuf,
+    /// What callers of the doors of administrators show; without one, these stay closed.
+    pub admin_key: Option<AdminKey>,
+    /// Backups on a schedule.
+    pub backups: Backups,
 }
 
 impl Default for ApiOptions {
@@ -49,6 +58,8 @@ impl Default for ApiOptions {
             streams_max: 1024,
             metrics: Vec::new(),
             data_dir: ".".into(),
+            admin_key: None,
+            backups: Backups::default(),
         }
     }
 }
@@ -76,6 +87,7 @@ struct Inner {
     started: Instant,
     requests: Arc<Semaphore>,
     streams: Arc<Semaphore>,
+    backup_slots: Arc<Semaphore>,
     closing: CancellationToken,
     completed_at_start: u64,
     task_stats: Arc<TaskStats>,
@@ -108,6 +120,7 @@ impl App {
         Self(Arc::new(Inner {
             requests: Arc::new(Semaphore::new(options.requests_max)),
             streams: Arc::new(Semaphore::new(options.streams_max)),
+            backup_slots: Arc::new(Semaphore::new(BACKUPS_MAX)),
             closing,
             task_stats,
             host: Host::new(&options.data_dir),
@@ -155,6 +168,10 @@ impl App {
 
     pub(super) fn streams(&self) -> &Arc<Semaphore> {
         &self.0.streams
+    }
+
+    pub(super) fn backup_slots(&self) -> &Arc<Semaphore> {
+        &self.0.backup_slots
     }
 
     /// This member's number as it stands in answers; 0 before it has a place.

@@ -18,5 +18,7 @@ pub(super) const MEMBER: HeaderName = HeaderName::from_static("x-quorate-member"
 pub(super) const REQUEST: HeaderName = HeaderName::from_static("x-quorate-request-id");
 /// The client's own key for a write.
 pub(super) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+/// Proof that the caller may use the doors of administrators.
+pub(super) const ADMIN_KEY: HeaderName = HeaderName::from_static("x-quorate-admin-key");
 /// Names one request in logs, echoed when the client sent one.
 pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");

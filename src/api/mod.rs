@@ -10,6 +10,7 @@
 
 mod app;
 mod around;
+mod backup_doors;
 mod body;
 mod cluster_doors;
 mod config_doc;

@@ -111,6 +111,6 @@ pub(super) async fn get(
 ) -> Result<Response, ApiError> {
     let request_id = RequestId::from_key(key.trim());
     let mut stamp = app.admit(&params).await?;
-    let found = app.show(&mut stamp, |state| view(request_id, state.request(request_id)));
+    let found = app.show(&mut stamp, |state| view(request_id, state.request(request_id).as_ref()));
     Ok(reply::read(&stamp, reply::encode(&found)))
 }

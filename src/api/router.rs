@@ -9,7 +9,9 @@ use axum::routing::{MethodRouter, delete, get, post, put};
 use super::around::{Route, around};
 use super::error::ApiError;
 use super::web4ai::{agents, beats, lists, nodes, status, tasks};
-use super::{App, cluster_doors, config_doc, events, probes, prometheus, requests, websocket};
+use super::{
+    App, backup_doors, cluster_doors, config_doc, events, probes, prometheus, requests, websocket,
+};
 
 /// Adds routes, each behind the one layer of [`around`] with counters of its own.
 struct Builder {
@@ -103,6 +105,8 @@ fn cluster_routes(builder: Builder) -> Builder {
         .route("/api/v1/cluster/init", post(cluster_doors::init))
         .route("/api/v1/cluster/join", post(cluster_doors::join))
         .route("/api/v1/cluster/snapshot", post(cluster_doors::snapshot))
+        .route("/api/v1/backup", get(backup_doors::create))
+        .route("/api/v1/backups", get(backup_doors::list))
         .route("/api/v1/cluster/transfer-leader", post(cluster_doors::transfer_leader))
         .route("/api/v1/cluster/members/{id}", delete(cluster_doors::remove))
         .route("/api/v1/cluster/members/{id}/promote", post(cluster_doors::promote))

@@ -166,6 +166,9 @@ pub enum Observe {
 /// Options of `failover`.
 #[derive(Debug, Clone, Args)]
 pub struct FailoverArgs {
+    /// Which system serves at --url; everything else is the same for both
+    #[arg(long, value_enum, default_value_t = System::Quorate)]
+    pub target: System,
     /// How leaders fail
     #[command(flatten)]
     pub members: MembersArgs,
@@ -178,6 +181,15 @@ pub struct FailoverArgs {
     /// Milliseconds of calm between the recovery of one round and the next
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u64).range(0..=600_000))]
     pub settle_ms: u64,
+}
+
+/// A system that a failover can be measured on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum System {
+    /// This one: a task per write.
+    Quorate,
+    /// etcd 3.4 or later, through its JSON gateway: a key per write.
+    Etcd,
 }
 
 /// Members as processes of this machine.
@@ -202,7 +214,7 @@ pub enum Action {
     Kill,
     /// SIGTERM: it hands over first.
     Stop,
-    /// It stays and hands over: `POST /api/v1/cluster/transfer-leader`.
+    /// It stays and hands over: `POST /api/v1/cluster/transfer-leader`. Only of Quorate.
     Transfer,
 }
 
@@ -338,7 +350,7 @@ mod tests {
         let line = "failover --kills 30 --pid-file a.pid,b.pid --restart start-{n}";
         let Scenario::Failover(args) = parse(line).unwrap().scenario else { panic!("failover") };
         assert_eq!((args.kills, args.members.pid_file.len()), (30, 2));
-        assert_eq!(args.action, Action::Kill);
+        assert_eq!((args.action, args.target), (Action::Kill, System::Quorate));
         assert_eq!(args.members.restart.as_deref(), Some("start-{n}"));
     }
 }

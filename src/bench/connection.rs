@@ -244,6 +244,15 @@ impl Connection {
         Ok(Reply { status: status_of(message.head)?, body: message.body })
     }
 
+    /// Whether the other side closed the connection while nobody used it, as a member that dies
+    /// does. Costs no system call as long as nothing has arrived.
+    #[must_use]
+    pub(super) fn is_dead(&self) -> bool {
+        let idle = self.stream.try_read(&mut [0]);
+        // Bytes that nobody asked for are no better than an end.
+        !matches!(idle, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+    }
+
     /// Whether the other side said that it closes behind the last reply.
     #[must_use]
     pub(super) fn is_closed(&self) -> bool {

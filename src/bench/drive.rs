@@ -18,6 +18,8 @@ use super::template::Template;
 
 /// A client that failed rests this long, so that a dead member is not asked in a busy loop.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(5);
+/// More acknowledged requests than this are not kept.
+const KEPT_MAX: usize = 10_000_000;
 
 /// A kind of failure, as it is counted.
 pub(super) type Code = Cow<'static, str>;
@@ -32,12 +34,24 @@ pub(super) struct Run {
     pub tally: Mutex<Tally>,
     /// Raised to send all clients home to their own member.
     spread: AtomicU64,
+    /// The numbers of acknowledged requests, when somebody wants to read them back.
+    kept: Option<Mutex<Vec<u64>>>,
 }
 
 impl Run {
     /// Starts the clock of a run.
     #[must_use]
     pub(super) fn start(load: &LoadArgs) -> Arc<Self> {
+        Self::begin(load, None)
+    }
+
+    /// Starts the clock of a run that keeps the numbers of its acknowledged requests.
+    #[must_use]
+    pub(super) fn start_keeping(load: &LoadArgs) -> Arc<Self> {
+        Self::begin(load, Some(Mutex::default()))
+    }
+
+    fn begin(load: &LoadArgs, kept: Option<Mutex<Vec<u64>>>) -> Arc<Self> {
         let now = Instant::now();
         let window = Window::new(now, load.warmup, load.secs);
         Arc::new(Self {
@@ -46,7 +60,26 @@ impl Run {
             pace: Pace::new(now, window.end, load.requests, load.rate),
             tally: Mutex::new(Tally::new(window, Duration::from_millis(load.gap_ms))),
             spread: AtomicU64::new(0),
+            kept,
         })
+    }
+
+    /// Counts an acknowledged request.
+    fn acknowledge(&self, number: u64, finished: Finished) {
+        self.tally.lock().success(finished);
+        if let Some(kept) = &self.kept {
+            let mut kept = kept.lock();
+            if kept.len() < KEPT_MAX {
+                kept.push(number);
+            }
+        }
+    }
+
+    /// The numbers of the acknowledged requests, of the first ten million at most; none when the
+    /// run does not keep them.
+    #[must_use]
+    pub(super) fn take_acknowledged(&self) -> Vec<u64> {
+        self.kept.as_ref().map(|kept| std::mem::take(&mut *kept.lock())).unwrap_or_default()
     }
 
     /// A place for client number `client`.
@@ -137,6 +170,9 @@ async fn attempt(
     connection: &mut Option<Connection>,
     request: &[u8],
 ) -> Result<(), Code> {
+    // A connection that died with its member says nothing of the member that is there now. Else one
+    // write per client would fail long after a failover, and in a row that looks like a silence.
+    connection.take_if(|connection| connection.is_dead());
     let connection = match connection {
         Some(connection) => connection,
         None => connection.insert(Connection::open(target).await.map_err(|_| "connect")?),
@@ -176,7 +212,7 @@ async fn client(run: Arc<Run>, number: usize, template: Arc<Template>) {
         let request = template.request(seat.target(), number, &mut scratch);
         let sent = Instant::now();
         match seat.exchange(request).await {
-            Ok(()) => run.tally.lock().success(Finished { due, sent, done: Instant::now() }),
+            Ok(()) => run.acknowledge(number, Finished { due, sent, done: Instant::now() }),
             Err(code) => run.tally.lock().failure(due, &code),
         }
     }
@@ -189,6 +225,7 @@ pub(super) mod tests {
     use axum::Router;
     use axum::http::StatusCode;
     use axum::routing::{get, post};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
     use super::*;
@@ -253,9 +290,12 @@ pub(super) mod tests {
         let seen = Arc::new(AtomicUsize::new(0));
         let mut load = load(vec![serve(counting(&seen)).await], 100);
         load.rate = Some(20_000.0);
-        let run = Run::start(&load);
+        let run = Run::start_keeping(&load);
         drive(&run, 4, Template::new(&load.url, "POST", "/t", "", "{}")).await;
         run.finish();
+        let mut numbers = run.take_acknowledged();
+        numbers.sort_unstable();
+        assert_eq!(numbers, (0..100).collect::<Vec<u64>>());
         assert_eq!(seen.load(Ordering::Relaxed), 100);
         assert_eq!(run.tally.lock().acknowledged(), 100);
     }
@@ -290,6 +330,36 @@ pub(super) mod tests {
         drive(&run, 1, Template::new(&load.url, "GET", "/t", "", "")).await;
         run.finish();
         assert_eq!(run.tally.lock().errors().get("timeout"), Some(&1));
+    }
+
+    /// Closes its first connection behind the first reply without saying so, as by a kill, and
+    /// serves the second.
+    async fn dies_once(listener: TcpListener, closed: Arc<tokio::sync::Notify>) {
+        for _ in 0..2 {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = [0; 1024];
+            assert!(stream.read(&mut request).await.unwrap() > 0);
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}").await.unwrap();
+            drop(stream);
+            closed.notify_one();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_died_while_idle_costs_no_request() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let target: Target = listener.local_addr().unwrap().to_string().parse().unwrap();
+        let closed = Arc::new(tokio::sync::Notify::new());
+        tokio::spawn(dies_once(listener, Arc::clone(&closed)));
+        let load = load(vec![target], 1);
+        let (run, template) = (Run::start(&load), Template::new(&load.url, "GET", "/", "", ""));
+        let mut seat = run.seat(0);
+        assert_eq!(seat.exchange(template.request(0, 0, &mut Vec::new())).await, Ok(()));
+        closed.notified().await;
+        while !seat.connection.as_ref().is_none_or(Connection::is_dead) {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(seat.exchange(template.request(0, 1, &mut Vec::new())).await, Ok(()));
     }
 
     #[tokio::test]

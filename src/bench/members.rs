@@ -17,6 +17,8 @@ const STARTER_TIMEOUT: Duration = Duration::from_secs(30);
 const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 const READY_TIMEOUT: Duration = Duration::from_secs(120);
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
+/// Where a member of Quorate says whether it takes requests.
+pub(super) const READY: &str = "/readyz";
 
 /// The processes behind the URLs, in the same order.
 #[derive(Debug, Clone)]
@@ -116,13 +118,17 @@ impl Members {
     }
 }
 
-/// Waits until a member says that it is ready.
+/// Waits until a member says that it is ready: until it answers 200 at `path`.
 ///
 /// # Errors
 /// When it does not within two minutes.
-pub(super) async fn wait_ready(control: &Control, target: &Target) -> anyhow::Result<()> {
+pub(super) async fn wait_ready(
+    control: &Control,
+    target: &Target,
+    path: &str,
+) -> anyhow::Result<()> {
     let deadline = Instant::now() + READY_TIMEOUT;
-    while !matches!(control.call_one(target, "GET", "/readyz", b"").await, Ok((200, _))) {
+    while !matches!(control.call_one(target, "GET", path, b"").await, Ok((200, _))) {
         ensure!(
             Instant::now() < deadline,
             "{} is not ready after {READY_TIMEOUT:?}",

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::args::{EndToEndArgs, LoadArgs, Observe, Retain, RetainedArgs};
 use super::control::Control;
 use super::end_to_end;
-use super::members::{Members, wait_ready};
+use super::members::{Members, READY, wait_ready};
 use super::report::{Report, ms};
 use super::scenario::{Meter, batches, run_id, send_all};
 use super::template::{NUMBER, Template};
@@ -90,7 +90,7 @@ async fn restart(control: &Control, members: &Members, number: usize) -> anyhow:
     Members::wait_gone(pid).await?;
     let starting = Instant::now();
     members.restart(number - 1).await?;
-    wait_ready(control, target).await?;
+    wait_ready(control, target, READY).await?;
     Ok(json!({
         "member": number,
         "stop_ms": ms(starting - stopping),

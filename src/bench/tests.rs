@@ -17,7 +17,7 @@ use tokio::sync::broadcast;
 
 use super::args::{
     Action, BatchArgs, Consistency, EndToEndArgs, FailoverArgs, FleetArgs, HeartbeatArgs, LoadArgs,
-    MembersArgs, Observe, ReadArgs, Retain, RetainedArgs, Scenario,
+    MembersArgs, Observe, ReadArgs, Retain, RetainedArgs, Scenario, System,
 };
 use super::connection::{Connection, Target, request_bytes};
 use super::drive::tests::{load, serve};
@@ -205,6 +205,11 @@ fn no_processes() -> MembersArgs {
     MembersArgs { pid_file: Vec::new(), restart: None, process_name: "quorate".to_owned() }
 }
 
+fn failover(kills: u32, action: Action) -> FailoverArgs {
+    let (target, members) = (System::Quorate, no_processes());
+    FailoverArgs { target, members, kills, action, settle_ms: 0 }
+}
+
 async fn report_of(load: LoadArgs, scenario: Scenario) -> Value {
     let report = measure(BenchArgs { load, scenario }).await.unwrap();
     assert!(!report.table().is_empty());
@@ -300,8 +305,7 @@ async fn transfers_are_measured_round_by_round() {
     let small = Small::new();
     let mut load = load(small.serve(3).await, u64::MAX);
     load.rate = Some(2_000.0);
-    let args =
-        FailoverArgs { members: no_processes(), kills: 2, action: Action::Transfer, settle_ms: 0 };
+    let args = failover(2, Action::Transfer);
     let report = report_of(load, Scenario::Failover(args)).await;
     assert_eq!(small.inner.lock().transfers, 2);
     let rounds = report["details"]["rounds"].as_array().unwrap();
@@ -309,14 +313,16 @@ async fn transfers_are_measured_round_by_round() {
     assert_eq!(members, [1, 2]);
     assert_eq!(report["details"]["next_ack"]["count"], 2);
     assert!(rounds.iter().all(|round| round["next_ack_ms"].as_f64().unwrap() > 0.0));
+    let read = &report["details"]["read_back"];
+    assert_eq!((&read["lost"], &read["unread"]), (&json!(0), &json!(0)));
+    assert_eq!(read["found"], small.count("pending"), "every acknowledged write, and no other");
 }
 
 #[tokio::test]
 async fn kills_need_processes() {
     let small = Small::new();
     let load = load(small.serve(3).await, 10);
-    let args =
-        FailoverArgs { members: no_processes(), kills: 1, action: Action::Kill, settle_ms: 0 };
+    let args = failover(1, Action::Kill);
     let error = measure(BenchArgs { load, scenario: Scenario::Failover(args) }).await.unwrap_err();
     assert!(error.to_string().contains("--pid-file"), "{error}");
 }

@@ -4,12 +4,15 @@
 //! 2 used wrongly; 3 no member could be reached or none could serve; 4 the outcome is unknown (the
 //! request may have been done: `quorate request get KEY` tells).
 
+mod backup;
 mod cluster;
 mod config;
 mod dev;
 mod exit;
+mod founding;
 mod node;
 mod output;
+mod recover;
 mod request;
 mod server;
 mod task;
@@ -59,6 +62,9 @@ struct Reach {
     /// API key, when the cluster asks for one
     #[arg(long, global = true, env = "QUORATE_API_KEY", hide_env_values = true)]
     api_key: Option<String>,
+    /// Admin key, for what only administrators may do
+    #[arg(long, global = true, env = "QUORATE_ADMIN_KEY", hide_env_values = true)]
+    admin_key: Option<String>,
 }
 
 /// A group of subcommands that talk to the cluster and print what it says.
@@ -91,6 +97,10 @@ enum Subcommand {
     Worker(WorkerLine),
     /// The replicated configuration, and configuration files
     Config(Talk<config::Subcommand>),
+    /// Copies of the whole state: made, checked, restored as a new cluster
+    Backup(Talk<backup::Subcommand>),
+    /// After the loss of a quorum: a new cluster from what is left
+    Recover(recover::RecoverArgs),
     /// Measures a cluster
     Bench(BenchArgs),
     /// Runs a sample program: JSON on standard input, JSON on standard output
@@ -156,6 +166,13 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Subcommand::Config(Talk { reach, output, subcommand }) => {
             call(&reach, |client| subcommand.run(client, output))
         }
+        Subcommand::Recover(args) => args.run(),
+        Subcommand::Backup(talk) if !talk.subcommand.needs_cluster() => {
+            talk.subcommand.run_here(talk.output)
+        }
+        Subcommand::Backup(Talk { reach, output, subcommand }) => {
+            call(&reach, |client| subcommand.run(client, output))
+        }
         Subcommand::Cluster(Talk { reach, output, subcommand }) => {
             call(&reach, |client| subcommand.run(client, output))
         }
@@ -181,6 +198,7 @@ impl Reach {
             urls: self.urls.clone(),
             deadline,
             api_key: self.api_key.clone(),
+            admin_key: self.admin_key.clone(),
             ..client::Options::default()
         })
     }

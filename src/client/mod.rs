@@ -4,6 +4,7 @@
 //! carries one `Idempotency-Key` through all its tries, so trying again is always safe: the cluster
 //! answers a repeated request with its first outcome. JSON only.
 
+mod download;
 mod error;
 
 use std::sync::Arc;
@@ -38,6 +39,8 @@ pub struct Options {
     pub try_timeout: Duration,
     /// Sent as a bearer token.
     pub api_key: Option<String>,
+    /// Sent to the doors of administrators.
+    pub admin_key: Option<String>,
 }
 
 impl Default for Options {
@@ -48,6 +51,7 @@ impl Default for Options {
             // Longer than a member holds a request while it looks for a leader.
             try_timeout: Duration::from_secs(10),
             api_key: None,
+            admin_key: None,
         }
     }
 }
@@ -173,6 +177,12 @@ impl Client {
             value.set_sensitive(true);
             headers.insert(reqwest::header::AUTHORIZATION, value);
         }
+        if let Some(key) = &options.admin_key {
+            let mut value = HeaderValue::from_str(key)
+                .map_err(|_| ClientError::Setup("the admin key holds control characters".into()))?;
+            value.set_sensitive(true);
+            headers.insert("x-quorate-admin-key", value);
+        }
         let http = reqwest::Client::builder()
             .default_headers(headers)
             .connect_timeout(options.try_timeout.min(Duration::from_secs(2)))
@@ -268,6 +278,10 @@ impl Client {
         let _ = preferred.compare_exchange(place, next, Ordering::Relaxed, Ordering::Relaxed);
     }
 
+    fn url(&self, place: usize, path: &str) -> String {
+        format!("{}{path}", self.0.urls[place].as_str().trim_end_matches('/'))
+    }
+
     async fn try_once(
         &self,
         call: &Call,
@@ -275,7 +289,7 @@ impl Client {
         place: usize,
         limit: Duration,
     ) -> Result<Answer, Failed> {
-        let url = format!("{}{}", self.0.urls[place].as_str().trim_end_matches('/'), call.path);
+        let url = self.url(place, &call.path);
         let mut request = self.0.http.request(call.method.clone(), &url);
         request = request.timeout(limit.max(Duration::from_millis(1)));
         if call.is_write() {

@@ -46,7 +46,8 @@ async fn answer(
 fn client(urls: &[&str]) -> Client {
     let urls = urls.iter().map(|url| (*url).to_owned()).collect();
     let deadline = Duration::from_millis(600);
-    Client::new(&Options { urls, deadline, try_timeout: deadline, api_key: None }).unwrap()
+    let options = Options { urls, deadline, try_timeout: deadline, ..Options::default() };
+    Client::new(&options).unwrap()
 }
 
 async fn dead_url() -> String {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
+use super::backup;
 use super::bootstrap;
 use super::core::Core;
 use super::error::{MembershipCode, ProposeError, ReadError, StartError};
@@ -23,7 +24,7 @@ use super::status::{self, ClusterStatus};
 use crate::clock;
 use crate::model::{Epoch, Member, MemberId, RequestId};
 use crate::state::Command;
-use crate::storage::{Machine, Storage};
+use crate::storage::{Backup, Machine, Storage};
 
 /// How long a stopping leader may take to hand over.
 const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(2);
@@ -270,6 +271,15 @@ impl Cluster {
             Ok(()) => Ok(()),
             Err(fatal) => refuse(MembershipCode::Stopped, fatal.to_string()),
         }
+    }
+
+    /// A backup of this member's state that holds at least everything up to `index`. Takes a
+    /// snapshot for it, within `limit`.
+    ///
+    /// # Errors
+    /// [`super::MembershipError`] when this member has no place or has stopped, or it takes longer.
+    pub async fn backup(&self, index: u64, limit: Duration) -> ChangeResult<Backup> {
+        backup::backup(&self.0, index, limit).await
     }
 
     /// Numbers for the metrics page.

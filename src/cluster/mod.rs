@@ -10,6 +10,7 @@
 //! was decided on.
 
 mod answers;
+mod backup;
 mod bootstrap;
 mod core;
 mod error;

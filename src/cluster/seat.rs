@@ -56,7 +56,8 @@ impl Core {
         machine: StateMachine,
     ) -> Result<RaftHandle, StartError> {
         let options = &self.options;
-        let mut config = raft_config(options.timing, options.retention)?;
+        let retention = options.retention.staggered(member_id);
+        let mut config = raft_config(options.timing, retention)?;
         if let Some(tune) = options.tune {
             tune(&mut config);
         }

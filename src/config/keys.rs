@@ -41,7 +41,7 @@ const fn key(path: &'static str, kind: Kind, default: &'static str, doc: &'stati
 const MIB: u64 = 1024 * 1024;
 const HOUR_MS: u64 = 3_600_000;
 
-pub(super) const KEYS: [Key; 19] = [
+pub(super) const KEYS: [Key; 25] = [
     key("cluster.name", Kind::Text, "member-1", "This member's name, unique in the cluster."),
     key(
         "cluster.data_dir",
@@ -105,6 +105,30 @@ pub(super) const KEYS: [Key; 19] = [
         "Bytes per chunk when a snapshot is sent.",
     ),
     key(
+        "cluster.backup.dir",
+        Kind::Text,
+        "",
+        "Where the leader of the moment writes backups; without it, this member writes none.\nA disk of its own, or one that all members share.",
+    ),
+    key(
+        "cluster.backup.interval_ms",
+        Kind::Number(1000, 31 * 24 * HOUR_MS),
+        "3600000",
+        "From one backup to the next.",
+    ),
+    key(
+        "cluster.backup.keep",
+        Kind::Number(1, 10_000),
+        "24",
+        "Backups kept in the directory; older ones are deleted. The newest one that passed its\nrehearsal stays in any case.",
+    ),
+    key(
+        "cluster.backup.rehearse",
+        Kind::Flag,
+        "true",
+        "Load each new backup into a scratch state and compare digests. Takes the memory of a\nsecond state meanwhile.",
+    ),
+    key(
         "cluster.limits.body_bytes",
         Kind::Number(1024, 1024 * MIB),
         "67108864",
@@ -134,6 +158,13 @@ pub(super) const KEYS: [Key; 19] = [
         "65536",
         "Events kept in memory for readers that come back.",
     ),
+    key(
+        "cluster.admin_key",
+        Kind::Text,
+        "",
+        "What callers of /api/v1/admin show in the header X-Quorate-Admin-Key; at least 16\ncharacters. All members need the same.",
+    ),
+    key("cluster.admin_key_file", Kind::Text, "", "A file that holds it instead."),
     key(
         "logging.level",
         Kind::Text,

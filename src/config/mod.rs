@@ -26,6 +26,7 @@ pub use file::generate;
 pub use listeners::{Listener, Listeners, Profile};
 pub use local::{local_member, local_ports};
 
+use crate::security::{ADMIN_KEY_MIN, AdminKey};
 use crate::telemetry;
 
 /// Everything a member needs to know to start.
@@ -48,8 +49,12 @@ pub struct Config {
     pub raft: Raft,
     /// `cluster.snapshot`.
     pub snapshot: Snapshot,
+    /// `cluster.backup`; `None` without a directory.
+    pub backup: Option<Backup>,
     /// `cluster.limits`.
     pub limits: Limits,
+    /// `cluster.admin_key`, or what `cluster.admin_key_file` holds.
+    pub admin_key: Option<AdminKey>,
     /// `logging.level`: a level or directives.
     pub log_level: String,
     /// `logging.format`.
@@ -80,6 +85,19 @@ pub struct Snapshot {
     pub keep_entries: u64,
     /// Bytes per chunk when one is sent.
     pub chunk_bytes: u64,
+}
+
+/// Backups on a schedule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Backup {
+    /// Where they go.
+    pub dir: PathBuf,
+    /// From one to the next.
+    pub interval: Duration,
+    /// How many are kept.
+    pub keep: u64,
+    /// Whether each is loaded into a scratch state.
+    pub rehearse: bool,
 }
 
 /// Bounds of what a member takes on.
@@ -212,6 +230,8 @@ fn assemble(tree: &mut tree::Tree, listeners: Listeners, document: Value) -> Con
     if let Err(error) = telemetry::directives(&log_level) {
         tree.fault("logging.level", error.to_string());
     }
+    let admin_key = admin_key(tree);
+    let backup_dir = tree.text("cluster.backup.dir");
     Config {
         name: tree.text("cluster.name"),
         data_dir: PathBuf::from(tree.text("cluster.data_dir")),
@@ -229,6 +249,12 @@ fn assemble(tree: &mut tree::Tree, listeners: Listeners, document: Value) -> Con
             keep_entries: tree.number("cluster.snapshot.keep_entries"),
             chunk_bytes: tree.number("cluster.snapshot.chunk_bytes"),
         },
+        backup: (!backup_dir.is_empty()).then(|| Backup {
+            dir: PathBuf::from(backup_dir),
+            interval: ms(tree.number("cluster.backup.interval_ms")),
+            keep: tree.number("cluster.backup.keep"),
+            rehearse: tree.flag("cluster.backup.rehearse"),
+        }),
         limits: Limits {
             body_bytes: tree.number("cluster.limits.body_bytes"),
             pending_proposals: tree.number("cluster.limits.pending_proposals"),
@@ -236,11 +262,37 @@ fn assemble(tree: &mut tree::Tree, listeners: Listeners, document: Value) -> Con
             connections: tree.number("cluster.limits.connections"),
             events: tree.number("cluster.limits.events"),
         },
+        admin_key,
         log_level,
         log_format,
         document,
         warnings: Vec::new(),
     }
+}
+
+/// The admin key, from its own value or from a file.
+fn admin_key(tree: &mut tree::Tree) -> Option<AdminKey> {
+    let (mut key, mut path) = ("cluster.admin_key", "cluster.admin_key_file");
+    let mut text = tree.given(key).and_then(|value| value.as_str().map(str::to_owned));
+    if let Some(file) = tree.given(path).and_then(|value| value.as_str().map(str::to_owned)) {
+        if text.is_some() {
+            tree.fault(path, "goes without cluster.admin_key");
+        }
+        std::mem::swap(&mut key, &mut path);
+        match std::fs::read_to_string(&file) {
+            Ok(read) => text = Some(read),
+            Err(error) => {
+                tree.fault(key, format!("{file}: {error}"));
+                return None;
+            }
+        }
+    }
+    let text = text?;
+    let made = AdminKey::new(text.trim());
+    if made.is_none() {
+        tree.fault(key, format!("must have at least {ADMIN_KEY_MIN} characters"));
+    }
+    made
 }
 
 /// What no value can say alone.

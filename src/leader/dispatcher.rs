@@ -375,7 +375,7 @@ fn take_jobs<S: Seat>(
 
 /// The task, if this attempt of it is still to be handed to this node.
 fn wanted<'a>(view: &'a State, (task_id, attempt): &Attempt, node_id: &NodeId) -> Option<&'a Task> {
-    let task = view.task(task_id).filter(|task| task.status == TaskStatus::Assigned)?;
+    let task = view.open_task(task_id).filter(|task| task.status == TaskStatus::Assigned)?;
     let execution = task.execution.as_ref()?;
     (execution.attempt == *attempt && execution.node_id == *node_id).then_some(task)
 }

@@ -10,6 +10,7 @@
 //! is not committed; every command of a duty carries its epoch; every queue, batch and walk is
 //! bounded.
 
+mod backups;
 pub mod balance;
 mod brake;
 mod dispatcher;
@@ -38,6 +39,7 @@ mod tests;
 
 use std::time::Duration;
 
+pub use backups::{BackupFault, BackupFile, BackupMetrics, BackupPlan, Backups, RehearsalReport};
 pub use brake::{Brake, BrakeOptions};
 pub use duty::DutyError;
 pub use fleet::Loads;

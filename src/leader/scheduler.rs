@@ -121,7 +121,7 @@ pub fn plan(view: &State, inputs: &PlanInputs, limits: PlanLimits) -> Plan {
         looked_at += 1;
         plan.cursor = Some(need);
         let Some(key) = keys.next() else { continue };
-        let Some(task) = view.task(&key.2) else { continue };
+        let Some(task) = view.queued(key) else { continue };
         let nodes = room.group(&task.requirements);
         if !nodes.is_empty() {
             heads.push(Reverse((key, groups.len())));
@@ -134,7 +134,7 @@ pub fn plan(view: &State, inputs: &PlanInputs, limits: PlanLimits) -> Plan {
     while room.free_total > 0 && plan.assignments.len() < limits.assignments_max {
         let Some(Reverse((key, place))) = heads.pop() else { break };
         let (nodes, keys) = &mut groups[place];
-        let Some(task) = view.task(&key.2) else { continue };
+        let Some(task) = view.queued(key) else { continue };
         plan.visited += 1;
         // Where one has no place, the others of its kind have none either.
         let Some(node_id) = room.place(task, nodes) else { continue };

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::leader::{DutyName, Leadership};
+use crate::leader::{Backups, DutyName, Leadership};
 
 /// Appends the figures of this member's leader work.
 pub(super) fn leader(leadership: &Leadership, text: &mut String) {
@@ -56,5 +56,41 @@ pub(super) fn leader(leadership: &Leadership, text: &mut String) {
     for duty in DutyName::ALL {
         let seconds = metrics.rounds(duty).total_us.get() as f64 / 1e6;
         let _ = writeln!(text, "{name}{{duty=\"{}\"}} {seconds}", duty.as_str());
+    }
+}
+
+/// Appends the figures of this member's backups, if it is to write any.
+pub(super) fn backups(backups: &Backups, text: &mut String) {
+    if backups.plan().is_none() {
+        return;
+    }
+    let metrics = backups.metrics();
+    for (name, kind, help, count) in [
+        ("backups_total", "counter", "Backups written by this member.", &metrics.written),
+        ("backup_failures_total", "counter", "Backups that failed.", &metrics.failures),
+        ("backup_rehearsals_total", "counter", "Rehearsals that passed.", &metrics.rehearsed),
+        (
+            "backup_rehearsal_failures_total",
+            "counter",
+            "Rehearsals that did not pass.",
+            &metrics.rehearsal_failures,
+        ),
+        (
+            "backup_last_success_timestamp_seconds",
+            "gauge",
+            "When this member wrote its newest backup; 0 before the first.",
+            &metrics.last_success_s,
+        ),
+        ("backup_last_bytes", "gauge", "Length of the newest backup.", &metrics.last_bytes),
+        (
+            "backup_last_rehearsal_ok",
+            "gauge",
+            "1 when the newest rehearsal passed.",
+            &metrics.last_rehearsal_ok,
+        ),
+    ] {
+        let name = format!("quorate_{name}");
+        let value = count.get();
+        let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}");
     }
 }

@@ -78,7 +78,7 @@ impl State {
     ) -> Result<Reply, Fatal> {
         let Envelope { request_id, principal: _, command } = envelope;
         if let Some(recorded) = self.requests.get(request_id) {
-            return Ok(recorded.reply.clone());
+            return Ok(recorded.reply);
         }
         let recorded = !is_duty(&command);
         let before = (self.rows.digest(), facts.len());

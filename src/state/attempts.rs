@@ -26,7 +26,7 @@ impl Txn<'_> {
     /// Takes a node's answer to a dispatch, unless that attempt is over.
     fn record_dispatch(&mut self, dispatch: Dispatch) -> bool {
         let Dispatch { task_id, attempt, result } = dispatch;
-        let Some(task) = self.state.task(&task_id) else { return false };
+        let Some(task) = self.state.open_task(&task_id) else { return false };
         if task.execution.as_ref().is_none_or(|execution| execution.attempt != attempt) {
             return false;
         }
@@ -66,7 +66,7 @@ impl Txn<'_> {
     pub(super) fn report_tasks(&mut self, reports: Vec<TaskReport>) -> Reply {
         Self::check_batch(reports.len())?;
         if reports.len() == 1 {
-            let unknown = |report: &TaskReport| self.state.task(&report.task_id).is_none();
+            let unknown = |report: &TaskReport| !self.state.has_task(&report.task_id);
             if reports.iter().any(unknown) {
                 return Err(Rejection::TaskNotFound);
             }
@@ -91,7 +91,7 @@ impl Txn<'_> {
 
     /// Takes a report if it is of the live attempt; anything else is an old story.
     fn report_task(&mut self, report: TaskReport) -> bool {
-        let Some(task) = self.state.task(&report.task_id) else { return false };
+        let Some(task) = self.state.open_task(&report.task_id) else { return false };
         if !is_of_live_attempt(task, &report) {
             return false;
         }
@@ -115,7 +115,8 @@ impl Txn<'_> {
                 let metrics = rows.put_payload(task_id, BlobPart::Metrics, end.performance_metrics);
                 let now = self.now;
                 let (agent_id, execution_ms) = (end.agent_id, end.execution_ms);
-                let measured = self.state.task(task_id).map_or(0, |task| ran_for_ms(task, now));
+                let measured =
+                    self.state.open_task(task_id).map_or(0, |task| ran_for_ms(task, now));
                 self.end_task(task_id, TaskStatus::Completed, ExecutionEnd::Completed, |task| {
                     task.result = result;
                     task.performance_metrics = metrics;
@@ -144,7 +145,7 @@ impl Txn<'_> {
 
     /// Ends the live attempt without a result: another try, or a dead letter.
     pub(super) fn fail_attempt(&mut self, task_id: &TaskId, failure: TaskFailure, error: String) {
-        let Some(task) = self.state.task(task_id) else { return };
+        let Some(task) = self.state.open_task(task_id) else { return };
         if task.retry_count >= task.max_retries {
             let error = match failure {
                 TaskFailure::NodeLost => format!("{error}, max retries exceeded"),
@@ -179,8 +180,13 @@ impl Txn<'_> {
     }
 
     /// Takes the live attempt back: the task waits until `not_before_ms`, or is queued at once.
-    fn withdraw_attempt(&mut self, task_id: &TaskId, not_before_ms: TimeMs, end: ExecutionEnd) {
-        let Some(task) = self.state.task(task_id) else { return };
+    pub(super) fn withdraw_attempt(
+        &mut self,
+        task_id: &TaskId,
+        not_before_ms: TimeMs,
+        end: ExecutionEnd,
+    ) {
+        let Some(task) = self.state.open_task(task_id) else { return };
         if let Some(node_id) = task.execution.as_ref().map(|execution| execution.node_id.clone()) {
             self.release_node(&node_id, end);
         }
@@ -208,8 +214,8 @@ impl Txn<'_> {
 
     /// Lets a timer act, if the task is as it was when the timer was read and time has come.
     fn expire_task(&mut self, expiry: &TaskExpiry) -> bool {
-        let Some(task) = self.state.task(&expiry.task_id) else { return false };
-        if task.revision != expiry.seen_revision || task.status.is_terminal() {
+        let Some(task) = self.state.open_task(&expiry.task_id) else { return false };
+        if task.revision != expiry.seen_revision {
             return false;
         }
         let due = match expiry.kind {

@@ -1,17 +1,18 @@
 //! What is derived from the task rows: queues, timers and counts. Never stored; rebuilt at load.
 //!
-//! A task is taken out of every index before its row changes and put back after, so an index
-//! cannot disagree with the rows.
+//! Tasks are named by their place in the order of submission. [`Places`] says where one stands in
+//! every index; a change moves it from its places before to those after, so an index cannot disagree
+//! with the rows.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::ExpiryKind;
 use super::rows::encode;
-use crate::model::{NodeId, Requirements, Task, TaskId, TaskStatus, TimeMs, Urgency};
+use crate::model::{NodeId, Requirements, Task, TaskStatus, TimeMs, Urgency};
 
 /// Place in the queue: most urgent first, then in order of submission.
-pub type QueueKey = (Reverse<Urgency>, u64, TaskId);
+pub type QueueKey = (Reverse<Urgency>, u64);
 
 /// Names one set of requirements. The queue is kept by it: what no node can take is then passed
 /// over as a whole, however many tasks wait for it.
@@ -25,11 +26,10 @@ fn need(requirements: &Requirements) -> Need {
 #[derive(Debug, Default)]
 pub(super) struct Indexes {
     pub(super) queue: BTreeMap<Need, BTreeSet<QueueKey>>,
-    pub(super) timers: BTreeSet<(TimeMs, TaskId, TimerKey)>,
-    pub(super) live_by_node: BTreeMap<NodeId, BTreeSet<TaskId>>,
-    pub(super) by_seq: BTreeMap<u64, TaskId>,
-    pub(super) by_status: BTreeMap<TaskStatus, BTreeSet<(u64, TaskId)>>,
-    pub(super) ended: BTreeSet<(TimeMs, TaskId)>,
+    pub(super) timers: BTreeSet<(TimeMs, u64, TimerKey)>,
+    pub(super) live_by_node: BTreeMap<NodeId, BTreeSet<u64>>,
+    pub(super) by_status: BTreeMap<TaskStatus, BTreeSet<u64>>,
+    pub(super) ended: BTreeSet<(TimeMs, u64)>,
 }
 
 /// Orders timers of one task that are due at one time.
@@ -59,69 +59,86 @@ pub(super) fn attempt_due_ms(task: &Task) -> Option<TimeMs> {
     Some(execution.assigned_at_ms.saturating_add(task.timeout_ms))
 }
 
-/// What a task has running: each with the time it is due.
-fn timers(task: &Task) -> impl Iterator<Item = (TimeMs, TimerKey)> {
-    let deadline = task.deadline_ms.filter(|_| !task.status.is_terminal());
-    let attempt = attempt_due_ms(task);
-    let waits = task.status == TaskStatus::Retrying;
-    let back_off = waits.then_some(task.not_before_ms);
-    [
-        deadline.map(|at| (at, TimerKey::Deadline)),
-        attempt.map(|at| (at, TimerKey::Attempt)),
-        back_off.map(|at| (at, TimerKey::BackOff)),
-    ]
-    .into_iter()
-    .flatten()
+/// Where one task stands in every index.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Places {
+    status: TaskStatus,
+    queued: Option<(Need, Reverse<Urgency>)>,
+    ended: Option<TimeMs>,
+    /// Each with the time it is due.
+    timers: [Option<(TimeMs, TimerKey)>; 3],
+    live_on: Option<NodeId>,
+}
+
+impl Places {
+    pub(super) fn of(task: &Task) -> Self {
+        let status = task.status;
+        let queued = status == TaskStatus::Pending;
+        let deadline = task.deadline_ms.filter(|_| !status.is_terminal());
+        let back_off = (status == TaskStatus::Retrying).then_some(task.not_before_ms);
+        Self {
+            status,
+            queued: queued.then(|| (need(&task.requirements), Reverse(task.urgency))),
+            ended: status.is_terminal().then_some(task.completed_at_ms),
+            timers: [
+                deadline.map(|at| (at, TimerKey::Deadline)),
+                attempt_due_ms(task).map(|at| (at, TimerKey::Attempt)),
+                back_off.map(|at| (at, TimerKey::BackOff)),
+            ],
+            live_on: task.execution.as_ref().map(|execution| execution.node_id.clone()),
+        }
+    }
 }
 
 impl Indexes {
-    pub(super) fn insert(&mut self, task: &Task) {
-        let id = &task.task_id;
-        self.by_seq.insert(task.seq, id.clone());
-        self.by_status.entry(task.status).or_default().insert((task.seq, id.clone()));
-        if task.status == TaskStatus::Pending {
-            let group = self.queue.entry(need(&task.requirements)).or_default();
-            group.insert((Reverse(task.urgency), task.seq, id.clone()));
+    pub(super) fn insert(&mut self, seq: u64, places: &Places) {
+        self.by_status.entry(places.status).or_default().insert(seq);
+        if let Some((need, urgency)) = places.queued {
+            self.queue.entry(need).or_default().insert((urgency, seq));
         }
-        if task.status.is_terminal() {
-            self.ended.insert((task.completed_at_ms, id.clone()));
+        if let Some(at) = places.ended {
+            self.ended.insert((at, seq));
         }
-        for (at, key) in timers(task) {
-            self.timers.insert((at, id.clone(), key));
+        for (at, key) in places.timers.into_iter().flatten() {
+            self.timers.insert((at, seq, key));
         }
-        if let Some(execution) = &task.execution {
-            self.live_by_node.entry(execution.node_id.clone()).or_default().insert(id.clone());
+        if let Some(node_id) = &places.live_on {
+            self.live_by_node.entry(node_id.clone()).or_default().insert(seq);
         }
     }
 
-    pub(super) fn remove(&mut self, task: &Task) {
-        let id = &task.task_id;
-        self.by_seq.remove(&task.seq);
-        if let Some(tasks) = self.by_status.get_mut(&task.status) {
-            tasks.remove(&(task.seq, id.clone()));
+    pub(super) fn remove(&mut self, seq: u64, places: &Places) {
+        if let Some(tasks) = self.by_status.get_mut(&places.status) {
+            tasks.remove(&seq);
         }
-        if task.status == TaskStatus::Pending {
-            let need = need(&task.requirements);
-            if let Some(group) = self.queue.get_mut(&need) {
-                group.remove(&(Reverse(task.urgency), task.seq, id.clone()));
-                if group.is_empty() {
-                    self.queue.remove(&need);
-                }
-            }
-        }
-        if task.status.is_terminal() {
-            self.ended.remove(&(task.completed_at_ms, id.clone()));
-        }
-        for (at, key) in timers(task) {
-            self.timers.remove(&(at, id.clone(), key));
-        }
-        if let Some(execution) = &task.execution
-            && let Some(live) = self.live_by_node.get_mut(&execution.node_id)
+        if let Some((need, urgency)) = places.queued
+            && let Some(group) = self.queue.get_mut(&need)
         {
-            live.remove(id);
-            if live.is_empty() {
-                self.live_by_node.remove(&execution.node_id);
+            group.remove(&(urgency, seq));
+            if group.is_empty() {
+                self.queue.remove(&need);
             }
+        }
+        if let Some(at) = places.ended {
+            self.ended.remove(&(at, seq));
+        }
+        for (at, key) in places.timers.into_iter().flatten() {
+            self.timers.remove(&(at, seq, key));
+        }
+        if let Some(node_id) = &places.live_on
+            && let Some(live) = self.live_by_node.get_mut(node_id)
+        {
+            live.remove(&seq);
+            if live.is_empty() {
+                self.live_by_node.remove(node_id);
+            }
+        }
+    }
+
+    pub(super) fn change(&mut self, seq: u64, before: &Places, after: &Places) {
+        if before != after {
+            self.remove(seq, before);
+            self.insert(seq, after);
         }
     }
 

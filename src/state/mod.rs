@@ -21,9 +21,11 @@ mod nodes;
 mod outcome;
 mod policy;
 mod query;
+mod refound;
 mod requests;
 mod rows;
 mod singles;
+mod task_table;
 mod tasks;
 
 #[cfg(test)]
@@ -43,6 +45,7 @@ pub use event::{Event, Fact};
 pub use indexes::{Need, QueueKey};
 pub use outcome::{Fatal, Outcome, Rejection, Reply};
 pub use policy::{Algorithm, Config, Policy, default_document};
+pub use refound::{Founding, Refounded};
 pub use requests::{
     REQUEST_WINDOW_MS, REQUESTS_MAX, Recorded, TOMBSTONE_WINDOW_MS, TOMBSTONES_MAX,
 };
@@ -50,11 +53,12 @@ pub use rows::{BlobPart, blob_keys};
 pub use singles::Counters;
 pub use tasks::derive_task_id;
 
-use crate::model::{Member, Node, Task};
-use indexes::Indexes;
+use crate::model::{Member, Node};
+use indexes::{Indexes, Places};
 use requests::{Requests, Tombstones};
 use rows::{Rows, Table};
 use singles::Singles;
+use task_table::TaskTable;
 
 /// The most commands one log entry carries.
 pub const ENVELOPES_PER_ENTRY_MAX: usize = 4096;
@@ -68,7 +72,7 @@ pub struct State {
     singles: Singles,
     members: Table<Member>,
     nodes: Table<Node>,
-    tasks: Table<Task>,
+    tasks: TaskTable,
     requests: Requests,
     tombstones: Tombstones,
     indexes: Indexes,
@@ -90,7 +94,7 @@ impl Default for State {
             singles: Singles::default(),
             members: Table::default(),
             nodes: Table::default(),
-            tasks: Table::default(),
+            tasks: TaskTable::default(),
             requests: Requests::new(),
             tombstones: Tombstones::new(),
             indexes: Indexes::default(),
@@ -100,8 +104,7 @@ impl Default for State {
 
 impl State {
     /// Adds one stored row (full key, value) while the home is scanned at start, in key order.
-    /// Rows of tables that are not resident count for the digest only. Call
-    /// [`State::finish_load`] after the last one.
+    /// Rows of tables that are not resident count for the digest only.
     ///
     /// # Errors
     /// [`Fatal`] when the row cannot be decoded.
@@ -118,20 +121,15 @@ impl State {
             TableId::Singles => self.singles.load(rest, value, hash),
             TableId::Members => self.members.load(rest, value, hash),
             TableId::Nodes => self.nodes.load(rest, value, hash),
-            TableId::Tasks => self.tasks.load(rest, value, hash),
+            TableId::Tasks => {
+                let task = self.tasks.load(rest, value, hash)?;
+                self.indexes.insert(task.seq, &Places::of(&task));
+                Ok(())
+            }
             TableId::Blobs => Ok(()),
             TableId::Requests => self.requests.load(rest, value, hash),
             TableId::Tombstones => self.tombstones.load(rest, value, hash),
         }
-    }
-
-    /// Rebuilds the indexes that are derived from the rows.
-    pub fn finish_load(&mut self) {
-        let mut indexes = Indexes::default();
-        for (_, task) in self.tasks.iter() {
-            indexes.insert(task);
-        }
-        self.indexes = indexes;
     }
 
     /// Everything that changed since the last call, for the durable home.

@@ -6,7 +6,8 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::scripts::Script;
-use super::{Changes, Digest, State, row_hash};
+use super::{Changes, Digest, Founding, State, invariants, row_hash};
+use crate::model::Member;
 
 /// The rows as the durable home would hold them.
 #[derive(Default, Clone, PartialEq, Eq, Debug)]
@@ -28,7 +29,6 @@ impl Home {
         for (key, value) in &self.0 {
             state.load_row(key, value).unwrap();
         }
-        state.finish_load();
         state
     }
 
@@ -116,5 +116,30 @@ proptest! {
         batched.1.write(batched.0.take_changes());
         prop_assert_eq!(batched.1, reopened.1);
         prop_assert_eq!(script.state.digest(), reopened.0.digest());
+    }
+
+    /// A new cluster founded on any state is sound, and reads back as the same state.
+    #[test]
+    fn any_state_can_be_founded_on(lines in proptest::collection::vec(line(), 1..80)) {
+        let mut script = Script::default();
+        script.run("at 1", &mut String::new());
+        let mut home = Home::default();
+        for line in &lines {
+            script.run(line, &mut String::new());
+        }
+        let mut state = State::default();
+        for (index, entry) in (1u64..).zip(&script.log) {
+            state.apply(index, entry).unwrap();
+        }
+        let (member_id, member) = (state.next_founder(), Member::default());
+        let founding = Founding { cluster_id: 9, member_id, member, term: 1000, index: 100_000 };
+        state.refound(founding);
+        invariants::check(&state);
+        prop_assert_eq!(state.live_tasks().count(), 0);
+        home.write(state.take_changes());
+        prop_assert_eq!(home.digest(), state.digest());
+        let reopened = home.open();
+        invariants::check(&reopened);
+        prop_assert_eq!(reopened.digest(), state.digest());
     }
 }

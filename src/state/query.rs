@@ -1,18 +1,37 @@
 //! What others read. Every list is bounded and every order comes from an index.
 
+use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap};
 
-use super::indexes::{Need, QueueKey, TimerKey};
+use super::indexes::{Need, QueueKey};
 use super::requests::Recorded;
 use super::{ExpiryKind, State};
 use crate::model::{NodeId, RequestId, Task, TaskId, TaskStatus, TimeMs};
 
 impl State {
-    /// One task.
+    /// One task: an ended one is decoded from its row.
     #[must_use]
-    pub fn task(&self, task_id: &TaskId) -> Option<&Task> {
+    pub fn task(&self, task_id: &TaskId) -> Option<Cow<'_, Task>> {
         self.tasks.get(task_id)
+    }
+
+    /// Whether there is such a task.
+    #[must_use]
+    pub fn has_task(&self, task_id: &TaskId) -> bool {
+        self.tasks.seq_of(task_id).is_some()
+    }
+
+    /// One task that has not ended.
+    #[must_use]
+    pub fn open_task(&self, task_id: &TaskId) -> Option<&Task> {
+        self.tasks.open_at(self.tasks.seq_of(task_id)?)
+    }
+
+    /// The task at a place of the queue, as [`State::queue_groups`] names it.
+    #[must_use]
+    pub fn queued(&self, (_, seq): &QueueKey) -> Option<&Task> {
+        self.tasks.open_at(*seq)
     }
 
     /// How many tasks are retained, ended ones included.
@@ -34,20 +53,22 @@ impl State {
     }
 
     /// Tasks of one status in order of submission, or newest first.
-    pub fn tasks_by_status(&self, status: TaskStatus) -> impl DoubleEndedIterator<Item = &Task> {
-        let ids = self.indexes.by_status.get(&status).into_iter().flatten();
-        ids.filter_map(|(_, task_id)| self.tasks.get(task_id))
+    pub fn tasks_by_status(
+        &self,
+        status: TaskStatus,
+    ) -> impl DoubleEndedIterator<Item = Cow<'_, Task>> {
+        let seqs = self.indexes.by_status.get(&status).into_iter().flatten();
+        seqs.filter_map(|seq| self.tasks.at(*seq))
     }
 
     /// All tasks in order of submission after sequence number `after`.
-    pub fn tasks_after(&self, after: u64) -> impl DoubleEndedIterator<Item = &Task> {
-        let range = self.indexes.by_seq.range(after.saturating_add(1)..);
-        range.filter_map(|(_, task_id)| self.tasks.get(task_id))
+    pub fn tasks_after(&self, after: u64) -> impl DoubleEndedIterator<Item = Cow<'_, Task>> {
+        self.tasks.after(after)
     }
 
     /// Ended tasks, the newest end last.
-    pub fn ended_tasks(&self) -> impl DoubleEndedIterator<Item = &Task> {
-        self.indexes.ended.iter().filter_map(|(_, task_id)| self.tasks.get(task_id))
+    pub fn ended_tasks(&self) -> impl DoubleEndedIterator<Item = Cow<'_, Task>> {
+        self.indexes.ended.iter().filter_map(|(_, seq)| self.tasks.at(*seq))
     }
 
     /// How many tasks have ended and are retained.
@@ -65,9 +86,9 @@ impl State {
             .filter_map(|(place, group)| group.next().map(|key| Reverse((key, place))))
             .collect();
         std::iter::from_fn(move || {
-            let Reverse(((_, _, task_id), place)) = heads.pop()?;
+            let Reverse((key, place)) = heads.pop()?;
             heads.extend(groups[place].next().map(|key| Reverse((key, place))));
-            self.tasks.get(task_id)
+            self.queued(key)
         })
     }
 
@@ -82,36 +103,36 @@ impl State {
         self.indexes.queue.range((from, Unbounded)).map(|(need, group)| (*need, group.iter()))
     }
 
-    /// Executions that a node holds, as task ids in order.
+    /// Executions that a node holds, as task ids in order of submission.
     #[must_use]
     pub fn live_on(&self, node_id: &NodeId) -> Vec<TaskId> {
-        let ids = self.indexes.live_by_node.get(node_id);
-        ids.map(|ids| ids.iter().cloned().collect()).unwrap_or_default()
+        let seqs = self.indexes.live_by_node.get(node_id).into_iter().flatten();
+        seqs.filter_map(|seq| self.tasks.open_at(*seq)).map(|task| task.task_id.clone()).collect()
     }
 
     /// All executions placed on nodes, by node.
     pub fn live_tasks(&self) -> impl Iterator<Item = &Task> {
-        let ids = self.indexes.live_by_node.values().flat_map(BTreeSet::iter);
-        ids.filter_map(|task_id| self.tasks.get(task_id))
+        let seqs = self.indexes.live_by_node.values().flat_map(BTreeSet::iter);
+        seqs.filter_map(|seq| self.tasks.open_at(*seq))
     }
 
     /// Timers that are due at `now`, oldest first.
     pub fn due_timers(&self, now: TimeMs) -> impl Iterator<Item = (&Task, ExpiryKind)> {
         let due = self.indexes.timers.iter().take_while(move |(at, _, _)| *at <= now);
-        due.filter_map(|(_, task_id, key)| {
-            self.tasks.get(task_id).map(|task| (task, ExpiryKind::from(*key)))
+        due.filter_map(|(_, seq, key)| {
+            self.tasks.open_at(*seq).map(|task| (task, ExpiryKind::from(*key)))
         })
     }
 
     /// When the next timer is due.
     #[must_use]
     pub fn next_timer_ms(&self) -> Option<TimeMs> {
-        self.indexes.timers.first().map(|(at, _, _): &(TimeMs, TaskId, TimerKey)| *at)
+        self.indexes.timers.first().map(|(at, _, _)| *at)
     }
 
     /// What a request was answered, while that is remembered.
     #[must_use]
-    pub fn request(&self, request_id: RequestId) -> Option<&Recorded> {
+    pub fn request(&self, request_id: RequestId) -> Option<Recorded> {
         self.requests.get(request_id)
     }
 

@@ -1,11 +1,17 @@
 //! Which requests were answered how, and which tasks existed once: two records bounded by time
 //! and count, kept as one row per log entry because they are written and dropped in that order.
+//!
+//! Memory holds the rows as they are stored, and a table from key to row. That table is only ever
+//! looked up, never walked, so its order cannot reach the replicated state. Answers are decoded for
+//! the few who ask.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 
+use hashbrown::HashTable;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::rows::{Rows, decode};
+use super::rows::{Rows, decode, encode};
 use super::{Fatal, Reply, TableId};
 use crate::model::{RequestId, TaskId, TimeMs};
 
@@ -29,107 +35,180 @@ pub struct Recorded {
     pub reply: Reply,
 }
 
+/// One row of a record.
+trait LedgerRow: Serialize + DeserializeOwned {
+    /// What the row's parts are found by.
+    type Key: Copy + Eq;
+    const TABLE: TableId;
+    /// Rows are kept at least so long, unless there are too many.
+    const WINDOW_MS: TimeMs;
+    /// The most parts kept.
+    const PARTS_MAX: usize;
+
+    fn at_ms(&self) -> TimeMs;
+    fn keys(&self) -> impl Iterator<Item = Self::Key>;
+    fn hash(key: Self::Key) -> u64;
+}
+
 /// A record of things that happened per log entry, dropped oldest first.
 #[derive(Debug)]
-struct Ledger<K, V> {
-    table: TableId,
-    window_ms: TimeMs,
-    max: usize,
-    by_key: BTreeMap<K, V>,
-    entries: VecDeque<LedgerEntry<K>>,
+struct Ledger<R: LedgerRow> {
+    /// Key of a part, and the row it is in.
+    places: HashTable<(R::Key, u64)>,
+    rows: VecDeque<Stored>,
 }
 
 #[derive(Debug)]
-struct LedgerEntry<K> {
-    index: u64,
+struct Stored {
+    key: u64,
     at_ms: TimeMs,
-    keys: Vec<K>,
+    row: Box<[u8]>,
     hash: u64,
 }
 
-impl<K: Ord + Copy, V> Ledger<K, V> {
-    fn new(table: TableId, window_ms: TimeMs, max: usize) -> Self {
-        Self { table, window_ms, max, by_key: BTreeMap::new(), entries: VecDeque::new() }
+impl Stored {
+    fn read<R: LedgerRow>(&self) -> R {
+        decode(&self.row, "ledger row").expect("the row was read or written here before")
+    }
+}
+
+fn stored_key<R: LedgerRow>(key: u64) -> Vec<u8> {
+    let mut bytes = vec![R::TABLE as u8];
+    bytes.extend_from_slice(&key.to_be_bytes());
+    bytes
+}
+
+impl<R: LedgerRow> Ledger<R> {
+    fn new() -> Self {
+        Self { places: HashTable::new(), rows: VecDeque::new() }
     }
 
-    fn stored_key(&self, index: u64) -> Vec<u8> {
-        let mut key = vec![self.table as u8];
-        key.extend_from_slice(&index.to_be_bytes());
-        key
+    /// The row that holds `part`, by its key.
+    fn place(&self, part: R::Key) -> Option<u64> {
+        self.places.find(R::hash(part), |(its, _)| *its == part).map(|(_, key)| *key)
     }
 
-    fn append(&mut self, index: u64, at_ms: TimeMs, keys: Vec<K>, hash: u64) {
-        self.entries.push_back(LedgerEntry { index, at_ms, keys, hash });
+    fn note(&mut self, part: R::Key, key: u64) {
+        self.places.insert_unique(R::hash(part), (part, key), |(part, _)| R::hash(*part));
     }
 
-    fn drop_old(&mut self, rows: &mut Rows, now: TimeMs) {
+    fn row(&self, key: u64) -> Option<&Stored> {
+        let at = self.rows.binary_search_by_key(&key, |stored| stored.key).ok()?;
+        self.rows.get(at)
+    }
+
+    /// Stores a row whose parts are noted already.
+    fn append(&mut self, to: &mut Rows, key: u64, row: &R) {
+        let encoded = encode(row);
+        let own = Box::from(encoded.as_ref());
+        let hash = to.put_bytes(stored_key::<R>(key), None, encoded);
+        self.rows.push_back(Stored { key, at_ms: row.at_ms(), row: own, hash });
+    }
+
+    fn drop_old(&mut self, to: &mut Rows, now: TimeMs) {
         for _ in 0..DROPPED_PER_ENTRY_MAX {
-            let Some(oldest) = self.entries.front() else { return };
-            let over = self.by_key.len() > self.max;
-            if !over && oldest.at_ms.saturating_add(self.window_ms) > now {
+            let Some(oldest) = self.rows.front() else { return };
+            let over = self.places.len() > R::PARTS_MAX;
+            if !over && oldest.at_ms.saturating_add(R::WINDOW_MS) > now {
                 return;
             }
-            let Some(oldest) = self.entries.pop_front() else { return };
-            rows.delete(self.stored_key(oldest.index), oldest.hash);
-            for key in &oldest.keys {
-                self.by_key.remove(key);
+            let Some(oldest) = self.rows.pop_front() else { return };
+            to.delete(stored_key::<R>(oldest.key), oldest.hash);
+            for part in oldest.read::<R>().keys() {
+                let is_it = |place: &(R::Key, u64)| *place == (part, oldest.key);
+                if let Ok(found) = self.places.find_entry(R::hash(part), is_it) {
+                    found.remove();
+                }
             }
         }
+    }
+
+    fn load(&mut self, key: &[u8], value: &[u8], hash: u64) -> Result<(), Fatal> {
+        let bytes = key.try_into();
+        let bytes = bytes.map_err(|_| Fatal::new(format!("bad ledger key {key:02x?}")))?;
+        let key = u64::from_be_bytes(bytes);
+        let row: R = decode(value, "ledger row")?;
+        for part in row.keys() {
+            self.note(part, key);
+        }
+        self.rows.push_back(Stored { key, at_ms: row.at_ms(), row: value.into(), hash });
+        Ok(())
     }
 }
 
 /// The request-id table: a retry under the same id gets the first answer.
 #[derive(Debug)]
 pub(super) struct Requests {
-    ledger: Ledger<RequestId, Recorded>,
-    fresh: Vec<(RequestId, Reply)>,
+    ledger: Ledger<RequestsRow>,
+    /// Answers of the entry that is being applied, and its index.
+    fresh: (u64, Vec<(RequestId, Reply)>),
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 struct RequestsRow {
     at_ms: TimeMs,
     answers: Vec<(RequestId, Reply)>,
 }
 
-impl Requests {
-    pub(super) fn new() -> Self {
-        let ledger = Ledger::new(TableId::Requests, REQUEST_WINDOW_MS, REQUESTS_MAX);
-        Self { ledger, fresh: Vec::new() }
+impl LedgerRow for RequestsRow {
+    type Key = RequestId;
+    const TABLE: TableId = TableId::Requests;
+    const WINDOW_MS: TimeMs = REQUEST_WINDOW_MS;
+    const PARTS_MAX: usize = REQUESTS_MAX;
+
+    fn at_ms(&self) -> TimeMs {
+        self.at_ms
     }
 
-    pub(super) fn get(&self, id: RequestId) -> Option<&Recorded> {
-        self.ledger.by_key.get(&id)
+    fn keys(&self) -> impl Iterator<Item = RequestId> {
+        self.answers.iter().map(|(id, _)| *id)
+    }
+
+    fn hash(id: RequestId) -> u64 {
+        // Clients may choose all of an id, so its bits are not taken as they are.
+        xxhash_rust::xxh3::xxh3_64(&id.0.to_le_bytes())
+    }
+}
+
+impl Requests {
+    pub(super) fn new() -> Self {
+        Self { ledger: Ledger::new(), fresh: (0, Vec::new()) }
+    }
+
+    pub(super) fn get(&self, id: RequestId) -> Option<Recorded> {
+        let index = self.ledger.place(id)?;
+        let of = |answers: &[(RequestId, Reply)]| {
+            let answer = answers.iter().find(|(its, _)| *its == id)?;
+            Some(Recorded { index, reply: answer.1.clone() })
+        };
+        let (fresh_index, fresh) = &self.fresh;
+        if index == *fresh_index && !fresh.is_empty() {
+            return of(fresh);
+        }
+        of(&self.ledger.row(index)?.read::<RequestsRow>().answers)
     }
 
     pub(super) fn len(&self) -> usize {
-        self.ledger.by_key.len()
+        self.ledger.places.len()
     }
 
     pub(super) fn record(&mut self, id: RequestId, index: u64, reply: &Reply) {
-        self.ledger.by_key.insert(id, Recorded { index, reply: reply.clone() });
-        self.fresh.push((id, reply.clone()));
+        self.ledger.note(id, index);
+        self.fresh.0 = index;
+        self.fresh.1.push((id, reply.clone()));
     }
 
     /// Writes the answers of the entry that ends, and drops what is too old.
     pub(super) fn end_entry(&mut self, rows: &mut Rows, index: u64, now: TimeMs) {
-        if !self.fresh.is_empty() {
-            let row = RequestsRow { at_ms: now, answers: std::mem::take(&mut self.fresh) };
-            let hash = rows.put(self.ledger.stored_key(index), None, &row);
-            let keys = row.answers.into_iter().map(|(id, _)| id).collect();
-            self.ledger.append(index, now, keys, hash);
+        let answers = std::mem::take(&mut self.fresh.1);
+        if !answers.is_empty() {
+            self.ledger.append(rows, index, &RequestsRow { at_ms: now, answers });
         }
         self.ledger.drop_old(rows, now);
     }
 
     pub(super) fn load(&mut self, key: &[u8], value: &[u8], hash: u64) -> Result<(), Fatal> {
-        let index = ledger_index(key)?;
-        let row: RequestsRow = decode(value, "requests row")?;
-        let keys = row.answers.iter().map(|(id, _)| *id).collect();
-        for (id, reply) in row.answers {
-            self.ledger.by_key.insert(id, Recorded { index, reply });
-        }
-        self.ledger.append(index, row.at_ms, keys, hash);
-        Ok(())
+        self.ledger.load(key, value, hash)
     }
 }
 
@@ -138,32 +217,51 @@ impl Requests {
 /// that is one submission in 10^13.
 #[derive(Debug)]
 pub(super) struct Tombstones {
-    ledger: Ledger<u64, ()>,
+    ledger: Ledger<TombstonesRow>,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 struct TombstonesRow {
     at_ms: TimeMs,
     hashes: Vec<u64>,
 }
 
+impl LedgerRow for TombstonesRow {
+    type Key = u64;
+    const TABLE: TableId = TableId::Tombstones;
+    const WINDOW_MS: TimeMs = TOMBSTONE_WINDOW_MS;
+    const PARTS_MAX: usize = TOMBSTONES_MAX;
+
+    fn at_ms(&self) -> TimeMs {
+        self.at_ms
+    }
+
+    fn keys(&self) -> impl Iterator<Item = u64> {
+        self.hashes.iter().copied()
+    }
+
+    fn hash(hash: u64) -> u64 {
+        hash
+    }
+}
+
 impl Tombstones {
     pub(super) fn new() -> Self {
-        Self { ledger: Ledger::new(TableId::Tombstones, TOMBSTONE_WINDOW_MS, TOMBSTONES_MAX) }
+        Self { ledger: Ledger::new() }
     }
 
     pub(super) fn contains(&self, task_id: &TaskId) -> bool {
-        self.ledger.by_key.contains_key(&tombstone_hash(task_id))
+        self.ledger.place(tombstone_hash(task_id)).is_some()
     }
 
     /// Records the ids that the command at `index` deleted. Two such commands in one entry share
     /// its index, so the row is keyed by index and place.
     pub(super) fn add(&mut self, rows: &mut Rows, key: u64, now: TimeMs, ids: &[TaskId]) {
-        let hashes: Vec<u64> = ids.iter().map(tombstone_hash).collect();
-        let row = TombstonesRow { at_ms: now, hashes };
-        let hash = rows.put(self.ledger.stored_key(key), None, &row);
-        self.ledger.by_key.extend(row.hashes.iter().map(|hash| (*hash, ())));
-        self.ledger.append(key, now, row.hashes, hash);
+        let row = TombstonesRow { at_ms: now, hashes: ids.iter().map(tombstone_hash).collect() };
+        for hash in &row.hashes {
+            self.ledger.note(*hash, key);
+        }
+        self.ledger.append(rows, key, &row);
     }
 
     pub(super) fn end_entry(&mut self, rows: &mut Rows, now: TimeMs) {
@@ -171,18 +269,10 @@ impl Tombstones {
     }
 
     pub(super) fn load(&mut self, key: &[u8], value: &[u8], hash: u64) -> Result<(), Fatal> {
-        let row: TombstonesRow = decode(value, "tombstones row")?;
-        self.ledger.by_key.extend(row.hashes.iter().map(|hash| (*hash, ())));
-        self.ledger.append(ledger_index(key)?, row.at_ms, row.hashes, hash);
-        Ok(())
+        self.ledger.load(key, value, hash)
     }
 }
 
 fn tombstone_hash(task_id: &TaskId) -> u64 {
     xxhash_rust::xxh3::xxh3_64(task_id.as_str().as_bytes())
-}
-
-fn ledger_index(key: &[u8]) -> Result<u64, Fatal> {
-    let bytes = key.try_into().map_err(|_| Fatal::new(format!("bad ledger key {key:02x?}")))?;
-    Ok(u64::from_be_bytes(bytes))
 }

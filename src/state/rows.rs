@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::{Changes, Digest, Fatal, TableId, row_hash};
-use crate::model::{Member, MemberId, Node, NodeId, Payload, Task, TaskId};
+use crate::model::{Member, MemberId, Node, NodeId, Payload, TaskId};
 
 /// Leads every stored value and log entry.
 const FORMAT: u8 = 1;
@@ -66,7 +66,8 @@ impl Rows {
         self.put_bytes(key, old, encode(value))
     }
 
-    fn put_bytes(&mut self, key: Vec<u8>, old: Option<u64>, value: Bytes) -> u64 {
+    /// As [`Self::put`], for a value that is encoded already.
+    pub(super) fn put_bytes(&mut self, key: Vec<u8>, old: Option<u64>, value: Bytes) -> u64 {
         let hash = row_hash(&key, &value);
         if let Some(old) = old {
             self.digest.remove(old);
@@ -185,21 +186,6 @@ impl TableRow for Node {
 
     fn read_key(&self, stored: &[u8]) -> Option<NodeId> {
         (stored == self.node_id.as_str().as_bytes()).then(|| self.node_id.clone())
-    }
-}
-
-impl TableRow for Task {
-    type Key = TaskId;
-    const TABLE: TableId = TableId::Tasks;
-
-    /// Tasks are stored in the order they came: what changes together lies together, so the home
-    /// works at the end of its tree instead of all over it.
-    fn write_key(&self, _key: &TaskId, to: &mut Vec<u8>) {
-        to.extend_from_slice(&self.seq.to_be_bytes());
-    }
-
-    fn read_key(&self, stored: &[u8]) -> Option<TaskId> {
-        (stored == self.seq.to_be_bytes()).then(|| self.task_id.clone())
     }
 }
 

@@ -21,7 +21,7 @@ pub(super) struct Script {
     pub(super) state: State,
     /// Every entry applied so far, as it stands in the log.
     pub(super) log: Vec<bytes::Bytes>,
-    index: u64,
+    pub(super) index: u64,
     at_ms: u64,
     next_request: u128,
 }

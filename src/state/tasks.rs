@@ -2,6 +2,7 @@
 
 use super::apply::Txn;
 use super::command::{Assignment, TaskSpec};
+use super::indexes::Places;
 use super::nodes::ExecutionEnd;
 use super::rows::BlobPart;
 use super::{Fact, Outcome, Rejection, Reply, State};
@@ -41,7 +42,7 @@ impl Txn<'_> {
         let (mut created, mut duplicates, mut last) = (0, 0, None);
         for (task_id, known, spec) in named {
             // An id may stand twice in one batch.
-            if known || self.state.task(&task_id).is_some() {
+            if known || self.state.has_task(&task_id) {
                 duplicates += 1;
             } else {
                 created += 1;
@@ -59,8 +60,7 @@ impl Txn<'_> {
 
     /// The task's id, and whether there is or was such a task.
     fn name_task(&self, spec: &TaskSpec, ordinal: u32, single: bool) -> (TaskId, bool) {
-        let known =
-            |id: &TaskId| self.state.task(id).is_some() || self.state.tombstones.contains(id);
+        let known = |id: &TaskId| self.state.has_task(id) || self.state.tombstones.contains(id);
         if let Some(task_id) = &spec.task_id {
             return (task_id.clone(), known(task_id));
         }
@@ -134,7 +134,7 @@ impl Txn<'_> {
 
     /// Places one task, unless the world moved on since it was planned.
     fn assign_task(&mut self, epoch: Epoch, assignment: &Assignment) -> bool {
-        let Some(task) = self.state.task(&assignment.task_id) else { return false };
+        let Some(task) = self.state.open_task(&assignment.task_id) else { return false };
         let Some(node) = self.state.node(&assignment.node_id) else { return false };
         let current =
             task.status == TaskStatus::Pending && task.revision == assignment.seen_revision;
@@ -195,7 +195,7 @@ impl Txn<'_> {
     }
 
     fn retire_task(&mut self, task_id: &TaskId) -> bool {
-        if self.state.task(task_id).is_none_or(|task| !task.status.is_terminal()) {
+        if !self.state.has_task(task_id) || self.state.open_task(task_id).is_some() {
             return false;
         }
         self.state.remove_task(task_id);
@@ -210,7 +210,7 @@ impl Txn<'_> {
         end: ExecutionEnd,
         edit: impl FnOnce(&mut Task),
     ) {
-        let Some(task) = self.state.task(task_id) else { return };
+        let Some(task) = self.state.open_task(task_id) else { return };
         let created_at_ms = task.created_at_ms;
         let holder = task.execution.as_ref().map(|execution| execution.node_id.clone());
         if let Some(node_id) = &holder {
@@ -259,31 +259,31 @@ impl Txn<'_> {
     ) -> T {
         let index = self.index;
         let State { tasks, rows, indexes, .. } = &mut *self.state;
-        let given = tasks.edit(rows, task_id, |task| {
-            indexes.remove(task);
-            let was = task.status;
+        let seq = tasks.seq_of(task_id).expect("the caller found the task");
+        let given = tasks.edit(rows, seq, |task| {
+            let (before, was) = (Places::of(task), task.status);
             let given = edit(task);
             let now = task.status;
             let legal = was == now || was.may_become(now);
             assert!(legal, "task {task_id}: {was:?} must not become {now:?}");
             assert_eq!(now.is_live(), task.execution.is_some(), "task {task_id}");
             task.revision = index;
-            indexes.insert(task);
+            indexes.change(seq, &before, &Places::of(task));
             given
         });
-        given.expect("the caller found the task")
+        given.expect("an ended task never changes")
     }
 }
 
 impl State {
     fn insert_task(&mut self, task: Task) {
-        self.indexes.insert(&task);
-        self.tasks.put(&mut self.rows, task.task_id.clone(), task);
+        self.indexes.insert(task.seq, &Places::of(&task));
+        self.tasks.insert(&mut self.rows, task);
     }
 
     fn remove_task(&mut self, task_id: &TaskId) {
         let Some(task) = self.tasks.remove(&mut self.rows, task_id) else { return };
-        self.indexes.remove(&task);
+        self.indexes.remove(task.seq, &Places::of(&task));
         for (part, payload) in [
             (BlobPart::Input, &task.input),
             (BlobPart::Result, &task.result),

@@ -65,6 +65,20 @@ pub enum StorageError {
         /// The last index no longer in the log.
         purged: u64,
     },
+    /// There is nothing here to found a new cluster on.
+    #[error("{dir} holds nothing to recover: {why}")]
+    NothingHere {
+        /// Which directory.
+        dir: PathBuf,
+        /// What is missing.
+        why: String,
+    },
+    /// A new data directory is made where there is none.
+    #[error("{dir} is not empty; name a directory that is, or one that is not there yet")]
+    NotEmpty {
+        /// Which directory.
+        dir: PathBuf,
+    },
     /// The home of the state failed.
     #[error("the state's home failed: {0}")]
     Home(String),

@@ -16,6 +16,9 @@ use super::sim::SimHandle;
 
 /// Ends the names of files that are not finished; they are deleted at start.
 const UNFINISHED: &str = ".tmp";
+/// A file is synced every so often while it is written: the log shares the disk, and its flushes would
+/// wait for all of a large file at once.
+const SYNC_EVERY_BYTES: u64 = 2 << 20;
 
 /// One flat directory.
 #[derive(Debug, Clone)]
@@ -49,10 +52,20 @@ impl Files {
     pub(super) fn open(dir: PathBuf) -> Result<Self, StorageError> {
         make_dir(&dir)?;
         let files = Self::Dir(dir);
-        for name in files.all_names()?.iter().filter(|name| name.ends_with(UNFINISHED)) {
-            files.remove(name)?;
-        }
+        files.remove_unfinished("")?;
         Ok(files)
+    }
+
+    /// Deletes what a crash left unfinished of files whose names start with `prefix`.
+    pub(super) fn remove_unfinished(&self, prefix: &str) -> Result<(), StorageError> {
+        let names = self.all_names()?;
+        let ours = |name: &&String| name.starts_with(prefix) && name.ends_with(UNFINISHED);
+        names.iter().filter(ours).try_for_each(|name| self.remove(name))
+    }
+
+    /// The files of `dir` as they are: a directory that others may use too, or that is only read.
+    pub(super) fn plain(dir: PathBuf) -> Self {
+        Self::Dir(dir)
     }
 
     /// The simulated files whose names start with `prefix`.
@@ -92,7 +105,8 @@ impl Files {
             }
             Self::Simulated { .. } => Sink::Memory(Vec::new()),
         };
-        Ok(FileWriter { sink, len: 0, name: Unfinished { files: self.clone(), name: Some(name) } })
+        let name = Unfinished { files: self.clone(), name: Some(name) };
+        Ok(FileWriter { sink, len: 0, unsynced: 0, name })
     }
 
     /// The whole content of a file, if it is there.
@@ -111,7 +125,7 @@ impl Files {
             Self::Dir(_) => match File::open(&path) {
                 Ok(file) => {
                     let len = file.metadata().map_err(fail)?.len();
-                    Ok(Some(FileReader { source: Source::File(Arc::new(file)), len }))
+                    Ok(Some(FileReader { source: Source::File(Arc::new(file)), start: 0, len }))
                 }
                 Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
                 Err(error) => Err(fail(error)),
@@ -209,6 +223,7 @@ impl Drop for Unfinished {
 pub(super) struct FileWriter {
     sink: Sink,
     len: u64,
+    unsynced: u64,
     name: Unfinished,
 }
 
@@ -225,6 +240,13 @@ impl FileWriter {
                 file.write_all(bytes).map_err(|error| {
                     StorageError::io("cannot write", &self.name.files.path(name), error)
                 })?;
+                self.unsynced += bytes.len() as u64;
+                if self.unsynced >= SYNC_EVERY_BYTES {
+                    self.unsynced = 0;
+                    file.sync_data().map_err(|error| {
+                        StorageError::io("cannot sync", &self.name.files.path(name), error)
+                    })?;
+                }
             }
             Sink::Memory(content) => content.extend_from_slice(bytes),
         }
@@ -244,7 +266,8 @@ impl FileWriter {
             }
             Sink::Memory(content) => Source::Memory(Bytes::from(content)),
         };
-        Ok(FinishedFile { reader: FileReader { source, len: self.len }, name: self.name })
+        let reader = FileReader { source, start: 0, len: self.len };
+        Ok(FinishedFile { reader, name: self.name })
     }
 }
 
@@ -280,16 +303,24 @@ enum Source {
     Memory(Bytes),
 }
 
-/// An open file. Clones share it.
+/// An open file, or its end. Clones share it.
 #[derive(Debug, Clone)]
 pub(super) struct FileReader {
     source: Source,
+    /// Where in the file its first byte is.
+    start: u64,
     len: u64,
 }
 
 impl FileReader {
     pub(super) fn of_bytes(bytes: Bytes) -> Self {
-        Self { len: bytes.len() as u64, source: Source::Memory(bytes) }
+        Self { len: bytes.len() as u64, start: 0, source: Source::Memory(bytes) }
+    }
+
+    /// Everything behind the first `bytes`.
+    pub(super) fn skip(self, bytes: u64) -> Self {
+        let bytes = bytes.min(self.len);
+        Self { source: self.source, start: self.start + bytes, len: self.len - bytes }
     }
 
     pub(super) fn len(&self) -> u64 {
@@ -303,6 +334,7 @@ impl FileReader {
             source: io::ErrorKind::UnexpectedEof.into(),
         };
         let end = offset.checked_add(len).filter(|end| *end <= self.len).ok_or_else(short)?;
+        let (offset, end) = (self.start + offset, self.start + end);
         match &self.source {
             Source::File(file) => {
                 let mut bytes = vec![0; usize::try_from(len).map_err(|_too_long| short())?];

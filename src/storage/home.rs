@@ -15,6 +15,7 @@ use bytes::Bytes;
 
 use super::codec::{PositionForm, decode_form, encode_form, position_form, position_of};
 use super::error::StorageError;
+use super::pages::{self, Page, Place};
 use super::sim::SimHandle;
 use super::{LogId, StoredMembership};
 use crate::state::{Changes, Digest};
@@ -155,10 +156,10 @@ impl Home {
 
     pub(super) fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StorageError> {
         match self {
-            Self::Sled(db) => {
-                let value = shielded(|| db.get(key).map_err(|error| sled_error(&error)))?;
-                Ok(value.map(|value| Bytes::copy_from_slice(&value)))
-            }
+            Self::Sled(db) => match Place::of(key) {
+                Place::Alone => sled_get(db, key),
+                Place::Paged(page_key, slot) => Ok(sled_page(db, &page_key)?.into_row(slot)),
+            },
             Self::Simulated(disk) => {
                 disk.home_read(|rows| rows.get(key).cloned()).map_err(simulated)
             }
@@ -169,15 +170,7 @@ impl Home {
     pub(super) fn scan(&self, from: &[u8], limit: usize) -> Result<Vec<StoredRow>, StorageError> {
         let from = from.max(FIRST_ROW);
         match self {
-            Self::Sled(db) => shielded(|| {
-                db.range(from..)
-                    .take(limit)
-                    .map(|row| {
-                        let (key, value) = row.map_err(|error| sled_error(&error))?;
-                        Ok((key.to_vec(), Bytes::copy_from_slice(&value)))
-                    })
-                    .collect()
-            }),
+            Self::Sled(db) => sled_scan(db, from, limit),
             Self::Simulated(disk) => disk
                 .home_read(|rows| {
                     let rows = rows.range(from.to_vec()..).take(limit);
@@ -216,13 +209,7 @@ impl Home {
     fn write_with(&self, changes: &Changes, meta: &[u8]) -> Result<(), StorageError> {
         match self {
             Self::Sled(db) => {
-                let mut batch = sled::Batch::default();
-                for (key, value) in &changes.rows {
-                    match value {
-                        Some(value) => batch.insert(key.as_slice(), value.as_ref()),
-                        None => batch.remove(key.as_slice()),
-                    }
-                }
+                let mut batch = sled_batch(db, changes)?;
                 batch.insert(META_KEY, meta);
                 shielded(|| db.apply_batch(batch).map_err(|error| sled_error(&error)))
             }
@@ -241,6 +228,69 @@ impl Home {
     }
 }
 
+fn sled_get(db: &sled::Db, key: &[u8]) -> Result<Option<Bytes>, StorageError> {
+    let value = shielded(|| db.get(key).map_err(|error| sled_error(&error)))?;
+    Ok(value.map(|value| Bytes::copy_from_slice(&value)))
+}
+
+fn sled_page(db: &sled::Db, page_key: &[u8]) -> Result<Page, StorageError> {
+    Page::decode(sled_get(db, page_key)?.unwrap_or_default())
+}
+
+fn sled_scan(db: &sled::Db, from: &[u8], limit: usize) -> Result<Vec<StoredRow>, StorageError> {
+    let page_key = pages::first_page(from);
+    let start = page_key.as_ref().map_or(from, |page_key| page_key.as_slice());
+    let mut rows = Vec::new();
+    shielded(|| {
+        for stored in db.range(start..) {
+            let (key, value) = stored.map_err(|error| sled_error(&error))?;
+            let value = Bytes::copy_from_slice(&value);
+            if pages::is_page_key(&key) {
+                let paged = Page::decode(value)?.into_rows(&key);
+                rows.extend(paged.filter(|(key, _)| key.as_slice() >= from));
+            } else {
+                rows.push((key.to_vec(), value));
+            }
+            if rows.len() >= limit {
+                rows.truncate(limit);
+                break;
+            }
+        }
+        Ok(())
+    })?;
+    Ok(rows)
+}
+
+/// What changes in the home when `changes` are made to the rows.
+fn sled_batch(db: &sled::Db, changes: &Changes) -> Result<sled::Batch, StorageError> {
+    let mut batch = sled::Batch::default();
+    let mut put = |key: &[u8], value: Option<&[u8]>| match value {
+        Some(value) => batch.insert(key, value),
+        None => batch.remove(key),
+    };
+    // Rows come in key order, so those of one page come together.
+    let mut open: Option<([u8; pages::KEY_BYTES], Page)> = None;
+    for (key, value) in &changes.rows {
+        let Place::Paged(page_key, slot) = Place::of(key) else {
+            put(key, value.as_deref());
+            continue;
+        };
+        if open.as_ref().is_none_or(|(key, _)| *key != page_key) {
+            if let Some((key, page)) = open.take() {
+                put(&key, page.encode().as_deref());
+            }
+            open = Some((page_key, sled_page(db, &page_key)?));
+        }
+        if let Some((_, page)) = &mut open {
+            page.set(slot, value.clone());
+        }
+    }
+    if let Some((key, page)) = open {
+        put(&key, page.encode().as_deref());
+    }
+    Ok(batch)
+}
+
 fn simulated(source: std::io::Error) -> StorageError {
     StorageError::Io { what: "the simulated home".to_owned(), source }
 }
@@ -255,4 +305,55 @@ fn shielded<T>(call: impl FnOnce() -> Result<T, StorageError>) -> Result<T, Stor
             .unwrap_or("no message");
         Err(StorageError::Home(format!("sled panicked: {what}")))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    /// A scan goes on after the last row it gave, which may stand in the middle of a page.
+    #[test]
+    fn a_scan_in_pieces_gives_every_row_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::open(dir.path(), 1 << 20).unwrap();
+        let mut rows = BTreeMap::new();
+        for number in (0..100u64).filter(|number| number % 7 != 3) {
+            let key = [&[4][..], &number.to_be_bytes()].concat();
+            rows.insert(key, Some(Bytes::from(format!("task {number}"))));
+        }
+        for table in [1, 3, 5, 6] {
+            rows.insert(vec![table, 9], Some(Bytes::from(format!("table {table}"))));
+        }
+        home.write(&Changes { rows: rows.clone() }, &Meta::default()).unwrap();
+        // Deleted, changed and new rows, in pages that are there and pages that are not.
+        let mut changes = Changes::default();
+        for number in [0u64, 8, 9, 10, 11, 12, 13, 14, 15, 50] {
+            changes.rows.insert([&[4][..], &number.to_be_bytes()].concat(), None);
+        }
+        for number in [2u64, 3, 101, 1000] {
+            let key = [&[4][..], &number.to_be_bytes()].concat();
+            changes.rows.insert(key, Some(Bytes::from_static(b"new")));
+        }
+        home.write(&changes, &Meta::default()).unwrap();
+        rows.extend(changes.rows);
+        let expected: Vec<StoredRow> = rows
+            .iter()
+            .filter_map(|(key, value)| value.clone().map(|value| (key.clone(), value)))
+            .collect();
+        for limit in [1, 3, 8, 1000] {
+            let (mut found, mut from) = (Vec::new(), Vec::new());
+            loop {
+                let piece = home.scan(&from, limit).unwrap();
+                let Some((last, _)) = piece.last() else { break };
+                from = [last.as_slice(), &[0]].concat();
+                found.extend(piece);
+            }
+            assert_eq!(found, expected, "in pieces of {limit}");
+        }
+        for (key, value) in &rows {
+            assert_eq!(home.get(key).unwrap(), *value, "{key:?}");
+        }
+    }
 }

@@ -108,8 +108,13 @@ pub(super) struct IdentityFile {
 
 impl IdentityFile {
     pub(super) fn open(files: Files) -> Result<Self, StorageError> {
-        let identity = files.read(FILE)?.map(|bytes| Identity::decode(&bytes)).transpose()?;
+        let identity = Self::read(&files)?;
         Ok(Self { files, identity: Arc::new(Mutex::new(identity)) })
+    }
+
+    /// The identity in `files`, for those who only read it.
+    pub(super) fn read(files: &Files) -> Result<Option<Identity>, StorageError> {
+        files.read(FILE)?.map(|bytes| Identity::decode(&bytes)).transpose()
     }
 
     pub(super) fn get(&self) -> Option<Identity> {
@@ -168,6 +173,23 @@ impl DirLock {
             .map_err(|error| StorageError::io("cannot open", &path, error))?;
         match FileExt::try_lock_exclusive(&file) {
             Ok(true) => Ok(Self(file)),
+            Ok(false) => Err(StorageError::InUse { dir: dir.to_owned() }),
+            Err(error) => Err(StorageError::io("cannot lock", &path, error)),
+        }
+    }
+}
+
+impl DirLock {
+    /// As [`DirLock::take`], without making the file: a directory that has none was never in use.
+    pub(super) fn take_existing(dir: &Path) -> Result<Option<Self>, StorageError> {
+        let path = dir.join(LOCK);
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(StorageError::io("cannot open", &path, error)),
+        };
+        match FileExt::try_lock_exclusive(&file) {
+            Ok(true) => Ok(Some(Self(file))),
             Ok(false) => Err(StorageError::InUse { dir: dir.to_owned() }),
             Err(error) => Err(StorageError::io("cannot lock", &path, error)),
         }

@@ -32,7 +32,6 @@ pub(super) fn fill(home: &Home, snapshot: &SnapshotData) -> Result<State, Storag
             bytes = 0;
         }
     }
-    state.finish_load();
     check_digest(&state, reader.meta())?;
     home.write(&batch, reader.meta())?;
     Ok(state)
@@ -55,7 +54,6 @@ pub(super) fn load(home: &Home, meta: &Meta) -> Result<State, StorageError> {
             Some(_) | None => break,
         }
     }
-    state.finish_load();
     check_digest(&state, meta)?;
     Ok(state)
 }

@@ -34,6 +34,12 @@ const RUN_BYTES_MAX: usize = 2 << 20;
 /// Rows read for a snapshot under one lock: what an apply may have to wait for.
 const SNAPSHOT_ROWS: usize = 256;
 
+/// Pieces a snapshot takes before it rests,
+const PIECES_IN_A_ROW: usize = 8;
+/// and how much longer it rests than it worked: a snapshot is never urgent, and whoever serves
+/// requests needs the processors and the disk.
+const REST_FACTOR: u32 = 3;
+
 /// See the module's description.
 #[derive(Debug)]
 pub struct StateMachine {
@@ -252,21 +258,31 @@ impl SnapshotBuilder {
     async fn build(&mut self) -> Result<SnapshotData, StorageError> {
         let started = tokio::time::Instant::now();
         let mut writer = self.snapshots.begin_writing(&self.meta)?;
+        // A thread takes some pieces at a time; a simulation interleaves each with applies.
+        let pieces = match self.blocking {
+            Blocking::Threads => PIECES_IN_A_ROW,
+            Blocking::Inline => 1,
+        };
         loop {
             let (machine, id) = (Arc::clone(&self.reading.machine), self.reading.id);
-            // A thread goes on to the end; a simulation interleaves the pieces with applies.
-            let to_end = self.blocking == Blocking::Threads;
+            let began = tokio::time::Instant::now();
             let work = move || {
-                let mut more = write_piece(&machine, id, &mut writer)?;
-                while to_end && more == Some(true) {
+                let mut more = Some(true);
+                for _ in 0..pieces {
                     more = write_piece(&machine, id, &mut writer)?;
+                    if more != Some(true) {
+                        break;
+                    }
                 }
                 Ok::<_, StorageError>((more, writer))
             };
             let (more, back) = self.blocking.run(work).await?;
             writer = back;
             match more {
-                Some(true) => tokio::task::yield_now().await,
+                Some(true) => match self.blocking {
+                    Blocking::Threads => tokio::time::sleep(began.elapsed() * REST_FACTOR).await,
+                    Blocking::Inline => tokio::task::yield_now().await,
+                },
                 Some(false) => break,
                 None => return self.snapshots.current().ok_or(StorageError::Installing),
             }

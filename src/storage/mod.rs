@@ -6,6 +6,7 @@
 //! any moment without losing anything.
 
 mod alarm;
+mod backup;
 mod blocking;
 pub mod codec;
 mod error;
@@ -17,7 +18,9 @@ mod identity;
 mod install;
 mod log;
 mod machine;
+mod offline;
 mod open;
+mod pages;
 mod recovery;
 mod runtime;
 mod shared_home;
@@ -33,12 +36,17 @@ mod wal_tail;
 mod tests;
 
 pub use alarm::Alarm;
+pub use backup::{Backup, BackupDir, BackupHead, BackupInfo, BackupReceiver};
 pub use error::StorageError;
 pub use events::{EVENTS_MAX, EventBatch, EventFollower, EventPosition, EventRing};
 pub use flusher::LogStats;
 pub use identity::Identity;
 pub use log::{LogLimits, LogStore};
 pub use machine::{SnapshotBuilder, StateMachine};
+pub use offline::{
+    Assessment, DirReport, End, FirstSeat, Founded, HomeReport, Rehearsal, SnapshotReport,
+    VoterReport, assess, inspect, recover_into, rehearse, restore_into,
+};
 pub use open::{Keeper, Storage, StorageOptions};
 pub use recovery::{Disk, HomeFate, RecoveryReport};
 pub use runtime::Runtime;

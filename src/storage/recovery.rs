@@ -24,9 +24,9 @@ use super::view::Current;
 use super::wal::{Wal, WalOp, WalOptions, WalState};
 use crate::state::State;
 
-const WAL_DIR: &str = "wal";
-const HOME_DIR: &str = "state";
-const SNAPSHOT_DIR: &str = "snapshots";
+pub(super) const WAL_DIR: &str = "wal";
+pub(super) const HOME_DIR: &str = "state";
+pub(super) const SNAPSHOT_DIR: &str = "snapshots";
 /// Broken homes kept for whoever wants to look at them.
 const BROKEN_KEPT: usize = 2;
 const ROWS_PER_PIECE: usize = 1024;

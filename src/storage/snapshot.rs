@@ -17,7 +17,7 @@ use super::{LogId, SnapshotMeta};
 
 /// How many finished snapshots are kept.
 const KEPT: usize = 2;
-const SUFFIX: &str = ".snapshot";
+pub(super) const SUFFIX: &str = ".snapshot";
 const BAD_SUFFIX: &str = ".damaged";
 /// The most bytes [`SnapshotData::read_at`] gives at once.
 const READ_BYTES_MAX: u64 = 16 << 20;

@@ -14,7 +14,7 @@ use crate::ports::free_addr;
 use crate::process::quorate;
 
 /// How a command ended.
-struct Ran {
+pub(crate) struct Ran {
     line: String,
     code: Option<i32>,
     out: String,
@@ -22,14 +22,14 @@ struct Ran {
 }
 
 impl Ran {
-    fn with(self, code: i32) -> Self {
+    pub(crate) fn with(self, code: i32) -> Self {
         let Self { line, code: ended, out, err } = &self;
         assert_eq!(*ended, Some(code), "quorate {line}\n--- stdout\n{out}--- stderr\n{err}");
         self
     }
 
     /// It says all of `words` to people.
-    fn says(self, words: &[&str]) -> Self {
+    pub(crate) fn says(self, words: &[&str]) -> Self {
         for word in words {
             let said = self.out.contains(word) || self.err.contains(word);
             assert!(said, "`{word}` is not said by {}:\n{}{}", self.line, self.out, self.err);
@@ -37,10 +37,15 @@ impl Ran {
         self
     }
 
-    fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         let parsed = serde_json::from_str(&self.out);
         parsed.unwrap_or_else(|error| panic!("{}: {error}: {}", self.line, self.out))
     }
+}
+
+/// Runs `quorate` with `words`.
+pub(crate) fn run(words: &[&str]) -> Ran {
+    run_with(words, "")
 }
 
 fn run_with(words: &[&str], input: &str) -> Ran {

@@ -123,6 +123,11 @@ impl Load {
         std::mem::take(&mut book.longest_gap).max(open)
     }
 
+    /// Ends the clients in the middle of what they do: nobody is left to answer them.
+    pub(crate) fn cut(mut self) {
+        self.clients.abort_all();
+    }
+
     /// Lets the clients finish what they do.
     pub(crate) async fn end(mut self) -> History {
         self.stop.cancel();

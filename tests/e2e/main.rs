@@ -17,5 +17,6 @@ mod disks;
 mod failover;
 mod membership;
 mod old_clients;
+mod recovery;
 mod serving;
 mod work;

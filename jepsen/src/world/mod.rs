@@ -31,7 +31,7 @@ pub(crate) use disk::flip_byte;
 pub(crate) use enter::{Rights, Tier, enter, rights};
 pub(crate) use links::{Counts, Link, Port, Shape};
 pub(crate) use observe::{Own, TIMEOUT as CALL_TIMEOUT};
-pub(crate) use process::state_of;
+pub(crate) use process::{state_of, threads_of};
 pub(crate) use strace::Injection;
 pub(crate) use trial::TrialDisk;
 
@@ -57,6 +57,9 @@ pub(crate) struct Plan {
     pub tier: Option<Tier>,
     /// Of the switch's choices.
     pub seed: u64,
+    /// Whether members live by clocks that can be set. Others run without a library between them
+    /// and the system.
+    pub clocks: bool,
     /// Further environment of the members.
     pub environment: Vec<(String, String)>,
     /// Where logs go.
@@ -313,7 +316,11 @@ fn settle(
         }
     };
     Ok(Member {
-        clock: clock::Clock::new(scratch.join(format!("{name}.clock"))),
+        clock: if plan.clocks {
+            clock::Clock::new(scratch.join(format!("{name}.clock")))
+        } else {
+            None
+        },
         file: plan.store.join(format!("{name}.yaml")),
         log: plan.store.join(format!("{name}.log")),
         environment: plan.environment.clone(),

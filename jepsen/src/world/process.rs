@@ -102,6 +102,22 @@ pub(crate) fn state_of(pid: u32) -> Option<char> {
     stat.rsplit_once(')')?.1.trim_start().chars().next()
 }
 
+/// Where each thread of a process is: its state, and what it waits for in the kernel. For a process
+/// that does not do what it should.
+pub(crate) fn threads_of(pid: u32) -> String {
+    let mut lines = Vec::new();
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task"));
+    for task in tasks.into_iter().flatten().flatten() {
+        let read = |name: &str| std::fs::read_to_string(task.path().join(name)).unwrap_or_default();
+        let state = read("stat");
+        let state = state.rsplit_once(')').map(|(_, rest)| rest.trim().chars().next());
+        let state = state.flatten().unwrap_or('?');
+        let (name, wait, call) = (read("comm"), read("wchan"), read("syscall"));
+        lines.push(format!("{} {state} {} {}", name.trim(), wait.trim(), call.trim()));
+    }
+    lines.join("; ")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

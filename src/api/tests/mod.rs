@@ -1,5 +1,6 @@
 //! The router on a cluster of one member, asked as clients ask it.
 
+mod backups;
 mod common;
 mod errors;
 mod events;
@@ -116,7 +117,11 @@ impl World {
     /// Places a task, as the scheduler does.
     pub(super) async fn place(&self, task_id: &str, node_id: &str) {
         let task_id = TaskId::trusted(task_id);
-        let task = self.cluster.view().read(|state| state.task(&task_id).cloned()).unwrap();
+        let task = self
+            .cluster
+            .view()
+            .read(|state| state.task(&task_id).map(|task| task.into_owned()))
+            .unwrap();
         let node_id = NodeId::trusted(node_id);
         let assignment = Assignment { task_id, seen_revision: task.revision, node_id };
         let command = Command::AssignTasks { epoch: self.epoch, assignments: vec![assignment] };

@@ -1,12 +1,14 @@
 //! Lists of tasks (contract 2.3): the four buckets with their summary, one bucket alone, and a
 //! flat walk over everything by cursor.
 
+use std::borrow::Cow;
+
 use axum::extract::State;
 use axum::http::Uri;
 use axum::response::Response;
 use serde::Serialize;
 
-use super::task_view::{TaskRow, task_row};
+use super::task_view::TaskRow;
 use super::words::Bucket;
 use crate::api::App;
 use crate::api::error::ApiError;
@@ -91,7 +93,7 @@ fn bucket_page(state: &Tables, bucket: Bucket, page: Page) -> Vec<TaskRow<'_>> {
         .iter()
         .map(|status| {
             let tasks = state.tasks_by_status(*status);
-            let tasks: Box<dyn Iterator<Item = &Task>> =
+            let tasks: Box<dyn Iterator<Item = Cow<'_, Task>>> =
                 if newest_first { Box::new(tasks.rev()) } else { Box::new(tasks) };
             tasks.peekable()
         })
@@ -102,7 +104,7 @@ fn bucket_page(state: &Tables, bucket: Bucket, page: Page) -> Vec<TaskRow<'_>> {
         let next = if newest_first { heads.max() } else { heads.min() };
         next.and_then(|(_, place)| lists[place].next())
     });
-    let mut rows: Vec<_> = merged.skip(page.offset).take(page.limit).map(task_row).collect();
+    let mut rows: Vec<_> = merged.skip(page.offset).take(page.limit).map(TaskRow).collect();
     if newest_first {
         rows.reverse();
     }
@@ -178,7 +180,7 @@ fn cursor_page(state: &Tables, after: u64, only: Option<Bucket>, limit: usize) -
         }
         last = task.seq;
         if matches(task.status) {
-            items.push(task_row(task));
+            items.push(TaskRow(task));
         }
     }
     let next_cursor = more.then(|| last.to_string());

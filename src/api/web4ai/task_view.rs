@@ -1,7 +1,9 @@
 //! A task as clients see it: the union object of `GET /api/v1/tasks/{id}` (contract 8.4) and the
 //! shorter rows of the lists (contract 2.3).
 
-use serde::Serialize;
+use std::borrow::Cow;
+
+use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
 use super::words::{agents_status, error_code, web4ai_status};
@@ -184,10 +186,19 @@ fn task_metrics(task: &Task, now: TimeMs) -> TaskMetrics {
     }
 }
 
-/// A row of one of the four lists. Each list has the fields that upstream gives it, and all of
-/// them have ours.
+/// A row of one of the four lists (contract 2.3).
+#[derive(Debug)]
+pub(super) struct TaskRow<'a>(pub(super) Cow<'a, Task>);
+
+impl Serialize for TaskRow<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        row_fields(&self.0).serialize(serializer)
+    }
+}
+
+/// Each list has the fields that upstream gives it, and all of them have ours.
 #[derive(Debug, Serialize)]
-pub(super) struct TaskRow<'a> {
+struct RowFields<'a> {
     task_id: &'a str,
     task_type: &'a str,
     status: &'static str,
@@ -203,9 +214,8 @@ pub(super) struct TaskRow<'a> {
     error_message: Option<&'a str>,
 }
 
-/// One row of a list (contract 2.3).
-pub(super) fn task_row(task: &Task) -> TaskRow<'_> {
-    TaskRow {
+fn row_fields(task: &Task) -> RowFields<'_> {
+    RowFields {
         task_id: task.task_id.as_str(),
         task_type: &task.task_type,
         status: web4ai_status(task.status),
@@ -358,7 +368,7 @@ pub(super) mod tests {
             }),
             ..waiting()
         };
-        let value = serde_json::to_value(task_row(&task)).unwrap();
+        let value = serde_json::to_value(TaskRow(Cow::Borrowed(&task))).unwrap();
         assert_eq!(
             (value["node_id"].as_str(), value["status"].as_str()),
             (Some("n7"), Some("running"))

@@ -1,5 +1,7 @@
 //! Doors of single tasks and batches: submit, get, cancel, report (contract 2.3, 2.7, 4.2).
 
+use std::borrow::Cow;
+
 use axum::extract::{Path, State};
 use axum::response::Response;
 use bytes::Bytes;
@@ -179,7 +181,7 @@ pub(in crate::api) async fn get(
 ) -> Result<Response, ApiError> {
     let task_id = TaskId::parse(&task_id).map_err(|_| not_found())?;
     let mut stamp = app.admit(&params).await?;
-    let task = app.show(&mut stamp, |state| state.task(&task_id).cloned());
+    let task = app.show(&mut stamp, |state| state.task(&task_id).map(Cow::into_owned));
     let task = task.ok_or_else(not_found)?;
     let payloads = payloads(&app, &task, params.get("include") == Some("input"))?;
     let body = reply::encode(&task_reply(&task, &payloads, clock::now_ms()));
@@ -252,7 +254,7 @@ pub(in crate::api) async fn report_result(
         app.caught_up(ticket, index).await?;
         let judged = app.cluster().view().read(|state| {
             let task = state.task(&task_id).ok_or_else(not_found)?;
-            judge_stale(task, attempt)
+            judge_stale(&task, attempt)
         });
         judged.map_err(|error| error.with_request_id(ticket.request_id))?;
     }

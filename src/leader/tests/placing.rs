@@ -143,7 +143,7 @@ proptest! {
         {
             let view = solo.state.read();
             for assignment in &plan.assignments {
-                let task = view.task(&assignment.task_id).unwrap();
+                let task = view.open_task(&assignment.task_id).unwrap();
                 let node = view.node(&assignment.node_id).unwrap();
                 prop_assert!(suits(task, node), "{assignment:?}");
             }

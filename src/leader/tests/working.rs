@@ -285,7 +285,7 @@ async fn attempts_over_their_time_deadlines_and_old_tasks_are_dealt_with() {
     });
     let missed = |state: &crate::state::State| {
         let ended = |task: &crate::model::Task| task.status == TaskStatus::DeadLetter;
-        state.task(&slow).is_none_or(ended)
+        state.task(&slow).is_none_or(|task| ended(&task))
     };
     work.solo.until("the slow task is given up", missed).await;
     let late = work.solo.submit("late", |spec| {
@@ -295,7 +295,7 @@ async fn attempts_over_their_time_deadlines_and_old_tasks_are_dealt_with() {
     // Only one ended task is kept.
     let kept = |state: &crate::state::State| {
         let timed_out = |task: &crate::model::Task| task.status == TaskStatus::TimedOut;
-        state.task(&late).is_some_and(timed_out) && state.task(&slow).is_none()
+        state.task(&late).is_some_and(|task| timed_out(&task)) && state.task(&slow).is_none()
     };
     work.solo.until("the late task ends and the slow one is deleted", kept).await;
     assert!(work.leadership.metrics().expired.get() >= 3);
