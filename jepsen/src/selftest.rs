@@ -20,6 +20,8 @@ use crate::world::{Rights, TrialDisk, World, rights};
 const RECORDS: u64 = 400;
 const RECORD_BYTES: usize = 200;
 const ROUNDS: usize = 3;
+/// Nodes that nobody answers for.
+const NODES: u64 = 50;
 
 /// What the child process does: appends records, and says of each that it is written. With
 /// `flushes` it says so after the flush, as one must.
@@ -153,10 +155,11 @@ async fn something_to_do(world: std::sync::Arc<World>) {
     let timeout = Duration::from_millis(500);
     for number in 0u64.. {
         let place = usize::try_from(number).unwrap_or_default() % world.size();
-        if number % 500 == 0 {
+        if number.is_multiple_of(100) {
+            // Another one each time: one that never answers is soon left alone.
+            let path = format!("/api/v1/nodes/nobody-{}/register", number / 100 % NODES);
             let node = json!({ "host": world.worker_host(), "port": 9, "capacity": 4 });
-            let path = "/api/v1/nodes/nobody/register";
-            let _ = world.send(Method::POST, place, path, &node, timeout).await;
+            let _ = world.send(Method::POST, place, &path, &node, timeout).await;
         }
         let task = json!({ "task_type": "x", "input_data": "z".repeat(2000) });
         let _ = world.send(Method::POST, place, "/api/v1/tasks", &task, timeout).await;
