@@ -240,9 +240,29 @@ impl App {
         admitted.map_err(|error| ApiError::from(error).with_leader(self.leader_hint()))
     }
 
+    /// Reads the state for an answer that was admitted under `stamp`, and dates the stamp by what
+    /// is read. Entries may have been applied since: with an index below what it shows, an answer
+    /// would let a reader who passes that index on to another member see things go back.
+    pub(super) fn show<T>(&self, stamp: &mut ReadStamp, read: impl FnOnce(&Tables) -> T) -> T {
+        let (index, (epoch, shown)) =
+            self.0.cluster.view().read_at(|state| (state.epoch(), read(state)));
+        (stamp.index, stamp.epoch) = (index, epoch);
+        shown
+    }
+
     /// Waits until this member shows what was committed at `index`, for answers that echo a write.
-    pub(super) async fn caught_up(&self, index: u64) -> Result<ReadStamp, ApiError> {
-        self.barrier(Consistency::Local { max_age: None, min_index: Some(index) }).await
+    ///
+    /// # Errors
+    /// An unknown outcome when this member does not get there in time: the write has happened, so
+    /// it must not be answered as one that was not started.
+    pub(super) async fn caught_up(
+        &self,
+        ticket: Ticket,
+        index: u64,
+    ) -> Result<ReadStamp, ApiError> {
+        let local = Consistency::Local { max_age: None, min_index: Some(index) };
+        let behind = |_| ApiError::unknown_outcome(ticket.request_id);
+        self.0.cluster.read_barrier(local).await.map_err(behind)
     }
 }
 

@@ -15,6 +15,7 @@ use super::object::Object;
 use super::params::Params;
 use super::reply;
 use super::ticket::{Caller, Ticket};
+use crate::cluster::ReadStamp;
 use crate::state::{Command, Outcome};
 
 /// Stands for a secret. Sent back to us it means "as it was".
@@ -77,8 +78,8 @@ fn unmask(patch: &mut Value) {
     }
 }
 
-fn shown(app: &App, message: Option<&'static str>) -> ConfigReply {
-    let (mut config, revision) = app.cluster().view().read(|state| {
+fn shown(app: &App, stamp: &mut ReadStamp, message: Option<&'static str>) -> ConfigReply {
+    let (mut config, revision) = app.show(stamp, |state| {
         let config = state.config();
         (config.document(), config.revision)
     });
@@ -95,8 +96,8 @@ fn with_revision(mut response: Response, revision: u64) -> Response {
 
 /// `GET /api/v1/config`.
 pub(super) async fn get(State(app): State<App>, params: Params) -> Result<Response, ApiError> {
-    let stamp = app.admit(&params).await?;
-    let config = shown(&app, None);
+    let mut stamp = app.admit(&params).await?;
+    let config = shown(&app, &mut stamp, None);
     let revision = config.revision;
     Ok(with_revision(reply::read(&stamp, reply::encode(&config)), revision))
 }
@@ -169,8 +170,8 @@ async fn change(
     let Outcome::ConfigPatched { .. } = outcome else {
         return Err(key_reused(ticket.request_id));
     };
-    app.caught_up(index).await?;
-    let config = shown(app, Some("Configuration updated"));
+    let mut stamp = app.caught_up(ticket, index).await?;
+    let config = shown(app, &mut stamp, Some("Configuration updated"));
     let revision = config.revision;
     Ok(with_revision(reply::written(ticket, index, &config), revision))
 }

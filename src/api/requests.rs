@@ -112,8 +112,7 @@ pub(super) async fn get(
     params: Params,
 ) -> Result<Response, ApiError> {
     let request_id = RequestId::from_key(key.trim());
-    let stamp = app.admit(&params).await?;
-    let found =
-        app.cluster().view().read(|state| view(request_id, state.request(request_id).as_ref()));
+    let mut stamp = app.admit(&params).await?;
+    let found = app.show(&mut stamp, |state| view(request_id, state.request(request_id).as_ref()));
     Ok(reply::read(&stamp, reply::encode(&found)))
 }

@@ -4,8 +4,11 @@
 //! snapshot file and the log. The simulation's twin is a map on the simulated disk, which a crash
 //! loses or sets back.
 
+use std::fs::File;
+use std::ops::Deref;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -65,10 +68,44 @@ fn decode_meta(bytes: &[u8]) -> Result<HomeState, StorageError> {
 /// A stored row: full key and value.
 pub(super) type StoredRow = (Vec<u8>, Bytes);
 
+/// sled, let go of only where its disk still takes a flush. Its destructor flushes once more, and
+/// panics when that fails: the member would end with that panic instead of with its reason.
+#[derive(Debug)]
+pub(super) struct OpenSled {
+    /// None only while it is being dropped.
+    db: Option<sled::Db>,
+    file: PathBuf,
+}
+
+impl Deref for OpenSled {
+    type Target = sled::Db;
+
+    fn deref(&self) -> &sled::Db {
+        self.db.as_ref().expect("it is there until it is dropped")
+    }
+}
+
+impl Drop for OpenSled {
+    fn drop(&mut self) {
+        let Some(db) = self.db.take() else { return };
+        let flushed = File::open(&self.file).and_then(|file| file.sync_all());
+        if let Err(error) = flushed {
+            tracing::warn!(%error, "left the home open: its disk takes no flush");
+            // Its threads end with the process, which a failing disk ends anyway.
+            std::mem::forget(db);
+        } else if let Err(error) = shielded(|| {
+            drop(db);
+            Ok(())
+        }) {
+            tracing::warn!(%error, "the home did not close well");
+        }
+    }
+}
+
 /// See the module's description.
 #[derive(Debug, Clone)]
 pub(super) enum Home {
-    Sled(sled::Db),
+    Sled(Arc<OpenSled>),
     Simulated(SimHandle),
 }
 
@@ -95,7 +132,10 @@ impl Home {
         loop {
             tries += 1;
             match shielded(|| Ok(config.open()))? {
-                Ok(db) => return Ok(Self::Sled(db)),
+                Ok(db) => {
+                    let sled = OpenSled { db: Some(db), file: dir.join("db") };
+                    return Ok(Self::Sled(Arc::new(sled)));
+                }
                 // The data directory is locked, so this is the lock of an earlier run in this
                 // process, whose threads are about to end. It does not mean that sled is broken.
                 Err(error) if is_locked(&error) && tries < LOCK_TRIES => {

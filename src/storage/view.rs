@@ -68,6 +68,12 @@ impl Machine {
         read(&self.current.read().state)
     }
 
+    /// As [`Self::read`], and the index of the last entry in what was read.
+    pub fn read_at<T>(&self, read: impl FnOnce(&State) -> T) -> (u64, T) {
+        let current = self.current.read();
+        (current.applied_index(), read(&current.state))
+    }
+
     /// The last entry in the state.
     #[must_use]
     pub fn applied(&self) -> Option<LogId> {

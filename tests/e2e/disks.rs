@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use reqwest::Method;
 use serde_json::json;
@@ -208,4 +208,45 @@ async fn disk_full_stops_the_member_loudly() {
     history.check(&house).await;
     house.kill(2);
     drop(tiny);
+}
+
+/// The home's library flushes when it is dropped, and panics when that fails; the member's reason
+/// and its exit code were lost in that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn flushes_that_fail_for_good_end_the_member_with_its_reason_and_no_panic() {
+    let mut house = House::found(3).await;
+    let pid = house.process(2).id().to_string();
+    let inject = "inject=fdatasync,fsync:error=EIO";
+    let words = ["-f", "-qq", "-e", "trace=fdatasync,fsync", "-e", inject, "-p", &pid];
+    let said = house.dir().join("strace");
+    let output = File::create(&said).unwrap();
+    let tracer = Command::new("strace").args(words).stdout(Stdio::null()).stderr(output).spawn();
+    let mut tracer = match tracer {
+        Ok(tracer) => tracer,
+        Err(why) => return println!("flushes_that_fail_for_good: skipped: strace: {why}"),
+    };
+    let status = until("the end of the member whose flushes fail", PATIENCE, || {
+        let url = house.url(0, "/api/v1/tasks");
+        let task = json!({ "task_type": "x" });
+        let (http, ended) = (house.http.clone(), house.process(2).ended());
+        let may_not = fs::read_to_string(&said).unwrap().contains("not permitted");
+        async move {
+            let _ = http.send(Method::POST, &url, Some(&task), None, CALL).await;
+            ended.map(Some).or_else(|| may_not.then_some(None))
+        }
+    })
+    .await;
+    let _ = tracer.kill();
+    tracer.wait().unwrap();
+    let Some(status) = status else {
+        return println!("flushes_that_fail_for_good: skipped: no right to trace");
+    };
+    let said = house.said(2);
+    assert_eq!(status.code(), Some(1), "it must end by itself:\n{said}");
+    assert!(said.contains("Input/output error"), "it must say why:\n{said}");
+    assert!(!said.contains("panicked"), "{said}");
+    house.kill(2);
+    house.start(2);
+    house.ready(2).await;
+    house.agree().await;
 }

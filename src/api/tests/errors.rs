@@ -10,8 +10,9 @@ use serde_json::json;
 use super::{Answer, World, take};
 use crate::api::ApiOptions;
 use crate::api::error::ApiError;
-use crate::cluster::{NotStarted, ProposeError, ReadError};
-use crate::model::RequestId;
+use crate::api::ticket::Ticket;
+use crate::cluster::{Consistency, NotStarted, ProposeError, ReadError};
+use crate::model::{RequestId, TaskId};
 use crate::state::Rejection;
 
 async fn read(error: ApiError) -> Answer {
@@ -170,6 +171,30 @@ async fn proposals_without_an_answer_are_told_apart() {
     assert_eq!(read(stopped.into()).await.status, StatusCode::GATEWAY_TIMEOUT);
     let stale = ReadError::Stale { age_ms: 9, max_age_ms: 5 };
     assert_eq!(read(stale.into()).await.json()["code"], "STALE_READ");
+}
+
+#[tokio::test]
+async fn a_write_that_happened_is_never_answered_as_not_started() {
+    // A member that had committed a change and then did not get to show it in time answered 503.
+    let world = World::new().await;
+    tokio::time::pause();
+    let ticket = Ticket { request_id: RequestId(7) };
+    let answer = read(world.app.caught_up(ticket, 1_000_000).await.unwrap_err()).await;
+    assert_eq!(answer.status, StatusCode::GATEWAY_TIMEOUT);
+    assert_eq!(answer.json()["code"], "OUTCOME_UNKNOWN");
+}
+
+#[tokio::test]
+async fn an_answer_names_the_index_of_what_it_shows() {
+    // The index was that of the moment a read was admitted; whatever was applied until the state
+    // was read showed as well, and a reader who passed the index on could see it vanish elsewhere.
+    let world = World::new().await;
+    let local = Consistency::Local { max_age: None, min_index: None };
+    let mut stamp = world.app.barrier(local).await.unwrap();
+    world.submit("t").await;
+    let seen = world.app.show(&mut stamp, |state| state.task(&TaskId::trusted("t")).is_some());
+    assert!(seen);
+    assert_eq!(Some(stamp.index), world.cluster.view().applied().map(|id| id.index));
 }
 
 #[tokio::test]

@@ -57,9 +57,9 @@ pub(in crate::api) async fn agents(
     State(app): State<App>,
     params: Params,
 ) -> Result<Response, ApiError> {
-    let stamp = app.admit(&params).await?;
+    let mut stamp = app.admit(&params).await?;
     let book = Book::open(&app);
-    let body = app.cluster().view().read(|state| {
+    let body = app.show(&mut stamp, |state| {
         let agents = AgentMap { state, book: &book };
         reply::encode(&AgentList { success: true, agents, total_agents: total_agents(state) })
     });
@@ -78,13 +78,13 @@ pub(in crate::api) async fn agent(
     Path(agent_id): Path<String>,
     params: Params,
 ) -> Result<Response, ApiError> {
-    let stamp = app.admit(&params).await?;
+    let mut stamp = app.admit(&params).await?;
     let book = Book::open(&app);
     let (on_node, name) = match agent_id.rsplit_once('/') {
         Some((node_id, name)) => (Some(node_id), name),
         None => (None, agent_id.as_str()),
     };
-    let body = app.cluster().view().read(|state| {
+    let body = app.show(&mut stamp, |state| {
         let of_node = |node: &&Node| on_node.is_none_or(|wanted| node.node_id.as_str() == wanted);
         let found = state.nodes().filter(of_node).find_map(|node| {
             let agent = node.agents.iter().find(|agent| agent.agent_id == name)?;

@@ -137,8 +137,8 @@ pub(in crate::api) async fn list(
 ) -> Result<Response, ApiError> {
     let (page, only) = (page(&params)?, wanted_bucket(&params)?);
     let cursor = params.get("cursor").map(parse_cursor).transpose()?;
-    let stamp = app.admit(&params).await?;
-    let body = app.cluster().view().read(|state| match cursor {
+    let mut stamp = app.admit(&params).await?;
+    let body = app.show(&mut stamp, |state| match cursor {
         Some(after) => reply::encode(&cursor_page(state, after, only, page.limit)),
         None => reply::encode(&buckets(state, only, page)),
     });
@@ -198,8 +198,8 @@ pub(in crate::api) async fn bucket(
         return Err(ApiError::not_found("TASK_NOT_FOUND", "Task not found"));
     };
     let page = page(&params)?;
-    let stamp = app.admit(&params).await?;
-    let body = app.cluster().view().read(|state| {
+    let mut stamp = app.admit(&params).await?;
+    let body = app.show(&mut stamp, |state| {
         let tasks = bucket_page(state, bucket, page);
         let (count, total) = (tasks.len(), total(state, bucket));
         reply::encode(&Flat { success: true, tasks, count, total })

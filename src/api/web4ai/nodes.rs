@@ -92,9 +92,9 @@ pub(in crate::api) async fn list(
     State(app): State<App>,
     params: Params,
 ) -> Result<Response, ApiError> {
-    let stamp = app.admit(&params).await?;
+    let mut stamp = app.admit(&params).await?;
     let book = Book::open(&app);
-    let body = app.cluster().view().read(|state| {
+    let body = app.show(&mut stamp, |state| {
         reply::encode(&NodeList {
             success: true,
             nodes: NodeMap { state, book: &book },
@@ -119,10 +119,10 @@ pub(in crate::api) async fn get(
     params: Params,
 ) -> Result<Response, ApiError> {
     let node_id = parse_id(&node_id)?;
-    let stamp = app.admit(&params).await?;
+    let mut stamp = app.admit(&params).await?;
     let now = clock::now_ms();
     let heard = app.cluster().heartbeats().heard(&node_id);
-    let body = app.cluster().view().read(|state| {
+    let body = app.show(&mut stamp, |state| {
         let node = state.node(&node_id)?;
         let fresh = match &heard {
             Some(heard) => freshness(heard, now),

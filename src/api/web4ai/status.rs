@@ -99,10 +99,10 @@ pub(in crate::api) async fn status(
             return Err(ApiError::bad_request("INVALID_QUERY", text));
         }
     };
-    let stamp = app.admit(&params).await?;
+    let mut stamp = app.admit(&params).await?;
     let book = Book::open(&app);
     let api_stats = app.stats().summary();
-    let body = app.cluster().view().read(|state| {
+    let body = app.show(&mut stamp, |state| {
         let as_map = as_map.unwrap_or_else(|| app.settings(state).status_nodes_map);
         let data = status_data(&app, state, &book, as_map);
         reply::encode(&StatusReply { success: true, data, api_stats })
@@ -203,11 +203,11 @@ pub(in crate::api) async fn metrics(
     State(app): State<App>,
     params: Params,
 ) -> Result<Response, ApiError> {
-    let stamp = app.admit(&params).await?;
+    let mut stamp = app.admit(&params).await?;
     let book = Book::open(&app);
     let api_stats = app.stats().summary();
     let timestamp = iso(book.now());
-    let body = app.cluster().view().read(|state| {
+    let body = app.show(&mut stamp, |state| {
         let network = network_metrics(&app, state, &book);
         let load_balancer = load_balancer(state);
         reply::encode(&MetricsReply {

@@ -180,8 +180,8 @@ pub(in crate::api) async fn get(
     params: Params,
 ) -> Result<Response, ApiError> {
     let task_id = TaskId::parse(&task_id).map_err(|_| not_found())?;
-    let stamp = app.admit(&params).await?;
-    let task = app.cluster().view().read(|state| state.task(&task_id).map(Cow::into_owned));
+    let mut stamp = app.admit(&params).await?;
+    let task = app.show(&mut stamp, |state| state.task(&task_id).map(Cow::into_owned));
     let task = task.ok_or_else(not_found)?;
     let payloads = payloads(&app, &task, params.get("include") == Some("input"))?;
     let body = reply::encode(&task_reply(&task, &payloads, clock::now_ms()));
@@ -251,7 +251,7 @@ pub(in crate::api) async fn report_result(
         return Err(key_reused(ticket.request_id));
     };
     if stale {
-        app.caught_up(index).await?;
+        app.caught_up(ticket, index).await?;
         let judged = app.cluster().view().read(|state| {
             let task = state.task(&task_id).ok_or_else(not_found)?;
             judge_stale(&task, attempt)

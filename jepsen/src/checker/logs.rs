@@ -1,0 +1,94 @@
+//! What members wrote into their logs: a panic is always a bug, an error wants a look.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+
+use serde_json::json;
+
+use super::{Findings, Validity, Verdict};
+
+/// Characters of a line that are shown.
+const SHOWN: usize = 300;
+
+/// Scans the logs of members. Lines of level ERROR count against the run unless they contain one of
+/// `expected`: what a fault of this run is meant to make a member say.
+#[must_use]
+pub fn check(logs: &[PathBuf], expected: &[&str]) -> Vec<Verdict> {
+    let (mut panics, mut errors) = (Findings::default(), Findings::default());
+    let (mut lines, mut unreadable, mut known) = (0_u64, Vec::new(), 0_u64);
+    for path in logs {
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
+        let name = name.unwrap_or_default();
+        let file = match File::open(path) {
+            Ok(file) => file,
+            Err(error) => {
+                unreadable.push(format!("{}: {error}", path.display()));
+                continue;
+            }
+        };
+        // Logs of killed processes may end within a character.
+        let mut reader = BufReader::new(file);
+        let mut line = Vec::new();
+        while reader.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
+            lines += 1;
+            let text = String::from_utf8_lossy(&line);
+            let shown =
+                || format!("{name}: {}", text.trim().chars().take(SHOWN).collect::<String>());
+            if text.contains("panicked at") || text.contains("a handler panicked") {
+                panics.add(shown(), &[]);
+            } else if is_error(&text) {
+                if expected.iter().any(|part| text.contains(part)) {
+                    known += 1;
+                } else {
+                    errors.add(shown(), &[]);
+                }
+            }
+            line.clear();
+        }
+    }
+    let looked_at = format!("{} logs, {lines} lines", logs.len());
+    let mut panics = Verdict::of("run", "no member panicked", looked_at.clone(), panics);
+    if !unreadable.is_empty() && panics.validity == Validity::Valid {
+        panics.validity = Validity::Unknown;
+        panics.findings = unreadable;
+    }
+    let looked_at = format!("{looked_at}, {known} errors that the faults explain");
+    let errors = Verdict::of("run", "no member logged an error", looked_at, errors);
+    vec![panics, errors.figures(json!({"lines": lines, "expected_errors": known}))]
+}
+
+/// A line of level ERROR, as text (with or without colours) or JSON.
+fn is_error(line: &str) -> bool {
+    line.contains(" ERROR ")
+        || line.contains("ERROR\u{1b}[0m")
+        || line.contains("\"level\":\"ERROR\"")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn panics_and_errors_are_found_unless_expected() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("m1.log");
+        let scan = |text: &str, expected: &[&str]| {
+            std::fs::write(&path, text).unwrap();
+            let verdicts = check(std::slice::from_ref(&path), expected);
+            (verdicts[0].validity, verdicts[1].validity)
+        };
+        use Validity::{Invalid, Valid};
+        assert_eq!(scan("2026  INFO quorate: ready\n", &[]), (Valid, Valid));
+        assert_eq!(scan("thread 'x' panicked at src/a.rs:1:1:\n", &[]), (Invalid, Valid));
+        let error = "2026 ERROR quorate::storage: no space left on device\n";
+        assert_eq!(scan(error, &[]), (Valid, Invalid));
+        assert_eq!(scan(error, &["no space left"]), (Valid, Valid));
+    }
+
+    #[test]
+    fn a_log_that_is_not_there_is_not_a_pass() {
+        let verdicts = check(&[PathBuf::from("/nowhere/m1.log")], &[]);
+        assert_eq!(verdicts[0].validity, Validity::Unknown);
+    }
+}

@@ -1,0 +1,123 @@
+//! Faults that only together show what each alone does not.
+
+use std::time::Duration;
+
+use rand::RngExt;
+use rand::seq::SliceRandom;
+
+use super::network::between;
+use super::{EFFECT_PATIENCE, Kind, Scene, fault, numbers};
+use crate::world::Shape;
+
+pub(super) const FAULTS: &[Kind] = &[
+    fault!("lag-then-crash", Members, Cuts, lag_then_crash),
+    fault!("election-then-crash", Members, Disks, election_then_crash),
+    fault!("pause-then-isolate", Members, Cuts, pause_then_isolate),
+];
+
+/// A minority falls behind while the rest goes on acknowledging; then everybody who has what was
+/// acknowledged loses power at once, and the minority is let in again. Whatever was acknowledged
+/// without being durable is gone now, and nobody is left who remembers it. Plain kills miss this:
+/// they leave the page cache, or somebody who remembers.
+async fn lag_then_crash(scene: &mut Scene) -> anyhow::Result<()> {
+    let leader = scene.leader().await?;
+    let mut followers: Vec<usize> = scene.world.places().filter(|place| *place != leader).collect();
+    followers.shuffle(&mut scene.rng);
+    let lagging = followers.split_off(scene.world.majority() - 1);
+    let mut ahead = followers;
+    ahead.push(leader);
+    let all: Vec<usize> = scene.world.places().collect();
+    let fault = scene.begin(&all);
+    let before = scene.world.counts();
+    let links = between(&ahead, &lagging).into_iter().map(|link| (link, Shape::CUT));
+    let layer = scene.world.lay(links.collect())?;
+    let lag = Duration::from_millis(scene.rng.random_range(300..1500));
+    scene.hold_for(lag).await;
+    let dropped = (scene.world.counts() - before).dropped;
+    let has_disks = scene.world.has_disks();
+    if has_disks {
+        scene.world.cut_power(&ahead)?;
+    } else {
+        for place in &ahead {
+            scene.world.member(*place).kill();
+        }
+    }
+    let how = if has_disks { "lost power" } else { "were killed" };
+    if dropped > 0 {
+        let (lagging, ahead) = (numbers(&lagging), numbers(&ahead));
+        fault.active(&format!("{lagging} lagged {lag:?} ({dropped} frames); {ahead} {how}"));
+    } else {
+        fault.no_effect("nobody lagged: no frame was dropped");
+    }
+    fault.healing();
+    scene.world.lift(layer)?;
+    scene.start(&ahead)?;
+    fault.healed();
+    scene.await_back(&ahead).await;
+    Ok(())
+}
+
+/// Voters lose power in the moment in which they vote, and are asked again by another candidate in
+/// the same term. A vote that was not durable is given twice.
+async fn election_then_crash(scene: &mut Scene) -> anyhow::Result<()> {
+    let leader = scene.leader().await?;
+    let voters: Vec<usize> = scene.world.places().filter(|place| *place != leader).collect();
+    let fault = scene.begin(&voters);
+    let mut cuts = 0;
+    // The leader steps aside by being stopped; an election begins within its timeout.
+    let stopped = scene.world.member(leader).signal(rustix::process::Signal::STOP);
+    for _ in 0..scene.rng.random_range(2..5) {
+        let time = Duration::from_millis(scene.rng.random_range(120..420));
+        scene.hold_for(time).await;
+        let victim = voters[scene.rng.random_range(0..voters.len())];
+        if scene.world.member(victim).is_running() {
+            scene.world.cut_power(&[victim])?;
+            cuts += 1;
+        }
+        scene.world.start(victim)?;
+    }
+    if cuts > 0 && stopped.is_ok() {
+        fault.active(&format!("{cuts} power cuts of voters while m{} was stopped", leader + 1));
+    } else {
+        fault.no_effect("no voter lost power during an election");
+    }
+    fault.healing();
+    // Fails when it is gone; then it is started below.
+    let _ = scene.world.member(leader).signal(rustix::process::Signal::CONT);
+    let all: Vec<usize> = scene.world.places().collect();
+    scene.start(&all)?;
+    fault.healed();
+    scene.await_back(&all).await;
+    Ok(())
+}
+
+/// The leader sleeps through an election and wakes where nobody can tell it: what it answers from
+/// memory is old.
+async fn pause_then_isolate(scene: &mut Scene) -> anyhow::Result<()> {
+    let leader = scene.leader().await?;
+    let rest: Vec<usize> = scene.world.places().filter(|place| *place != leader).collect();
+    let fault = scene.begin(&[leader]);
+    let before = scene.world.counts();
+    let paused = scene.world.member(leader).signal(rustix::process::Signal::STOP);
+    let links = between(&[leader], &rest).into_iter().map(|link| (link, Shape::CUT));
+    let layer = scene.world.lay(links.collect())?;
+    let time = Duration::from_millis(scene.rng.random_range(500..1500));
+    scene.hold_for(time).await;
+    // Fails when it is gone.
+    let _ = scene.world.member(leader).signal(rustix::process::Signal::CONT);
+    let world = std::sync::Arc::clone(&scene.world);
+    let dropped = || Some((world.counts() - before).dropped).filter(|dropped| *dropped > 0);
+    let dropped = scene.seen(EFFECT_PATIENCE, dropped).await;
+    match dropped {
+        Some(dropped) if paused.is_ok() => {
+            let member = leader + 1;
+            fault.active(&format!("m{member} slept {time:?}, woke alone ({dropped} frames lost)"));
+        }
+        Some(_) | None => fault.no_effect("the leader was not stopped, or lost no frame"),
+    }
+    scene.hold().await;
+    fault.healing();
+    scene.world.lift(layer)?;
+    fault.healed();
+    Ok(())
+}

@@ -1,0 +1,129 @@
+//! One client: it does one thing after the other, records each, and goes on under a new process
+//! number when it does not know how something ended.
+
+use std::time::Duration;
+
+use rand::RngExt;
+use rand::rngs::StdRng;
+use serde_json::Value;
+
+use super::Stage;
+use crate::client::{Client, Reply, Request};
+use crate::history::{Kind, Note};
+
+/// A member as it is picked: number and base URL.
+pub(super) type Seat = (u64, String);
+
+pub(super) struct Actor<'a> {
+    pub(super) stage: &'a Stage,
+    pub(super) client: Client,
+    pub(super) workload: &'static str,
+    pub(super) rng: StdRng,
+    process: u64,
+    interval: Duration,
+}
+
+impl<'a> Actor<'a> {
+    /// Client `number` of `clients` that share the rate of the stage.
+    pub(super) fn new(
+        stage: &'a Stage,
+        client: &Client,
+        workload: &'static str,
+        number: usize,
+        clients: usize,
+    ) -> Self {
+        let rate = stage.load.rate.max(0.1);
+        Self {
+            stage,
+            client: client.clone(),
+            workload,
+            rng: stage.rng(&format!("{workload}/{number}")),
+            process: stage.recorder.process(),
+            interval: Duration::from_secs_f64(clients as f64 / rate),
+        }
+    }
+
+    /// Waits for its next turn; false when the run is over.
+    pub(super) async fn turn(&mut self) -> bool {
+        let wait = self.interval.mul_f64(self.rng.random_range(0.5..1.5));
+        self.sleep(wait).await
+    }
+
+    /// Waits; false when the run is over.
+    pub(super) async fn sleep(&self, wait: Duration) -> bool {
+        tokio::select! {
+            biased;
+            () = self.stage.stop.cancelled() => false,
+            () = tokio::time::sleep(wait) => true,
+        }
+    }
+
+    /// A member by chance. Without any, a place where nobody answers: calls fail, as they should.
+    pub(super) fn seat(&mut self) -> Seat {
+        let nobody = || (0, "http://127.0.0.1:1".to_owned());
+        self.stage.members.pick(&mut self.rng).unwrap_or_else(nobody)
+    }
+
+    pub(super) fn note(&self, f: &str) -> Note {
+        Note::new(self.workload, f)
+    }
+
+    /// Does one operation of one call. `result` reads the value of an ok answer; any other end
+    /// carries the arguments again.
+    pub(super) async fn act(
+        &mut self,
+        seat: &Seat,
+        note: Note,
+        request: &Request,
+        result: impl FnOnce(&Reply) -> Value,
+    ) -> Reply {
+        self.begin(seat, &note);
+        let reply = self.client.send(&seat.1, request).await;
+        let value = if reply.kind == Kind::Ok { result(&reply) } else { note.value.clone() };
+        self.end(seat, &note, &reply, value);
+        reply
+    }
+
+    /// Records that an operation of several calls begins.
+    pub(super) fn begin(&self, seat: &Seat, note: &Note) {
+        self.stage.recorder.invoke(self.process, Note { node: Some(seat.0), ..note.clone() });
+    }
+
+    /// Records how it ended.
+    pub(super) fn end(&mut self, seat: &Seat, note: &Note, reply: &Reply, value: Value) {
+        self.stage.recorder.end(self.process, reply.kind, reply.note(note, seat.0, value));
+        if reply.kind == Kind::Info {
+            self.process = self.stage.recorder.process();
+        }
+    }
+}
+
+/// The highest index that any answer of the run has named so far: what every member must get to.
+pub(super) fn highest_index(stage: &Stage) -> u64 {
+    stage.recorder.with_ops(|ops| {
+        let acked = ops.iter().filter(|op| op.kind == Kind::Ok);
+        acked.filter_map(|op| op.log).max().unwrap_or(0)
+    })
+}
+
+/// Reads `path` from one member until it answers, for at most `patience`.
+pub(super) async fn insist(
+    client: &Client,
+    url: &str,
+    path: &str,
+    patience: Duration,
+) -> Result<Reply, String> {
+    let until = tokio::time::Instant::now() + patience;
+    let request = Request::get(path);
+    loop {
+        let reply = client.send_within(url, &request, Duration::from_secs(10)).await;
+        if reply.kind == Kind::Ok {
+            return Ok(reply);
+        }
+        let why = reply.error.unwrap_or_default();
+        if tokio::time::Instant::now() >= until {
+            return Err(why);
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
