@@ -19,6 +19,7 @@ use super::options::ClusterOptions;
 use super::peers::{Own, Peers, Roster};
 use super::proposer::Queue;
 use super::reads::Reads;
+use super::state_time::StateTime;
 use super::status::{DigestBook, StatusCache};
 use crate::model::{Member, MemberId};
 use crate::storage::{Keeper, Machine, SnapshotStore, StateMachine, Storage, TypeConfig};
@@ -89,6 +90,8 @@ pub(crate) struct Core {
     pub digests: DigestBook,
     pub status: StatusCache,
     pub counters: Counters,
+    /// The time for the next entry.
+    pub time: StateTime,
     /// Held while this leader changes the membership.
     pub changing: tokio::sync::Mutex<()>,
     /// Learners that joined under this leader and wait for their vote.
@@ -130,6 +133,7 @@ impl Core {
             digests: DigestBook::default(),
             status: StatusCache::default(),
             counters: Counters::default(),
+            time: StateTime::default(),
             changing: tokio::sync::Mutex::new(()),
             promotable: Mutex::new(BTreeSet::new()),
             contact: Mutex::new(None),
