@@ -19,6 +19,7 @@ use super::options::ClusterOptions;
 use super::peers::{Own, Peers, Roster};
 use super::proposer::Queue;
 use super::reads::Reads;
+use super::state_time::StateTime;
 use super::status::{DigestBook, StatusCache};
 use crate::clock;
 use crate::model::{Member, MemberId, TimeMs};
@@ -106,6 +107,8 @@ pub(crate) struct Core {
     pub digests: DigestBook,
     pub status: StatusCache,
     pub counters: Counters,
+    /// The time for the next entry.
+    pub time: StateTime,
     /// Held while this leader changes the membership.
     pub changing: tokio::sync::Mutex<()>,
     /// When a leader was last heard of.
@@ -146,6 +149,7 @@ impl Core {
             digests: DigestBook::default(),
             status: StatusCache::default(),
             counters: Counters::default(),
+            time: StateTime::default(),
             changing: tokio::sync::Mutex::new(()),
             contact: Mutex::new(None),
             ended: watch::Sender::new(None),

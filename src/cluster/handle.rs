@@ -23,7 +23,7 @@ use super::reads::{self, Consistency, ReadStamp, Reads};
 use super::server;
 use super::status::{self, ClusterStatus};
 use crate::clock;
-use crate::model::{Epoch, Member, MemberId, RequestId};
+use crate::model::{Epoch, Member, MemberId, RequestId, TimeMs};
 use crate::state::{Command, Digest};
 use crate::storage::{Backup, Machine, Storage};
 
@@ -151,6 +151,12 @@ impl Cluster {
     /// [`ReadError`] when it cannot be; it is never served as something less.
     pub async fn read_barrier(&self, consistency: Consistency) -> Result<ReadStamp, ReadError> {
         reads::barrier(&self.0, consistency).await
+    }
+
+    /// The time that the next entry would carry; `last_at` is the newest that the state has seen.
+    #[must_use]
+    pub fn time_after(&self, last_at: TimeMs) -> TimeMs {
+        self.0.time.now(last_at)
     }
 
     /// The state, as this member has applied it.

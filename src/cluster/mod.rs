@@ -34,6 +34,7 @@ mod reads;
 mod seat;
 mod server;
 mod snapshots;
+mod state_time;
 mod status;
 mod steward;
 mod wire;

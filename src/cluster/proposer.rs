@@ -27,7 +27,6 @@ use super::link::CallError;
 use super::mirror::committed_leader;
 use super::options::Limits;
 use super::wire::{ProposeAnswer, RefusalCode, Request, Response};
-use crate::clock;
 use crate::model::MemberId;
 use crate::state::{self, ENVELOPES_PER_ENTRY_MAX, Reply};
 use crate::storage::EncodedEntry;
@@ -235,7 +234,7 @@ async fn commit(core: &Core, batch: Vec<Item>, term: u64) {
     };
     let envelopes: Vec<Bytes> =
         batch.iter().flat_map(|item| item.envelopes.iter().cloned()).collect();
-    let entry = state::join_envelopes(clock::now_ms(), &envelopes);
+    let entry = state::join_envelopes(core.time.now(0), &envelopes);
     Counters::add(&core.counters.entries, 1);
     Counters::add(&core.counters.entry_bytes, entry.len());
     let (responder, answer) = OneshotResponder::new_pair();

@@ -5,7 +5,7 @@ use tokio::sync::watch;
 
 use super::seat::{Feed, Happened, Seat, SeatError, Sighting};
 use crate::cluster::{Cluster, Consistency, NotStarted, ProposeError, ReadError};
-use crate::model::{Epoch, MemberId, Payload, TaskId};
+use crate::model::{Epoch, MemberId, Payload, TaskId, TimeMs};
 use crate::state::{BlobPart, Command, Reply, State};
 use crate::storage::{EventBatch, EventFollower};
 
@@ -67,6 +67,10 @@ impl Seat for Cluster {
 
     fn read<T>(&self, look: impl FnOnce(&State) -> T) -> T {
         self.view().read(look)
+    }
+
+    fn time_after(&self, last_at: TimeMs) -> TimeMs {
+        Self::time_after(self, last_at)
     }
 
     fn load_payload(

@@ -40,7 +40,7 @@ impl<S: Seat> Duty<S> for Reaper {
     const NAME: DutyName = DutyName::Reaper;
 
     async fn round(&mut self, reign: &Reign<S>) -> Result<Next, DutyError> {
-        let task_ids = reign.seat.read(|view| plan(view, state_now(view), ROUND_MAX));
+        let task_ids = reign.seat.read(|view| plan(view, state_now(&*reign.seat, view), ROUND_MAX));
         if task_ids.is_empty() {
             return Ok(Next::Wait(PERIOD));
         }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::watch;
 
-use crate::model::{Epoch, Load, MemberId, NodeId, NodeStatus, Payload, TaskId};
+use crate::model::{Epoch, Load, MemberId, NodeId, NodeStatus, Payload, TaskId, TimeMs};
 use crate::state::{BlobPart, Command, Event, Reply, State};
 
 /// Why a duty's proposal has no answer from the state machine.
@@ -66,6 +66,9 @@ pub trait Seat: Send + Sync + 'static {
 
     /// Reads the state under a short lock.
     fn read<T>(&self, look: impl FnOnce(&State) -> T) -> T;
+
+    /// The time that the next entry would carry, given the newest that the state has seen.
+    fn time_after(&self, last_at: TimeMs) -> TimeMs;
 
     /// Reads a payload that lives outside its row. Blocks on the disk.
     fn load_payload(

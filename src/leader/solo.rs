@@ -10,7 +10,7 @@ use tokio::sync::{broadcast, watch};
 
 use super::seat::{Feed, Happened, Seat, SeatError, Sighting};
 use crate::clock;
-use crate::model::{Epoch, MemberId, NodeId, Payload, TaskId, TaskStatus};
+use crate::model::{Epoch, MemberId, NodeId, Payload, TaskId, TaskStatus, TimeMs};
 use crate::state::{
     BlobPart, Command, Envelope, Event, LogEntry, NodeSpec, Reply, State, TaskSpec, blob_keys,
     encode_entry,
@@ -202,6 +202,10 @@ impl Seat for Solo {
 
     fn events(&self) -> SoloFeed {
         SoloFeed(self.events.subscribe())
+    }
+
+    fn time_after(&self, last_at: TimeMs) -> TimeMs {
+        clock::now_ms().max(last_at)
     }
 
     fn sightings(&self) -> Vec<Sighting> {

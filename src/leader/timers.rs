@@ -7,7 +7,6 @@ use tokio::sync::Notify;
 use super::duty::{Duty, DutyError, Next, Reign, Wakes};
 use super::metrics::DutyName;
 use super::seat::Seat;
-use crate::clock;
 use crate::model::TimeMs;
 use crate::state::{Command, State, TaskExpiry};
 
@@ -31,9 +30,9 @@ pub fn plan(view: &State, now: TimeMs, max: usize) -> (Vec<TaskExpiry>, Option<T
     (expiries.collect(), view.next_timer_ms())
 }
 
-/// The state machine's time: this member's clock, but never before what the log has seen.
-pub(super) fn state_now(view: &State) -> TimeMs {
-    clock::now_ms().max(view.counters().last_at_ms)
+/// The state machine's time: what the next entry would carry.
+pub(super) fn state_now(seat: &impl Seat, view: &State) -> TimeMs {
+    seat.time_after(view.counters().last_at_ms)
 }
 
 /// The duty around [`plan`].
@@ -45,7 +44,7 @@ impl<S: Seat> Duty<S> for Timers {
 
     async fn round(&mut self, reign: &Reign<S>) -> Result<Next, DutyError> {
         let (now, expiries, next) = reign.seat.read(|view| {
-            let now = state_now(view);
+            let now = state_now(&*reign.seat, view);
             let (expiries, next) = plan(view, now, ROUND_MAX);
             (now, expiries, next)
         });

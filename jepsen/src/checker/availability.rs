@@ -93,7 +93,8 @@ pub fn check(history: &History) -> Verdict {
         judged += 1;
         worst = worst.max(outage.first_write_ms.unwrap_or(f64::INFINITY));
         if !in_time {
-            let took = outage.first_write_ms.map_or("none".to_owned(), |ms| format!("{ms:.0} ms"));
+            let took =
+                outage.first_write_ms.map_or_else(|| "none".to_owned(), |ms| format!("{ms:.0} ms"));
             findings.add(format!("first write after {} was gone: {took}", fault.name), &[]);
         }
     }

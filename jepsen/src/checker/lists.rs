@@ -191,19 +191,19 @@ mod tests {
         (Kind::Ok, txn.clone(), txn)
     }
 
-    fn read(key: &str, list: Value) -> (Kind, Value, Value) {
+    fn read(key: &str, list: &Value) -> (Kind, Value, Value) {
         (Kind::Ok, json!([["r", key, null]]), json!([["r", key, list]]))
     }
 
     #[test]
     fn an_honest_history_is_valid() {
-        let txns = [append("a", 1), append("a", 2), read("a", json!([1, 2]))];
+        let txns = [append("a", 1), append("a", 2), read("a", &json!([1, 2]))];
         assert_eq!(verdicts(&txns), (Validity::Valid, Validity::Valid, vec![]));
     }
 
     #[test]
     fn a_lost_append_is_found_by_both() {
-        let txns = [append("a", 1), append("a", 2), read("a", json!([1]))];
+        let txns = [append("a", 1), append("a", 2), read("a", &json!([1]))];
         let (first, second, findings) = verdicts(&txns);
         assert_eq!((first, second), (Validity::Invalid, Validity::Invalid), "{findings:?}");
         assert!(findings.iter().any(|text| text.contains("2 was acknowledged")), "{findings:?}");
@@ -212,7 +212,7 @@ mod tests {
     #[test]
     fn a_failed_append_that_shows_is_found_by_both() {
         let failed = (Kind::Fail, json!([["append", "a", 9]]), json!([["append", "a", 9]]));
-        let (first, second, _) = verdicts(&[failed, read("a", json!([9]))]);
+        let (first, second, _) = verdicts(&[failed, read("a", &json!([9]))]);
         assert_eq!((first, second), (Validity::Invalid, Validity::Invalid));
     }
 
@@ -220,7 +220,7 @@ mod tests {
     fn an_append_of_unknown_outcome_may_show_or_not() {
         let unknown = (Kind::Info, json!([["append", "a", 9]]), json!([["append", "a", 9]]));
         for list in [json!([9]), json!(null)] {
-            let (first, second, findings) = verdicts(&[unknown.clone(), read("a", list)]);
+            let (first, second, findings) = verdicts(&[unknown.clone(), read("a", &list)]);
             assert_eq!((first, second), (Validity::Valid, Validity::Valid), "{findings:?}");
         }
     }
@@ -232,7 +232,8 @@ mod tests {
             (json!([1, 2, 2]), "twice"),
             (json!([1, 2, 7]), "by nobody"),
         ] {
-            let txns = [append("a", 1), append("a", 2), read("a", json!([1, 2])), read("a", list)];
+            let txns =
+                [append("a", 1), append("a", 2), read("a", &json!([1, 2])), read("a", &list)];
             let (_, second, findings) = verdicts(&txns);
             assert_eq!(second, Validity::Invalid);
             assert!(findings.iter().any(|text| text.contains(part)), "{part}: {findings:?}");
@@ -277,7 +278,7 @@ mod tests {
                 }
                 reads += 1;
             }
-            txns.push(read(&key, json!(seen)));
+            txns.push(read(&key, &json!(seen)));
         }
         txns
     }

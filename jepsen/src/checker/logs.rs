@@ -11,6 +11,12 @@ use super::{Findings, Validity, Verdict};
 /// Characters of a line that are shown.
 const SHOWN: usize = 300;
 
+/// What a member says when it is told to stop, when it is back, and what its Raft library calls an
+/// error in between: a peer that sends once more to a member that is leaving.
+const STOPS: &str = "quorate::server: stopping";
+const STARTS: &str = "took its place";
+const STOPPED: &str = "raft stopped";
+
 /// Scans the logs of members. Lines of level ERROR count against the run unless they contain one of
 /// `expected`: what a fault of this run is meant to make a member say.
 #[must_use]
@@ -30,15 +36,19 @@ pub fn check(logs: &[PathBuf], expected: &[&str]) -> Vec<Verdict> {
         // Logs of killed processes may end within a character.
         let mut reader = BufReader::new(file);
         let mut line = Vec::new();
+        let mut stopping = false;
         while reader.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
             lines += 1;
             let text = String::from_utf8_lossy(&line);
             let shown =
                 || format!("{name}: {}", text.trim().chars().take(SHOWN).collect::<String>());
+            stopping |= text.contains(STOPS);
+            stopping &= !text.contains(STARTS);
+            let of_the_stop = stopping && text.contains(STOPPED);
             if text.contains("panicked at") || text.contains("a handler panicked") {
                 panics.add(shown(), &[]);
             } else if is_error(&text) {
-                if expected.iter().any(|part| text.contains(part)) {
+                if of_the_stop || expected.iter().any(|part| text.contains(part)) {
                     known += 1;
                 } else {
                     errors.add(shown(), &[]);
@@ -84,6 +94,22 @@ mod tests {
         let error = "2026 ERROR quorate::storage: no space left on device\n";
         assert_eq!(scan(error, &[]), (Valid, Invalid));
         assert_eq!(scan(error, &["no space left"]), (Valid, Valid));
+    }
+
+    #[test]
+    fn a_member_that_stops_may_say_that_its_raft_stopped_and_no_other() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("m1.log");
+        let scan = |text: &str| {
+            std::fs::write(&path, text).unwrap();
+            check(std::slice::from_ref(&path), &[])[1].validity
+        };
+        let error = "2026 ERROR openraft::raft: stream_append: raft stopped\n";
+        let stops = "2026 INFO quorate::server: stopping\n";
+        let back = "2026 INFO quorate::cluster::seat: took its place member_id=1\n";
+        assert_eq!(scan(&[stops, error].concat()), Validity::Valid);
+        assert_eq!(scan(error), Validity::Invalid);
+        assert_eq!(scan(&[stops, error, back, error].concat()), Validity::Invalid);
     }
 
     #[test]

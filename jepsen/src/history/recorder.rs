@@ -90,7 +90,6 @@ impl Recorder {
     }
 
     /// A fault begins: call this right before it is applied. `members` are the harness's numbers.
-    #[must_use]
     pub fn fault(&self, name: &str, members: &[u64]) -> Fault {
         let id = self.0.faults.fetch_add(1, Ordering::Relaxed);
         Fault::begin(self.clone(), id, name, members)
@@ -121,7 +120,9 @@ impl Recorder {
             let written = serde_json::to_writer(&mut *file, &op)
                 .map_err(io::Error::from)
                 .and_then(|()| file.write_all(b"\n"))
-                .and_then(|()| if index % FLUSH_EVERY == 0 { file.flush() } else { Ok(()) });
+                .and_then(
+                    |()| if index.is_multiple_of(FLUSH_EVERY) { file.flush() } else { Ok(()) },
+                );
             if let Err(error) = written {
                 book.file = None;
                 book.broken = Some(error);

@@ -156,7 +156,8 @@ pub(super) fn register(history: &History, key: &str, near: u64) -> String {
 }
 
 fn words(op: &RegisterOp) -> String {
-    let value = |value: Option<i64>| value.map_or("nil".to_owned(), |value| value.to_string());
+    let value =
+        |value: Option<i64>| value.map_or_else(|| "nil".to_owned(), |value| value.to_string());
     match op.action {
         Action::Read(seen) => format!("read → {}", value(seen)),
         Action::Write(new) => format!("write {new}"),

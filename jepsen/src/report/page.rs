@@ -166,10 +166,12 @@ fn outage_section(out: &mut String, history: &History) {
     );
     for (fault, outage) in faults.iter().zip(&outages) {
         let seconds = |ns: u64| ns as f64 / 1e9;
-        let lasted = fault.healed_ns.map_or("open".to_owned(), |end| {
-            format!("{:.1} s", seconds(end.saturating_sub(fault.begin_ns)))
-        });
-        let first = outage.first_write_ms.map_or("–".to_owned(), |ms| format!("{ms:.0} ms"));
+        let lasted = fault.healed_ns.map_or_else(
+            || "open".to_owned(),
+            |end| format!("{:.1} s", seconds(end.saturating_sub(fault.begin_ns))),
+        );
+        let first =
+            outage.first_write_ms.map_or_else(|| "–".to_owned(), |ms| format!("{ms:.0} ms"));
         let effect = match (&fault.no_effect, &fault.evidence) {
             (Some(why), _) => format!("no effect: {why}"),
             (None, Some(evidence)) => evidence.clone(),

@@ -51,9 +51,10 @@ pub(super) fn faults(axis: Axis, history: &History) -> String {
     for (fault, from, to, row) in placed {
         let y = top + row as f64 * ROW;
         let class = if fault.took_effect() { "fault" } else { "fault idle" };
-        let seconds = fault.healed_ns.map_or("open".to_owned(), |end| {
-            format!("{:.1} s", end.saturating_sub(fault.begin_ns) as f64 / 1e9)
-        });
+        let seconds = fault.healed_ns.map_or_else(
+            || "open".to_owned(),
+            |end| format!("{:.1} s", end.saturating_sub(fault.begin_ns) as f64 / 1e9),
+        );
         let evidence = fault.no_effect.clone().map(|why| format!("no effect: {why}"));
         let evidence = evidence.or_else(|| fault.evidence.clone()).unwrap_or_default();
         let title = format!("{} on {:?}, {seconds}: {evidence}", fault.name, fault.members);

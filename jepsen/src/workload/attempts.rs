@@ -27,7 +27,7 @@ const RATE_MAX: f64 = 15.0;
 const TIMEOUT_S: f64 = 2.0;
 /// How long the queue may take to drain after healing.
 const DRAIN: Duration = Duration::from_secs(40);
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(8);
 /// Finished jobs whose results are read one by one at the end.
 const RESULTS_MAX: usize = 400;
 
@@ -140,16 +140,20 @@ async fn read_all(stage: &Stage, client: &Client) {
         let note = Note { node: Some(number), ..Note::new(NAME, f).value(value) };
         stage.recorder.observe("job-reader", note);
     }
-    let members = stage.members.all();
+    let mut members = stage.members.all();
     for (place, id) in done.iter().rev().take(RESULTS_MAX).enumerate() {
         let (Some(id), false) = (id.as_str(), members.is_empty()) else { continue };
-        let (number, url) = &members[place % members.len()];
+        let place = place % members.len();
+        let (number, url) = members[place].clone();
         let path = format!("/api/v1/tasks/{id}");
-        if let Ok(reply) = insist(client, url, &path, PATIENCE).await {
+        if let Ok(reply) = insist(client, &url, &path, PATIENCE).await {
             let value = json!({"status": reply.body["task"]["status"],
                 "attempt": reply.body["task"]["attempt"], "token": reply.body["result"]["token"]});
             let note = Note::new(NAME, "result").key(id).value(value);
-            stage.recorder.observe("job-reader", Note { node: Some(*number), ..note });
+            stage.recorder.observe("job-reader", Note { node: Some(number), ..note });
+        } else {
+            // One that does not answer now is not asked hundreds of times.
+            members.remove(place);
         }
     }
 }

@@ -19,7 +19,7 @@ use crate::history::{Call, History, Kind, Note};
 
 const NAME: &str = "set";
 /// How long one member may take to be read at the end.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(8);
 
 /// See the module's description.
 #[derive(Debug, Default)]

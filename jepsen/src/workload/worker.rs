@@ -167,23 +167,23 @@ impl Worker {
         json!({"token": format!("{}/{}/{}", self.node, job.task, job.attempt)})
     }
 
-    /// Takes a dispatch, or says why not.
-    fn admit(&self, job: &Job) -> Result<(), Response> {
+    /// Takes a dispatch, or gives the answer when there is nothing to start.
+    fn admit(&self, job: &Job) -> Option<Response> {
         let mut newest = self.newest.lock();
         let mut held = self.held.lock();
         let above = newest.get(&job.task).is_some_and(|newest| *newest > job.attempt);
         if held.known.contains(&job.attempt()) {
             self.log("dispatch-again", job, &Value::Null);
-            return Err(accepted(job));
+            return Some(accepted(job));
         }
         if above {
             self.log("dispatch-late", job, &Value::Null);
-            return Err((StatusCode::CONFLICT, "a newer attempt is known").into_response());
+            return Some((StatusCode::CONFLICT, "a newer attempt is known").into_response());
         }
         if held.running.len() >= self.capacity {
             self.log("busy", job, &json!(held.running.len()));
-            return Err(
-                (StatusCode::TOO_MANY_REQUESTS, [(header::RETRY_AFTER, "1")]).into_response()
+            return Some(
+                (StatusCode::TOO_MANY_REQUESTS, [(header::RETRY_AFTER, "1")]).into_response(),
             );
         }
         newest.insert(job.task.clone(), job.attempt);
@@ -191,7 +191,7 @@ impl Worker {
         held.running.insert(job.attempt());
         // Logged under the lock: the log of one worker is in the order in which things happened.
         self.log("dispatch", job, &json!(held.running.len()));
-        Ok(())
+        None
     }
 
     /// Works for the time of the job, never longer than its attempt may take.
@@ -298,7 +298,7 @@ fn accepted(job: &Job) -> Response {
 
 async fn execute(State(worker): State<Arc<Worker>>, body: Bytes) -> Response {
     let Some(job) = Job::read(&body) else { return StatusCode::BAD_REQUEST.into_response() };
-    if let Err(refusal) = worker.admit(&job) {
+    if let Some(refusal) = worker.admit(&job) {
         return refusal;
     }
     if job.plan != "sync" {

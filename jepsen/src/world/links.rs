@@ -160,11 +160,14 @@ impl Matrix {
     }
 }
 
+/// What one fault does to links.
+type Layer = Vec<(Link, Shape)>;
+
 /// The layers that are laid at the moment.
 #[derive(Debug, Clone)]
 pub(crate) struct Layers {
     members: usize,
-    layers: Arc<Mutex<BTreeMap<u64, Vec<(Link, Shape)>>>>,
+    layers: Arc<Mutex<BTreeMap<u64, Layer>>>,
 }
 
 impl Layers {
@@ -173,7 +176,7 @@ impl Layers {
     }
 
     /// Adds a layer; the result is the whole network with it.
-    pub(crate) fn add(&self, name: u64, links: Vec<(Link, Shape)>) -> Matrix {
+    pub(crate) fn add(&self, name: u64, links: Layer) -> Matrix {
         let mut layers = self.layers.lock();
         layers.insert(name, links);
         self.matrix(&layers)
@@ -192,7 +195,7 @@ impl Layers {
         self.matrix(&layers)
     }
 
-    fn matrix(&self, layers: &BTreeMap<u64, Vec<(Link, Shape)>>) -> Matrix {
+    fn matrix(&self, layers: &BTreeMap<u64, Layer>) -> Matrix {
         let mut matrix = Matrix::new(self.members);
         for (link, shape) in layers.values().flatten() {
             matrix.lay(*link, *shape);

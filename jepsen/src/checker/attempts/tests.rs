@@ -139,7 +139,9 @@ fn results_are_of_the_last_attempt_and_alike_everywhere() {
     assert_eq!(ended(both.clone(), "w0/job-1/1").validity, Validity::Invalid);
     assert_eq!(ended(both, "").validity, Validity::Invalid);
     assert_eq!(ended([rows.clone(), other], "w0/job-1/2").validity, Validity::Invalid);
-    assert_eq!(ended([rows, json!([])], "w0/job-1/2").validity, Validity::Invalid);
+    assert_eq!(ended([rows.clone(), json!([])], "w0/job-1/2").validity, Validity::Invalid);
+    let open = json!([["job-1", "running", 2, "w0"]]);
+    assert_eq!(ended([open, rows], "w0/job-1/2").validity, Validity::Valid, "it moved on");
 }
 
 #[test]
