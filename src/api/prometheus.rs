@@ -96,7 +96,7 @@ fn write_cluster(page: &mut Page, status: &ClusterStatus) {
     let rows = || status.members.iter().map(|member| (member, member.id.to_string()));
     page.family("quorate_member_up", "gauge", "1 for members that answer this one.");
     for (member, id) in rows() {
-        let up = u8::from(!matches!(member.state, "unreachable" | "diverged"));
+        let up = u8::from(!matches!(member.state, "unreachable" | "diverged" | "stopped"));
         let labels = [("member", id.as_str()), ("role", member.role), ("state", member.state)];
         page.line("quorate_member_up", &labels, up);
     }

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::future::Future;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -113,6 +113,8 @@ pub(crate) struct Core {
     pub changing: tokio::sync::Mutex<()>,
     /// When a leader was last heard of.
     contact: Mutex<Option<Instant>>,
+    /// Its state is not the one its peers have.
+    diverged: AtomicBool,
     /// Why this member serves nobody any more.
     pub ended: watch::Sender<Option<String>>,
     /// The founders this member was told of, before the log tells.
@@ -152,6 +154,7 @@ impl Core {
             time: StateTime::default(),
             changing: tokio::sync::Mutex::new(()),
             contact: Mutex::new(None),
+            diverged: AtomicBool::new(false),
             ended: watch::Sender::new(None),
             founders: RwLock::new(Vec::new()),
             stop: CancellationToken::new(),
@@ -202,6 +205,16 @@ impl Core {
             }
             first
         });
+    }
+
+    /// As [`Self::end`], for a state that is not the one its peers have.
+    pub(crate) fn end_diverged(&self, why: String) {
+        self.diverged.store(true, Ordering::Release);
+        self.end(why);
+    }
+
+    pub(crate) fn has_diverged(&self) -> bool {
+        self.diverged.load(Ordering::Acquire)
     }
 
     pub(crate) fn why_ended(&self) -> Option<String> {

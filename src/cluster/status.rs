@@ -66,6 +66,8 @@ pub(crate) enum PeerRole {
     Candidate,
     /// It leads.
     Leader,
+    /// Its state is not the one its peers have, so it has stopped.
+    Diverged,
 }
 
 /// The answer of `GET /api/v1/cluster`.
@@ -102,7 +104,7 @@ pub struct MemberStatus {
     pub name: String,
     /// `voter` or `learner`.
     pub role: &'static str,
-    /// `leader`, `follower`, `learner`, `diverged` or `unreachable`.
+    /// `leader`, `follower`, `learner`, `diverged`, `stopped` or `unreachable`.
     pub state: &'static str,
     /// Where its REST API is.
     pub http: String,
@@ -149,10 +151,15 @@ impl DigestBook {
         recent.get(place).map(|(_, digest)| *digest)
     }
 
-    fn told(&self) -> Vec<(u64, u64, u64)> {
+    /// The newest digests, and the index of the last of them. That may be above `index`, the newest
+    /// that the caller has seen: others note digests too, and a report must not put the digest of one
+    /// index beside the number of another.
+    fn told(&self, index: u64) -> (u64, Vec<(u64, u64, u64)>) {
         let recent = self.recent.lock();
         let skip = recent.len().saturating_sub(DIGESTS_TOLD);
-        recent.iter().skip(skip).map(|(at, digest)| (*at, digest.sum, digest.rows)).collect()
+        let newest = recent.back().map_or(index, |(newest, _)| *newest);
+        let told = recent.iter().skip(skip);
+        (newest, told.map(|(at, digest)| (*at, digest.sum, digest.rows)).collect())
     }
 }
 
@@ -173,6 +180,7 @@ pub(crate) struct Gathered {
 pub(crate) fn report(core: &Core) -> PeerReport {
     let (index, digest) = core.machine.digest();
     core.digests.note(index, digest);
+    let (applied, digests) = core.digests.told(index);
     let epoch = core.machine.read(|state| state.epoch());
     let mut report = PeerReport {
         cluster_id: core.seat.get().map_or(0, |seat| seat.cluster_id),
@@ -186,8 +194,8 @@ pub(crate) fn report(core: &Core) -> PeerReport {
         role: PeerRole::Waiting,
         reign: Reign { epoch, ..Reign::default() },
         last_log: 0,
-        applied: index,
-        digests: core.digests.told(),
+        applied,
+        digests,
         ended: core.why_ended(),
     };
     if let Some(raft) = core.raft() {
@@ -203,6 +211,9 @@ pub(crate) fn report(core: &Core) -> PeerReport {
             ServerState::Leader => PeerRole::Leader,
             ServerState::Shutdown => PeerRole::Waiting,
         };
+    }
+    if core.has_diverged() {
+        report.role = PeerRole::Diverged;
     }
     report
 }
@@ -283,8 +294,9 @@ fn member_status(
     let contact = if own { Some(Duration::ZERO) } else { seen.map(|at| at.elapsed()) };
     let state = match report {
         None => "unreachable",
-        Some(report) if report.ended.is_some() => "diverged",
+        Some(report) if report.ended.is_some() && report.role != PeerRole::Diverged => "stopped",
         Some(report) => match report.role {
+            PeerRole::Diverged => "diverged",
             PeerRole::Leader => "leader",
             PeerRole::Follower | PeerRole::Candidate => "follower",
             PeerRole::Learner | PeerRole::Waiting => "learner",
@@ -335,8 +347,19 @@ mod tests {
         assert_eq!(book.at(newest), Some(Digest { sum: newest, rows: 1 }));
         assert_eq!(book.at(newest - 1), None);
         assert_eq!(book.at(0), None, "the oldest are dropped");
-        assert_eq!(book.told().len(), DIGESTS_TOLD);
+        assert_eq!(book.told(newest).1.len(), DIGESTS_TOLD);
         book.note(5, Digest::default());
         assert_eq!(book.at(5), None, "an older index is not noted again");
+    }
+
+    /// Found by the fault tests: a member told the digest of index 70 as that of 69.
+    #[test]
+    fn a_report_names_the_index_of_the_digest_it_tells() {
+        let book = DigestBook::default();
+        assert_eq!(book.told(7), (7, vec![]));
+        book.note(70, Digest { sum: 70, rows: 1 });
+        book.note(69, Digest { sum: 69, rows: 1 });
+        let (applied, digests) = book.told(69);
+        assert_eq!((applied, digests.last()), (70, Some(&(70, 70, 1))));
     }
 }

@@ -295,7 +295,7 @@ async fn compare_digests(core: &Arc<Core>) {
     }
     if differing.len() > agreeing + 1 {
         let index = differing.first().map_or(0, |(_, index, _)| *index);
-        return core.end(format!(
+        return core.end_diverged(format!(
             "this member's state differs from its peers' at index {index}: move its data directory \
              away and let it join anew"
         ));
@@ -313,7 +313,7 @@ async fn compare_digests(core: &Arc<Core>) {
 pub(crate) fn hear_divergence(core: &Core, from: MemberId, index: u64, digest: (u64, u64)) {
     let theirs = Digest { sum: digest.0, rows: digest.1 };
     match core.digests.at(index) {
-        Some(own) if own != theirs => core.end(format!(
+        Some(own) if own != theirs => core.end_diverged(format!(
             "this member's state differs from the leader's (member {from}) at index {index}: \
              {own}, not {theirs}. Move its data directory away and let it join anew"
         )),

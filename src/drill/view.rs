@@ -32,7 +32,7 @@ pub struct MemberView {
     pub name: String,
     /// `voter` or `learner`.
     pub role: String,
-    /// `leader`, `follower`, `learner`, `diverged` or `unreachable`.
+    /// `leader`, `follower`, `learner`, `diverged`, `stopped` or `unreachable`.
     pub state: String,
     /// `host:port` of its REST API.
     pub http: String,
