@@ -151,15 +151,14 @@ impl DigestBook {
         recent.get(place).map(|(_, digest)| *digest)
     }
 
-    /// The newest digests, and the index of the last of them. That may be above `index`, the newest
-    /// that the caller has seen: others note digests too, and a report must not put the digest of one
-    /// index beside the number of another.
-    fn told(&self, index: u64) -> (u64, Vec<(u64, u64, u64)>) {
+    /// What a report of the state at `index` tells: its digest, behind those of indexes before. Others
+    /// may have noted younger ones meanwhile.
+    fn told(&self, index: u64, digest: Digest) -> Vec<(u64, u64, u64)> {
         let recent = self.recent.lock();
-        let skip = recent.len().saturating_sub(DIGESTS_TOLD);
-        let newest = recent.back().map_or(index, |(newest, _)| *newest);
-        let told = recent.iter().skip(skip);
-        (newest, told.map(|(at, digest)| (*at, digest.sum, digest.rows)).collect())
+        let older = recent.partition_point(|(at, _)| *at < index);
+        let first = older.saturating_sub(DIGESTS_TOLD - 1);
+        let told = recent.range(first..older).copied().chain([(index, digest)]);
+        told.map(|(at, digest)| (at, digest.sum, digest.rows)).collect()
     }
 }
 
@@ -178,10 +177,9 @@ pub(crate) struct Gathered {
 
 /// This member's own report.
 pub(crate) fn report(core: &Core) -> PeerReport {
-    let (index, digest) = core.machine.digest();
+    // Index, digest and epoch are of one moment, also beside an apply.
+    let (index, digest, epoch) = core.machine.position();
     core.digests.note(index, digest);
-    let (applied, digests) = core.digests.told(index);
-    let epoch = core.machine.read(|state| state.epoch());
     let mut report = PeerReport {
         cluster_id: core.seat.get().map_or(0, |seat| seat.cluster_id),
         member_id: core.member_id(),
@@ -194,8 +192,8 @@ pub(crate) fn report(core: &Core) -> PeerReport {
         role: PeerRole::Waiting,
         reign: Reign { epoch, ..Reign::default() },
         last_log: 0,
-        applied,
-        digests,
+        applied: index,
+        digests: core.digests.told(index, digest),
         ended: core.why_ended(),
     };
     if let Some(raft) = core.raft() {
@@ -250,19 +248,21 @@ pub(crate) async fn gather(core: &Core) -> Arc<Gathered> {
 /// Everything `GET /api/v1/cluster` tells.
 pub(crate) async fn status(core: &Core) -> ClusterStatus {
     let gathered = gather(core).await;
+    // What this member says of itself is never of another moment than the rest of the answer.
+    let own = report(core);
     let roster = core.peers.roster();
     let voters = voters(core);
     let view = core.current();
     let own_id = core.member_id();
-    let newest = gathered.reports.values().map(|report| report.last_log).max().unwrap_or(0);
+    let newest = gathered.reports.values().map(|report| report.last_log);
+    let newest = newest.max().unwrap_or(0).max(own.last_log);
     let mut members = Vec::new();
     for (id, member) in &roster.members {
-        let report = gathered.reports.get(id);
+        let report = if *id == own_id { Some(&own) } else { gathered.reports.get(id) };
         members.push(member_status(core, *id, member, report, &voters, newest));
     }
     if roster.members.is_empty() {
-        let own = gathered.reports.get(&own_id);
-        members.push(member_status(core, own_id, &core.member, own, &voters, newest));
+        members.push(member_status(core, own_id, &core.member, Some(&own), &voters, newest));
     }
     let quorum = voters.len() / 2 + 1;
     let healthy = |id: &MemberId| gathered.reports.get(id).is_some_and(|r| r.ended.is_none());
@@ -272,7 +272,7 @@ pub(crate) async fn status(core: &Core) -> ClusterStatus {
         member_id: own_id,
         leader: view.leader,
         term: view.term,
-        epoch: core.machine.read(|state| state.epoch()).to_string(),
+        epoch: own.reign.epoch.to_string(),
         members,
         quorum,
         failure_tolerance: alive.saturating_sub(quorum),
@@ -347,7 +347,8 @@ mod tests {
         assert_eq!(book.at(newest), Some(Digest { sum: newest, rows: 1 }));
         assert_eq!(book.at(newest - 1), None);
         assert_eq!(book.at(0), None, "the oldest are dropped");
-        assert_eq!(book.told(newest).1.len(), DIGESTS_TOLD);
+        let told = book.told(newest, Digest { sum: newest, rows: 1 });
+        assert_eq!((told.len(), told.last()), (DIGESTS_TOLD, Some(&(newest, newest, 1))));
         book.note(5, Digest::default());
         assert_eq!(book.at(5), None, "an older index is not noted again");
     }
@@ -356,10 +357,11 @@ mod tests {
     #[test]
     fn a_report_names_the_index_of_the_digest_it_tells() {
         let book = DigestBook::default();
-        assert_eq!(book.told(7), (7, vec![]));
-        book.note(70, Digest { sum: 70, rows: 1 });
-        book.note(69, Digest { sum: 69, rows: 1 });
-        let (applied, digests) = book.told(69);
-        assert_eq!((applied, digests.last()), (70, Some(&(70, 70, 1))));
+        let digest = |sum| Digest { sum, rows: 1 };
+        assert_eq!(book.told(7, digest(7)), [(7, 7, 1)]);
+        book.note(60, digest(60));
+        book.note(70, digest(70));
+        book.note(69, digest(69));
+        assert_eq!(book.told(69, digest(69)), [(60, 60, 1), (69, 69, 1)]);
     }
 }

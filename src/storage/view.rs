@@ -12,7 +12,7 @@ use super::events::EventRing;
 use super::home::Meta;
 use super::shared_home::SharedHome;
 use super::{LogId, StoredMembership};
-use crate::model::{Payload, TaskId};
+use crate::model::{Epoch, Payload, TaskId};
 use crate::state::{BlobPart, Digest, State, blob_keys};
 
 /// The read handle of the state machine. Only the machine itself changes what it shows.
@@ -91,6 +91,13 @@ impl Machine {
     pub fn digest(&self) -> (u64, Digest) {
         let current = self.current.read();
         (current.applied_index(), current.state.digest())
+    }
+
+    /// As [`Self::digest`], with the epoch that is open there.
+    #[must_use]
+    pub fn position(&self) -> (u64, Digest, Epoch) {
+        let current = self.current.read();
+        (current.applied_index(), current.state.digest(), current.state.epoch())
     }
 
     /// The membership as of the last applied entry.

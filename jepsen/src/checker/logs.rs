@@ -11,11 +11,11 @@ use super::{Findings, Validity, Verdict};
 /// Characters of a line that are shown.
 const SHOWN: usize = 300;
 
-/// What a member says when it is told to stop, when it is back, and what its Raft library calls an
-/// error in between: a peer that sends once more to a member that is leaving.
-const STOPS: &str = "quorate::server: stopping";
+/// What a member says when it is told to stop, or must; when it is back; and what its Raft library
+/// calls an error in between: a peer that sends once more to a member that is leaving.
+const STOPS: [&str; 2] = ["quorate::server: stopping", "this member must stop"];
 const STARTS: &str = "took its place";
-const STOPPED: &str = "raft stopped";
+const STOPPED: [&str; 2] = ["raft stopped", "RaftCore"];
 
 /// Scans the logs of members. Lines of level ERROR count against the run unless they contain one of
 /// `expected`: what a fault of this run is meant to make a member say.
@@ -42,9 +42,9 @@ pub fn check(logs: &[PathBuf], expected: &[&str]) -> Vec<Verdict> {
             let text = String::from_utf8_lossy(&line);
             let shown =
                 || format!("{name}: {}", text.trim().chars().take(SHOWN).collect::<String>());
-            stopping |= text.contains(STOPS);
+            stopping |= STOPS.iter().any(|part| text.contains(part));
             stopping &= !text.contains(STARTS);
-            let of_the_stop = stopping && text.contains(STOPPED);
+            let of_the_stop = stopping && STOPPED.iter().any(|part| text.contains(part));
             if text.contains("panicked at") || text.contains("a handler panicked") {
                 panics.add(shown(), &[]);
             } else if is_error(&text) {
@@ -106,6 +106,9 @@ mod tests {
         };
         let error = "2026 ERROR openraft::raft: stream_append: raft stopped\n";
         let stops = "2026 INFO quorate::server: stopping\n";
+        let must = "2026 INFO quorate::server: this member must stop why=\"disk\"\n";
+        let core = "2026 ERROR openraft::raft: failed to receive from RaftCore: None\n";
+        assert_eq!(scan(&[must, core].concat()), Validity::Valid);
         let back = "2026 INFO quorate::cluster::seat: took its place member_id=1\n";
         assert_eq!(scan(&[stops, error].concat()), Validity::Valid);
         assert_eq!(scan(error), Validity::Invalid);
