@@ -188,10 +188,18 @@ impl Situation {
         Ok((raft, Self { metrics, voters, reachable }))
     }
 
-    /// Refuses `after` when the voters that answer now would be no majority of it.
-    pub(crate) fn check_quorum(&self, after: &BTreeSet<MemberId>) -> ChangeResult<()> {
+    /// Refuses `after` when the voters that answer a probe now would be no majority of it. Who
+    /// acknowledged something a moment ago does not count: with a voter that is counted on and
+    /// gone for good, the joint configuration could never be committed, nor taken back.
+    pub(crate) async fn check_quorum(
+        &self,
+        core: &Core,
+        after: &BTreeSet<MemberId>,
+    ) -> ChangeResult<()> {
         let quorum = after.len() / 2 + 1;
-        let answering = after.intersection(&self.reachable).count();
+        let config = &self.metrics.membership_config;
+        let voters = config.nodes().filter(|(id, _)| after.contains(id));
+        let answering = answering(core, voters).await.len();
         if !after.is_empty() && answering >= quorum {
             return Ok(());
         }
@@ -226,12 +234,20 @@ async fn reachable(core: &Core, metrics: &Metrics) -> BTreeSet<MemberId> {
         acknowledging.map(|(id, _)| *id).chain([core.member_id()]).collect();
     // A leader that took office a moment ago has not heard from everybody yet.
     let silent = metrics.membership_config.nodes().filter(|(id, _)| !reachable.contains(id));
-    let probes = silent.map(|(id, member)| async move {
-        (*id, join::is_alive(core, *id, member.incarnation).await)
-    });
-    let answers = futures::future::join_all(probes).await;
-    reachable.extend(answers.into_iter().filter(|(_, alive)| *alive).map(|(id, _)| id));
+    let answering = answering(core, silent).await;
+    reachable.extend(answering);
     reachable
+}
+
+/// Who of `members` answers a probe now, with the disk it is known by.
+async fn answering(
+    core: &Core,
+    members: impl Iterator<Item = (&MemberId, &Member)>,
+) -> Vec<MemberId> {
+    let probes = members.map(|(id, member)| async move {
+        join::is_alive(core, *id, member.incarnation).await.then_some(*id)
+    });
+    futures::future::join_all(probes).await.into_iter().flatten().collect()
 }
 
 /// Makes one guarded change and waits until it is committed in full.
@@ -288,7 +304,7 @@ async fn promote(core: &Core, member_id: MemberId) -> ChangeResult<()> {
     check_caught_up(&now, member_id)?;
     let mut after = now.voters.clone();
     after.insert(member_id);
-    now.check_quorum(&after)?;
+    now.check_quorum(core, &after).await?;
     want_vote(core, member_id, true).await?;
     apply_change(raft, &now, ChangeMembers::AddVoterIds(BTreeSet::from([member_id])), true).await
 }
@@ -318,7 +334,7 @@ async fn demote(core: &Core, member_id: MemberId) -> ChangeResult<()> {
     }
     let mut after = now.voters.clone();
     after.remove(&member_id);
-    now.check_quorum(&after)?;
+    now.check_quorum(core, &after).await?;
     want_vote(core, member_id, false).await?;
     apply_change(raft, &now, ChangeMembers::RemoveVoters(BTreeSet::from([member_id])), true).await
 }
@@ -332,7 +348,7 @@ async fn remove(core: &Core, member_id: MemberId) -> ChangeResult<()> {
     if votes {
         let mut after = now.voters.clone();
         after.remove(&member_id);
-        now.check_quorum(&after)?;
+        now.check_quorum(core, &after).await?;
     }
     // Cut short, the removal leaves a learner, which must not get its vote back, or somebody who
     // is only on record: the leader forgets those.
@@ -395,7 +411,7 @@ async fn remove_self(core: &Core, member_id: MemberId) -> ChangeResult<ChangeRep
     let (_, now) = Situation::look(core).await?;
     let mut after = now.voters.clone();
     after.remove(&member_id);
-    now.check_quorum(&after)?;
+    now.check_quorum(core, &after).await?;
     transfer(core, None).await?;
     let Some(heir) = core.current().leader.filter(|leader| *leader != member_id) else {
         return refuse(MembershipCode::NoLeader, "nobody leads at the moment; try again");

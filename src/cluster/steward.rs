@@ -179,7 +179,7 @@ async fn promote(core: &Core, member_id: MemberId) -> ChangeResult<()> {
         .collect();
     let mut after: BTreeSet<MemberId> = now.voters.difference(&leaving).copied().collect();
     after.insert(member_id);
-    now.check_quorum(&after)?;
+    now.check_quorum(core, &after).await?;
     let change = if leaving.is_empty() {
         ChangeMembers::AddVoterIds(BTreeSet::from([member_id]))
     } else {

@@ -13,6 +13,7 @@ use rand::{RngExt, SeedableRng};
 use turmoil::{Builder, Sim};
 
 use crate::clients::IMPOSSIBLE;
+use crate::faults::Ballot;
 use crate::plan::{Plan, next_fault};
 use crate::skew;
 use crate::stage::{Order, Phase, Stage, name};
@@ -84,6 +85,8 @@ pub(crate) struct Driver {
     pub(crate) heal_at: Option<Duration>,
     /// Members whose power is cut at that moment.
     pub(crate) doomed: Option<(Duration, Vec<usize>)>,
+    /// An election that somebody is going to crash in.
+    pub(crate) ballot: Option<Ballot>,
     /// A place whose disk was lost and whose new member does not vote yet.
     pub(crate) replacing: Option<usize>,
 }
@@ -99,6 +102,7 @@ impl Driver {
             disk_until: vec![None; places],
             heal_at: None,
             doomed: None,
+            ballot: None,
             replacing: None,
             stage,
         }

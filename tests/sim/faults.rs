@@ -18,6 +18,16 @@ const DISK: &str = "its disk fails";
 /// A member whose log is gone must not start.
 const LOST_LOG: &str = "its disk lost the log";
 
+/// An election in which somebody is to crash, right after doing what must be durable first.
+pub(crate) struct Ballot {
+    /// Terms above this one are new.
+    term: u64,
+    /// Whoever is elected is to crash, and not whoever votes.
+    elected: bool,
+    /// When it is too late.
+    until: Duration,
+}
+
 impl Driver {
     pub(crate) fn inject(&mut self, sim: &mut Sim<'_>, fault: Fault) {
         let any = self.rng.random_range(0..self.places);
@@ -32,6 +42,7 @@ impl Driver {
             }
             Fault::CrashAll => (0..self.places).for_each(|place| self.crash(sim, place)),
             Fault::LagThenCrash => self.lag_then_crash(sim, leader),
+            Fault::ElectionThenCrash => self.election_then_crash(sim),
             Fault::IsolateLeader => self.isolate(sim, &[leader]),
             Fault::IsolateOne => self.isolate(sim, &[any]),
             Fault::OneWay => {
@@ -117,6 +128,40 @@ impl Driver {
         self.heal_at = Some(sim.elapsed() + lag);
         self.doomed = Some((sim.elapsed() + lag, others));
         self.stage.book().cover("lag_then_crash");
+    }
+
+    /// A vote that was given, or an election that was won, before it was durable is forgotten now,
+    /// and given or won again in the same term.
+    fn election_then_crash(&mut self, sim: &mut Sim<'_>) {
+        let Some(leader) = self.leader() else { return };
+        let Some((_, member)) = self.stage.running(leader) else { return };
+        if self.ballot.is_some() {
+            return;
+        }
+        let until = sim.elapsed() + Duration::from_secs(3);
+        self.ballot = Some(Ballot { term: member.term(), elected: self.rng.random(), until });
+        let down = self.rng.random_range(500..2500);
+        self.crash_for(sim, leader, Duration::from_millis(down));
+    }
+
+    fn crash_who_voted(&mut self, sim: &mut Sim<'_>) {
+        let Some(ballot) = &self.ballot else { return };
+        if ballot.until <= sim.elapsed() {
+            self.ballot = None;
+            return;
+        }
+        let victim = (0..self.places).find(|place| {
+            self.stage.running(*place).is_some_and(|(_, member)| {
+                let elected = member.leadership().borrow().is_some();
+                member.term() > ballot.term && (elected || !ballot.elected)
+            })
+        });
+        if let Some(place) = victim {
+            self.ballot = None;
+            self.stage.book().cover("elections_crashed");
+            let down = self.rng.random_range(1..30);
+            self.crash_for(sim, place, Duration::from_millis(down));
+        }
     }
 
     fn isolate(&mut self, sim: &mut Sim<'_>, places: &[usize]) {
@@ -228,6 +273,7 @@ impl Driver {
         if let Some((_, places)) = self.doomed.take_if(|(at, _)| *at <= now) {
             places.into_iter().for_each(|place| self.crash(sim, place));
         }
+        self.crash_who_voted(sim);
         for place in 0..self.places {
             if self.disk_until[place].is_some_and(|at| at <= now) {
                 self.end_disk_fault(sim, place);
@@ -304,6 +350,7 @@ impl Driver {
         self.stage.book().trace(&format!("mend at {:?}", sim.elapsed()));
         self.stage.orders.lock().clear();
         self.doomed = None;
+        self.ballot = None;
         self.heal_at = None;
         self.repair(sim);
         self.stage.nodes.start_all();

@@ -38,7 +38,7 @@ use fleet::{MUTATION_ENV, SEED_ENV, report, run_fleet};
 /// The mutation: a leader that crashed leads on in its old term and gives log ids out twice.
 const LEADER_RESTORE: &str = "leader-restore";
 /// Seeds run by every build, beside those of `seeds.txt`.
-const FIXED_SEEDS: u64 = 22;
+const FIXED_SEEDS: u64 = 50;
 /// New ones on top.
 const FRESH_SEEDS: u64 = 4;
 /// The longest a run may take, in real time.
@@ -48,35 +48,36 @@ const MUTATION_SEEDS: u64 = 10;
 /// Seeds that found something once.
 const REGRESSIONS: &str = include_str!("seeds.txt");
 /// What every build must have exercised: a run that broke nothing has shown nothing.
-const COVERED: [(&str, u64); 28] = [
-    ("acked", 3_500),
-    ("calls", 3_000),
-    ("cancelled", 150),
-    ("careless_plans", 25),
-    ("clock_steps", 20),
-    ("crashes", 250),
-    ("crashes_while_founding", 5),
-    ("demoted", 1),
-    ("disk_errors", 5),
-    ("elections", 120),
-    ("joined", 2),
-    ("lag_then_crash", 2),
-    ("lost_disks", 2),
-    ("node_turns", 50),
-    ("partitions", 60),
-    ("promoted", 1),
-    ("reads", 1_200),
-    ("register_reads", 700),
-    ("register_writes", 500),
+const COVERED: [(&str, u64); 29] = [
+    ("acked", 7_000),
+    ("calls", 6_000),
+    ("cancelled", 500),
+    ("careless_plans", 65),
+    ("clock_steps", 50),
+    ("crashes", 550),
+    ("crashes_while_founding", 50),
+    ("demoted", 4),
+    ("disk_errors", 15),
+    ("elections", 200),
+    ("elections_crashed", 20),
+    ("joined", 10),
+    ("lag_then_crash", 15),
+    ("lost_disks", 3),
+    ("node_turns", 100),
+    ("partitions", 100),
+    ("promoted", 5),
+    ("reads", 2_500),
+    ("register_reads", 1_500),
+    ("register_writes", 1_000),
     ("removed", 1),
-    ("reports", 150),
-    ("retried", 150),
-    ("slow_disks", 15),
-    ("snapshots_ordered", 30),
-    ("stragglers", 80),
-    ("torn_crashes", 90),
-    ("transfers", 15),
-    ("unknown", 20),
+    ("reports", 400),
+    ("retried", 450),
+    ("slow_disks", 30),
+    ("snapshots_ordered", 55),
+    ("stragglers", 200),
+    ("torn_crashes", 200),
+    ("transfers", 35),
+    ("unknown", 65),
 ];
 
 /// Runs the seed of the environment; the others start it once per seed.

@@ -113,6 +113,8 @@ pub(crate) enum Fault {
     CrashAll,
     /// Two followers lag, those that committed crash, the laggards come back first.
     LagThenCrash,
+    /// The leader is cut off; whoever votes or is elected next crashes in that moment.
+    ElectionThenCrash,
     IsolateLeader,
     IsolateOne,
     OneWay,
@@ -136,6 +138,7 @@ pub(crate) fn next_fault(faults: Faults, rng: &mut SmallRng) -> Option<Fault> {
         (Fault::CrashMajority, 5, faults.crash),
         (Fault::CrashAll, 5, faults.crash),
         (Fault::LagThenCrash, 6, faults.crash && faults.partition),
+        (Fault::ElectionThenCrash, 10, faults.crash),
         (Fault::IsolateLeader, 10, faults.partition),
         (Fault::IsolateOne, 8, faults.partition),
         (Fault::OneWay, 8, faults.partition),

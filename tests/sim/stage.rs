@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use openraft::RaftLogReader as _;
 use parking_lot::Mutex;
 use quorate::cluster::{Boot, Cluster, ClusterOptions, Retention, Timing};
 use quorate::leader::{LeaderOptions, Leadership};
@@ -166,12 +167,22 @@ impl Stage {
         };
         let disk = Disk::Simulated(self.disks[place].clone());
         let why = match Storage::open(StorageOptions::new(disk)).await {
-            Ok(storage) => self.serve(process, storage).await,
+            Ok(storage) => {
+                self.note_vote(&storage).await;
+                self.serve(process, storage).await
+            }
             Err(error) => format!("cannot open its disk: {error}"),
         };
         self.gave_up(place, &why);
         // The machine stays on; the driver restarts it.
         std::future::pending().await
+    }
+
+    async fn note_vote(&self, storage: &Storage) {
+        let Some(identity) = &storage.identity else { return };
+        let vote = storage.log.clone().read_vote().await;
+        let vote = vote.expect("a log that was opened knows its vote");
+        self.invariants.opened(identity.member_id, vote.map_or(0, |vote| vote.leader_id().term));
     }
 
     /// Runs the member until it ends by itself, and says why.

@@ -47,7 +47,7 @@ async fn change(
 
 /// A voter becomes a learner and a voter again.
 async fn churn(scene: &mut Scene) -> anyhow::Result<()> {
-    scene.await_redundant().await?;
+    let _turn = scene.await_turn().await?;
     let place = scene.anyone();
     let Some(own) = scene.world.own(place).await else {
         anyhow::bail!("m{} does not say who it is", place + 1);
@@ -64,12 +64,12 @@ async fn churn(scene: &mut Scene) -> anyhow::Result<()> {
     // A learner that has caught up gets its vote back by itself as well.
     let _ = change(scene, &Method::POST, &format!("{members}/promote"), &json!({})).await;
     fault.healed();
-    Ok(())
+    scene.await_redundant().await
 }
 
 /// A member is taken out for good; its machine comes back, wiped, as a new one.
 async fn replace(scene: &mut Scene) -> anyhow::Result<()> {
-    scene.await_redundant().await?;
+    let _turn = scene.await_turn().await?;
     let place = scene.follower().await?;
     let Some(own) = scene.world.own(place).await else {
         anyhow::bail!("m{} does not say who it is", place + 1);

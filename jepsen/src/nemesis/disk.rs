@@ -169,7 +169,7 @@ async fn stalled_disk(scene: &mut Scene) -> anyhow::Result<()> {
 
 /// A member loses everything it had, and comes back as another one.
 async fn wiped_disk(scene: &mut Scene) -> anyhow::Result<()> {
-    scene.await_redundant().await?;
+    let _turn = scene.await_turn().await?;
     let place = scene.follower().await?;
     let before = scene.world.own(place).await.map(|own| own.id);
     let fault = scene.begin(&[place]);
@@ -240,7 +240,7 @@ async fn corrupt_home(scene: &mut Scene) -> anyhow::Result<()> {
 /// The log is the truth: a member whose log is damaged must not take part with what is left. It is
 /// wiped and joins as another one. Only one of the minority is damaged.
 async fn corrupt_log(scene: &mut Scene) -> anyhow::Result<()> {
-    scene.await_redundant().await?;
+    let _turn = scene.await_turn().await?;
     let place = scene.follower().await?;
     let fault = scene.begin(&[place]);
     let (said, refused) = corrupt(scene, place, "wal", 1).await?;

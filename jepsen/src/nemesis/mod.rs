@@ -12,12 +12,13 @@ mod schedule;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{bail, ensure};
+use anyhow::{Context, bail, ensure};
 use futures::future::BoxFuture;
 use jepsen::history::{Fault, Recorder};
 use rand::RngExt;
 use rand::rngs::StdRng;
 use rand::seq::{IndexedRandom, SliceRandom};
+use tokio::sync::OwnedMutexGuard;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use schedule::{Schedule, once, unleash};
@@ -183,6 +184,8 @@ pub(crate) struct Scene {
     pub name: &'static str,
     /// How long faults are held, at least and at most.
     pub hold: (Duration, Duration),
+    /// Held while a vote, or what a vote stands on, is taken away: see [`Scene::await_turn`].
+    pub turn: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// How long to wait for somebody to lead before a fault is aimed at the leader.
@@ -258,8 +261,18 @@ impl Scene {
         }
     }
 
-    /// Waits until every member has a vote and answers. Before a member loses what it has for good,
-    /// and after: two such losses at a time are more than a cluster promises to survive.
+    /// Waits until every member has a vote and answers, and nobody else is about to change that.
+    /// Before a member loses its vote, or all it has: two such losses at a time are more than a
+    /// cluster promises to survive.
+    async fn await_turn(&self) -> anyhow::Result<OwnedMutexGuard<()>> {
+        let turn = Arc::clone(&self.turn).lock_owned();
+        let turn = tokio::time::timeout(BACK_PATIENCE, turn).await;
+        let turn = turn.context("the loss of a vote before this one takes too long")?;
+        self.await_redundant().await?;
+        Ok(turn)
+    }
+
+    /// Waits until every member has a vote and answers.
     async fn await_redundant(&self) -> anyhow::Result<()> {
         let (size, deadline) = (self.world.size(), tokio::time::Instant::now() + BACK_PATIENCE);
         loop {

@@ -66,6 +66,7 @@ pub(crate) async fn unleash(
 ) -> Vec<String> {
     let (enough, over) = (CancellationToken::new(), CancellationToken::new());
     let mut lanes = JoinSet::new();
+    let turn = Arc::default();
     for (lane, mut rng, faults) in schedule.lanes() {
         let scene = Scene {
             world: Arc::clone(world),
@@ -74,6 +75,7 @@ pub(crate) async fn unleash(
             over: over.clone(),
             name: "",
             hold: schedule.hold,
+            turn: Arc::clone(&turn),
         };
         let run = Run { lane, faults, pause: schedule.pause, enough: enough.clone() };
         lanes.spawn(run.through(scene));
@@ -163,6 +165,7 @@ pub(crate) async fn once(
         over: CancellationToken::new(),
         name: kind.name,
         hold: schedule.hold,
+        turn: Arc::default(),
     };
     (kind.episode)(&mut scene).await.err().map(|why| format!("{why:#}"))
 }

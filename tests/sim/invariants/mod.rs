@@ -14,6 +14,7 @@ mod reads_are_linearizable;
 mod states_are_equal;
 mod the_register_is_linearizable;
 mod unknown_is_once_or_never;
+mod votes_are_kept;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -45,6 +46,7 @@ pub(crate) struct Invariants {
 #[derive(Default)]
 struct Checks {
     leaders: one_leader_per_term::Leaders,
+    votes: votes_are_kept::Votes,
     states: states_are_equal::Digests,
     committed: committed_never_changes::Committed,
     applied: applied_only_grows::Applied,
@@ -69,10 +71,17 @@ impl Invariants {
         let mut checks = self.checks.lock();
         let held = checks.leaders.led(term, member, process);
         let terms = checks.leaders.terms();
+        checks.votes.led(member, term);
         drop(checks);
         self.book.check("one leader per term", held);
         let before = self.book.covered("elections");
         self.book.cover_many("elections", terms.saturating_sub(before));
+    }
+
+    /// A member's disk was opened, with the term of the last vote on it.
+    pub(crate) fn opened(&self, member: u64, voted: u64) {
+        let held = self.checks.lock().votes.opened(member, voted);
+        self.book.check("votes are kept", held);
     }
 
     /// Looks at one running member between two steps of the world.
