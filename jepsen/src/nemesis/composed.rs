@@ -5,9 +5,10 @@ use std::time::Duration;
 use rand::RngExt;
 use rand::seq::SliceRandom;
 
+use super::disk::inject;
 use super::network::between;
 use super::{EFFECT_PATIENCE, Kind, Scene, fault, numbers};
-use crate::world::Shape;
+use crate::world::{Injection, Shape};
 
 pub(super) const FAULTS: &[Kind] = &[
     fault!("lag-then-crash", Members, Cuts, lag_then_crash),
@@ -15,10 +16,14 @@ pub(super) const FAULTS: &[Kind] = &[
     fault!("pause-then-isolate", Members, Cuts, pause_then_isolate),
 ];
 
+/// How much later flushes of voters begin, and votes with them.
+const BALLOT_FLUSH: Duration = Duration::from_millis(60);
+
 /// A minority falls behind while the rest goes on acknowledging; then everybody who has what was
 /// acknowledged loses power at once, and the minority is let in again. Whatever was acknowledged
 /// without being durable is gone now, and nobody is left who remembers it. Plain kills miss this:
-/// they leave the page cache, or somebody who remembers.
+/// they leave the page cache, or somebody who remembers. Mostly the flushes of those that go down
+/// begin late, so that there is something to forget.
 async fn lag_then_crash(scene: &mut Scene) -> anyhow::Result<()> {
     let leader = scene.leader().await?;
     let mut followers: Vec<usize> = scene.world.places().filter(|place| *place != leader).collect();
@@ -32,6 +37,13 @@ async fn lag_then_crash(scene: &mut Scene) -> anyhow::Result<()> {
     let links = between(&ahead, &lagging).into_iter().map(|link| (link, Shape::CUT));
     let layer = scene.world.lay(links.collect())?;
     let lag = Duration::from_millis(scene.rng.random_range(300..1500));
+    let delay = scene.one_of(&[0, 30, 80]);
+    let mut tracers = Vec::new();
+    for place in ahead.iter().filter(|_| delay > 0) {
+        let what = format!("fdatasync:delay_enter={}", delay * 1000);
+        // Without strace this is the same fault, only harder to see.
+        tracers.extend(inject(scene, *place, &what).await.ok());
+    }
     scene.hold_for(lag).await;
     let dropped = (scene.world.counts() - before).dropped;
     let has_disks = scene.world.has_disks();
@@ -43,9 +55,14 @@ async fn lag_then_crash(scene: &mut Scene) -> anyhow::Result<()> {
         }
     }
     let how = if has_disks { "lost power" } else { "were killed" };
+    let late: usize = tracers.iter().map(Injection::count).sum();
+    drop(tracers);
     if dropped > 0 {
         let (lagging, ahead) = (numbers(&lagging), numbers(&ahead));
-        fault.active(&format!("{lagging} lagged {lag:?} ({dropped} frames); {ahead} {how}"));
+        let flushes = format!("{late} flushes {delay} ms late");
+        fault.active(&format!(
+            "{lagging} lagged {lag:?} ({dropped} frames, {flushes}); {ahead} {how}"
+        ));
     } else {
         fault.no_effect("nobody lagged: no frame was dropped");
     }
@@ -57,25 +74,37 @@ async fn lag_then_crash(scene: &mut Scene) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Voters lose power in the moment in which they vote, and are asked again by another candidate in
-/// the same term. A vote that was not durable is given twice.
+/// Voters lose power in the moment in which they vote or win, and are asked again in the same term.
+/// A vote that was not durable is given twice, and a term led twice. Flushes begin late, so that
+/// the moment lasts.
 async fn election_then_crash(scene: &mut Scene) -> anyhow::Result<()> {
     let leader = scene.leader().await?;
     let voters: Vec<usize> = scene.world.places().filter(|place| *place != leader).collect();
     let fault = scene.begin(&voters);
+    let mut tracers = Vec::new();
+    for place in &voters {
+        let what = format!("fdatasync:delay_enter={}", BALLOT_FLUSH.as_micros());
+        // Without strace this is the same fault, only harder to see.
+        tracers.extend(inject(scene, *place, &what).await.ok());
+    }
     let mut cuts = 0;
     // The leader steps aside by being stopped; an election begins within its timeout.
     let stopped = scene.world.member(leader).signal(rustix::process::Signal::STOP);
-    for _ in 0..scene.rng.random_range(2..5) {
-        let time = Duration::from_millis(scene.rng.random_range(120..420));
+    for _ in 0..scene.rng.random_range(2..4) {
+        let winner = if scene.rng.random_bool(0.75) { winner(scene, &voters).await } else { None };
+        let millis = if winner.is_some() { 0..50 } else { 120..420 };
+        let time = Duration::from_millis(scene.rng.random_range(millis));
         scene.hold_for(time).await;
-        let victim = voters[scene.rng.random_range(0..voters.len())];
+        let victim = winner.unwrap_or_else(|| voters[scene.rng.random_range(0..voters.len())]);
         if scene.world.member(victim).is_running() {
             scene.world.cut_power(&[victim])?;
             cuts += 1;
         }
         scene.world.start(victim)?;
+        // Whoever is elected now serves for a while.
+        scene.hold_for(Duration::from_millis(600)).await;
     }
+    drop(tracers);
     if cuts > 0 && stopped.is_ok() {
         fault.active(&format!("{cuts} power cuts of voters while m{} was stopped", leader + 1));
     } else {
@@ -89,6 +118,20 @@ async fn election_then_crash(scene: &mut Scene) -> anyhow::Result<()> {
     fault.healed();
     scene.await_back(&all).await;
     Ok(())
+}
+
+/// The first of some members that says it leads.
+async fn winner(scene: &Scene, voters: &[usize]) -> Option<usize> {
+    let deadline = tokio::time::Instant::now() + EFFECT_PATIENCE;
+    while tokio::time::Instant::now() < deadline && !scene.over.is_cancelled() {
+        for place in voters {
+            if scene.world.leads(*place).await {
+                return Some(*place);
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    None
 }
 
 /// The leader sleeps through an election and wakes where nobody can tell it: what it answers from

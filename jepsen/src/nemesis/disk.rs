@@ -92,7 +92,8 @@ async fn disk_full(scene: &mut Scene) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn inject(scene: &Scene, place: usize, what: &str) -> anyhow::Result<Injection> {
+/// Tampers with system calls of a running member.
+pub(super) async fn inject(scene: &Scene, place: usize, what: &str) -> anyhow::Result<Injection> {
     let pid = scene.world.member(place).running().context("it does not run")?.pid();
     Injection::attach(pid, what, scene.world.scratch()).await
 }

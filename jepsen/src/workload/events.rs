@@ -138,10 +138,6 @@ impl Workload for Events {
         NAME
     }
 
-    fn prepare<'a>(&'a self, _: &'a Stage) -> BoxFuture<'a, Result<(), HarnessError>> {
-        async { Ok(()) }.boxed()
-    }
-
     fn run<'a>(&'a self, stage: &'a Stage) -> BoxFuture<'a, Result<(), HarnessError>> {
         async move {
             let client = Client::new();

@@ -20,6 +20,7 @@ mod worker;
 
 use std::sync::Arc;
 
+use futures::FutureExt;
 use futures::future::BoxFuture;
 
 pub use stage::{Load, Members, Stage};
@@ -43,8 +44,10 @@ pub trait Workload: Send + Sync {
     /// Its name, as it stands in the history.
     fn name(&self) -> &'static str;
 
-    /// Sets the scene on a healthy cluster.
-    fn prepare<'a>(&'a self, stage: &'a Stage) -> BoxFuture<'a, Result<(), HarnessError>>;
+    /// Sets the scene on a healthy cluster; most need nothing.
+    fn prepare<'a>(&'a self, _stage: &'a Stage) -> BoxFuture<'a, Result<(), HarnessError>> {
+        async { Ok(()) }.boxed()
+    }
 
     /// Drives clients until [`Stage::stop`]. Faults never make it fail: what they do to clients is
     /// recorded.

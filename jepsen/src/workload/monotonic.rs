@@ -46,10 +46,6 @@ impl Workload for Monotonic {
         NAME
     }
 
-    fn prepare<'a>(&'a self, _: &'a Stage) -> BoxFuture<'a, Result<(), HarnessError>> {
-        async { Ok(()) }.boxed()
-    }
-
     fn run<'a>(&'a self, stage: &'a Stage) -> BoxFuture<'a, Result<(), HarnessError>> {
         async move {
             let http = Client::new();

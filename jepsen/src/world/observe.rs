@@ -74,6 +74,15 @@ impl World {
         leaders.max().map(|(_, place)| place)
     }
 
+    /// Whether a member says that it leads, by the headers of an answer that asks nobody else.
+    pub(crate) async fn leads(&self, place: usize) -> bool {
+        let url = format!("{}/api/v1/config?consistency=local", self.url(place));
+        let Ok(reply) = self.http.get(url).timeout(TIMEOUT).send().await else { return false };
+        let header = |name| reply.headers().get(name);
+        let leader = header("x-quorate-leader");
+        leader.is_some() && leader == header("x-quorate-member")
+    }
+
     /// As [`Self::leader`], asked again until somebody leads.
     pub(crate) async fn await_leader(&self, patience: Duration) -> anyhow::Result<usize> {
         let deadline = tokio::time::Instant::now() + patience;

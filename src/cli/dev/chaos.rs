@@ -34,8 +34,7 @@ const LEASE: Duration = Duration::from_secs(4 * 3600);
 /// How long the last words may take.
 const FAREWELL: Duration = Duration::from_secs(3);
 
-const HELP: &str = "\
-  kill N          kill -9 of member N; it stays down
+const HELP: &str = "  kill N          kill -9 of member N; it stays down
   start N         starts it again
   pause N         member N hangs: peers and clients wait for it
   resume N        ends that
@@ -311,7 +310,11 @@ impl Chaos {
         for member in &self.view.members {
             let own = faults.keys().filter(|(id, _)| *id == member.id).map(|(_, name)| name);
             let own: Vec<&str> = own.map(String::as_str).collect();
-            let state = if own.is_empty() { member.state.clone() } else { own.join(",") };
+            let state = if own.is_empty() {
+                member.state.clone()
+            } else {
+                format!("{} ({})", member.state, own.join(", "))
+            };
             parts.push(format!("{} {state}", number_of(&member.name).unwrap_or(member.id)));
         }
         let meter = self.meter.lock();
