@@ -46,7 +46,7 @@ const CANARIES: [Canary; 8] = [
         faults: &["election-then-crash"],
         workloads: &["register", "set"],
         seconds: 30,
-        runs_max: 10,
+        runs_max: 5,
     },
     Canary {
         name: "local-reads",

@@ -74,9 +74,10 @@ async fn lag_then_crash(scene: &mut Scene) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Voters lose power in the moment in which they vote or win, and are asked again in the same term.
-/// A vote that was not durable is given twice, and a term led twice. Flushes begin late, so that
-/// the moment lasts.
+/// The leader is cut off, another one is elected, and in that moment who voted for it loses power
+/// and comes back to the old leader, while the new one is cut off. A voter whose vote was not
+/// durable serves the old leader again, in the older term, and the new one comes back and overwrites
+/// what they acknowledged. Flushes begin late, so that the moment lasts.
 async fn election_then_crash(scene: &mut Scene) -> anyhow::Result<()> {
     let leader = scene.leader().await?;
     let voters: Vec<usize> = scene.world.places().filter(|place| *place != leader).collect();
@@ -87,36 +88,30 @@ async fn election_then_crash(scene: &mut Scene) -> anyhow::Result<()> {
         // Without strace this is the same fault, only harder to see.
         tracers.extend(inject(scene, *place, &what).await.ok());
     }
-    let mut cuts = 0;
-    // The leader steps aside by being stopped; an election begins within its timeout.
-    let stopped = scene.world.member(leader).signal(rustix::process::Signal::STOP);
-    for _ in 0..scene.rng.random_range(2..4) {
-        let winner = if scene.rng.random_bool(0.75) { winner(scene, &voters).await } else { None };
-        let millis = if winner.is_some() { 0..50 } else { 120..420 };
-        let time = Duration::from_millis(scene.rng.random_range(millis));
-        scene.hold_for(time).await;
-        let victim = winner.unwrap_or_else(|| voters[scene.rng.random_range(0..voters.len())]);
-        if scene.world.member(victim).is_running() {
-            scene.world.cut_power(&[victim])?;
-            cuts += 1;
-        }
-        scene.world.start(victim)?;
-        // Whoever is elected now serves for a while.
-        scene.hold_for(Duration::from_millis(600)).await;
-    }
+    let cut = |one: &[usize], others: &[usize]| {
+        let links = between(one, others).into_iter().map(|link| (link, Shape::CUT));
+        scene.world.lay(links.collect())
+    };
+    let layer = cut(&[leader], &voters)?;
+    let Some(winner) = winner(scene, &voters).await else {
+        fault.no_effect("nobody else was elected");
+        scene.world.lift(layer)?;
+        fault.healed();
+        return Ok(());
+    };
+    let others: Vec<usize> = scene.world.places().filter(|place| *place != winner).collect();
+    let voted: Vec<usize> = voters.into_iter().filter(|place| *place != winner).collect();
+    scene.world.cut_power(&voted)?;
+    let apart = cut(&[winner], &others)?;
+    scene.world.lift(layer)?;
     drop(tracers);
-    if cuts > 0 && stopped.is_ok() {
-        fault.active(&format!("{cuts} power cuts of voters while m{} was stopped", leader + 1));
-    } else {
-        fault.no_effect("no voter lost power during an election");
-    }
+    scene.start(&voted)?;
+    fault.active(&format!("{} lost power when m{} was elected", numbers(&voted), winner + 1));
+    scene.hold().await;
     fault.healing();
-    // Fails when it is gone; then it is started below.
-    let _ = scene.world.member(leader).signal(rustix::process::Signal::CONT);
-    let all: Vec<usize> = scene.world.places().collect();
-    scene.start(&all)?;
+    scene.world.lift(apart)?;
     fault.healed();
-    scene.await_back(&all).await;
+    scene.await_back(&voted).await;
     Ok(())
 }
 
