@@ -32,7 +32,8 @@ pub enum Canary {
     VoteNotDurable,
     /// Linearizable reads are served from whatever this member has applied.
     LocalReads,
-    /// What an older leader planned takes effect.
+    /// What an older leader planned takes effect, wherever it is proposed. It notices late that it
+    /// was deposed, which no check prevents and all of them make harmless.
     NoEpochCheck,
     /// A retry under the same request id is applied again.
     RequestsForgotten,

@@ -172,7 +172,7 @@ pub(crate) async fn ask_to_join(core: &Arc<Core>, peers: &[String]) -> ChangeRes
 
 /// Asks to be sent the log, until it comes. Afterwards this member is a learner that the leader
 /// promotes by itself.
-pub(crate) async fn ask_to_be_enlisted(core: &Arc<Core>) -> ChangeResult<()> {
+pub(crate) async fn ask_to_be_enlisted(core: &Core) -> ChangeResult<()> {
     let member_id = core.member_id();
     let request = Request::Enlist { member_id, member: core.member.clone(), forwarded: false };
     ask_any(core, request).await

@@ -481,6 +481,13 @@ pub(crate) async fn add_learner(
     if now.metrics.membership_config.get_node(&member_id).is_some() {
         return Ok(());
     }
+    // Out of the membership and still on record: a removal is on its way, or was cut short.
+    let leaving = core
+        .machine
+        .read(|state| state.member(member_id).is_none() || !state.vote_wanted(member_id));
+    if leaving {
+        return refuse(MembershipCode::InProgress, "this member is being removed");
+    }
     let learner = ChangeMembers::AddNodes(BTreeMap::from([(member_id, member)]));
     apply_change(raft, &now, learner, true).await
 }

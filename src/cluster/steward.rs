@@ -32,6 +32,10 @@ const COMPARE_EVERY: Duration = Duration::from_secs(1);
 const BEAT_EVERY: Duration = Duration::from_millis(250);
 /// Followers ask for the leader's book at least so often.
 const BOOK_EVERY: Duration = Duration::from_secs(1);
+/// A learner that no leader sent anything for so long asks for its place again,
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(1);
+/// and again after so long.
+const SEEK_EVERY: Duration = Duration::from_secs(1);
 /// How long the leader may take to answer a batch of heartbeats.
 const BEAT_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -44,9 +48,11 @@ pub(crate) async fn run(core: Arc<Core>) {
     round.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut duties = Duties::default();
     let mut announced = false;
+    let mut sought = Instant::now();
     loop {
         round.tick().await;
         announce(&core, &mut announced).await;
+        seek_place(&core, &mut sought).await;
         if core.current().leading.is_some() {
             duties.lead(&core).await;
         } else {
@@ -245,6 +251,24 @@ async fn announce(core: &Core, announced: &mut bool) {
                     "could not announce where this member is");
             }
         }
+    }
+}
+
+/// A learner is sent the log as soon as its leader has written down that it is one. When that leader
+/// is lost before the change was committed, the next one may never have heard of the learner, which
+/// waits for ever unless it asks again.
+async fn seek_place(core: &Core, sought: &mut Instant) {
+    let heard = core.contact_age().is_some_and(|age| age < FORGOTTEN_AFTER);
+    if heard || sought.elapsed() < SEEK_EVERY || !bootstrap::initialized(core) {
+        return;
+    }
+    *sought = Instant::now();
+    if status::voters(core).contains(&core.member_id()) {
+        return;
+    }
+    match join::ask_to_be_enlisted(core).await {
+        Err(error) if error.code == MembershipCode::Removed => core.end(error.to_string()),
+        Ok(()) | Err(_) => {}
     }
 }
 

@@ -33,6 +33,7 @@ use super::record::{Records, ReignEnd, ReignRecord};
 use super::scheduler::Scheduler;
 use super::seat::Seat;
 use super::timers::Timers;
+use crate::canary::{self, Canary};
 use crate::model::Epoch;
 use crate::state::{Command, Rejection};
 
@@ -205,6 +206,10 @@ impl Leadership {
             Some(ended) = duties.join_next() => why_ended(ended),
             doubt = self.watch_over(seat.as_ref()) => ReignEnd::InDoubt(doubt),
         };
+        if end == ReignEnd::LeadershipLost && canary::active(Canary::NoEpochCheck) {
+            // Only slow to notice, as any process may be: the epochs are what makes it harmless.
+            tokio::time::sleep(Duration::from_secs(2)).await;
+        }
         self.0.gate.send_replace(None);
         self.0.records.note(|record| record.gate_closed = Some(detected.elapsed()));
         reign.ended.cancel();
