@@ -20,8 +20,9 @@ use super::duty::{Duty, DutyError, Next, Reign, Wakes};
 use super::fleet::Loads;
 use super::metrics::DutyName;
 use super::seat::Seat;
+use crate::canary::{self, Canary};
 use crate::clock;
-use crate::model::{Node, NodeId, Requirements, Task, TaskStatus};
+use crate::model::{Node, NodeId, NodeStatus, Requirements, Task, TaskStatus};
 use crate::state::{Algorithm, Assignment, Command, Need, State};
 
 /// The highest load score accepted of a node when the task does not say (contract 2.8).
@@ -160,13 +161,13 @@ impl Group {
 
 impl<'a> Room<'a> {
     fn of(view: &'a State, inputs: &PlanInputs) -> Self {
-        let takes =
-            |node: &&Node| node.takes_work() && inputs.held.binary_search(&node.node_id).is_err();
-        let nodes: Vec<&Node> = view.nodes().filter(takes).collect();
+        let takes = |node: &&Node| {
+            node.status == NodeStatus::Active && inputs.held.binary_search(&node.node_id).is_err()
+        };
+        let rooms = view.nodes().filter(takes).map(|node| (node, places(view, node)));
+        let (nodes, free): (Vec<&Node>, Vec<u32>) = rooms.filter(|(_, free)| *free > 0).unzip();
         let figures =
             nodes.iter().map(|node| Figures::of(node, inputs.loads.get(&node.node_id))).collect();
-        let free: Vec<u32> =
-            nodes.iter().map(|node| node.capacity.saturating_sub(node.live)).collect();
         Self {
             figures,
             free_total: free.iter().map(|free| u64::from(*free)).sum(),
@@ -274,6 +275,20 @@ impl<'a> Room<'a> {
             | Algorithm::LatencyOptimized => count,
         }
     }
+}
+
+/// How many more tasks a node takes.
+fn places(view: &State, node: &Node) -> u32 {
+    if canary::active(Canary::CapacityRace) {
+        // What is on its way to the node is forgotten.
+        let runs = |task: &&Task| {
+            let here = task.execution.as_ref().is_some_and(|at| at.node_id == node.node_id);
+            here && task.status == TaskStatus::Running
+        };
+        let running = view.live_tasks().filter(runs).count();
+        return node.capacity.saturating_sub(u32::try_from(running).unwrap_or(u32::MAX));
+    }
+    node.capacity.saturating_sub(node.live)
 }
 
 /// The duty around [`plan`].
