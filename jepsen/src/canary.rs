@@ -62,7 +62,7 @@ const CANARIES: [Canary; 8] = [
         faults: &["transfer-storm", "pause-leader", "isolate-leader"],
         workloads: &["attempts"],
         seconds: 25,
-        runs_max: 10,
+        runs_max: 3,
     },
     Canary {
         name: "requests-forgotten",
@@ -86,7 +86,7 @@ const CANARIES: [Canary; 8] = [
         faults: &["transfer-storm", "worker-cut"],
         workloads: &["attempts"],
         seconds: 20,
-        runs_max: 5,
+        runs_max: 3,
     },
 ];
 
