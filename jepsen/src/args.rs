@@ -119,7 +119,7 @@ struct KillsArgs {
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// Which workloads.
-    #[arg(long, value_delimiter = ',', default_value = "set,register,retry")]
+    #[arg(long, value_delimiter = ',', default_value = "set,register,retry,attempts")]
     workloads: Vec<String>,
 }
 
