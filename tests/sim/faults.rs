@@ -205,9 +205,9 @@ impl Driver {
             return;
         }
         match self.rng.random_range(0..3) {
-            0 | 1 if voters.contains(&member_id) => self.order(Order::Demote { member_id }),
-            0 | 1 => self.order(Order::Promote { member_id }),
-            2 if voters.len() > 2 => {
+            0 if voters.contains(&member_id) => self.order(Order::Demote { member_id }),
+            0 => self.order(Order::Promote { member_id }),
+            _ if voters.len() > 2 => {
                 self.stage.places.lock()[any].excuse = Some(REMOVED);
                 self.order(Order::Remove { member_id });
             }
