@@ -1,6 +1,6 @@
 //! Drills: a fault caused on purpose on a cluster that serves, and what its clients notice of it.
 //!
-//! A drill is planned from what members say ([`plan`]), refused when the cluster could not survive
+//! A drill is planned from what members say ([`plan()`]), refused when the cluster could not survive
 //! it, and then conducted ([`conduct`]): probes write, read through every member and take
 //! dispatches before, during and after the fault; members tell when they elected, passed the
 //! barrier and opened the epoch; what is missing or was done twice is looked for; a verdict says
