@@ -161,10 +161,8 @@ impl Group {
 
 impl<'a> Room<'a> {
     fn of(view: &'a State, inputs: &PlanInputs) -> Self {
-        let takes = |node: &&Node| {
-            node.status == NodeStatus::Active && inputs.held.binary_search(&node.node_id).is_err()
-        };
-        let rooms = view.nodes().filter(takes).map(|node| (node, places(view, node)));
+        let given = |node: &&Node| inputs.held.binary_search(&node.node_id).is_err();
+        let rooms = view.nodes().filter(given).map(|node| (node, places(view, node)));
         let (nodes, free): (Vec<&Node>, Vec<u32>) = rooms.filter(|(_, free)| *free > 0).unzip();
         let figures =
             nodes.iter().map(|node| Figures::of(node, inputs.loads.get(&node.node_id))).collect();
@@ -279,7 +277,7 @@ impl<'a> Room<'a> {
 
 /// How many more tasks a node takes.
 fn places(view: &State, node: &Node) -> u32 {
-    if canary::active(Canary::CapacityRace) {
+    if canary::active(Canary::CapacityRace) && node.status == NodeStatus::Active {
         // What is on its way to the node is forgotten.
         let runs = |task: &&Task| {
             let here = task.execution.as_ref().is_some_and(|at| at.node_id == node.node_id);
@@ -288,7 +286,7 @@ fn places(view: &State, node: &Node) -> u32 {
         let running = view.live_tasks().filter(runs).count();
         return node.capacity.saturating_sub(u32::try_from(running).unwrap_or(u32::MAX));
     }
-    node.capacity.saturating_sub(node.live)
+    if node.takes_work() { node.capacity.saturating_sub(node.live) } else { 0 }
 }
 
 /// The duty around [`plan`].

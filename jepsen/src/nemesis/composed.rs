@@ -6,9 +6,9 @@ use rand::RngExt;
 use rand::seq::SliceRandom;
 
 use super::disk::inject;
-use super::network::between;
+use super::network::{between, cut};
 use super::{EFFECT_PATIENCE, Kind, Scene, fault, numbers};
-use crate::world::{Injection, Shape};
+use crate::world::Injection;
 
 pub(super) const FAULTS: &[Kind] = &[
     fault!("lag-then-crash", Members, Cuts, lag_then_crash),
@@ -34,16 +34,11 @@ async fn lag_then_crash(scene: &mut Scene) -> anyhow::Result<()> {
     let all: Vec<usize> = scene.world.places().collect();
     let fault = scene.begin(&all);
     let before = scene.world.counts();
-    let links = between(&ahead, &lagging).into_iter().map(|link| (link, Shape::CUT));
-    let layer = scene.world.lay(links.collect())?;
+    let layer = scene.world.lay(cut(between(&ahead, &lagging)))?;
     let lag = Duration::from_millis(scene.rng.random_range(300..1500));
     let delay = scene.one_of(&[0, 30, 80]);
-    let mut tracers = Vec::new();
-    for place in ahead.iter().filter(|_| delay > 0) {
-        let what = format!("fdatasync:delay_enter={}", delay * 1000);
-        // Without strace this is the same fault, only harder to see.
-        tracers.extend(inject(scene, *place, &what).await.ok());
-    }
+    let late = if delay > 0 { ahead.as_slice() } else { &[] };
+    let tracers = late_flushes(scene, late, Duration::from_millis(delay)).await;
     scene.hold_for(lag).await;
     let dropped = (scene.world.counts() - before).dropped;
     let has_disks = scene.world.has_disks();
@@ -82,17 +77,8 @@ async fn election_then_crash(scene: &mut Scene) -> anyhow::Result<()> {
     let leader = scene.leader().await?;
     let voters: Vec<usize> = scene.world.places().filter(|place| *place != leader).collect();
     let fault = scene.begin(&voters);
-    let mut tracers = Vec::new();
-    for place in &voters {
-        let what = format!("fdatasync:delay_enter={}", BALLOT_FLUSH.as_micros());
-        // Without strace this is the same fault, only harder to see.
-        tracers.extend(inject(scene, *place, &what).await.ok());
-    }
-    let cut = |one: &[usize], others: &[usize]| {
-        let links = between(one, others).into_iter().map(|link| (link, Shape::CUT));
-        scene.world.lay(links.collect())
-    };
-    let layer = cut(&[leader], &voters)?;
+    let tracers = late_flushes(scene, &voters, BALLOT_FLUSH).await;
+    let layer = scene.world.lay(cut(between(&[leader], &voters)))?;
     let Some(winner) = winner(scene, &voters).await else {
         fault.no_effect("nobody else was elected");
         scene.world.lift(layer)?;
@@ -102,7 +88,7 @@ async fn election_then_crash(scene: &mut Scene) -> anyhow::Result<()> {
     let others: Vec<usize> = scene.world.places().filter(|place| *place != winner).collect();
     let voted: Vec<usize> = voters.into_iter().filter(|place| *place != winner).collect();
     scene.world.cut_power(&voted)?;
-    let apart = cut(&[winner], &others)?;
+    let apart = scene.world.lay(cut(between(&[winner], &others)))?;
     scene.world.lift(layer)?;
     drop(tracers);
     scene.start(&voted)?;
@@ -113,6 +99,17 @@ async fn election_then_crash(scene: &mut Scene) -> anyhow::Result<()> {
     fault.healed();
     scene.await_back(&voted).await;
     Ok(())
+}
+
+/// Lets flushes of some members begin late, for as long as the tracers live. Without strace the
+/// fault is the same, only harder to see.
+async fn late_flushes(scene: &Scene, places: &[usize], delay: Duration) -> Vec<Injection> {
+    let what = format!("fdatasync:delay_enter={}", delay.as_micros());
+    let mut tracers = Vec::new();
+    for place in places {
+        tracers.extend(inject(scene, *place, &what).await.ok());
+    }
+    tracers
 }
 
 /// The first of some members that says it leads.
@@ -137,8 +134,7 @@ async fn pause_then_isolate(scene: &mut Scene) -> anyhow::Result<()> {
     let fault = scene.begin(&[leader]);
     let before = scene.world.counts();
     let paused = scene.world.member(leader).signal(rustix::process::Signal::STOP);
-    let links = between(&[leader], &rest).into_iter().map(|link| (link, Shape::CUT));
-    let layer = scene.world.lay(links.collect())?;
+    let layer = scene.world.lay(cut(between(&[leader], &rest)))?;
     let time = Duration::from_millis(scene.rng.random_range(500..1500));
     scene.hold_for(time).await;
     // Fails when it is gone.

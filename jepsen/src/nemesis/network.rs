@@ -47,7 +47,8 @@ fn others(scene: &Scene, places: &[usize]) -> Vec<usize> {
     scene.world.places().filter(|place| !places.contains(place)).collect()
 }
 
-fn cut(links: Vec<Link>) -> Vec<(Link, Shape)> {
+/// Nothing passes.
+pub(super) fn cut(links: Vec<Link>) -> Vec<(Link, Shape)> {
     links.into_iter().map(|link| (link, Shape::CUT)).collect()
 }
 
