@@ -76,7 +76,7 @@ pub struct WalOptions {
 
 impl Default for WalOptions {
     fn default() -> Self {
-        Self { chunk_bytes: 16 << 20, cache_bytes: 16 << 20 }
+        Self { chunk_bytes: 8 << 20, cache_bytes: 8 << 20 }
     }
 }
 
