@@ -150,11 +150,17 @@ impl From<Rejection> for ApiError {
             Rejection::NodeNotFound
             | Rejection::TaskNotFound
             | Rejection::MemberNotFound { .. }
-            | Rejection::DrillNotFound { .. } => StatusCode::NOT_FOUND,
+            | Rejection::DrillNotFound { .. }
+            | Rejection::PipelineNotFound { .. }
+            | Rejection::AlertNotFound => StatusCode::NOT_FOUND,
             Rejection::TooManyNodes { .. }
             | Rejection::BatchSize { .. }
             | Rejection::InvalidConfig(_)
-            | Rejection::InvalidDrill(_) => StatusCode::BAD_REQUEST,
+            | Rejection::InvalidDrill(_)
+            | Rejection::UnknownTaskType { .. }
+            | Rejection::InvalidFlow(_)
+            | Rejection::TooManyPipelines { .. }
+            | Rejection::TooManyAgents { .. } => StatusCode::BAD_REQUEST,
             Rejection::QueueFull { .. } => StatusCode::TOO_MANY_REQUESTS,
             Rejection::TaskEnded { .. }
             | Rejection::RevisionMismatch { .. }
@@ -162,7 +168,8 @@ impl From<Rejection> for ApiError {
             | Rejection::AlreadyInitialized
             | Rejection::StaleEpoch { .. }
             | Rejection::DrillRunning { .. }
-            | Rejection::DrillOver { .. } => StatusCode::CONFLICT,
+            | Rejection::DrillOver { .. }
+            | Rejection::AlertResolved => StatusCode::CONFLICT,
         };
         let mut error = Self::new(status, rejection.code(), rejection.to_string());
         if status == StatusCode::TOO_MANY_REQUESTS {

@@ -49,6 +49,13 @@ fn name(fact: &Fact) -> &'static str {
         Fact::MemberChanged { .. } => "member_changed",
         Fact::DrillBegun { .. } => "drill_begun",
         Fact::DrillEnded { .. } => "drill_ended",
+        Fact::StepsOpened { .. } => "steps_opened",
+        Fact::PipelineChanged { .. } => "pipeline_changed",
+        Fact::NodeDrained { .. } => "node_drained",
+        Fact::DeliveryQueued { .. } => "delivery_queued",
+        Fact::DeliveryEnded { .. } => "delivery_ended",
+        Fact::AlertChanged { .. } => "alert_changed",
+        Fact::ScalingDecided { .. } => "scaling_decided",
     }
 }
 

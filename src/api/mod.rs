@@ -9,6 +9,7 @@
 //! requests, probes, metrics, configuration) stands beside it; the rest is what all of them share.
 
 mod admin;
+mod agents;
 mod app;
 mod around;
 mod backup_doors;
@@ -44,3 +45,4 @@ pub use app::{ApiOptions, App, MetricsSource};
 pub use error::ApiError;
 pub use router::router;
 pub use ticket::Principal;
+pub use web4ai::task_page::CallbackRenderer;

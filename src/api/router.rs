@@ -6,9 +6,12 @@ use axum::http::StatusCode;
 use axum::middleware::from_fn_with_state;
 use axum::routing::{MethodRouter, delete, get, post, put};
 
+use super::agents::pipelines;
 use super::around::{Route, around};
 use super::error::ApiError;
-use super::web4ai::{agents, beats, lists, nodes, status, tasks};
+use super::web4ai::{
+    agents, beats, control, dead_letters, drain, lists, nodes, notices, status, tasks, why,
+};
 use super::{
     App, admin, backup_doors, cluster_doors, config_doc, drills, events, probes, prometheus,
     requests, websocket,
@@ -75,6 +78,13 @@ fn common_routes(builder: Builder) -> Builder {
         .route("/api/v1/websocket/info", get(websocket::info))
         .route("/api/v1/events", get(events::events))
         .route("/api/v1/requests/{id}", get(requests::get))
+        .route("/api/v1/control/start", post(control::start))
+        .route("/api/v1/control/stop", post(control::stop))
+        .route("/api/v1/control/restart", post(control::restart))
+        .route("/api/v1/alerts", get(notices::alerts))
+        .route("/api/v1/alerts/{alert_id}/acknowledge", post(notices::acknowledge))
+        .route("/api/v1/scaling/events", get(notices::scalings))
+        .route("/api/v1/deliveries", get(notices::deliveries))
 }
 
 fn node_routes(builder: Builder) -> Builder {
@@ -84,6 +94,7 @@ fn node_routes(builder: Builder) -> Builder {
         .route("/api/v1/nodes/{node_id}/register", post(nodes::register))
         .route("/api/v1/nodes/{node_id}/heartbeat", post(beats::heartbeat))
         .route("/api/v1/nodes/{node_id}/status", put(nodes::set_status))
+        .route("/api/v1/nodes/{node_id}/drain", post(drain::drain))
         .route("/api/v1/agents", get(agents::agents))
         .route("/api/v1/agents/{*agent_id}", get(agents::agent))
 }
@@ -98,6 +109,17 @@ fn task_routes(builder: Builder) -> Builder {
         .route("/api/v1/tasks/failed", get(lists::bucket))
         .route("/api/v1/tasks/{task_id}", get(tasks::get).delete(tasks::cancel))
         .route("/api/v1/tasks/{task_id}/result", post(tasks::report_result))
+        .route("/api/v1/tasks/{task_id}/why", get(why::why))
+        .route("/api/v1/dead-letters", get(dead_letters::list))
+        .route("/api/v1/dead-letters/replay", post(dead_letters::replay))
+        .route("/api/v1/dead-letters/purge", post(dead_letters::purge))
+        .route("/api/v1/dead-letters/{task_id}", delete(dead_letters::purge_one))
+        .route("/api/v1/dead-letters/{task_id}/replay", post(dead_letters::replay_one))
+        .route("/api/v1/pipelines", get(pipelines::list))
+        .route(
+            "/api/v1/pipelines/{task_type}",
+            get(pipelines::get).put(pipelines::put).delete(pipelines::remove),
+        )
 }
 
 /// Served always: whoever broke a member must be able to mend it.

@@ -43,7 +43,9 @@ impl TypeStats {
             TaskStatus::Pending
             | TaskStatus::Retrying
             | TaskStatus::Assigned
-            | TaskStatus::Running => return,
+            | TaskStatus::Running
+            | TaskStatus::Waiting
+            | TaskStatus::Stepping => return,
         }
         if status == TaskStatus::Completed {
             let place = BUCKETS_MS.iter().position(|bound| execution_ms <= *bound);
@@ -136,7 +138,14 @@ fn end_of(event: &Event) -> Option<(&TaskId, TaskStatus)> {
         | Fact::ConfigChanged { .. }
         | Fact::MemberChanged { .. }
         | Fact::DrillBegun { .. }
-        | Fact::DrillEnded { .. } => None,
+        | Fact::DrillEnded { .. }
+        | Fact::StepsOpened { .. }
+        | Fact::PipelineChanged { .. }
+        | Fact::NodeDrained { .. }
+        | Fact::DeliveryQueued { .. }
+        | Fact::DeliveryEnded { .. }
+        | Fact::AlertChanged { .. }
+        | Fact::ScalingDecided { .. } => None,
     }
 }
 

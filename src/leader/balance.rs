@@ -20,6 +20,8 @@ pub struct Figures {
     pub reliability_milli: u32,
     /// Executions it holds, those placed earlier in the same plan included.
     pub active: u32,
+    /// The most it takes.
+    pub capacity: u32,
 }
 
 impl Figures {
@@ -30,7 +32,14 @@ impl Figures {
             load: fresh.copied().unwrap_or(node.load),
             reliability_milli: node.reliability_milli,
             active: node.live,
+            capacity: node.capacity,
         }
+    }
+
+    /// Free places times the share that is free (contract 4.7, `weighted`), in millionths.
+    fn room(&self) -> u64 {
+        let free = u64::from(self.capacity.saturating_sub(self.active));
+        free * free * 1_000_000 / u64::from(self.capacity.max(1))
     }
 
     fn weight(&self) -> u64 {
@@ -62,7 +71,9 @@ pub fn choose(
     }
     let figure = |position: &usize| &figures[*position];
     match algorithm {
-        Algorithm::RoundRobin => usize::try_from(draw % among.len() as u64).ok(),
+        Algorithm::RoundRobin | Algorithm::Random => {
+            usize::try_from(draw % among.len() as u64).ok()
+        }
         Algorithm::WeightedRoundRobin => Some(weighted(figures, among, draw)),
         Algorithm::LeastConnections => first_min(among, |position| {
             let figures = figure(position);
@@ -75,6 +86,10 @@ pub fn choose(
         Algorithm::LatencyOptimized => first_min(among, |position| {
             let figures = figure(position);
             (u64::from(figures.load.latency_us), u64::from(figures.active))
+        }),
+        Algorithm::MostRoom => first_min(among, |position| {
+            let figures = figure(position);
+            (u64::MAX - figures.room(), u64::from(figures.active))
         }),
     }
 }
@@ -107,7 +122,7 @@ mod tests {
 
     fn node(score: u32, reliability: u32, active: u32) -> Figures {
         let load = Load { score_milli: score, ..Load::default() };
-        Figures { load, reliability_milli: reliability, active }
+        Figures { load, reliability_milli: reliability, active, capacity: 16 }
     }
 
     fn used(cpu: u32, memory: u32, gpu: u32, active: u32) -> Figures {
@@ -117,12 +132,21 @@ mod tests {
             gpu_milli: gpu * 1000,
             ..Load::default()
         };
-        Figures { load, reliability_milli: 1000, active }
+        Figures { load, reliability_milli: 1000, active, capacity: 16 }
     }
 
     fn far(latency_us: u32, active: u32) -> Figures {
         let load = Load { latency_us, ..Load::default() };
-        Figures { load, reliability_milli: 1000, active }
+        Figures { load, reliability_milli: 1000, active, capacity: 16 }
+    }
+
+    #[test]
+    fn contract_4_7_weighted_agents_are_those_with_most_room() {
+        let agent = |active, capacity| Figures { active, capacity, ..Figures::default() };
+        // Free times share: 2 * 0.2, 4 * 0.8, 5 * 0.25.
+        let agents = [agent(8, 10), agent(1, 5), agent(15, 20)];
+        assert_eq!(pick(Algorithm::MostRoom, &agents, 0), Some(1));
+        assert_eq!(pick(Algorithm::Random, &agents, 5), Some(2));
     }
 
     fn pick(algorithm: Algorithm, figures: &[Figures], draw: u64) -> Option<usize> {

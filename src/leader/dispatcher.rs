@@ -16,17 +16,17 @@ use std::time::Duration;
 
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::Instant;
-use tracing::{debug, error};
+use tracing::error;
 
 use super::duty::{DutyError, Reign};
-use super::ladder::{self, Climbed, Reach, Rung, Target};
+use super::handover::{Job, agent_job, hand_over, job};
+use super::ladder::{self, Climbed, Reach, Target};
 use super::lanes::{Attempt, Lanes};
-use super::message::Message;
 use super::metrics::DutyName;
 use super::reply::failed;
-use super::seat::{Feed, Happened, Seat, SeatError};
-use crate::model::{NodeId, Payload, Task, TaskFailure, TaskStatus};
-use crate::state::{BlobPart, Command, Dispatch, DispatchResult, Event, Fact, State, TaskOutcome};
+use super::seat::{Feed, Happened, Seat};
+use crate::model::{NodeId, Task, TaskFailure, TaskStatus};
+use crate::state::{Command, Dispatch, DispatchResult, Event, Fact, State, TaskOutcome};
 
 /// The most answers recorded in one command.
 const RECORD_ROWS_MAX: usize = 2000;
@@ -41,15 +41,6 @@ const CANCELS_MAX: usize = 64;
 
 /// How long a reign's last answers may take to be recorded.
 const WIND_DOWN: Duration = Duration::from_millis(250);
-
-/// An attempt ready to be handed over.
-struct Job {
-    attempt: Attempt,
-    target: Target,
-    message: Message,
-    payloads: [(BlobPart, Payload); 3],
-    rung: Option<Rung>,
-}
 
 /// A call that is under way, by its task in the runtime.
 struct Flight {
@@ -198,7 +189,14 @@ impl<S: Seat> Dispatcher<S> {
             | Fact::ConfigChanged { .. }
             | Fact::MemberChanged { .. }
             | Fact::DrillBegun { .. }
-            | Fact::DrillEnded { .. } => {}
+            | Fact::DrillEnded { .. }
+            | Fact::StepsOpened { .. }
+            | Fact::PipelineChanged { .. }
+            | Fact::NodeDrained { .. }
+            | Fact::DeliveryQueued { .. }
+            | Fact::DeliveryEnded { .. }
+            | Fact::AlertChanged { .. }
+            | Fact::ScalingDecided { .. } => {}
         }
     }
 
@@ -367,7 +365,11 @@ fn take_jobs<S: Seat>(
                 continue;
             }
             let target = Target::of(node, reign.options.agent_port);
-            jobs.push(job(task, attempt, target, lanes.rung(&node_id)));
+            // A copy, or a step of a node, works on its task's payloads.
+            let owner = task.step_of.as_ref().and_then(|of| view.open_task(&of.task_id));
+            let mut job = job(task, owner, attempt, target, lanes.rung(&node_id));
+            job.step = agent_job(view, task, node);
+            jobs.push(job);
             taken += 1;
         }
         lanes.end_turn(node_id);
@@ -380,73 +382,6 @@ fn wanted<'a>(view: &'a State, (task_id, attempt): &Attempt, node_id: &NodeId) -
     let task = view.open_task(task_id).filter(|task| task.status == TaskStatus::Assigned)?;
     let execution = task.execution.as_ref()?;
     (execution.attempt == *attempt && execution.node_id == *node_id).then_some(task)
-}
-
-fn job(task: &Task, attempt: Attempt, target: Target, rung: Option<Rung>) -> Job {
-    // Reports are checked against the reign that placed the attempt, which may be an older one.
-    let epoch = task.execution.as_ref().map(|execution| execution.epoch).unwrap_or_default();
-    Job {
-        message: Message::of(task, attempt.1, epoch),
-        attempt,
-        target,
-        payloads: [
-            (BlobPart::Input, task.input.clone()),
-            (BlobPart::Requirements, task.requirements_raw.clone()),
-            (BlobPart::Metadata, task.metadata.clone()),
-        ],
-        rung,
-    }
-}
-
-/// Loads what is stored outside the row and makes the call.
-async fn hand_over<S: Seat>(reign: Arc<Reign<S>>, job: Job) -> Climbed {
-    let Job { attempt: (task_id, _), target, mut message, payloads, rung } = job;
-    let stored = payloads.iter().any(|(_, payload)| matches!(payload, Payload::Stored { .. }));
-    let seat = Arc::clone(&reign.seat);
-    let load = move || {
-        payloads.map(|(part, payload)| match payload {
-            Payload::Absent => Ok(String::new()),
-            Payload::Inline(text) => Ok(text),
-            Payload::Stored { .. } => load_text(seat.as_ref(), &task_id, part, &payload),
-        })
-    };
-    // Only stored payloads touch the disk.
-    let loaded = if stored {
-        match tokio::task::spawn_blocking(load).await {
-            Ok(loaded) => loaded,
-            Err(broken) => return unloaded(&SeatError::Stopped(broken.to_string())),
-        }
-    } else {
-        load()
-    };
-    let [input, requirements, metadata] = loaded;
-    match (input, requirements, metadata) {
-        (Ok(input), Ok(requirements), Ok(metadata)) => {
-            (message.input, message.requirements, message.metadata) =
-                (input, requirements, metadata);
-            ladder::climb(reign.caller.as_ref(), &target, &message, rung).await
-        }
-        (Err(error), _, _) | (_, Err(error), _) | (_, _, Err(error)) => unloaded(&error),
-    }
-}
-
-fn load_text<S: Seat>(
-    seat: &S,
-    task_id: &crate::model::TaskId,
-    part: BlobPart,
-    payload: &Payload,
-) -> Result<String, SeatError> {
-    let missing = || SeatError::NotStarted("the stored payload is gone".to_owned());
-    let bytes = seat.load_payload(task_id, part, payload)?.ok_or_else(missing)?;
-    String::from_utf8(bytes.into()).map_err(|error| SeatError::NotStarted(error.to_string()))
-}
-
-/// The node was never called. The task is deleted, or this member's disk is in trouble; in both
-/// cases the attempt is not the node's fault, and another try may go better.
-fn unloaded(error: &SeatError) -> Climbed {
-    debug!(%error, "a payload cannot be loaded");
-    let result = failed(TaskFailure::Retryable, format!("the payload cannot be loaded: {error}"));
-    Climbed { result, rung: None, reach: Reach::Silent }
 }
 
 fn result_bytes(dispatch: &Dispatch) -> usize {

@@ -5,6 +5,7 @@
 //! that changed nothing is followed by a wait.
 
 use std::future::Future;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +15,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::LeaderOptions;
+use super::agents::AgentCaller;
+use super::courier::TaskRenderer;
 use super::fleet::Fleet;
 use super::http::NodeCaller;
 use super::metrics::{DutyName, LeaderMetrics};
@@ -51,6 +54,12 @@ pub(super) struct Reign<S> {
     pub fleet: Fleet,
     /// How nodes are called.
     pub caller: Arc<dyn NodeCaller>,
+    /// How agents are called.
+    pub agents: Arc<dyn AgentCaller>,
+    /// What callbacks are told of a task.
+    pub renderer: Arc<dyn TaskRenderer>,
+    /// The operator's program for scaling.
+    pub scaling_program: Option<PathBuf>,
     /// Counts of this member.
     pub metrics: Arc<LeaderMetrics>,
     /// Bounds and periods.
@@ -68,6 +77,14 @@ pub(super) struct Wakes {
     pub scheduler: Notify,
     /// There may be more ended tasks than are to be kept.
     pub reaper: Notify,
+    /// There may be something to post.
+    pub courier: Notify,
+    /// Figures or thresholds may have changed.
+    pub watch: Notify,
+    /// The fleet or the rules of scaling may have changed.
+    pub autoscaler: Notify,
+    /// Nodes came, or the rules of probing changed.
+    pub prober: Notify,
 }
 
 /// How many rows of a batch took effect.

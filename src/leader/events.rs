@@ -42,7 +42,16 @@ pub(super) async fn follow<S: Seat>(
 
 fn wake_all<S>(reign: &Reign<S>) {
     let wakes = &reign.wakes;
-    for wake in [&wakes.timers, &wakes.liveness, &wakes.scheduler, &wakes.reaper] {
+    for wake in [
+        &wakes.timers,
+        &wakes.liveness,
+        &wakes.scheduler,
+        &wakes.reaper,
+        &wakes.courier,
+        &wakes.watch,
+        &wakes.autoscaler,
+        &wakes.prober,
+    ] {
         wake.notify_one();
     }
 }
@@ -50,7 +59,10 @@ fn wake_all<S>(reign: &Reign<S>) {
 fn note<S>(reign: &Reign<S>, fact: &Fact) {
     let (wakes, fleet) = (&reign.wakes, &reign.fleet);
     match fact {
-        Fact::TaskSubmitted { .. } | Fact::TaskQueued { .. } | Fact::TaskEnded { .. } => {
+        Fact::TaskSubmitted { .. }
+        | Fact::TaskQueued { .. }
+        | Fact::TaskEnded { .. }
+        | Fact::StepsOpened { .. } => {
             wakes.scheduler.notify_one();
         }
         Fact::TaskRetried { .. } => {
@@ -78,6 +90,12 @@ fn note<S>(reign: &Reign<S>, fact: &Fact) {
         | Fact::TasksRetired { .. }
         | Fact::MemberChanged { .. }
         | Fact::DrillBegun { .. }
-        | Fact::DrillEnded { .. } => {}
+        | Fact::DrillEnded { .. }
+        | Fact::PipelineChanged { .. }
+        | Fact::NodeDrained { .. }
+        | Fact::DeliveryEnded { .. }
+        | Fact::AlertChanged { .. } => {}
+        Fact::DeliveryQueued { .. } => wakes.courier.notify_one(),
+        Fact::ScalingDecided { .. } => wakes.autoscaler.notify_one(),
     }
 }

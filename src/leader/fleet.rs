@@ -24,6 +24,7 @@ pub(super) struct Fleet {
     loads: Mutex<Arc<Loads>>,
     holds: Mutex<BTreeMap<NodeId, Hold>>,
     changed: Mutex<BTreeMap<NodeId, Instant>>,
+    latencies: Mutex<BTreeMap<NodeId, u32>>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -42,6 +43,18 @@ impl Fleet {
     /// Replaces the load figures.
     pub(super) fn set_loads(&self, loads: Loads) {
         *self.loads.lock() = Arc::new(loads);
+    }
+
+    /// Notes how long a node took to answer a probe.
+    pub(super) fn set_latency(&self, node_id: &NodeId, took: Duration) {
+        let micros = u32::try_from(took.as_micros()).unwrap_or(u32::MAX);
+        self.latencies.lock().insert(node_id.clone(), micros);
+    }
+
+    /// How long a node took to answer the last probe, in microseconds.
+    #[must_use]
+    pub(super) fn latency_us(&self, node_id: &NodeId) -> Option<u32> {
+        self.latencies.lock().get(node_id).copied()
     }
 
     /// Notes that a node asked not to be called for `wait`.
@@ -104,6 +117,7 @@ impl Fleet {
     pub(super) fn forget(&self, node_id: &NodeId) {
         self.holds.lock().remove(node_id);
         self.changed.lock().remove(node_id);
+        self.latencies.lock().remove(node_id);
     }
 }
 

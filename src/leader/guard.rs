@@ -21,18 +21,22 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::LeaderOptions;
+use super::autoscaler::Autoscaler;
+use super::courier::Courier;
 use super::dispatcher::Dispatcher;
 use super::duty::{DutyError, Reign, Wakes, go_round};
 use super::events;
 use super::fleet::Fleet;
-use super::http::NodeCaller;
 use super::liveness::Liveness;
 use super::metrics::{DutyName, LeaderMetrics};
+use super::outward::Outward;
+use super::prober::Prober;
 use super::reaper::Reaper;
 use super::record::{Records, ReignEnd, ReignRecord};
 use super::scheduler::Scheduler;
 use super::seat::Seat;
 use super::timers::Timers;
+use super::watch::Watch;
 use crate::canary::{self, Canary};
 use crate::model::Epoch;
 use crate::state::{Command, Rejection};
@@ -46,7 +50,7 @@ pub struct Leadership(Arc<Inner>);
 
 struct Inner {
     options: LeaderOptions,
-    caller: Arc<dyn NodeCaller>,
+    outward: Outward,
     metrics: Arc<LeaderMetrics>,
     gate: watch::Sender<Option<Epoch>>,
     records: Records,
@@ -56,12 +60,12 @@ struct Inner {
 type Ended = (DutyName, Result<(), DutyError>);
 
 impl Leadership {
-    /// Leader work that calls nodes through `caller`.
+    /// Leader work that reaches what is outside through `outward`.
     #[must_use]
-    pub fn new(options: LeaderOptions, caller: Arc<dyn NodeCaller>) -> Self {
+    pub fn new(options: LeaderOptions, outward: Outward) -> Self {
         Self(Arc::new(Inner {
             options,
-            caller,
+            outward,
             metrics: Arc::default(),
             gate: watch::Sender::new(None),
             records: Records::default(),
@@ -185,7 +189,10 @@ impl Leadership {
             ended: CancellationToken::new(),
             wakes: Wakes::default(),
             fleet: Fleet::default(),
-            caller: Arc::clone(&self.0.caller),
+            caller: Arc::clone(&self.0.outward.caller),
+            agents: Arc::clone(&self.0.outward.agents),
+            renderer: Arc::clone(&self.0.outward.renderer),
+            scaling_program: self.0.outward.scaling_program.clone(),
             metrics: Arc::clone(&self.0.metrics),
             options: self.0.options,
         });
@@ -235,6 +242,10 @@ impl Leadership {
         self.spawn(&mut duties, DutyName::Scheduler, go_round(shared(), Scheduler::default()));
         self.spawn(&mut duties, DutyName::Dispatcher, dispatcher.run());
         self.spawn(&mut duties, DutyName::Reaper, go_round(shared(), Reaper));
+        self.spawn(&mut duties, DutyName::Courier, go_round(shared(), Courier::default()));
+        self.spawn(&mut duties, DutyName::Watch, go_round(shared(), Watch::default()));
+        self.spawn(&mut duties, DutyName::Autoscaler, go_round(shared(), Autoscaler::default()));
+        self.spawn(&mut duties, DutyName::Prober, go_round(shared(), Prober::default()));
         duties
     }
 

@@ -62,6 +62,9 @@ pub enum CallError {
 pub trait NodeCaller: Send + Sync + 'static {
     /// Makes one call.
     fn post(&self, call: Call) -> BoxFuture<'static, Result<Answer, CallError>>;
+
+    /// Asks for what is at `url`.
+    fn get(&self, url: String, timeout: Duration) -> BoxFuture<'static, Result<Answer, CallError>>;
 }
 
 /// The real one: a client that keeps connections open per node.
@@ -93,20 +96,26 @@ impl HttpCaller {
 impl NodeCaller for HttpCaller {
     fn post(&self, call: Call) -> BoxFuture<'static, Result<Answer, CallError>> {
         let request = self.0.post(call.url).timeout(call.timeout).body(call.body);
-        Box::pin(async move {
-            let mut response = request.send().await.map_err(|error| explain(&error))?;
-            let status = response.status().as_u16();
-            let retry_after = retry_after(response.headers());
-            let mut body = BytesMut::new();
-            while let Some(chunk) = response.chunk().await.map_err(|error| explain(&error))? {
-                if body.len() + chunk.len() > ANSWER_BYTES_MAX {
-                    return Err(CallError::TooLarge);
-                }
-                body.extend_from_slice(&chunk);
-            }
-            Ok(Answer { status, retry_after, body: body.freeze() })
-        })
+        Box::pin(answered(request))
     }
+
+    fn get(&self, url: String, timeout: Duration) -> BoxFuture<'static, Result<Answer, CallError>> {
+        Box::pin(answered(self.0.get(url).timeout(timeout)))
+    }
+}
+
+async fn answered(request: reqwest::RequestBuilder) -> Result<Answer, CallError> {
+    let mut response = request.send().await.map_err(|error| explain(&error))?;
+    let status = response.status().as_u16();
+    let retry_after = retry_after(response.headers());
+    let mut body = BytesMut::new();
+    while let Some(chunk) = response.chunk().await.map_err(|error| explain(&error))? {
+        if body.len() + chunk.len() > ANSWER_BYTES_MAX {
+            return Err(CallError::TooLarge);
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(Answer { status, retry_after, body: body.freeze() })
 }
 
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {

@@ -16,6 +16,7 @@ use super::brake::{Brake, BrakeOptions};
 use super::duty::{Duty, DutyError, Next, Reign, Wakes};
 use super::metrics::DutyName;
 use super::seat::{Seat, Sighting};
+use super::timers::state_now;
 use crate::model::{Load, Node, NodeId, NodeStatus};
 use crate::state::{Command, NodeObservation, State};
 
@@ -78,12 +79,18 @@ pub fn plan(
     options: BrakeOptions,
     max: usize,
 ) -> Look {
-    let timeout = Duration::from_millis(view.policy().node_timeout_ms);
+    let node_timeout = Duration::from_millis(view.policy().node_timeout_ms);
+    let agent_timeout = Duration::from_millis(view.policy().agent_timeout_ms);
     let mut look = Look::default();
     let mut silent: Vec<(Duration, &Node)> = Vec::new();
     let mut loads = Vec::new();
     let mut present = 0;
-    for node in view.nodes() {
+    for node in view.holders_of_work() {
+        if node.agent_type.is_some() && node.host.is_empty() {
+            // The leader is that agent itself.
+            continue;
+        }
+        let timeout = if node.agent_type.is_some() { agent_timeout } else { node_timeout };
         let sighting = seen.sightings.get(&node.node_id);
         let changed_ago = seen.changed_ago.get(&node.node_id).copied();
         let silence = silence(sighting, changed_ago, seen);
@@ -110,7 +117,7 @@ pub fn plan(
             loads.push(observation(node, status, load));
         }
     }
-    evict(view, &mut look, silent, present, (memory, seen, options, timeout));
+    evict(view, &mut look, silent, present, (memory, seen, options, node_timeout));
     look.more = look.observations.len() + loads.len() > max;
     look.observations.extend(loads);
     look.observations.truncate(max);
@@ -201,7 +208,14 @@ impl<S: Seat> Duty<S> for Liveness {
     const NAME: DutyName = DutyName::Liveness;
 
     async fn round(&mut self, reign: &Reign<S>) -> Result<Next, DutyError> {
-        let sightings = reign.seat.sightings();
+        let mut sightings = reign.seat.sightings();
+        for seen in &mut sightings {
+            // How far a node is was measured from here, if at all.
+            if let (Some(load), Some(us)) = (&mut seen.load, reign.fleet.latency_us(&seen.node_id))
+            {
+                load.latency_us = us;
+            }
+        }
         let loads = sightings.iter().filter_map(|seen| Some((seen.node_id.clone(), seen.load?)));
         reign.fleet.set_loads(loads.collect());
         let now = Instant::now();
@@ -221,6 +235,7 @@ impl<S: Seat> Duty<S> for Liveness {
         let (brake, memory) = (reign.options.brake, &mut self.memory);
         let look = reign.seat.read(|view| plan(view, &seen, memory, brake, ROUND_MAX));
         self.tell(reign, &look, was_on);
+        take_out(reign, &seen).await?;
         if look.observations.is_empty() {
             return Ok(Next::Wait(PERIOD));
         }
@@ -236,6 +251,35 @@ impl<S: Seat> Duty<S> for Liveness {
     fn wake(wakes: &Wakes) -> &Notify {
         &wakes.liveness
     }
+}
+
+/// Ends drains whose time is over, and takes out agents that have been silent for long.
+async fn take_out<S: Seat>(reign: &Reign<S>, seen: &Seen) -> Result<(), DutyError> {
+    let (drained, gone) = reign.seat.read(|view| {
+        let now = state_now(&*reign.seat, view);
+        let over = |node: &&Node| node.drain_until_ms.is_some_and(|until_ms| until_ms <= now);
+        let drained = view.nodes().filter(over).map(|node| node.node_id.clone());
+        let removal = Duration::from_millis(view.policy().agent_removal_ms);
+        let is_gone = |agent: &&Node| {
+            let sighting = seen.sightings.get(&agent.node_id);
+            let changed_ago = seen.changed_ago.get(&agent.node_id).copied();
+            agent.status == NodeStatus::Offline
+                && !agent.host.is_empty()
+                && silence(sighting, None, seen) >= removal
+                && changed_ago.is_none_or(|ago| ago >= removal / 2)
+        };
+        let gone = view.agents().filter(is_gone).map(|agent| agent.node_id.clone());
+        let ids = |ids: &mut dyn Iterator<Item = NodeId>| ids.take(ROUND_MAX).collect::<Vec<_>>();
+        (ids(&mut { drained }), ids(&mut { gone }))
+    });
+    let epoch = reign.epoch;
+    if !drained.is_empty() {
+        reign.propose(Command::EndDrains { epoch, node_ids: drained }).await?;
+    }
+    if !gone.is_empty() {
+        reign.propose(Command::RetireAgents { epoch, node_ids: gone }).await?;
+    }
+    Ok(())
 }
 
 impl Liveness {

@@ -18,17 +18,29 @@ pub enum DutyName {
     Dispatcher,
     /// See [`super::reaper`].
     Reaper,
+    /// See [`super::courier`].
+    Courier,
+    /// See [`super::watch`].
+    Watch,
+    /// See [`super::autoscaler`].
+    Autoscaler,
+    /// See [`super::prober`].
+    Prober,
 }
 
 impl DutyName {
     /// All of them, in the order they are started.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 10] = [
         Self::Events,
         Self::Timers,
         Self::Liveness,
         Self::Scheduler,
         Self::Dispatcher,
         Self::Reaper,
+        Self::Courier,
+        Self::Watch,
+        Self::Autoscaler,
+        Self::Prober,
     ];
 
     /// The word in logs and metric labels.
@@ -41,6 +53,10 @@ impl DutyName {
             Self::Scheduler => "scheduler",
             Self::Dispatcher => "dispatcher",
             Self::Reaper => "reaper",
+            Self::Courier => "courier",
+            Self::Watch => "watch",
+            Self::Autoscaler => "autoscaler",
+            Self::Prober => "prober",
         }
     }
 }
@@ -122,7 +138,7 @@ pub struct LeaderMetrics {
     pub event_gaps: Count,
     /// Reigns opened.
     pub reigns: Count,
-    rounds: [Rounds; 6],
+    rounds: [Rounds; DutyName::ALL.len()],
 }
 
 impl LeaderMetrics {

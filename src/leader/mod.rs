@@ -10,14 +10,19 @@
 //! is not committed; every command of a duty carries its epoch; every queue, batch and walk is
 //! bounded.
 
+mod agents;
+mod autoscaler;
 mod backups;
 pub mod balance;
 mod brake;
+mod courier;
 mod dispatcher;
 mod duty;
 mod events;
 mod fleet;
+mod fleet_figures;
 mod guard;
+mod handover;
 mod http;
 mod ladder;
 mod lanes;
@@ -25,12 +30,15 @@ pub mod liveness;
 mod member;
 mod message;
 mod metrics;
+mod outward;
+mod prober;
 pub mod reaper;
 mod record;
 mod reply;
 pub mod scheduler;
 mod seat;
 pub mod timers;
+mod watch;
 
 #[cfg(test)]
 mod solo;
@@ -39,14 +47,17 @@ mod tests;
 
 use std::time::Duration;
 
+pub use agents::{AgentAnswer, AgentCall, AgentCaller, NoAgents, agent_id_of};
 pub use backups::{BackupFault, BackupFile, BackupMetrics, BackupPlan, Backups, RehearsalReport};
 pub use brake::{Brake, BrakeOptions};
+pub use courier::{IdOnly, TaskRenderer};
 pub use duty::DutyError;
 pub use fleet::Loads;
 pub use guard::Leadership;
 pub use http::{ANSWER_BYTES_MAX, Answer, Call, CallError, HttpCaller, NodeCaller};
 pub use ladder::{Rung, rungs};
 pub use metrics::{Count, DutyName, LeaderMetrics, Rounds};
+pub use outward::Outward;
 pub use record::{ReignEnd, ReignRecord};
 pub use scheduler::PlanLimits;
 pub use seat::{Feed, Happened, Seat, SeatError, Sighting};

@@ -7,7 +7,7 @@
 //! A plan may be out of date when it is applied; apply judges each placement by the same rules.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::time::Duration;
 
 use rand::rngs::SmallRng;
@@ -22,8 +22,8 @@ use super::metrics::DutyName;
 use super::seat::Seat;
 use crate::canary::{self, Canary};
 use crate::clock;
-use crate::model::{Node, NodeId, NodeStatus, Requirements, Task, TaskStatus};
-use crate::state::{Algorithm, Assignment, Command, Need, State};
+use crate::model::{Node, NodeId, NodeStatus, Requirements, Task, TaskId, TaskStatus};
+use crate::state::{Algorithm, Assignment, Command, Need, State, StepRefusal};
 
 /// The highest load score accepted of a node when the task does not say (contract 2.8).
 const MAX_LOAD_MILLI: u32 = 900;
@@ -32,6 +32,8 @@ const FULL_SHARE_MILLI: u32 = 100_000;
 /// The most nodes compared for one placement. A larger fleet is looked at through a window of
 /// this size that moves on with every placement.
 const WINDOW_MAX: usize = 256;
+/// Steps of one kind given back in one plan.
+const REFUSALS_MAX: usize = 256;
 /// A plan that placed nothing and took longer than this is long,
 const LONG_PLAN: Duration = Duration::from_millis(2);
 /// and the duty rests this many times as long as it took.
@@ -76,6 +78,8 @@ pub struct PlanInputs {
 pub struct Plan {
     /// In the order of the queue.
     pub assignments: Vec<Assignment>,
+    /// Steps that no agent is there for.
+    pub refusals: Vec<StepRefusal>,
     /// The last group looked at; `None` when all were.
     pub cursor: Option<Need>,
     /// For the next plan, unless that one starts with the first group again.
@@ -93,6 +97,7 @@ pub struct Plan {
 struct Group {
     preferred: Vec<usize>,
     others: Vec<usize>,
+    algorithm: Option<Algorithm>,
 }
 
 /// The nodes as the plan fills them.
@@ -102,6 +107,9 @@ struct Room<'a> {
     free: Vec<u32>,
     free_total: u64,
     algorithm: Algorithm,
+    agent_algorithm: Algorithm,
+    /// Kinds of agents that programs of their own serve: the leader does none of their work.
+    served: BTreeSet<&'a str>,
     count: u64,
     rng: SmallRng,
 }
@@ -109,8 +117,12 @@ struct Room<'a> {
 /// Plans placements. See the module's description.
 #[must_use]
 pub fn plan(view: &State, inputs: &PlanInputs, limits: PlanLimits) -> Plan {
-    let mut room = Room::of(view, inputs);
     let mut plan = Plan::default();
+    if view.policy().paused {
+        return plan;
+    }
+    let mut room = Room::of(view, inputs);
+    let mut taken = Taken::default();
     let mut groups = Vec::new();
     // The next task of each group, the most urgent on top.
     let mut heads = BinaryHeap::new();
@@ -123,7 +135,18 @@ pub fn plan(view: &State, inputs: &PlanInputs, limits: PlanLimits) -> Plan {
         plan.cursor = Some(need);
         let Some(key) = keys.next() else { continue };
         let Some(task) = view.queued(key) else { continue };
+        if !view.has_place(task) {
+            continue;
+        }
         let nodes = room.group(&task.requirements);
+        if nodes.is_empty()
+            && let Some(agent_type) = &task.requirements.agent_type
+            && !view.has_agent(agent_type)
+        {
+            let rest = keys.filter_map(|key| view.queued(key));
+            plan.refusals.extend(std::iter::once(task).chain(rest).take(REFUSALS_MAX).map(refusal));
+            continue;
+        }
         if !nodes.is_empty() {
             heads.push(Reverse((key, groups.len())));
             groups.push((nodes, keys));
@@ -137,8 +160,22 @@ pub fn plan(view: &State, inputs: &PlanInputs, limits: PlanLimits) -> Plan {
         let (nodes, keys) = &mut groups[place];
         let Some(task) = view.queued(key) else { continue };
         plan.visited += 1;
-        // Where one has no place, the others of its kind have none either.
-        let Some(node_id) = room.place(task, nodes) else { continue };
+        if !taken.has_place(view, task) {
+            // Another plan sees how many places are left.
+            plan.more = true;
+            continue;
+        }
+        let node_id = match room.place(view, task, nodes, &taken) {
+            Placed::On(node_id) => node_id,
+            // Where one has no place, the others of its kind have none either,
+            Placed::Nowhere => continue,
+            // unless it is only for its own copies that it has none.
+            Placed::NotBesideItself => {
+                heads.extend(keys.next().map(|key| Reverse((key, place))));
+                continue;
+            }
+        };
+        taken.note(task, &node_id);
         let (task_id, seen_revision) = (task.task_id.clone(), task.revision);
         plan.assignments.push(Assignment { task_id, seen_revision, node_id });
         heads.extend(keys.next().map(|key| Reverse((key, place))));
@@ -148,7 +185,8 @@ pub fn plan(view: &State, inputs: &PlanInputs, limits: PlanLimits) -> Plan {
         plan.cursor = None;
     }
     plan.unfinished = inputs.unfinished || plan.assignments.len() >= limits.assignments_max;
-    plan.more = room.free_total > 0 && (plan.cursor.is_some() || plan.unfinished);
+    plan.more |= plan.cursor.is_some() || plan.unfinished;
+    plan.more &= room.free_total > 0;
     plan.count = room.count;
     plan
 }
@@ -162,7 +200,7 @@ impl Group {
 impl<'a> Room<'a> {
     fn of(view: &'a State, inputs: &PlanInputs) -> Self {
         let given = |node: &&Node| inputs.held.binary_search(&node.node_id).is_err();
-        let rooms = view.nodes().filter(given).map(|node| (node, places(view, node)));
+        let rooms = view.holders_of_work().filter(given).map(|node| (node, places(view, node)));
         let (nodes, free): (Vec<&Node>, Vec<u32>) = rooms.filter(|(_, free)| *free > 0).unzip();
         let figures =
             nodes.iter().map(|node| Figures::of(node, inputs.loads.get(&node.node_id))).collect();
@@ -172,6 +210,12 @@ impl<'a> Room<'a> {
             free,
             nodes,
             algorithm: view.policy().algorithm,
+            agent_algorithm: view.policy().agent_algorithm,
+            served: view
+                .agents()
+                .filter(|agent| agent.status == NodeStatus::Active && !agent.host.is_empty())
+                .filter_map(|agent| agent.agent_type.as_deref())
+                .collect(),
             count: inputs.count,
             rng: SmallRng::seed_from_u64(inputs.seed),
         }
@@ -179,7 +223,8 @@ impl<'a> Room<'a> {
 
     /// The nodes that tasks of these requirements may go to.
     fn group(&self, requirements: &Requirements) -> Group {
-        let mut group = Group::default();
+        let algorithm = requirements.agent_type.as_ref().map(|_| self.agent_algorithm);
+        let mut group = Group { algorithm, ..Group::default() };
         for position in 0..self.nodes.len() {
             if self.free[position] == 0 || !self.suits(position, requirements) {
                 continue;
@@ -203,35 +248,60 @@ impl<'a> Room<'a> {
             0 => MAX_LOAD_MILLI,
             given => given,
         };
-        self.nodes[position].fits(requirements)
+        let node = self.nodes[position];
+        let kind = node.agent_type.as_deref();
+        let left_to_others =
+            node.host.is_empty() && kind.is_some_and(|kind| self.served.contains(kind));
+        node.fits(requirements)
+            && !left_to_others
             && enough(requirements.min_cpu_milli, load.cpu_milli)
             && enough(requirements.min_memory_milli, load.memory_milli)
             && load.score_milli <= max_load
     }
 
     /// Gives `task` a node of its group, and takes the place.
-    fn place(&mut self, task: &Task, group: &mut Group) -> Option<NodeId> {
-        // A retry goes elsewhere when it can.
-        let avoid = if task.retry_count > 0 { task.assigned_nodes.last() } else { None };
-        let position = match self.pick(&mut group.preferred, avoid) {
-            Some(position) => position,
-            None => self.pick(&mut group.others, avoid)?,
+    fn place(&mut self, view: &State, task: &Task, group: &mut Group, taken: &Taken) -> Placed {
+        let position = if is_copy(task) {
+            let all = group.preferred.iter().chain(&group.others);
+            let free = all.copied().filter(|position| self.free[*position] > 0);
+            let free: Vec<usize> = free.collect();
+            let apart = |position: &usize| {
+                let node_id = &self.nodes[*position].node_id;
+                !view.has_copy_on(task, node_id) && !taken.has_copy_on(task, node_id)
+            };
+            match free.iter().copied().find(apart) {
+                Some(position) => Some(position),
+                None if free.is_empty() => None,
+                None => return Placed::NotBesideItself,
+            }
+        } else {
+            // A retry goes elsewhere when it can.
+            let avoid = if task.retry_count > 0 { task.assigned_nodes.last() } else { None };
+            let algorithm = group.algorithm.unwrap_or(self.algorithm);
+            self.pick(&mut group.preferred, avoid, algorithm)
+                .or_else(|| self.pick(&mut group.others, avoid, algorithm))
         };
+        let Some(position) = position else { return Placed::Nowhere };
         self.free[position] -= 1;
         self.free_total -= 1;
         self.figures[position].active += 1;
-        Some(self.nodes[position].node_id.clone())
+        Placed::On(self.nodes[position].node_id.clone())
     }
 
     /// A node of `list` that has room. Full ones are taken off the list on the way.
-    fn pick(&mut self, list: &mut Vec<usize>, avoid: Option<&NodeId>) -> Option<usize> {
+    fn pick(
+        &mut self,
+        list: &mut Vec<usize>,
+        avoid: Option<&NodeId>,
+        algorithm: Algorithm,
+    ) -> Option<usize> {
         loop {
             let window = self.window(list.len());
             let shown = list.get(window.clone())?;
-            let draw = self.draw();
+            let draw = self.draw(algorithm);
             let place = match avoid {
-                None => choose(self.algorithm, &self.figures, shown, draw)?,
-                Some(avoid) => self.pick_but(shown, avoid, draw)?,
+                None => choose(algorithm, &self.figures, shown, draw)?,
+                Some(avoid) => self.pick_but(shown, avoid, draw, algorithm)?,
             } + window.start;
             let position = list[place];
             if self.free[position] > 0 {
@@ -242,13 +312,19 @@ impl<'a> Room<'a> {
     }
 
     /// As [`choose`], but takes `avoid` only when nobody else is there.
-    fn pick_but(&self, shown: &[usize], avoid: &NodeId, draw: u64) -> Option<usize> {
+    fn pick_but(
+        &self,
+        shown: &[usize],
+        avoid: &NodeId,
+        draw: u64,
+        algorithm: Algorithm,
+    ) -> Option<usize> {
         let other =
             |position: &usize| self.free[*position] > 0 && self.nodes[*position].node_id != *avoid;
         let others: Vec<usize> = shown.iter().copied().filter(other).collect();
-        match choose(self.algorithm, &self.figures, &others, draw) {
+        match choose(algorithm, &self.figures, &others, draw) {
             Some(place) => shown.iter().position(|position| *position == others[place]),
-            None => choose(self.algorithm, &self.figures, shown, draw),
+            None => choose(algorithm, &self.figures, shown, draw),
         }
     }
 
@@ -262,17 +338,63 @@ impl<'a> Room<'a> {
         start..start + WINDOW_MAX
     }
 
-    fn draw(&mut self) -> u64 {
+    fn draw(&mut self, algorithm: Algorithm) -> u64 {
         let count = self.count;
         self.count = self.count.wrapping_add(1);
-        match self.algorithm {
-            Algorithm::WeightedRoundRobin => self.rng.random(),
+        match algorithm {
+            Algorithm::WeightedRoundRobin | Algorithm::Random => self.rng.random(),
             Algorithm::RoundRobin
+            | Algorithm::MostRoom
             | Algorithm::LeastConnections
             | Algorithm::ResourceAware
             | Algorithm::LatencyOptimized => count,
         }
     }
+}
+
+/// What became of one placement.
+enum Placed {
+    On(NodeId),
+    Nowhere,
+    NotBesideItself,
+}
+
+/// What the plan itself has given away already.
+#[derive(Default)]
+struct Taken {
+    keys: BTreeMap<String, usize>,
+    copies: BTreeSet<(TaskId, NodeId)>,
+}
+
+impl Taken {
+    fn has_place(&self, view: &State, task: &Task) -> bool {
+        let Some(limit) = &task.concurrency else { return true };
+        let taken = self.keys.get(&limit.key).copied().unwrap_or(0);
+        view.holders(&limit.key) + taken < limit.max as usize
+    }
+
+    fn note(&mut self, task: &Task, node_id: &NodeId) {
+        if let Some(limit) = &task.concurrency {
+            *self.keys.entry(limit.key.clone()).or_default() += 1;
+        }
+        if let Some(of) = task.step_of.as_ref().filter(|_| is_copy(task)) {
+            self.copies.insert((of.task_id.clone(), node_id.clone()));
+        }
+    }
+
+    fn has_copy_on(&self, task: &Task, node_id: &NodeId) -> bool {
+        let of = task.step_of.as_ref().map(|of| of.task_id.clone());
+        of.is_some_and(|task_id| self.copies.contains(&(task_id, node_id.clone())))
+    }
+}
+
+/// Steps of nodes are copies of their task; agents do all others.
+fn is_copy(task: &Task) -> bool {
+    task.step_of.is_some() && task.requirements.agent_type.is_none()
+}
+
+fn refusal(task: &Task) -> StepRefusal {
+    StepRefusal { task_id: task.task_id.clone(), seen_revision: task.revision }
 }
 
 /// How many more tasks a node takes.
@@ -312,11 +434,16 @@ impl<S: Seat> Duty<S> for Scheduler {
             seed: clock::random(),
         };
         let limits = reign.options.plan;
-        let (plan, oldest) = reign.seat.read(|view| (plan(view, &inputs, limits), oldest(view)));
+        let (mut plan, oldest) =
+            reign.seat.read(|view| (plan(view, &inputs, limits), oldest(view)));
         let age = oldest.map_or(0, |created_at_ms| clock::now_ms().saturating_sub(created_at_ms));
         reign.metrics.queue_age_ms.set(age);
         (self.cursor, self.count) = (plan.cursor, plan.count);
         self.unfinished = plan.unfinished && plan.cursor.is_some();
+        if !plan.refusals.is_empty() {
+            let (epoch, refusals) = (reign.epoch, std::mem::take(&mut plan.refusals));
+            reign.propose(Command::RefuseSteps { epoch, refusals }).await?;
+        }
         let placed = plan.assignments.len();
         let took = started.elapsed();
         let pause =

@@ -93,6 +93,7 @@ impl Solo {
             external_url: None,
             instance: String::new(),
             metadata: String::new(),
+            agent_type: None,
         };
         edit(&mut spec);
         self.commit(Command::RegisterNode(spec)).unwrap();

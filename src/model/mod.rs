@@ -3,20 +3,28 @@
 //! Everything here is stored (bincode, behind a format byte), so fields are only appended at the
 //! end of a struct together with a new format, and enum variants are only ever appended.
 
+mod alert;
+mod delivery;
 mod drill;
+mod flow;
 mod id;
 mod member;
 mod node;
 mod payload;
+mod scaling;
 mod task;
 mod urgency;
 
+pub use alert::{Alert, AlertState, Severity};
+pub use delivery::{Delivery, DeliveryBody, DeliveryId, DeliveryState};
 pub use drill::{Drill, DrillId, DrillKind, DrillPage, DrillState};
+pub use flow::{Flow, FlowMode, Pipeline, STEPS_MAX, Step, StepOf, StepSpec, StepState, Verdict};
 pub use id::{Id, IdError, NodeId, RequestId, TaskId};
 pub use member::{Epoch, Incarnation, Member, MemberId};
-pub use node::{Agent, Load, Node, NodeStatus};
+pub use node::{AGENT_PREFIX, Agent, Load, Node, NodeStatus};
 pub use payload::Payload;
-pub use task::{Execution, Requirements, Task, TaskFailure, TaskStatus};
+pub use scaling::{ScalingAction, ScalingEvent};
+pub use task::{Concurrency, Execution, Requirements, Task, TaskFailure, TaskStatus};
 pub use urgency::Urgency;
 
 /// Milliseconds since the Unix epoch, stamped by the leader before an entry is proposed.

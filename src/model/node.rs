@@ -129,7 +129,15 @@ pub struct Node {
     pub tasks_failed: u64,
     /// Log index of the last change: what a plan saw.
     pub revision: u64,
+    /// For an agent of family A (contract 4.7): its kind. Its id stands behind [`AGENT_PREFIX`].
+    pub agent_type: Option<String>,
+    /// While it is drained: when what it still holds is taken away.
+    pub drain_until_ms: Option<TimeMs>,
 }
+
+/// Ids of family A's agents begin so among the nodes: the two have name spaces of their own
+/// (contract C22).
+pub const AGENT_PREFIX: &str = "agent:";
 
 impl Node {
     /// Whether it could do work of these requirements at all, load aside. The scheduler and apply
@@ -137,7 +145,8 @@ impl Node {
     #[must_use]
     pub fn fits(&self, requirements: &Requirements) -> bool {
         let able = |wanted: &String| self.capabilities.binary_search(wanted).is_ok();
-        requirements.capabilities.iter().all(able)
+        self.agent_type == requirements.agent_type
+            && requirements.capabilities.iter().all(able)
             && !requirements.exclude_nodes.contains(&self.node_id)
     }
 

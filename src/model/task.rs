@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Epoch, NodeId, Payload, TaskId, TimeMs, Urgency};
+use super::{Epoch, Flow, NodeId, Payload, StepOf, TaskId, TimeMs, Urgency};
 
 /// Where a task stands. The words that clients see are in `api`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -25,15 +25,21 @@ pub enum TaskStatus {
     Cancelled,
     /// Ended because every retry was used up: for an operator to look at.
     DeadLetter,
+    /// Done in steps, of which none has begun.
+    Waiting,
+    /// Done in steps, of which some have begun.
+    Stepping,
 }
 
 impl TaskStatus {
     /// All of them, in the order a task goes through them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Pending,
+        Self::Waiting,
         Self::Retrying,
         Self::Assigned,
         Self::Running,
+        Self::Stepping,
         Self::Completed,
         Self::Failed,
         Self::TimedOut,
@@ -45,7 +51,12 @@ impl TaskStatus {
     #[must_use]
     pub fn is_terminal(self) -> bool {
         match self {
-            Self::Pending | Self::Retrying | Self::Assigned | Self::Running => false,
+            Self::Pending
+            | Self::Retrying
+            | Self::Assigned
+            | Self::Running
+            | Self::Waiting
+            | Self::Stepping => false,
             Self::Completed
             | Self::Failed
             | Self::TimedOut
@@ -67,6 +78,8 @@ impl TaskStatus {
             Self::TimedOut => "timed_out",
             Self::Cancelled => "cancelled",
             Self::DeadLetter => "dead_letter",
+            Self::Waiting => "waiting",
+            Self::Stepping => "stepping",
         }
     }
 
@@ -80,11 +93,21 @@ impl TaskStatus {
     #[must_use]
     pub fn may_become(self, next: Self) -> bool {
         match self {
-            Self::Pending | Self::Retrying => {
-                matches!(next, Self::Pending | Self::Assigned | Self::Cancelled | Self::TimedOut)
+            Self::Pending | Self::Retrying => matches!(
+                next,
+                Self::Pending
+                    | Self::Retrying
+                    | Self::Assigned
+                    | Self::Cancelled
+                    | Self::TimedOut
+                    | Self::DeadLetter
+            ),
+            Self::Assigned => !matches!(next, Self::Assigned | Self::Waiting | Self::Stepping),
+            Self::Running => {
+                !matches!(next, Self::Assigned | Self::Running | Self::Waiting | Self::Stepping)
             }
-            Self::Assigned => next != Self::Assigned,
-            Self::Running => !matches!(next, Self::Assigned | Self::Running),
+            Self::Waiting => next == Self::Stepping || next.is_terminal(),
+            Self::Stepping => next.is_terminal(),
             Self::Completed
             | Self::Failed
             | Self::TimedOut
@@ -109,6 +132,17 @@ pub struct Requirements {
     pub preferred_nodes: Vec<NodeId>,
     /// Never taken.
     pub exclude_nodes: Vec<NodeId>,
+    /// Which kind of agent of family A; `None` for work of nodes.
+    pub agent_type: Option<String>,
+}
+
+/// At most so many tasks of one key at once.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Concurrency {
+    /// What they share; chosen by the client.
+    pub key: String,
+    /// How many may be under way.
+    pub max: u32,
 }
 
 /// One live try of a task on a node.
@@ -204,6 +238,27 @@ pub struct Task {
     pub performance_metrics: Payload,
     /// Log index of the last change: what a plan saw.
     pub revision: u64,
+    /// How many tasks of its key may be under way with it. A step carries its task's until that
+    /// task has its place.
+    pub concurrency: Option<Concurrency>,
+    /// Its steps, when it is done in steps.
+    pub flow: Option<Box<Flow>>,
+    /// Whose step it is.
+    pub step_of: Option<StepOf>,
+}
+
+impl Task {
+    /// Since when it has waited, for its place in the queue.
+    #[must_use]
+    pub fn waits_since_ms(&self) -> TimeMs {
+        self.step_of.as_ref().map_or(self.created_at_ms, |step| step.submitted_at_ms)
+    }
+
+    /// Whether it takes one of the places of its concurrency key.
+    #[must_use]
+    pub fn holds_place(&self) -> bool {
+        self.status.is_live() || self.status == TaskStatus::Stepping
+    }
 }
 
 #[cfg(test)]
@@ -219,7 +274,8 @@ mod tests {
                     assert!(!legal, "{from:?} -> {to:?}");
                 }
                 if to == TaskStatus::Assigned {
-                    assert_eq!(legal, !from.is_terminal() && !from.is_live(), "{from:?}");
+                    let waits = matches!(from, TaskStatus::Pending | TaskStatus::Retrying);
+                    assert_eq!(legal, waits, "{from:?}");
                 }
                 if to == TaskStatus::Running {
                     assert_eq!(legal, from == TaskStatus::Assigned, "{from:?}");

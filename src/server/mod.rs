@@ -18,7 +18,7 @@ use crate::api::{self, Admin, ApiOptions, App};
 use crate::clock;
 use crate::cluster::{Boot, Cluster, ClusterOptions, Limits, Retention, TcpNet, Timing};
 use crate::config::{Config, Listener};
-use crate::leader::{BackupPlan, Backups, HttpCaller, LeaderOptions, Leadership};
+use crate::leader::{BackupPlan, Backups, HttpCaller, LeaderOptions, Leadership, Outward};
 use crate::model::Member;
 use crate::state::Command;
 use crate::storage::{Disk, Storage, StorageOptions};
@@ -75,7 +75,7 @@ impl Server {
         let storage = Storage::open(storage_options(&config)).await?;
         let cluster = Cluster::start(cluster_options(&config), storage, Arc::new(TcpNet)).await?;
         let caller = HttpCaller::new().context("building the client that calls nodes")?;
-        let leadership = Leadership::new(LeaderOptions::default(), Arc::new(caller));
+        let leadership = Leadership::new(LeaderOptions::default(), Outward::new(Arc::new(caller)));
         let restart = CancellationToken::new();
         let backups = Backups::new(backup_plan(&config));
         let options = ApiOptions {

@@ -107,7 +107,14 @@ fn is_duty(command: &Command) -> bool {
         | Command::AssignTasks { .. }
         | Command::RecordDispatches { .. }
         | Command::ExpireTasks { .. }
-        | Command::RetireTasks { .. } => true,
+        | Command::RetireTasks { .. }
+        | Command::RefuseSteps { .. }
+        | Command::EndDrains { .. }
+        | Command::RetireAgents { .. }
+        | Command::RecordDeliveries { .. }
+        | Command::RecordAlerts { .. }
+        | Command::RecordScaling { .. }
+        | Command::RecordScalingOutcome { .. } => true,
         Command::RegisterNode(_)
         | Command::SetNodeStatus { .. }
         | Command::RemoveNode { .. }
@@ -121,7 +128,13 @@ fn is_duty(command: &Command) -> bool {
         | Command::InitCluster { .. }
         | Command::BeginDrill { .. }
         | Command::EndDrill { .. }
-        | Command::WantVote { .. } => false,
+        | Command::WantVote { .. }
+        | Command::PutPipeline(_)
+        | Command::RemovePipeline { .. }
+        | Command::ReplayTasks { .. }
+        | Command::PurgeTasks { .. }
+        | Command::DrainNode { .. }
+        | Command::AcknowledgeAlert { .. } => false,
     }
 }
 
@@ -162,6 +175,23 @@ impl Txn<'_> {
                 self.end_drill(drill_id, state, summary, &report)
             }
             Command::WantVote { member_id, wanted } => self.want_vote(member_id, wanted),
+            Command::RefuseSteps { epoch, refusals } => self.refuse_steps(epoch, &refusals),
+            Command::PutPipeline(pipeline) => self.put_pipeline(pipeline),
+            Command::RemovePipeline { task_type } => self.remove_pipeline(task_type),
+            Command::ReplayTasks { task_ids } => self.replay_tasks(&task_ids),
+            Command::PurgeTasks { task_ids } => self.purge_tasks(task_ids),
+            Command::DrainNode { node_id, within_ms } => self.drain_node(&node_id, within_ms),
+            Command::EndDrains { epoch, node_ids } => self.end_drains(epoch, &node_ids),
+            Command::RetireAgents { epoch, node_ids } => self.retire_agents(epoch, &node_ids),
+            Command::RecordDeliveries { epoch, results } => self.record_deliveries(epoch, results),
+            Command::RecordAlerts { epoch, changes } => self.record_alerts(epoch, changes),
+            Command::AcknowledgeAlert { alert_id, by } => self.acknowledge_alert(&alert_id, by),
+            Command::RecordScaling { epoch, event, cooldown_ms } => {
+                self.record_scaling(epoch, event, cooldown_ms)
+            }
+            Command::RecordScalingOutcome { epoch, number, outcome } => {
+                self.record_scaling_outcome(epoch, number, outcome)
+            }
         }
     }
 

@@ -160,9 +160,19 @@ impl Txn<'_> {
             return;
         }
         let (attempt, retry) = (task.attempt, task.retry_count + 1);
+        let by_agents = task.requirements.agent_type.is_some();
+        let step_of = task.step_of.clone();
         // A lost node says nothing against the task, so it goes back to the front at once.
         let wait_ms = match failure {
             TaskFailure::NodeLost => 0,
+            TaskFailure::Network
+            | TaskFailure::Timeout
+            | TaskFailure::Retryable
+            | TaskFailure::Permanent
+                if by_agents =>
+            {
+                self.state.policy().back_off_ms(retry + 1)
+            }
             TaskFailure::Network
             | TaskFailure::Timeout
             | TaskFailure::Retryable
@@ -175,6 +185,9 @@ impl Txn<'_> {
             task.error = Some(error);
         });
         self.state.edit_counters(|counters| counters.retries += 1);
+        if let Some(of) = step_of.filter(|of| self.state.open_task(&of.task_id).is_some()) {
+            self.edit_task(&of.task_id, |task| task.retry_count += 1);
+        }
         let task_id = task_id.clone();
         self.facts.push(Fact::TaskRetried { task_id, attempt, not_before_ms });
     }
@@ -229,6 +242,15 @@ impl Txn<'_> {
             return false;
         }
         match expiry.kind {
+            ExpiryKind::Attempt if task.flow.is_some() => {
+                let error = format!("no result within {} ms", task.timeout_ms);
+                self.end_task(
+                    &expiry.task_id,
+                    TaskStatus::TimedOut,
+                    ExecutionEnd::Withdrawn,
+                    |task| task.error = Some(error),
+                );
+            }
             ExpiryKind::Attempt => {
                 let error = format!("no result within {} ms", task.timeout_ms);
                 self.fail_attempt(&expiry.task_id, TaskFailure::Timeout, error);

@@ -27,6 +27,14 @@ pub enum TableId {
     Drills = 8,
     /// Their reports, in pages.
     DrillPages = 9,
+    /// Definitions of pipelines by task type.
+    Pipelines = 10,
+    /// Deliveries by number.
+    Deliveries = 11,
+    /// Alerts by id.
+    Alerts = 12,
+    /// Decisions of the autoscaler by number.
+    Scalings = 13,
 }
 
 impl TableId {
@@ -49,6 +57,10 @@ impl TableId {
             7 => Some(Self::Tombstones),
             8 => Some(Self::Drills),
             9 => Some(Self::DrillPages),
+            10 => Some(Self::Pipelines),
+            11 => Some(Self::Deliveries),
+            12 => Some(Self::Alerts),
+            13 => Some(Self::Scalings),
             _ => None,
         }
     }

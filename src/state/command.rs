@@ -7,8 +7,9 @@
 use serde::{Deserialize, Serialize};
 
 use crate::model::{
-    Agent, DrillId, DrillKind, DrillState, Epoch, Incarnation, Load, Member, MemberId, NodeId,
-    NodeStatus, RequestId, Requirements, TaskFailure, TaskId, TimeMs, Urgency,
+    Agent, AlertState, Concurrency, DeliveryId, DrillId, DrillKind, DrillState, Epoch, FlowMode,
+    Incarnation, Load, Member, MemberId, NodeId, NodeStatus, Pipeline, RequestId, Requirements,
+    ScalingEvent, Severity, StepSpec, TaskFailure, TaskId, TimeMs, Urgency,
 };
 
 /// One log entry: the commands that were proposed together, in order.
@@ -159,6 +160,154 @@ pub enum Command {
         /// `false` keeps it a learner.
         wanted: bool,
     },
+    /// The scheduler gives steps back that no agent can do now. Each is judged on its own.
+    RefuseSteps {
+        /// The reign it was planned in.
+        epoch: Epoch,
+        /// At most [`super::ROWS_PER_COMMAND_MAX`].
+        refusals: Vec<StepRefusal>,
+    },
+    /// Defines what tasks of one type do.
+    PutPipeline(Pipeline),
+    /// Takes a definition back; a built-in one holds again.
+    RemovePipeline {
+        /// Which.
+        task_type: String,
+    },
+    /// An operator has dead letters tried again. Each is judged on its own.
+    ReplayTasks {
+        /// At most [`super::ROWS_PER_COMMAND_MAX`].
+        task_ids: Vec<TaskId>,
+    },
+    /// An operator deletes dead letters. Each is judged on its own.
+    PurgeTasks {
+        /// At most [`super::ROWS_PER_COMMAND_MAX`].
+        task_ids: Vec<TaskId>,
+    },
+    /// An operator takes a node out of service: it gets no more work, and what it holds is taken
+    /// away when the time is over.
+    DrainNode {
+        /// Which node.
+        node_id: NodeId,
+        /// From now.
+        within_ms: u64,
+    },
+    /// The leader's timers: drains whose time is over. Each is judged on its own.
+    EndDrains {
+        /// The reign it was planned in.
+        epoch: Epoch,
+        /// At most [`super::ROWS_PER_COMMAND_MAX`].
+        node_ids: Vec<NodeId>,
+    },
+    /// The leader's liveness watch takes agents out that have been silent for long.
+    RetireAgents {
+        /// The reign it was planned in.
+        epoch: Epoch,
+        /// At most [`super::ROWS_PER_COMMAND_MAX`].
+        node_ids: Vec<NodeId>,
+    },
+    /// The leader's courier: what receivers answered. Each is judged on its own.
+    RecordDeliveries {
+        /// The reign it was posted in.
+        epoch: Epoch,
+        /// At most [`super::ROWS_PER_COMMAND_MAX`].
+        results: Vec<DeliveryResult>,
+    },
+    /// The leader's watch over the figures: alerts that are raised, grow worse or are over.
+    RecordAlerts {
+        /// The reign it was planned in.
+        epoch: Epoch,
+        /// At most [`super::ROWS_PER_COMMAND_MAX`].
+        changes: Vec<AlertChange>,
+    },
+    /// Somebody knows of an alert.
+    AcknowledgeAlert {
+        /// Which.
+        alert_id: String,
+        /// Who says so.
+        by: String,
+    },
+    /// The leader's autoscaler decided; refused while its rule cools down.
+    RecordScaling {
+        /// The reign it was planned in.
+        epoch: Epoch,
+        /// Its number and time are given by apply.
+        event: ScalingEvent,
+        /// How long the rule rests.
+        cooldown_ms: u64,
+    },
+    /// What the operator's program said to a decision.
+    RecordScalingOutcome {
+        /// The reign it ran in.
+        epoch: Epoch,
+        /// Which decision.
+        number: u64,
+        /// For people.
+        outcome: String,
+    },
+}
+
+/// A step that is given back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepRefusal {
+    /// The step's own task.
+    pub task_id: TaskId,
+    /// Its revision when the plan was made.
+    pub seen_revision: u64,
+}
+
+/// What came of one try of a delivery.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeliveryResult {
+    /// Which delivery.
+    pub delivery_id: DeliveryId,
+    /// Tries before this one.
+    pub seen_tries: u32,
+    /// `None` when it was taken.
+    pub error: Option<String>,
+}
+
+/// A change of one alert that the watch proposes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AlertChange {
+    /// `<metric>_threshold`.
+    pub alert_id: String,
+    /// Transitions that the plan saw; the change is dropped when there was another one since.
+    pub seen_transitions: u64,
+    /// Which figure.
+    pub metric: String,
+    /// How bad it is.
+    pub severity: Severity,
+    /// `Active` or `Resolved`.
+    pub state: AlertState,
+    /// The figure, in thousandths.
+    pub value_milli: u64,
+    /// What it was compared with, in thousandths.
+    pub threshold_milli: u64,
+    /// For people.
+    pub message: String,
+}
+
+/// How a task is to be done in steps.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FlowRequest {
+    /// As the pipeline of its type says.
+    Pipeline {
+        /// The client's mode; without one, the pipeline's.
+        mode: Option<FlowMode>,
+    },
+    /// In steps of its own.
+    Steps {
+        /// How they hang together.
+        mode: FlowMode,
+        /// 1 to [`crate::model::STEPS_MAX`].
+        steps: Vec<StepSpec>,
+    },
+    /// The same work on so many nodes at once.
+    Copies {
+        /// 2 to [`crate::model::STEPS_MAX`].
+        count: u16,
+    },
 }
 
 /// What a node says of itself when it registers.
@@ -193,6 +342,8 @@ pub struct NodeSpec {
     pub instance: String,
     /// Everything else, as JSON text.
     pub metadata: String,
+    /// For an agent of family A: its kind.
+    pub agent_type: Option<String>,
 }
 
 /// What the liveness watch saw of one node.
@@ -235,6 +386,10 @@ pub struct TaskSpec {
     pub deadline_ms: Option<TimeMs>,
     /// Told when the task ends.
     pub callback_url: Option<String>,
+    /// At most so many of its key at once.
+    pub concurrency: Option<Concurrency>,
+    /// Done in steps.
+    pub flow: Option<FlowRequest>,
 }
 
 /// A placement the scheduler proposes.

@@ -2,7 +2,10 @@
 
 use serde::Serialize;
 
-use crate::model::{DrillKind, DrillState, Epoch, NodeId, NodeStatus, TaskId, TaskStatus, TimeMs};
+use crate::model::{
+    AlertState, DrillKind, DrillState, Epoch, NodeId, NodeStatus, ScalingAction, Severity, TaskId,
+    TaskStatus, TimeMs,
+};
 
 /// A fact, in the order of the log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -132,6 +135,70 @@ pub enum Fact {
         #[serde(serialize_with = "drill_state")]
         state: DrillState,
     },
+    /// A task begins to wait for its first steps: it is done by the tasks named `id#step`.
+    StepsOpened {
+        /// Whose.
+        task_id: TaskId,
+        /// Their own tasks.
+        steps: Vec<TaskId>,
+    },
+    /// A pipeline was defined or taken back.
+    PipelineChanged {
+        /// Which.
+        task_type: String,
+    },
+    /// A drained node holds nothing any more.
+    NodeDrained {
+        /// Which.
+        node_id: NodeId,
+        /// How many attempts were taken away from it at the end.
+        withdrawn: u32,
+    },
+    /// There is something to post.
+    DeliveryQueued {
+        /// Which.
+        delivery_id: u64,
+    },
+    /// A delivery was taken or given up.
+    DeliveryEnded {
+        /// Which.
+        delivery_id: u64,
+        /// Taken.
+        delivered: bool,
+    },
+    /// An alert was raised, grew worse or better, was acknowledged, or is over.
+    AlertChanged {
+        /// Which.
+        alert_id: String,
+        /// What it is.
+        #[serde(serialize_with = "alert_state")]
+        state: AlertState,
+        /// How bad it is.
+        #[serde(serialize_with = "alert_severity")]
+        severity: Severity,
+    },
+    /// The autoscaler decided.
+    ScalingDecided {
+        /// Which decision.
+        number: u64,
+        /// What.
+        #[serde(serialize_with = "scaling_action")]
+        action: ScalingAction,
+        /// Nodes there shall be.
+        target_nodes: u32,
+    },
+}
+
+fn alert_state<S: serde::Serializer>(state: &AlertState, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(state.as_str())
+}
+
+fn alert_severity<S: serde::Serializer>(severity: &Severity, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(severity.as_str())
+}
+
+fn scaling_action<S: serde::Serializer>(action: &ScalingAction, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(action.as_str())
 }
 
 fn drill_kind<S: serde::Serializer>(kind: &DrillKind, to: S) -> Result<S::Ok, S::Error> {

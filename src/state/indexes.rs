@@ -4,22 +4,33 @@
 //! every index; a change moves it from its places before to those after, so an index cannot disagree
 //! with the rows.
 
-use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::ExpiryKind;
 use super::rows::encode;
-use crate::model::{NodeId, Requirements, Task, TaskStatus, TimeMs, Urgency};
+use crate::model::{Concurrency, NodeId, Requirements, Task, TaskStatus, TimeMs};
 
-/// Place in the queue: most urgent first, then in order of submission.
-pub type QueueKey = (Reverse<Urgency>, u64);
+/// Place in the queue: a time, and the order of submission. The time is when the task came, plus what
+/// its urgency lacks: of two that came together the more urgent one goes first, and one that has
+/// waited long enough goes before any that comes later, so that nothing starves.
+pub type QueueKey = (TimeMs, u64);
 
 /// Names one set of requirements. The queue is kept by it: what no node can take is then passed
 /// over as a whole, however many tasks wait for it.
 pub type Need = u128;
 
-fn need(requirements: &Requirements) -> Need {
-    xxhash_rust::xxh3::xxh3_128(&encode(requirements))
+fn need(requirements: &Requirements, concurrency: Option<&Concurrency>) -> Need {
+    match concurrency {
+        None => xxhash_rust::xxh3::xxh3_128(&encode(requirements)),
+        // What waits for a key is passed over as a whole, too, while that is taken.
+        Some(_) => xxhash_rust::xxh3::xxh3_128(&encode(&(requirements, concurrency))),
+    }
+}
+
+/// See [`QueueKey`]. `aging_ms` is how far the most urgent go before the least urgent.
+fn queue_time(task: &Task, aging_ms: TimeMs) -> TimeMs {
+    let lacks = 100u64.saturating_sub(u64::from(task.urgency.value()));
+    task.waits_since_ms().saturating_add(aging_ms.saturating_mul(lacks) / 100)
 }
 
 /// See the module's description.
@@ -30,6 +41,10 @@ pub(super) struct Indexes {
     pub(super) live_by_node: BTreeMap<NodeId, BTreeSet<u64>>,
     pub(super) by_status: BTreeMap<TaskStatus, BTreeSet<u64>>,
     pub(super) ended: BTreeSet<(TimeMs, u64)>,
+    /// Tasks that hold a place of their concurrency key.
+    pub(super) holders: BTreeMap<String, BTreeSet<u64>>,
+    /// Steps that have not ended. They are in none of the lists by status.
+    pub(super) open_steps: BTreeSet<u64>,
 }
 
 /// Orders timers of one task that are due at one time.
@@ -54,7 +69,12 @@ impl From<TimerKey> for ExpiryKind {
 }
 
 /// When the live attempt of `task` is over its time.
+///
+/// For a task that is done in steps: the whole of it, from its first step's placement.
 pub(super) fn attempt_due_ms(task: &Task) -> Option<TimeMs> {
+    if task.status == TaskStatus::Stepping {
+        return Some(task.started_at_ms.saturating_add(task.timeout_ms));
+    }
     let execution = task.execution.as_ref()?;
     Some(execution.assigned_at_ms.saturating_add(task.timeout_ms))
 }
@@ -62,24 +82,34 @@ pub(super) fn attempt_due_ms(task: &Task) -> Option<TimeMs> {
 /// Where one task stands in every index.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Places {
-    status: TaskStatus,
-    queued: Option<(Need, Reverse<Urgency>)>,
+    /// `None` for steps: lists and counts are of what clients submitted.
+    status: Option<TaskStatus>,
+    queued: Option<(Need, TimeMs)>,
     ended: Option<TimeMs>,
+    holds: Option<String>,
+    open_step: bool,
     /// Each with the time it is due.
     timers: [Option<(TimeMs, TimerKey)>; 3],
     live_on: Option<NodeId>,
 }
 
 impl Places {
-    pub(super) fn of(task: &Task) -> Self {
-        let status = task.status;
+    pub(super) fn of(task: &Task, aging_ms: TimeMs) -> Self {
+        let (status, is_step) = (task.status, task.step_of.is_some());
         let queued = status == TaskStatus::Pending;
+        let concurrency = task.concurrency.as_ref();
         let deadline = task.deadline_ms.filter(|_| !status.is_terminal());
         let back_off = (status == TaskStatus::Retrying).then_some(task.not_before_ms);
         Self {
-            status,
-            queued: queued.then(|| (need(&task.requirements), Reverse(task.urgency))),
-            ended: status.is_terminal().then_some(task.completed_at_ms),
+            status: (!is_step).then_some(status),
+            queued: queued
+                .then(|| (need(&task.requirements, concurrency), queue_time(task, aging_ms))),
+            ended: (status.is_terminal() && !is_step).then_some(task.completed_at_ms),
+            // A step that was placed has handed its key over to its task.
+            holds: concurrency
+                .filter(|_| task.holds_place() && !is_step)
+                .map(|limit| limit.key.clone()),
+            open_step: is_step && !status.is_terminal(),
             timers: [
                 deadline.map(|at| (at, TimerKey::Deadline)),
                 attempt_due_ms(task).map(|at| (at, TimerKey::Attempt)),
@@ -92,9 +122,17 @@ impl Places {
 
 impl Indexes {
     pub(super) fn insert(&mut self, seq: u64, places: &Places) {
-        self.by_status.entry(places.status).or_default().insert(seq);
-        if let Some((need, urgency)) = places.queued {
-            self.queue.entry(need).or_default().insert((urgency, seq));
+        if let Some(status) = places.status {
+            self.by_status.entry(status).or_default().insert(seq);
+        }
+        if let Some((need, at)) = places.queued {
+            self.queue.entry(need).or_default().insert((at, seq));
+        }
+        if let Some(key) = &places.holds {
+            self.holders.entry(key.clone()).or_default().insert(seq);
+        }
+        if places.open_step {
+            self.open_steps.insert(seq);
         }
         if let Some(at) = places.ended {
             self.ended.insert((at, seq));
@@ -108,13 +146,22 @@ impl Indexes {
     }
 
     pub(super) fn remove(&mut self, seq: u64, places: &Places) {
-        if let Some(tasks) = self.by_status.get_mut(&places.status) {
+        if let Some(tasks) = places.status.and_then(|status| self.by_status.get_mut(&status)) {
             tasks.remove(&seq);
         }
-        if let Some((need, urgency)) = places.queued
+        if let Some(key) = &places.holds
+            && let Some(holders) = self.holders.get_mut(key)
+        {
+            holders.remove(&seq);
+            if holders.is_empty() {
+                self.holders.remove(key);
+            }
+        }
+        self.open_steps.remove(&seq);
+        if let Some((need, at)) = places.queued
             && let Some(group) = self.queue.get_mut(&need)
         {
-            group.remove(&(urgency, seq));
+            group.remove(&(at, seq));
             if group.is_empty() {
                 self.queue.remove(&need);
             }

@@ -10,24 +10,32 @@
 //! it holds and never above its capacity; an ended task never changes; epochs only grow; a refused
 //! command changes nothing.
 
+mod alerts;
 mod apply;
 mod attempts;
 mod changes;
 mod command;
+mod deliveries;
+mod drains;
 mod drills;
 mod event;
+mod flows;
 mod indexes;
 mod members;
 mod nodes;
 mod outcome;
+mod pipelines;
 mod policy;
 mod query;
 mod refound;
+mod replays;
 mod requests;
 mod rows;
+mod scaling;
 mod singles;
 mod task_table;
 mod tasks;
+mod thresholds;
 
 #[cfg(test)]
 mod invariants;
@@ -39,13 +47,17 @@ mod scripts;
 pub use apply::{encode_entry, encode_envelope, join_envelopes};
 pub use changes::{Changes, Digest, TableId, row_hash};
 pub use command::{
-    Assignment, Command, Dispatch, DispatchResult, Envelope, ExpiryKind, LogEntry, NodeObservation,
-    NodeSpec, TaskExpiry, TaskOutcome, TaskReport, TaskSpec,
+    AlertChange, Assignment, Command, DeliveryResult, Dispatch, DispatchResult, Envelope,
+    ExpiryKind, FlowRequest, LogEntry, NodeObservation, NodeSpec, StepRefusal, TaskExpiry,
+    TaskOutcome, TaskReport, TaskSpec,
 };
+pub use deliveries::{DUE_DELIVERIES_MAX, ENDED_DELIVERIES_MAX};
 pub use drills::{DRILL_LEASE_MAX_MS, DRILL_REPORT_MAX, DRILL_TEXT_MAX, DRILLS_MAX};
 pub use event::{Event, Fact};
+pub use flows::{check_steps, step_id};
 pub use indexes::{Need, QueueKey};
 pub use outcome::{Fatal, Outcome, Rejection, Reply};
+pub use pipelines::{PIPELINES_MAX, built_in};
 pub use policy::{Algorithm, Config, Policy, default_document};
 pub use refound::{Founding, Refounded};
 pub use requests::{
@@ -54,8 +66,14 @@ pub use requests::{
 pub use rows::{BlobPart, blob_keys};
 pub use singles::Counters;
 pub use tasks::derive_task_id;
+pub use thresholds::{ScalingRule, Threshold, Thresholds};
 
-use crate::model::{Drill, DrillPage, Member, Node};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use crate::model::{
+    Alert, Delivery, DeliveryId, Drill, DrillPage, Member, Node, Pipeline, ScalingEvent, TimeMs,
+};
 use indexes::{Indexes, Places};
 use requests::{Requests, Tombstones};
 use rows::{Rows, Table};
@@ -79,6 +97,17 @@ pub struct State {
     tombstones: Tombstones,
     drills: Table<Drill>,
     drill_pages: Table<DrillPage>,
+    pipelines: Table<Pipeline>,
+    deliveries: Table<Delivery>,
+    alerts: Table<Alert>,
+    scalings: Table<ScalingEvent>,
+    /// Task types that pipelines say something of, with their estimates. Derived, as all that
+    /// follows; shared with whoever reads submissions.
+    estimates: Arc<BTreeMap<String, u64>>,
+    /// Deliveries to be posted, by when.
+    due: BTreeSet<(TimeMs, DeliveryId)>,
+    /// Deliveries that ended, to be forgotten one day.
+    ended_deliveries: BTreeSet<DeliveryId>,
     indexes: Indexes,
 }
 
@@ -103,6 +132,13 @@ impl Default for State {
             tombstones: Tombstones::new(),
             drills: Table::default(),
             drill_pages: Table::default(),
+            pipelines: Table::default(),
+            deliveries: Table::default(),
+            alerts: Table::default(),
+            scalings: Table::default(),
+            estimates: pipelines::estimates(&Table::default()),
+            due: BTreeSet::new(),
+            ended_deliveries: BTreeSet::new(),
             indexes: Indexes::default(),
         }
     }
@@ -129,7 +165,7 @@ impl State {
             TableId::Nodes => self.nodes.load(rest, value, hash),
             TableId::Tasks => {
                 let task = self.tasks.load(rest, value, hash)?;
-                self.indexes.insert(task.seq, &Places::of(&task));
+                self.indexes.insert(task.seq, &Places::of(&task, self.policy().aging_ms));
                 Ok(())
             }
             TableId::Blobs => Ok(()),
@@ -137,6 +173,22 @@ impl State {
             TableId::Tombstones => self.tombstones.load(rest, value, hash),
             TableId::Drills => self.drills.load(rest, value, hash),
             TableId::DrillPages => self.drill_pages.load(rest, value, hash),
+            TableId::Pipelines => {
+                self.pipelines.load(rest, value, hash)?;
+                self.estimates = pipelines::estimates(&self.pipelines);
+                Ok(())
+            }
+            TableId::Deliveries => {
+                self.deliveries.load(rest, value, hash)?;
+                let key = rest.try_into().map(DeliveryId::from_be_bytes);
+                let delivery = key.ok().and_then(|key| self.deliveries.get(&key)).cloned();
+                if let Some(delivery) = delivery {
+                    self.note_delivery(&delivery);
+                }
+                Ok(())
+            }
+            TableId::Alerts => self.alerts.load(rest, value, hash),
+            TableId::Scalings => self.scalings.load(rest, value, hash),
         }
     }
 

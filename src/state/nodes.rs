@@ -9,18 +9,34 @@ use crate::model::{Epoch, Node, NodeId, NodeStatus, TaskFailure};
 const RELIABILITY_STEP_MILLI: u32 = 100;
 
 impl State {
-    /// All nodes, by id.
+    /// All nodes, by id, without agents of family A.
     pub fn nodes(&self) -> impl Iterator<Item = &Node> {
+        self.holders_of_work().filter(|node| node.agent_type.is_none())
+    }
+
+    /// All agents of family A, by id.
+    pub fn agents(&self) -> impl Iterator<Item = &Node> {
+        self.holders_of_work().filter(|node| node.agent_type.is_some())
+    }
+
+    /// Nodes and agents, by id: whatever is given work.
+    pub fn holders_of_work(&self) -> impl Iterator<Item = &Node> {
         self.nodes.iter().map(|(_, node)| node)
     }
 
-    /// How many nodes there are.
+    /// How many nodes there are, agents aside.
     #[must_use]
     pub fn nodes_len(&self) -> usize {
-        self.nodes.len()
+        self.nodes.len() - self.agents_len()
     }
 
-    /// One node.
+    /// How many agents of family A there are.
+    #[must_use]
+    pub fn agents_len(&self) -> usize {
+        self.agents().count()
+    }
+
+    /// One node, or one agent.
     #[must_use]
     pub fn node(&self, node_id: &NodeId) -> Option<&Node> {
         self.nodes.get(node_id)
@@ -30,9 +46,8 @@ impl State {
 impl Txn<'_> {
     pub(super) fn register_node(&mut self, spec: NodeSpec) -> Reply {
         let known = self.state.node(&spec.node_id).cloned();
-        let max = self.state.policy().nodes_max;
-        if known.is_none() && self.state.nodes_len() as u64 >= max {
-            return Err(Rejection::TooManyNodes { max });
+        if known.is_none() {
+            self.check_room(&spec)?;
         }
         let new = known.is_none();
         let restarted = known.as_ref().is_some_and(|known| {
@@ -58,9 +73,42 @@ impl Txn<'_> {
         Ok(Outcome::NodeRegistered { new })
     }
 
+    /// Nodes and agents are counted apart.
+    fn check_room(&self, spec: &NodeSpec) -> Result<(), Rejection> {
+        let (nodes_max, agents_max) =
+            (self.state.policy().nodes_max, self.state.policy().agents_max);
+        if spec.agent_type.is_some() {
+            let full = self.state.agents_len() as u64 >= agents_max;
+            return if full { Err(Rejection::TooManyAgents { max: agents_max }) } else { Ok(()) };
+        }
+        let full = self.state.nodes_len() as u64 >= nodes_max;
+        if full { Err(Rejection::TooManyNodes { max: nodes_max }) } else { Ok(()) }
+    }
+
+    pub(super) fn retire_agents(&mut self, epoch: Epoch, node_ids: &[NodeId]) -> Reply {
+        self.check_epoch(epoch)?;
+        Self::check_batch(node_ids.len())?;
+        let (mut accepted, mut stale) = (0, 0);
+        for node_id in node_ids {
+            let silent = self.state.node(node_id).is_some_and(|node| {
+                node.agent_type.is_some() && node.status == NodeStatus::Offline
+            });
+            if silent && self.remove_node(node_id).is_ok() {
+                accepted += 1;
+            } else {
+                stale += 1;
+            }
+        }
+        Ok(Outcome::Judged { accepted, stale })
+    }
+
     pub(super) fn set_node_status(&mut self, node_id: &NodeId, status: NodeStatus) -> Reply {
         let old = self.state.node(node_id).ok_or(Rejection::NodeNotFound)?.status;
         self.change_status(node_id, status);
+        if status != NodeStatus::Maintenance {
+            // Whoever puts a node back into service ends its draining.
+            self.edit_node(node_id, |node| node.drain_until_ms = None);
+        }
         Ok(Outcome::NodeStatusSet { old, new: status })
     }
 
@@ -100,7 +148,7 @@ impl Txn<'_> {
     }
 
     /// Sets a status; a node that goes offline loses its work.
-    fn change_status(&mut self, node_id: &NodeId, status: NodeStatus) {
+    pub(super) fn change_status(&mut self, node_id: &NodeId, status: NodeStatus) {
         let Some(old) = self.state.node(node_id).map(|node| node.status) else { return };
         if old == status {
             return;
@@ -151,6 +199,7 @@ impl Txn<'_> {
                 ExecutionEnd::Withdrawn => {}
             }
         });
+        self.end_drain_if_empty(node_id);
     }
 }
 
@@ -196,5 +245,7 @@ fn merge_registration(known: Option<&Node>, spec: NodeSpec, now: u64, index: u64
         tasks_completed: known.map_or(0, |known| known.tasks_completed),
         tasks_failed: known.map_or(0, |known| known.tasks_failed),
         revision: index,
+        agent_type: spec.agent_type,
+        drain_until_ms: None,
     }
 }

@@ -169,6 +169,39 @@ pub enum Rejection {
     /// A drill that makes no sense.
     #[error("{0}")]
     InvalidDrill(String),
+    /// No pipeline says what tasks of this type do.
+    #[error("unknown task_type: {task_type}")]
+    UnknownTaskType {
+        /// As sent.
+        task_type: String,
+    },
+    /// Steps that make no sense.
+    #[error("{0}")]
+    InvalidFlow(String),
+    /// No such definition.
+    #[error("no pipeline for {task_type}")]
+    PipelineNotFound {
+        /// As asked for.
+        task_type: String,
+    },
+    /// Too many definitions.
+    #[error("there are {max} pipelines already")]
+    TooManyPipelines {
+        /// The bound.
+        max: u64,
+    },
+    /// No such alert.
+    #[error("Alert not found")]
+    AlertNotFound,
+    /// The alert is over.
+    #[error("the alert is resolved")]
+    AlertResolved,
+    /// Too many agents (`agents.max_agents`).
+    #[error("there are {max} agents already")]
+    TooManyAgents {
+        /// The configured bound.
+        max: u64,
+    },
 }
 
 impl Rejection {
@@ -192,6 +225,13 @@ impl Rejection {
             Self::DrillNotFound { .. } => "DRILL_NOT_FOUND",
             Self::DrillOver { .. } => "DRILL_OVER",
             Self::InvalidDrill(_) => "INVALID_DRILL",
+            Self::UnknownTaskType { .. } => "UNKNOWN_TASK_TYPE",
+            Self::InvalidFlow(_) => "INVALID_FLOW",
+            Self::PipelineNotFound { .. } => "PIPELINE_NOT_FOUND",
+            Self::TooManyPipelines { .. } => "TOO_MANY_PIPELINES",
+            Self::AlertNotFound => "ALERT_NOT_FOUND",
+            Self::AlertResolved => "ALERT_RESOLVED",
+            Self::TooManyAgents { .. } => "TOO_MANY_AGENTS",
         }
     }
 }

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::Rejection;
+use super::thresholds::{ScalingRule, Thresholds, scaling_rules};
 use crate::model::TimeMs;
 
 /// The deepest path or document accepted.
@@ -34,10 +35,14 @@ pub enum Algorithm {
     ResourceAware,
     /// Lowest latency.
     LatencyOptimized,
+    /// Most free places, weighed with the share that is free: `weighted` for agents (contract 4.7).
+    MostRoom,
+    /// Any.
+    Random,
 }
 
 impl Algorithm {
-    /// All of them.
+    /// Those for nodes.
     pub const ALL: [Self; 5] = [
         Self::RoundRobin,
         Self::WeightedRoundRobin,
@@ -55,8 +60,18 @@ impl Algorithm {
             Self::LeastConnections => "least_connections",
             Self::ResourceAware => "resource_aware",
             Self::LatencyOptimized => "latency_optimized",
+            Self::MostRoom => "weighted",
+            Self::Random => "random",
         }
     }
+
+    /// The strategies for agents of family A, by their words (contract 4.7).
+    const FOR_AGENTS: [(&'static str, Self); 4] = [
+        ("least_loaded", Self::LeastConnections),
+        ("round_robin", Self::RoundRobin),
+        ("weighted", Self::MostRoom),
+        ("random", Self::Random),
+    ];
 }
 
 /// The values of the configuration that something acts on, checked.
@@ -86,6 +101,48 @@ pub struct Policy {
     pub retry_delay_ms: TimeMs,
     /// `tasks.max_retry_delay_ms`: no back-off is longer.
     pub retry_delay_max_ms: TimeMs,
+    /// `tasks.aging_seconds`: how far the most urgent tasks go before the least urgent ones.
+    pub aging_ms: TimeMs,
+    /// `orchestrator.scheduling_paused`: nothing is placed (contract 2.3, control).
+    pub paused: bool,
+    /// `agents.max_agents`: a new agent of family A beyond it is refused.
+    pub agents_max: u64,
+    /// `agents.heartbeat_timeout`: silence after which an agent gets no work (contract 4.7).
+    pub agent_timeout_ms: TimeMs,
+    /// `agents.removal_timeout`: silence after which it is taken out.
+    pub agent_removal_ms: TimeMs,
+    /// `agents.load_balancing`.
+    pub agent_algorithm: Algorithm,
+    /// `agents.builtin`: kinds of agents that the leader serves itself.
+    pub builtin_agents: Vec<String>,
+    /// `callbacks.max_tries`: posts of one delivery before it is given up.
+    pub delivery_tries: u32,
+    /// `alerts.enabled`.
+    pub alerts_enabled: bool,
+    /// `alerts.thresholds`.
+    pub thresholds: Thresholds,
+    /// `alerts.webhook`, when it is enabled.
+    pub alert_webhook: Option<String>,
+    /// `alerts.slack.webhook_url`, when it is enabled.
+    pub alert_slack: Option<String>,
+    /// `alerts.slack.channel`.
+    pub alert_slack_channel: Option<String>,
+    /// `auto_scaling.enabled`, or else `network.auto_scaling_enabled`.
+    pub scaling_enabled: bool,
+    /// `auto_scaling.provider`: whether the operator's program is run.
+    pub scaling_by_command: bool,
+    /// `auto_scaling.webhook_url`: told of every decision.
+    pub scaling_webhook: Option<String>,
+    /// `auto_scaling.scaling_rules`.
+    pub scaling_rules: Vec<ScalingRule>,
+    /// `performance.health_checks.interval`: how often nodes are asked for their health; 0 for never.
+    pub probe_interval_ms: TimeMs,
+    /// `performance.health_checks.timeout`.
+    pub probe_timeout_ms: TimeMs,
+    /// `performance.health_checks.retries`: failed probes in a row before a node gets no more work.
+    pub probe_retries: u32,
+    /// `network.discovery_endpoints`, when `orchestrator.auto_discovery` is on.
+    pub discovery_endpoints: Vec<String>,
 }
 
 /// The document a new cluster starts with: family W's defaults and ours.
@@ -108,8 +165,18 @@ pub fn default_document() -> Value {
         },
         "tasks": {
             "max_retained_tasks": 100_000, "max_pending_tasks": 1_000_000,
-            "retry_delay_ms": 1000, "max_retry_delay_ms": 300_000
+            "retry_delay_ms": 1000, "max_retry_delay_ms": 300_000, "aging_seconds": 300
         },
+        "agents": {
+            "max_agents": 1000, "heartbeat_timeout": 30, "removal_timeout": 60,
+            "load_balancing": "least_loaded", "builtin": [
+                "data_ingest", "data_analysis", "synthesis", "video_detection", "alerting",
+                "rss_feed_monitor", "podcast_transcript", "transcript_summary",
+                "industry_synthesis", "document_reader"
+            ]
+        },
+        "alerts": { "enabled": true },
+        "auto_scaling": { "provider": "manual" },
         "security": { "api_key_required": false }
     })
 }
@@ -212,6 +279,34 @@ impl Policy {
             pending_tasks_max: number("tasks.max_pending_tasks", 1_000_000, 1, 100_000_000)?,
             retry_delay_ms: number("tasks.retry_delay_ms", 1000, 1, 3_600_000)?,
             retry_delay_max_ms: number("tasks.max_retry_delay_ms", 300_000, 1, 86_400_000)?,
+            aging_ms: number("tasks.aging_seconds", 300, 0, 7 * 86_400)? * 1000,
+            paused: flag(document, "orchestrator.scheduling_paused")?.unwrap_or(false),
+            agents_max: number("agents.max_agents", 1000, 1, 100_000)?,
+            agent_timeout_ms: number("agents.heartbeat_timeout", 30, 1, 86_400)? * 1000,
+            agent_removal_ms: number("agents.removal_timeout", 60, 1, 86_400)? * 1000,
+            agent_algorithm: agent_algorithm(document)?,
+            builtin_agents: texts(document, "agents.builtin", 64)?,
+            delivery_tries: small("callbacks.max_tries", 3, 1, 100)?,
+            alerts_enabled: flag(document, "alerts.enabled")?.unwrap_or(true),
+            thresholds: Thresholds::of(document)?,
+            alert_webhook: channel(document, "alerts.webhook", "url")?,
+            alert_slack: channel(document, "alerts.slack", "webhook_url")?,
+            alert_slack_channel: text(document, "alerts.slack.channel")?,
+            scaling_enabled: match flag(document, "auto_scaling.enabled")? {
+                Some(enabled) => enabled,
+                None => flag(document, "network.auto_scaling_enabled")?.unwrap_or(true),
+            },
+            scaling_by_command: text(document, "auto_scaling.provider")?.as_deref()
+                == Some("command"),
+            scaling_webhook: text(document, "auto_scaling.webhook_url")?,
+            scaling_rules: scaling_rules(document)?,
+            probe_interval_ms: number("performance.health_checks.interval", 30, 0, 86_400)? * 1000,
+            probe_timeout_ms: number("performance.health_checks.timeout", 5, 1, 60)? * 1000,
+            probe_retries: small("performance.health_checks.retries", 3, 1, 100)?,
+            discovery_endpoints: match flag(document, "orchestrator.auto_discovery")? {
+                Some(false) => Vec::new(),
+                Some(true) | None => texts(document, "network.discovery_endpoints", 256)?,
+            },
         })
     }
 
@@ -234,6 +329,49 @@ fn algorithm(document: &Value) -> Result<Algorithm, String> {
         let known = Algorithm::ALL.map(Algorithm::as_str).join(", ");
         format!("network.load_balance_algorithm must be one of {known}, not {word}")
     })
+}
+
+fn agent_algorithm(document: &Value) -> Result<Algorithm, String> {
+    let Some(word) = lookup(document, "agents.load_balancing") else {
+        return Ok(Algorithm::LeastConnections);
+    };
+    let found = Algorithm::FOR_AGENTS.into_iter().find(|(known, _)| word == known);
+    found.map(|(_, algorithm)| algorithm).ok_or_else(|| {
+        let known = Algorithm::FOR_AGENTS.map(|(known, _)| known).join(", ");
+        format!("agents.load_balancing must be one of {known}, not {word}")
+    })
+}
+
+fn flag(document: &Value, path: &str) -> Result<Option<bool>, String> {
+    let Some(value) = lookup(document, path) else { return Ok(None) };
+    value.as_bool().map(Some).ok_or_else(|| format!("{path} must be true or false, not {value}"))
+}
+
+fn text(document: &Value, path: &str) -> Result<Option<String>, String> {
+    let Some(value) = lookup(document, path) else { return Ok(None) };
+    let text = value.as_str().ok_or_else(|| format!("{path} must be a text, not {value}"))?;
+    Ok(Some(text.to_owned()).filter(|text| !text.is_empty()))
+}
+
+fn texts(document: &Value, path: &str, max: usize) -> Result<Vec<String>, String> {
+    let wrong = || format!("{path} must be a list of at most {max} texts");
+    let Some(value) = lookup(document, path) else { return Ok(Vec::new()) };
+    let list = value.as_array().filter(|list| list.len() <= max).ok_or_else(wrong)?;
+    let texts = list.iter().map(|item| item.as_str().map(str::to_owned));
+    texts.collect::<Option<_>>().ok_or_else(wrong)
+}
+
+/// Where a channel of alerts leads, when it is enabled.
+fn channel(document: &Value, section: &str, key: &str) -> Result<Option<String>, String> {
+    if flag(document, &format!("{section}.enabled"))? != Some(true) {
+        return Ok(None);
+    }
+    let path = format!("{section}.{key}");
+    let url = text(document, &path)?.ok_or_else(|| format!("{path} is required"))?;
+    if !url.starts_with("http://") && !url.starts_with("https://") {
+        return Err(format!("{path} must be an http or https URL"));
+    }
+    Ok(Some(url))
 }
 
 fn lookup<'a>(document: &'a Value, path: &str) -> Option<&'a Value> {

@@ -47,6 +47,15 @@ fn line() -> impl Strategy<Value = String> {
     let node = (0..3u8).prop_map(|number| format!("n{number}"));
     let epoch = (1..4u8).prop_map(|term| format!("{term}.1"));
     let word = |words: &'static [&'static str]| proptest::sample::select(words);
+    let step = (0..5u8, 0..3u8).prop_map(|(task, step)| format!("t{task}#{step}"));
+    let holder = word(&["n0", "n1", "n2", "agent:0", "agent:1", "agent:2"]);
+    let flow = word(&[
+        "steps=a,b",
+        "mode=parallel steps=a,b",
+        "mode=hybrid steps=a,b,c",
+        "mode=graph steps=a:1,b:1,c<0+1",
+        "copies=2",
+    ]);
     let status = || word(&["active", "degraded", "maintenance", "offline"]);
     let end = word(&["done=1", "done=LONG", "fail=network", "fail=permanent", "fail=retryable"]);
     prop_oneof![
@@ -74,6 +83,34 @@ fn line() -> impl Strategy<Value = String> {
             |(task, attempt, end)| format!("report {task} attempt={attempt} {end}")
         ),
         1 => task.clone().prop_map(|task| format!("cancel {task}")),
+        2 => (task.clone(), flow, word(&["", "key=k", "key=k max=2", "callback=http://c"]))
+            .prop_map(|(task, flow, more)| format!("submit {task} timeout=2000 {flow} {more}")),
+        2 => (0..3u8, word(&["a", "b"])).prop_map(|(agent, kind)| {
+            format!("register agent:{agent} capacity=2 agent={kind}")
+        }),
+        8 => (epoch.clone(), step.clone(), holder).prop_map(
+            |(epoch, step, holder)| format!("assign {epoch} {step} {holder}")
+        ),
+        4 => (epoch.clone(), step.clone(), 1..4u8, word(&["end done=1", "end done=LONG", "end fail=permanent", "end fail=network"]))
+            .prop_map(|(epoch, step, attempt, what)| {
+                format!("dispatch {epoch} {step} {attempt} {what}")
+            }),
+        1 => (epoch.clone(), step.clone(), word(&["attempt", "backoff"])).prop_map(
+            |(epoch, step, kind)| format!("expire {epoch} {step} {kind}")
+        ),
+        1 => (epoch.clone(), step).prop_map(|(epoch, step)| format!("refuse {epoch} {step}")),
+        1 => (task.clone(), word(&["replay", "purge"])).prop_map(|(task, what)| format!("{what} {task}")),
+        1 => (0..3u8, 0..5000u16).prop_map(|(node, within)| format!("drain n{node} {within}")),
+        1 => (epoch.clone(), 0..3u8).prop_map(|(epoch, node)| format!("drained {epoch} n{node}")),
+        1 => (epoch.clone(), 0..3u8).prop_map(|(epoch, agent)| format!("gone {epoch} agent:{agent}")),
+        1 => (epoch.clone(), 1..5u8, word(&["", "error=x"])).prop_map(|(epoch, id, error)| {
+            format!("delivered {epoch} {id} {error}")
+        }),
+        1 => (epoch.clone(), word(&["warning active", "critical active", "warning resolved seen=1"]))
+            .prop_map(|(epoch, what)| format!("alert {epoch} a {what}")),
+        1 => epoch.clone().prop_map(|epoch| format!("scale {epoch} r")),
+        1 => word(&["0", "300", "9"]).prop_map(|s| format!("config tasks.aging_seconds {s}")),
+        1 => word(&["true", "false"]).prop_map(|on| format!("config orchestrator.scheduling_paused {on}")),
         3 => (epoch.clone(), task.clone(), word(&["attempt", "deadline", "backoff"])).prop_map(
             |(epoch, task, kind)| format!("expire {epoch} {task} {kind}")
         ),

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap};
 
-use super::indexes::{Need, QueueKey};
+use super::indexes::{Need, Places, QueueKey};
 use super::requests::Recorded;
 use super::{ExpiryKind, State};
 use crate::model::{NodeId, RequestId, Task, TaskId, TaskStatus, TimeMs};
@@ -34,7 +34,7 @@ impl State {
         self.tasks.open_at(*seq)
     }
 
-    /// How many tasks are retained, ended ones included.
+    /// How many tasks are retained, ended ones and steps included.
     #[must_use]
     pub fn tasks_len(&self) -> usize {
         self.tasks.len()
@@ -49,7 +49,46 @@ impl State {
     /// Tasks that wait for a place or for their back-off.
     #[must_use]
     pub fn waiting_len(&self) -> u64 {
-        self.tasks_in(TaskStatus::Pending) + self.tasks_in(TaskStatus::Retrying)
+        let waiting = [TaskStatus::Pending, TaskStatus::Retrying, TaskStatus::Waiting];
+        waiting.into_iter().map(|status| self.tasks_in(status)).sum()
+    }
+
+    /// How many tasks of a concurrency key are under way.
+    #[must_use]
+    pub fn holders(&self, key: &str) -> usize {
+        self.indexes.holders.get(key).map_or(0, BTreeSet::len)
+    }
+
+    /// Which tasks of a concurrency key are under way, in order of submission.
+    pub fn holders_of(&self, key: &str) -> impl Iterator<Item = &Task> {
+        let seqs = self.indexes.holders.get(key).into_iter().flatten();
+        seqs.filter_map(|seq| self.tasks.open_at(*seq))
+    }
+
+    /// Whether a task has its place of its concurrency key, or could take one now.
+    #[must_use]
+    pub fn has_place(&self, task: &Task) -> bool {
+        match &task.concurrency {
+            Some(limit) if !task.holds_place() => self.holders(&limit.key) < limit.max as usize,
+            Some(_) | None => true,
+        }
+    }
+
+    /// Steps that have not ended, in the order they were opened.
+    pub fn open_steps(&self) -> impl Iterator<Item = &Task> {
+        self.indexes.open_steps.iter().filter_map(|seq| self.tasks.open_at(*seq))
+    }
+
+    /// Puts every waiting task in its place anew, after the rule of places has changed.
+    pub(super) fn rebuild_queue(&mut self) {
+        let seqs = self.indexes.queue.values().flatten().map(|(_, seq)| *seq);
+        let seqs: Vec<u64> = seqs.collect();
+        self.indexes.queue.clear();
+        let aging_ms = self.policy().aging_ms;
+        for seq in seqs {
+            let Some(task) = self.tasks.open_at(seq) else { continue };
+            self.indexes.insert(seq, &Places::of(task, aging_ms));
+        }
     }
 
     /// Tasks of one status in order of submission, or newest first.
@@ -61,8 +100,13 @@ impl State {
         seqs.filter_map(|seq| self.tasks.at(*seq))
     }
 
-    /// All tasks in order of submission after sequence number `after`.
+    /// All tasks in order of submission after sequence number `after`, without steps.
     pub fn tasks_after(&self, after: u64) -> impl DoubleEndedIterator<Item = Cow<'_, Task>> {
+        self.rows_after(after).filter(|task| task.step_of.is_none())
+    }
+
+    /// As [`State::tasks_after`], with steps.
+    pub fn rows_after(&self, after: u64) -> impl DoubleEndedIterator<Item = Cow<'_, Task>> {
         self.tasks.after(after)
     }
 
@@ -77,7 +121,7 @@ impl State {
         self.indexes.ended.len()
     }
 
-    /// Tasks waiting to be placed, most urgent first, then in order of submission.
+    /// Tasks and steps waiting to be placed, in the order of [`QueueKey`].
     pub fn queue(&self) -> impl Iterator<Item = &Task> {
         let mut groups: Vec<_> = self.indexes.queue.values().map(BTreeSet::iter).collect();
         let mut heads: BinaryHeap<_> = groups

@@ -7,7 +7,10 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::{Changes, Digest, Fatal, TableId, row_hash};
-use crate::model::{Drill, DrillId, DrillPage, Member, MemberId, Node, NodeId, Payload, TaskId};
+use crate::model::{
+    Alert, Delivery, DeliveryId, Drill, DrillId, DrillPage, Member, MemberId, Node, NodeId,
+    Payload, Pipeline, ScalingEvent, TaskId,
+};
 
 /// Leads every stored value and log entry.
 const FORMAT: u8 = 1;
@@ -186,6 +189,58 @@ impl TableRow for Node {
 
     fn read_key(&self, stored: &[u8]) -> Option<NodeId> {
         (stored == self.node_id.as_str().as_bytes()).then(|| self.node_id.clone())
+    }
+}
+
+impl TableRow for Pipeline {
+    type Key = String;
+    const TABLE: TableId = TableId::Pipelines;
+
+    fn write_key(&self, key: &String, to: &mut Vec<u8>) {
+        to.extend_from_slice(key.as_bytes());
+    }
+
+    fn read_key(&self, stored: &[u8]) -> Option<String> {
+        (stored == self.task_type.as_bytes()).then(|| self.task_type.clone())
+    }
+}
+
+impl TableRow for Alert {
+    type Key = String;
+    const TABLE: TableId = TableId::Alerts;
+
+    fn write_key(&self, key: &String, to: &mut Vec<u8>) {
+        to.extend_from_slice(key.as_bytes());
+    }
+
+    fn read_key(&self, stored: &[u8]) -> Option<String> {
+        (stored == self.alert_id.as_bytes()).then(|| self.alert_id.clone())
+    }
+}
+
+impl TableRow for Delivery {
+    type Key = DeliveryId;
+    const TABLE: TableId = TableId::Deliveries;
+
+    fn write_key(&self, key: &DeliveryId, to: &mut Vec<u8>) {
+        to.extend_from_slice(&key.to_be_bytes());
+    }
+
+    fn read_key(&self, stored: &[u8]) -> Option<DeliveryId> {
+        stored.try_into().ok().map(DeliveryId::from_be_bytes)
+    }
+}
+
+impl TableRow for ScalingEvent {
+    type Key = u64;
+    const TABLE: TableId = TableId::Scalings;
+
+    fn write_key(&self, key: &u64, to: &mut Vec<u8>) {
+        to.extend_from_slice(&key.to_be_bytes());
+    }
+
+    fn read_key(&self, stored: &[u8]) -> Option<u64> {
+        stored.try_into().ok().map(u64::from_be_bytes)
     }
 }
 

@@ -8,11 +8,13 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use super::{
-    Assignment, Command, Dispatch, DispatchResult, Envelope, ExpiryKind, LogEntry, NodeObservation,
-    NodeSpec, State, TaskExpiry, TaskOutcome, TaskReport, TaskSpec, encode_entry, invariants,
+    AlertChange, Assignment, Command, DeliveryResult, Dispatch, DispatchResult, Envelope,
+    ExpiryKind, FlowRequest, LogEntry, NodeObservation, NodeSpec, State, StepRefusal, TaskExpiry,
+    TaskOutcome, TaskReport, TaskSpec, encode_entry, invariants,
 };
 use crate::model::{
-    DrillKind, DrillState, Epoch, Load, Member, NodeId, NodeStatus, RequestId, Requirements,
+    AlertState, Concurrency, DrillKind, DrillState, Epoch, FlowMode, Load, Member, NodeId,
+    NodeStatus, Pipeline, RequestId, Requirements, ScalingAction, ScalingEvent, Severity, StepSpec,
     TaskFailure, TaskId, Urgency,
 };
 
@@ -131,6 +133,7 @@ pub(super) fn node_spec(node_id: &str, capacity: u32, capabilities: Vec<String>)
         external_url: None,
         instance: String::new(),
         metadata: String::new(),
+        agent_type: None,
     }
 }
 
@@ -143,6 +146,34 @@ pub(super) fn task_spec(task_id: Option<&str>) -> TaskSpec {
         max_retries: 3,
         ..TaskSpec::default()
     }
+}
+
+/// `name`, `name:retries` or `name<first+second`, whose numbers are places.
+fn step(text: &str) -> StepSpec {
+    let (text, depends_on) = text.split_once('<').unwrap_or((text, ""));
+    let (name, retries) = text.split_once(':').unwrap_or((text, "0"));
+    let places = depends_on.split('+').filter(|place| !place.is_empty());
+    StepSpec {
+        name: name.to_owned(),
+        agent_type: name.to_owned(),
+        depends_on: places.map(|place| place.parse().unwrap()).collect(),
+        max_retries: retries.parse().unwrap(),
+        ..StepSpec::default()
+    }
+}
+
+/// `mode=... steps=a,b`, `pipeline=mode`, `copies=n`.
+fn flow(words: &Words<'_>) -> Option<FlowRequest> {
+    let mode = words.pairs.get("mode").map(|mode| FlowMode::parse(mode).unwrap());
+    if words.pairs.contains_key("steps") {
+        let steps = words.list("steps").iter().map(|text| step(text)).collect();
+        return Some(FlowRequest::Steps { mode: mode.unwrap_or(FlowMode::Sequential), steps });
+    }
+    if words.pairs.contains_key("pipeline") {
+        return Some(FlowRequest::Pipeline { mode });
+    }
+    let copies = words.number("copies", 0);
+    (copies > 0).then(|| FlowRequest::Copies { count: u16::try_from(copies).unwrap() })
 }
 
 fn task_command(verb: &str, words: &Words<'_>) -> Command {
@@ -166,6 +197,12 @@ fn task_command(verb: &str, words: &Words<'_>) -> Command {
                             capabilities: words.list("caps"),
                             ..Requirements::default()
                         },
+                        callback_url: words.pairs.get("callback").map(|url| (*url).to_owned()),
+                        concurrency: words.pairs.get("key").map(|key| Concurrency {
+                            key: (*key).to_owned(),
+                            max: u32::try_from(words.number("max", 1)).unwrap(),
+                        }),
+                        flow: flow(words),
                         ..task_spec(id)
                     })
                     .collect(),
@@ -188,6 +225,24 @@ fn task_command(verb: &str, words: &Words<'_>) -> Command {
                 .collect(),
         ),
         "cancel" => Command::CancelTask { task_id: task_id(0), reason: "enough".to_owned() },
+        "replay" | "purge" => {
+            let task_ids = words.places.iter().map(|id| TaskId::trusted(id)).collect();
+            match verb {
+                "replay" => Command::ReplayTasks { task_ids },
+                _ => Command::PurgeTasks { task_ids },
+            }
+        }
+        "acknowledge" => Command::AcknowledgeAlert {
+            alert_id: words.places[0].to_owned(),
+            by: words.text("by", "me"),
+        },
+        "pipeline" => Command::PutPipeline(Pipeline {
+            task_type: words.places[0].to_owned(),
+            mode: FlowMode::parse(words.places[1]).unwrap(),
+            estimate_ms: 7,
+            steps: words.places[2..].iter().map(|text| step(text)).collect(),
+        }),
+        "unpipeline" => Command::RemovePipeline { task_type: words.places[0].to_owned() },
         other => panic!("unknown verb {other}"),
     }
 }
@@ -205,6 +260,7 @@ impl Script {
                 let capacity = u32::try_from(words.number("capacity", 16)).unwrap();
                 let mut spec = node_spec(words.places[0], capacity, words.list("caps"));
                 spec.instance = words.text("instance", "");
+                spec.agent_type = words.pairs.get("agent").map(|kind| (*kind).to_owned());
                 Command::RegisterNode(spec)
             }
             "status" => Command::SetNodeStatus {
@@ -212,6 +268,10 @@ impl Script {
                 status: NodeStatus::parse(words.places[1]).unwrap(),
             },
             "remove" => Command::RemoveNode { node_id: node_id(0) },
+            "drain" => Command::DrainNode {
+                node_id: node_id(0),
+                within_ms: words.places[1].parse().unwrap(),
+            },
             "observe" => Command::ObserveNodes {
                 epoch: words.epoch(),
                 observations: vec![NodeObservation {
@@ -290,6 +350,69 @@ impl Script {
                         _ => ExpiryKind::BackOff,
                     },
                 }],
+            },
+            "refuse" => Command::RefuseSteps {
+                epoch: words.epoch(),
+                refusals: vec![StepRefusal {
+                    task_id: task_id(1),
+                    seen_revision: self.revision(&task_id(1), words),
+                }],
+            },
+            "drained" | "gone" => {
+                let node_ids = words.places[1..].iter().map(|id| NodeId::trusted(id)).collect();
+                match verb {
+                    "drained" => Command::EndDrains { epoch: words.epoch(), node_ids },
+                    _ => Command::RetireAgents { epoch: words.epoch(), node_ids },
+                }
+            }
+            "delivered" => Command::RecordDeliveries {
+                epoch: words.epoch(),
+                results: vec![DeliveryResult {
+                    delivery_id: words.places[1].parse().unwrap(),
+                    seen_tries: u32::try_from(words.number("tries", 0)).unwrap(),
+                    error: words.pairs.get("error").map(|error| (*error).to_owned()),
+                }],
+            },
+            "alert" => Command::RecordAlerts {
+                epoch: words.epoch(),
+                changes: vec![AlertChange {
+                    alert_id: words.places[1].to_owned(),
+                    seen_transitions: words.number("seen", 0),
+                    metric: "figure".to_owned(),
+                    severity: match words.places[2] {
+                        "critical" => Severity::Critical,
+                        _ => Severity::Warning,
+                    },
+                    state: match words.places[3] {
+                        "resolved" => AlertState::Resolved,
+                        _ => AlertState::Active,
+                    },
+                    value_milli: words.number("value", 1500),
+                    threshold_milli: 1000,
+                    message: "too_much".to_owned(),
+                }],
+            },
+            "scale" => Command::RecordScaling {
+                epoch: words.epoch(),
+                event: ScalingEvent {
+                    number: 0,
+                    at_ms: 0,
+                    action: ScalingAction::Up,
+                    rule: words.places[1].to_owned(),
+                    current_nodes: 2,
+                    target_nodes: 4,
+                    metric_milli: 900,
+                    threshold_milli: 800,
+                    reason: "busy".to_owned(),
+                    provider: "command".to_owned(),
+                    outcome: None,
+                },
+                cooldown_ms: words.number("cooldown", 1000),
+            },
+            "scaled" => Command::RecordScalingOutcome {
+                epoch: words.epoch(),
+                number: words.places[1].parse().unwrap(),
+                outcome: words.text("said", "done"),
             },
             "retire" => Command::RetireTasks {
                 epoch: words.epoch(),

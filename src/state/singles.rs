@@ -31,6 +31,8 @@ pub struct Counters {
     pub retries: u64,
     /// Sum over completed tasks of the time from acceptance to result.
     pub response_ms_total: u64,
+    /// Number of the newest delivery.
+    pub deliveries: u64,
 }
 
 /// Who this cluster is.
@@ -146,9 +148,13 @@ impl State {
     }
 
     pub(super) fn set_config(&mut self, config: Config, policy: Policy) {
+        let aged_anew = policy.aging_ms != self.singles.policy.aging_ms;
         self.singles.config.value = config;
         self.singles.policy = policy;
         self.singles.config.put(&mut self.rows, SingleId::Config);
+        if aged_anew {
+            self.rebuild_queue();
+        }
     }
 
     /// The random name of the cluster; 0 before it has one.

@@ -212,6 +212,9 @@ mod tests {
             execution_ms: 0,
             performance_metrics: Payload::Absent,
             revision: 7,
+            concurrency: None,
+            flow: None,
+            step_of: None,
         }
     }
 

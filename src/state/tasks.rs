@@ -2,12 +2,16 @@
 
 use super::apply::Txn;
 use super::command::{Assignment, TaskSpec};
+use super::flows::step_id;
 use super::indexes::Places;
 use super::nodes::ExecutionEnd;
 use super::rows::BlobPart;
 use super::{Fact, Outcome, Rejection, Reply, State};
 use crate::canary::{self, Canary};
-use crate::model::{Epoch, Execution, Payload, RequestId, Task, TaskId, TaskStatus, TimeMs};
+use crate::model::{
+    DeliveryBody, Epoch, Execution, Flow, Payload, RequestId, StepOf, Task, TaskId, TaskStatus,
+    TimeMs,
+};
 
 /// How many nodes of past attempts a task remembers.
 const ASSIGNED_NODES_MAX: usize = 16;
@@ -27,27 +31,26 @@ impl Txn<'_> {
     pub(super) fn submit_tasks(&mut self, specs: Vec<TaskSpec>) -> Reply {
         Self::check_batch(specs.len())?;
         let single = specs.len() == 1;
-        let named: Vec<_> = (0u32..)
-            .zip(specs)
-            .map(|(ordinal, spec)| {
-                let (task_id, known) = self.name_task(&spec, ordinal, single);
-                (task_id, known, spec)
-            })
-            .collect();
+        let mut named = Vec::with_capacity(specs.len());
+        for (ordinal, mut spec) in (0u32..).zip(specs) {
+            let (task_id, known) = self.name_task(&spec, ordinal, single);
+            let flow = self.flow_of(&mut spec)?;
+            named.push((task_id, known, spec, flow));
+        }
         // A task that is known already asks for no room: its retry succeeds on a full queue.
-        let new = named.iter().filter(|(_, known, _)| !known).count() as u64;
+        let new = named.iter().filter(|(_, known, _, _)| !known).count() as u64;
         let max = self.state.policy().pending_tasks_max;
         if new > 0 && self.state.waiting_len() + new > max {
             return Err(Rejection::QueueFull { max });
         }
         let (mut created, mut duplicates, mut last) = (0, 0, None);
-        for (task_id, known, spec) in named {
+        for (task_id, known, spec, flow) in named {
             // An id may stand twice in one batch.
             if known || self.state.has_task(&task_id) {
                 duplicates += 1;
             } else {
                 created += 1;
-                self.create_task(task_id.clone(), spec);
+                self.create_task(task_id.clone(), spec, flow);
             }
             last = Some(task_id);
         }
@@ -74,7 +77,7 @@ impl Txn<'_> {
         (derive_task_id(self.request_id, ordinal, 32), false)
     }
 
-    fn create_task(&mut self, task_id: TaskId, spec: TaskSpec) {
+    fn create_task(&mut self, task_id: TaskId, spec: TaskSpec, flow: Option<Flow>) {
         self.state.edit_counters(|counters| {
             counters.last_seq += 1;
             counters.tasks_submitted += 1;
@@ -98,7 +101,7 @@ impl Txn<'_> {
             deadline_ms: spec.deadline_ms,
             callback_url: spec.callback_url,
             seq: self.state.counters().last_seq,
-            status: TaskStatus::Pending,
+            status: if flow.is_some() { TaskStatus::Waiting } else { TaskStatus::Pending },
             attempt: 0,
             retry_count: 0,
             not_before_ms: 0,
@@ -114,9 +117,13 @@ impl Txn<'_> {
             execution_ms: 0,
             performance_metrics: Payload::Absent,
             revision: self.index,
+            concurrency: spec.concurrency,
+            flow: flow.map(Box::new),
+            step_of: None,
         };
         self.state.insert_task(task);
-        self.facts.push(Fact::TaskSubmitted { task_id });
+        self.facts.push(Fact::TaskSubmitted { task_id: task_id.clone() });
+        self.open_steps(&task_id);
     }
 
     pub(super) fn assign_tasks(&mut self, epoch: Epoch, assignments: Vec<Assignment>) -> Reply {
@@ -143,6 +150,13 @@ impl Txn<'_> {
         if !current || !takes_work || !node.fits(&task.requirements) {
             return false;
         }
+        let may_begin = !self.state.policy().paused
+            && self.state.has_place(task)
+            && !self.state.has_copy_on(task, &assignment.node_id);
+        if !may_begin {
+            return false;
+        }
+        let step_of = task.step_of.clone();
         let (node_id, now) = (assignment.node_id.clone(), self.now);
         self.edit_node(&node_id, |node| node.live += 1);
         self.state.edit_counters(|counters| counters.attempts += 1);
@@ -165,6 +179,9 @@ impl Txn<'_> {
         });
         let task_id = assignment.task_id.clone();
         self.facts.push(Fact::TaskAssigned { task_id, node_id, attempt });
+        if let Some(step_of) = step_of {
+            self.begin_flow(&step_of.task_id);
+        }
         true
     }
 
@@ -183,6 +200,11 @@ impl Txn<'_> {
         self.check_epoch(epoch)?;
         Self::check_batch(task_ids.len())?;
         let offered = task_ids.len();
+        Ok(self.retire(task_ids, offered))
+    }
+
+    /// Deletes tasks that have ended, of `offered` that were named.
+    pub(super) fn retire(&mut self, task_ids: Vec<TaskId>, offered: usize) -> Outcome {
         let retired: Vec<TaskId> =
             task_ids.into_iter().filter(|task_id| self.retire_task(task_id)).collect();
         let count = u32::try_from(retired.len()).expect("a batch is bounded");
@@ -193,18 +215,24 @@ impl Txn<'_> {
             self.facts.push(Fact::TasksRetired { count });
         }
         let stale = u32::try_from(offered).expect("a batch is bounded") - count;
-        Ok(Outcome::Judged { accepted: count, stale })
+        Outcome::Judged { accepted: count, stale }
     }
 
     fn retire_task(&mut self, task_id: &TaskId) -> bool {
-        if !self.state.has_task(task_id) || self.state.open_task(task_id).is_some() {
+        let Some(task) = self.state.task(task_id) else { return false };
+        if !task.status.is_terminal() || task.step_of.is_some() {
             return false;
+        }
+        let steps = task.flow.as_ref().map_or(0, |flow| flow.steps.len()) as u16;
+        for step in 0..steps {
+            self.state.remove_task(&step_id(task_id, step));
         }
         self.state.remove_task(task_id);
         true
     }
 
-    /// Ends a task for good, live or not. `edit` adds what belongs to this end.
+    /// Ends a task for good, live or not. `edit` adds what belongs to this end. Its open steps end
+    /// with it; the task it is a step of goes on, or ends.
     pub(super) fn end_task(
         &mut self,
         task_id: &TaskId,
@@ -212,14 +240,37 @@ impl Txn<'_> {
         end: ExecutionEnd,
         edit: impl FnOnce(&mut Task),
     ) {
-        let Some(task) = self.state.open_task(task_id) else { return };
-        let created_at_ms = task.created_at_ms;
+        let steps = self.give_up_steps(task_id);
+        let step_of = self.end_row(task_id, status, end, edit);
+        for step in steps {
+            self.end_row(&step, TaskStatus::Cancelled, ExecutionEnd::Withdrawn, |step| {
+                step.error = Some("its task has ended".to_owned());
+            });
+        }
+        if let Some(step_of) = step_of {
+            self.step_ended(&step_of, status);
+        }
+    }
+
+    /// Ends one row; gives whose step it was.
+    fn end_row(
+        &mut self,
+        task_id: &TaskId,
+        status: TaskStatus,
+        end: ExecutionEnd,
+        edit: impl FnOnce(&mut Task),
+    ) -> Option<StepOf> {
+        let task = self.state.open_task(task_id)?;
+        let (created_at_ms, step_of) = (task.created_at_ms, task.step_of.clone());
+        let callback_url = task.callback_url.clone();
         let holder = task.execution.as_ref().map(|execution| execution.node_id.clone());
         if let Some(node_id) = &holder {
             self.release_node(node_id, end);
         }
         let now = self.now;
-        self.count_end(status, now.saturating_sub(created_at_ms));
+        if step_of.is_none() {
+            self.count_end(status, now.saturating_sub(created_at_ms));
+        }
         let attempt = self.edit_task(task_id, |task| {
             task.status = status;
             task.completed_at_ms = now;
@@ -228,8 +279,12 @@ impl Txn<'_> {
             edit(task);
             task.attempt
         });
-        let task_id = task_id.clone();
-        self.facts.push(Fact::TaskEnded { task_id, status, node_id: holder, attempt });
+        let ended = task_id.clone();
+        self.facts.push(Fact::TaskEnded { task_id: ended, status, node_id: holder, attempt });
+        if let Some(url) = callback_url {
+            self.deliver("callback", url, DeliveryBody::Task(task_id.clone()));
+        }
+        step_of
     }
 
     fn count_end(&mut self, status: TaskStatus, response_ms: TimeMs) {
@@ -245,7 +300,9 @@ impl Txn<'_> {
             TaskStatus::Pending
             | TaskStatus::Retrying
             | TaskStatus::Assigned
-            | TaskStatus::Running => unreachable!("{status:?} is no end"),
+            | TaskStatus::Running
+            | TaskStatus::Waiting
+            | TaskStatus::Stepping => unreachable!("{status:?} is no end"),
         });
     }
 
@@ -259,18 +316,18 @@ impl Txn<'_> {
         task_id: &TaskId,
         edit: impl FnOnce(&mut Task) -> T,
     ) -> T {
-        let index = self.index;
+        let (index, aging_ms) = (self.index, self.state.policy().aging_ms);
         let State { tasks, rows, indexes, .. } = &mut *self.state;
         let seq = tasks.seq_of(task_id).expect("the caller found the task");
         let given = tasks.edit(rows, seq, |task| {
-            let (before, was) = (Places::of(task), task.status);
+            let (before, was) = (Places::of(task, aging_ms), task.status);
             let given = edit(task);
             let now = task.status;
             let legal = was == now || was.may_become(now);
             assert!(legal, "task {task_id}: {was:?} must not become {now:?}");
             assert_eq!(now.is_live(), task.execution.is_some(), "task {task_id}");
             task.revision = index;
-            indexes.change(seq, &before, &Places::of(task));
+            indexes.change(seq, &before, &Places::of(task, aging_ms));
             given
         });
         given.expect("an ended task never changes")
@@ -278,14 +335,20 @@ impl Txn<'_> {
 }
 
 impl State {
-    fn insert_task(&mut self, task: Task) {
-        self.indexes.insert(task.seq, &Places::of(&task));
+    pub(super) fn insert_task(&mut self, task: Task) {
+        self.indexes.insert(task.seq, &Places::of(&task, self.policy().aging_ms));
         self.tasks.insert(&mut self.rows, task);
     }
 
-    fn remove_task(&mut self, task_id: &TaskId) {
-        let Some(task) = self.tasks.remove(&mut self.rows, task_id) else { return };
-        self.indexes.remove(task.seq, &Places::of(&task));
+    /// Takes a task out, but for its payloads.
+    pub(super) fn take_row(&mut self, task_id: &TaskId) -> Option<Task> {
+        let task = self.tasks.remove(&mut self.rows, task_id)?;
+        self.indexes.remove(task.seq, &Places::of(&task, self.policy().aging_ms));
+        Some(task)
+    }
+
+    pub(super) fn remove_task(&mut self, task_id: &TaskId) {
+        let Some(task) = self.take_row(task_id) else { return };
         for (part, payload) in [
             (BlobPart::Input, &task.input),
             (BlobPart::Result, &task.result),

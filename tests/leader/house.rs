@@ -8,7 +8,7 @@ use axum::routing::post;
 use parking_lot::Mutex;
 use quorate::clock;
 use quorate::cluster::{Boot, Cluster, ClusterOptions, TcpNet};
-use quorate::leader::{HttpCaller, LeaderOptions, Leadership};
+use quorate::leader::{HttpCaller, LeaderOptions, Leadership, Outward};
 use quorate::model::{Load, Member, NodeId, TaskId};
 use quorate::state::{Command, NodeSpec, Outcome, State, TaskSpec};
 use quorate::storage::{Disk, Storage, StorageOptions};
@@ -147,7 +147,7 @@ impl House {
 
 fn lead(cluster: Cluster) -> Housed {
     let caller = Arc::new(HttpCaller::new().unwrap());
-    let leadership = Leadership::new(LeaderOptions::default(), caller);
+    let leadership = Leadership::new(LeaderOptions::default(), Outward::new(caller));
     let shutdown = CancellationToken::new();
     let work = tokio::spawn({
         let (leadership, shutdown) = (leadership.clone(), shutdown.clone());

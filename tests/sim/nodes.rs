@@ -168,6 +168,28 @@ impl NodeCaller for SimCaller {
             answer.unwrap_or(Err(CallError::Timeout))
         })
     }
+
+    fn get(&self, url: String, timeout: Duration) -> BoxFuture<'static, Result<Answer, CallError>> {
+        let stage = self.0.clone();
+        Box::pin(async move {
+            let probe = async {
+                pause(1, 5).await;
+                let is_up = stage.nodes.is_up(node_of(&url));
+                if is_up { answer(200, "{}".to_owned()) } else { down() }
+            };
+            tokio::time::timeout(timeout, probe).await.unwrap_or(Err(CallError::Timeout))
+        })
+    }
+}
+
+/// The number of the node that a URL leads to; one that is not there for any other URL.
+fn node_of(url: &str) -> usize {
+    let rest = url.strip_prefix("http://n").unwrap_or_default();
+    rest.split(':').next().and_then(|n| n.parse().ok()).unwrap_or(NODES)
+}
+
+fn down() -> Result<Answer, CallError> {
+    Err(CallError::Connect("the node is down".to_owned()))
 }
 
 fn answer(status: u16, body: String) -> Result<Answer, CallError> {
@@ -180,11 +202,10 @@ async fn pause(from_ms: u64, to_ms: u64) {
 }
 
 async fn take(stage: Stage, call: Call) -> Result<Answer, CallError> {
-    let rest = call.url.strip_prefix("http://n").unwrap_or_default();
-    let n: usize = rest.split(':').next().and_then(|n| n.parse().ok()).unwrap_or(NODES);
+    let n = node_of(&call.url);
     pause(1, 5).await;
     if !stage.nodes.is_up(n) {
-        return Err(CallError::Connect("the node is down".to_owned()));
+        return down();
     }
     if call.url.contains("/api/cancel_task/") {
         return answer(200, r#"{"success":true}"#.to_owned());

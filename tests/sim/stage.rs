@@ -8,7 +8,7 @@ use std::time::Duration;
 use openraft::RaftLogReader as _;
 use parking_lot::Mutex;
 use quorate::cluster::{Boot, Cluster, ClusterOptions, Retention, Timing};
-use quorate::leader::{LeaderOptions, Leadership};
+use quorate::leader::{LeaderOptions, Leadership, Outward};
 use quorate::model::{Member, MemberId};
 use quorate::storage::{Disk, SimDisk, SimOptions, Storage, StorageOptions};
 use tokio_util::sync::CancellationToken;
@@ -196,7 +196,7 @@ impl Stage {
         self.places.lock()[place].member = Some(member.clone());
         tokio::spawn(self.clone().note_terms(process, member.clone()));
         let caller = Arc::new(SimCaller(self.clone()));
-        let leadership = Leadership::new(LeaderOptions::default(), caller);
+        let leadership = Leadership::new(LeaderOptions::default(), Outward::new(caller));
         let seat = Arc::new(member.clone());
         tokio::spawn(async move { leadership.run(seat, CancellationToken::new()).await });
         for _ in 0..CLIENTS {

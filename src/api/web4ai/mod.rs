@@ -7,16 +7,22 @@
 
 pub(super) mod agents;
 pub(super) mod beats;
+pub(super) mod control;
+pub(super) mod dead_letters;
+pub(super) mod drain;
 pub(super) mod figures;
 mod heartbeat;
 pub(super) mod lists;
 mod load;
 mod node_view;
 pub(super) mod nodes;
+pub(super) mod notices;
 mod register;
 mod report;
 pub(super) mod status;
-mod submit;
-mod task_view;
+pub(super) mod submit;
+pub(super) mod task_page;
+pub(super) mod task_view;
 pub(super) mod tasks;
+pub(super) mod why;
 mod words;

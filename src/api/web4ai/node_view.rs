@@ -185,6 +185,8 @@ pub(super) mod tests {
             tasks_completed: 3,
             tasks_failed: 1,
             revision: 1,
+            agent_type: None,
+            drain_until_ms: None,
         }
     }
 

@@ -187,7 +187,7 @@ pub(in crate::api) async fn register(
 
 /// Whether the node is known here, or at least to the leader: a node may register through one
 /// member and beat through another that is a moment behind.
-pub(super) async fn is_registered(app: &App, node_id: &NodeId) -> Result<bool, ApiError> {
+pub(in crate::api) async fn is_registered(app: &App, node_id: &NodeId) -> Result<bool, ApiError> {
     let known = || app.cluster().view().read(|state| state.node(node_id).is_some());
     if known() {
         return Ok(true);

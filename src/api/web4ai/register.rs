@@ -71,6 +71,7 @@ pub(super) fn parse(
         external_url: external_url(body)?,
         instance: text_or(body, "instance", "")?,
         metadata,
+        agent_type: None,
     })
 }
 

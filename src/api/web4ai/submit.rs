@@ -4,26 +4,18 @@
 //! stay text, and what the client wrote is copied once, into the command.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde_json::value::RawValue;
 
 use super::words::RESERVED_TASK_IDS;
+use crate::api::agents::steps;
 use crate::api::object::{FieldError, Object, text_of};
 use crate::api::wire_time::parse_time;
-use crate::model::{NodeId, Requirements, TaskId, TimeMs, Urgency};
-use crate::state::TaskSpec;
+use crate::model::{Concurrency, FlowMode, NodeId, Requirements, TaskId, TimeMs, Urgency};
+use crate::state::{FlowRequest, TaskSpec};
 
-/// The task types of family A (contract 4.4) and its estimate for each, in milliseconds (4.2).
-const PIPELINES: [(&str, u64); 8] = [
-    ("report_generation", 3000),
-    ("real_time_monitoring", 500),
-    ("data_analysis", 2000),
-    ("api_call", 300),
-    ("podcast_intelligence", 1000),
-    ("document_intelligence", 1000),
-    ("content_summarization", 1000),
-    ("industry_synthesis_only", 1000),
-];
 /// Family A's default for `timeout_ms`.
 const AGENTS_TIMEOUT_MS: u64 = 30_000;
 /// The longest timeout and the most retries accepted; also the bounds of the configuration.
@@ -31,9 +23,12 @@ const TIMEOUT_MS_MAX: u64 = 366 * 24 * 3600 * 1000;
 const RETRIES_MAX: u64 = 1000;
 const TASK_TYPE_BYTES_MAX: usize = 256;
 const CALLBACK_BYTES_MAX: usize = 2048;
+const COPIES_MAX: u64 = 16;
+const CONCURRENCY_KEY_BYTES_MAX: usize = 256;
+const CONCURRENCY_MAX: u64 = 1_000_000;
 
 /// Fields with a place of their own in a task; all others join its metadata.
-const KNOWN: [&str; 10] = [
+const KNOWN: [&str; 12] = [
     "task_id",
     "task_type",
     "priority",
@@ -44,35 +39,39 @@ const KNOWN: [&str; 10] = [
     "max_retries",
     "deadline",
     "callback_url",
+    "steps",
+    "concurrency",
 ];
 
 /// What a task gets that the client left open: from the replicated policy.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Defaults {
+#[derive(Debug, Clone)]
+pub(in crate::api) struct Defaults {
     pub(super) timeout_ms: TimeMs,
     pub(super) max_retries: u32,
     /// Family A's larger numbers are less urgent (`compat.agents.priority_order: asc`).
     pub(super) agents_ascending: bool,
+    /// Task types that pipelines say something of, with their estimates.
+    pub(super) estimates: Arc<BTreeMap<String, u64>>,
 }
 
 /// Which family a body is written for (contract C1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Shape {
+pub(in crate::api) enum Shape {
     Web4ai,
     Agents,
 }
 
 /// A submission that was understood.
 #[derive(Debug)]
-pub(super) struct Submission {
-    pub(super) spec: TaskSpec,
-    pub(super) estimate_ms: u64,
+pub(in crate::api) struct Submission {
+    pub(in crate::api) spec: TaskSpec,
+    pub(in crate::api) estimate_ms: u64,
 }
 
 /// Why a submission is refused: the family's text, and who is meant by it.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Refusal {
-    pub(super) error: String,
+pub(in crate::api) struct Refusal {
+    pub(in crate::api) error: String,
     pub(super) shape: Shape,
     /// The id that the client gave, for family A's failure form.
     pub(super) task_id: Option<String>,
@@ -82,9 +81,10 @@ pub(super) struct Refusal {
 ///
 /// # Errors
 /// [`Refusal`] with a text for the client.
-pub(super) fn parse(body: &Object<'_>, defaults: Defaults) -> Result<Submission, Refusal> {
+pub(in crate::api) fn parse(body: &Object<'_>, defaults: &Defaults) -> Result<Submission, Refusal> {
     let task_type = body.text("task_type");
-    let shape = shape_of(body, task_type.as_ref().ok().and_then(Option::as_deref));
+    let pipelines = &defaults.estimates;
+    let shape = shape_of(body, task_type.as_ref().ok().and_then(Option::as_deref), pipelines);
     let refuse = |error: String| {
         let task_id = body.text("task_id").ok().flatten().map(Cow::into_owned);
         Refusal { error, shape, task_id }
@@ -99,29 +99,30 @@ pub(super) fn parse(body: &Object<'_>, defaults: Defaults) -> Result<Submission,
     if task_type.len() > TASK_TYPE_BYTES_MAX {
         return Err(refuse(format!("task_type is at most {TASK_TYPE_BYTES_MAX} bytes")));
     }
-    let estimate_ms = estimate_of(&task_type);
-    if shape == Shape::Agents && estimate_ms.is_none() {
+    let estimate_ms = defaults.estimates.get(&*task_type).copied();
+    if shape == Shape::Agents && estimate_ms.is_none() && !body.has("steps") {
         return Err(refuse(format!("unknown task_type: {task_type}")));
     }
     let spec = spec_of(body, shape, task_type, defaults).map_err(refuse)?;
     Ok(Submission { spec, estimate_ms: estimate_ms.unwrap_or(1000) })
 }
 
-fn shape_of(body: &Object<'_>, task_type: Option<&str>) -> Shape {
-    let marked = ["inputs", "execution_mode", "timeout_ms"].iter().any(|key| body.has(key));
-    let pipeline = task_type.is_some_and(|task_type| estimate_of(task_type).is_some());
+fn shape_of(
+    body: &Object<'_>,
+    task_type: Option<&str>,
+    pipelines: &BTreeMap<String, u64>,
+) -> Shape {
+    const MARKS: [&str; 4] = ["inputs", "execution_mode", "timeout_ms", "steps"];
+    let marked = MARKS.iter().any(|key| body.has(key));
+    let pipeline = task_type.is_some_and(|task_type| pipelines.contains_key(task_type));
     if marked || (pipeline && !body.has("input_data")) { Shape::Agents } else { Shape::Web4ai }
-}
-
-fn estimate_of(task_type: &str) -> Option<u64> {
-    PIPELINES.iter().find(|(name, _)| *name == task_type).map(|(_, estimate)| *estimate)
 }
 
 fn spec_of(
     body: &Object<'_>,
     shape: Shape,
     task_type: Cow<'_, str>,
-    defaults: Defaults,
+    defaults: &Defaults,
 ) -> Result<TaskSpec, String> {
     let field = |error: FieldError| error.to_string();
     let max_retries = match body.count("max_retries").map_err(field)? {
@@ -152,7 +153,65 @@ fn spec_of(
         max_retries,
         deadline_ms,
         callback_url: callback_url(body)?,
+        concurrency: concurrency(body)?,
+        flow: match shape {
+            Shape::Agents => Some(steps_of(body)?),
+            Shape::Web4ai => copies_of(&requirements)?,
+        },
     })
+}
+
+/// The mode stands at the top or, as upstream's code reads it, in the metadata (contract 4.5).
+fn steps_of(body: &Object<'_>) -> Result<FlowRequest, String> {
+    let field = |error: FieldError| error.to_string();
+    let metadata = body.object("metadata").map_err(field)?;
+    let word = match body.text("execution_mode").map_err(field)? {
+        Some(word) => Some(word),
+        None => metadata.text("execution_mode").map_err(field)?,
+    };
+    let mode = match word.filter(|word| !word.is_empty()) {
+        None => None,
+        Some(word) => Some(FlowMode::parse(&word).ok_or_else(|| {
+            format!("execution_mode must be sequential, parallel or hybrid, not {word}")
+        })?),
+    };
+    if !body.has("steps") {
+        // Only steps say what they wait for.
+        return match mode {
+            Some(FlowMode::Graph) => Err("execution_mode graph needs steps".to_owned()),
+            mode => Ok(FlowRequest::Pipeline { mode }),
+        };
+    }
+    let (mode, steps) = steps::parse(&body.list("steps").map_err(field)?, mode)?;
+    Ok(FlowRequest::Steps { mode, steps })
+}
+
+/// `redundancy` of more than one: so many nodes do the same (contract 2.8).
+fn copies_of(requirements: &Object<'_>) -> Result<Option<FlowRequest>, String> {
+    let wanted = requirements.count("redundancy").map_err(|error| error.to_string())?;
+    match wanted.unwrap_or(1) {
+        0 | 1 => Ok(None),
+        count if count <= COPIES_MAX => Ok(Some(FlowRequest::Copies { count: count as u16 })),
+        _ => Err(format!("redundancy must be at most {COPIES_MAX}")),
+    }
+}
+
+/// `concurrency: {key, max}`; `max` is 1 when only the key is named.
+fn concurrency(body: &Object<'_>) -> Result<Option<Concurrency>, String> {
+    let field = |error: FieldError| error.to_string();
+    let limit = body.object("concurrency").map_err(field)?;
+    if limit.is_empty() {
+        return Ok(None);
+    }
+    let key = limit.text("key").map_err(field)?.unwrap_or_default();
+    if key.is_empty() || key.len() > CONCURRENCY_KEY_BYTES_MAX {
+        return Err(format!("concurrency.key is 1 to {CONCURRENCY_KEY_BYTES_MAX} bytes"));
+    }
+    let max = limit.count("max").map_err(field)?.unwrap_or(1);
+    if !(1..=CONCURRENCY_MAX).contains(&max) {
+        return Err(format!("concurrency.max is 1 to {CONCURRENCY_MAX}"));
+    }
+    Ok(Some(Concurrency { key: key.into_owned(), max: max as u32 }))
 }
 
 fn task_id(body: &Object<'_>) -> Result<Option<TaskId>, String> {
@@ -162,6 +221,9 @@ fn task_id(body: &Object<'_>) -> Result<Option<TaskId>, String> {
     }
     if RESERVED_TASK_IDS.contains(&&*text) {
         return Err(format!("task_id must not be {text}: that word names a list"));
+    }
+    if text.contains('#') {
+        return Err("task_id must not hold #: that is kept for the steps of tasks".to_owned());
     }
     let task_id = TaskId::parse(&text).map_err(|error| format!("task_id: {error}"))?;
     Ok(Some(task_id))
@@ -187,7 +249,7 @@ fn urgency(raw: Option<&RawValue>, shape: Shape, ascending: bool) -> Result<Urge
 }
 
 /// `timeout` in seconds or `timeout_ms` (contract C4).
-fn timeout_ms(body: &Object<'_>, shape: Shape, defaults: Defaults) -> Result<u64, FieldError> {
+fn timeout_ms(body: &Object<'_>, shape: Shape, defaults: &Defaults) -> Result<u64, FieldError> {
     let seconds = body.number("timeout")?.map(|seconds| ("timeout", seconds * 1000.0));
     let millis = body.number("timeout_ms")?.map(|millis| ("timeout_ms", millis));
     let (given, default) = match shape {
@@ -229,7 +291,7 @@ fn callback_url(body: &Object<'_>) -> Result<Option<String>, String> {
     Ok(Some(text.into_owned()))
 }
 
-/// Contract 2.8. `redundancy` and whatever else is said stays in `requirements_raw`.
+/// Contract 2.8. Whatever else is said stays in `requirements_raw`.
 fn parse_requirements(body: &Object<'_>) -> Result<Requirements, FieldError> {
     if body.is_empty() {
         return Ok(Requirements::default());
@@ -251,6 +313,7 @@ fn parse_requirements(body: &Object<'_>) -> Result<Requirements, FieldError> {
         max_load_milli: (max_load.min(1.0) * 1000.0) as u32,
         preferred_nodes: node_ids(body, "preferred_nodes")?,
         exclude_nodes: node_ids(body, "exclude_nodes")?,
+        agent_type: None,
     })
 }
 
@@ -264,11 +327,13 @@ fn node_ids(body: &Object<'_>, key: &str) -> Result<Vec<NodeId>, FieldError> {
 mod tests {
     use super::*;
 
-    const DEFAULTS: Defaults =
-        Defaults { timeout_ms: 300_000, max_retries: 3, agents_ascending: false };
+    fn defaults() -> Defaults {
+        let estimates = crate::state::State::default().estimates();
+        Defaults { timeout_ms: 300_000, max_retries: 3, agents_ascending: false, estimates }
+    }
 
     fn read(body: &str) -> Result<Submission, Refusal> {
-        parse(&Object::parse(body.as_bytes()).unwrap(), DEFAULTS)
+        parse(&Object::parse(body.as_bytes()).unwrap(), &defaults())
     }
 
     fn spec(body: &str) -> TaskSpec {
@@ -291,7 +356,7 @@ mod tests {
         assert_eq!(spec.requirements.min_cpu_milli, 10_000);
         assert_eq!(spec.requirements.min_memory_milli, 0, "above 100 means megabytes");
         assert_eq!(spec.requirements.max_load_milli, 700);
-        assert!(spec.requirements_raw.contains("redundancy"));
+        assert_eq!(spec.flow, Some(FlowRequest::Copies { count: 2 }));
         assert_eq!((spec.timeout_ms, spec.max_retries), (1500, 1));
         assert_eq!(spec.deadline_ms, Some(1_700_000_000_500));
         assert_eq!(spec.callback_url.as_deref(), Some("http://c/"));
@@ -328,6 +393,13 @@ mod tests {
             (r#"{"task_type":"t","requirements":[]}"#, "requirements must be an object"),
             (r#"{"task_type":"t","callback_url":"ftp://x"}"#, "callback_url must be"),
             (r#"{"task_type":"t","deadline":"later"}"#, "deadline must be"),
+            (r#"{"task_type":"t","task_id":"a#1"}"#, "task_id must not hold #"),
+            (r#"{"task_type":"t","concurrency":{"max":2}}"#, "concurrency.key is 1 to"),
+            (r#"{"task_type":"t","concurrency":{"key":"k","max":0}}"#, "concurrency.max is 1"),
+            (r#"{"task_type":"t","requirements":{"redundancy":17}}"#, "redundancy must be"),
+            (r#"{"task_type":"api_call","execution_mode":"odd"}"#, "execution_mode must be"),
+            (r#"{"task_type":"api_call","execution_mode":"graph"}"#, "execution_mode graph needs"),
+            (r#"{"task_type":"t","steps":[]}"#, "steps must hold 1 to"),
         ] {
             let refusal = read(body).unwrap_err();
             assert!(refusal.error.starts_with(error), "{body}: {}", refusal.error);
@@ -346,12 +418,40 @@ mod tests {
         ] {
             let object = Object::parse(body.as_bytes()).unwrap();
             let task_type = object.text("task_type").unwrap();
-            assert_eq!(shape_of(&object, task_type.as_deref()), shape, "{body}");
+            let pipelines = defaults().estimates;
+            assert_eq!(shape_of(&object, task_type.as_deref(), &pipelines), shape, "{body}");
         }
         let refusal = read(r#"{"task_id":"a","task_type":"t","inputs":[]}"#).unwrap_err();
         assert_eq!(refusal.shape, Shape::Agents);
         assert_eq!(refusal.task_id.as_deref(), Some("a"));
         assert_eq!(refusal.error, "unknown task_type: t");
+    }
+
+    #[test]
+    fn contract_4_5_where_the_mode_stands() {
+        let mode = |body: &str| spec(body).flow;
+        let pipeline = |mode| Some(FlowRequest::Pipeline { mode });
+        assert_eq!(mode(r#"{"task_type":"api_call"}"#), pipeline(None));
+        assert_eq!(
+            mode(r#"{"task_type":"api_call","execution_mode":"Hybrid"}"#),
+            pipeline(Some(FlowMode::Hybrid))
+        );
+        assert_eq!(
+            mode(r#"{"task_type":"api_call","metadata":{"execution_mode":"parallel"}}"#),
+            pipeline(Some(FlowMode::Parallel))
+        );
+        assert_eq!(mode(r#"{"task_type":"t"}"#), None);
+        let own = mode(r#"{"task_type":"mine","steps":[{"agent_type":"x"}]}"#);
+        assert!(matches!(own, Some(FlowRequest::Steps { mode: FlowMode::Sequential, .. })));
+    }
+
+    #[test]
+    fn concurrency_keys() {
+        let limit = |body: &str| spec(body).concurrency;
+        let expected = Some(Concurrency { key: "db".to_owned(), max: 3 });
+        assert_eq!(limit(r#"{"task_type":"t","concurrency":{"key":"db","max":3}}"#), expected);
+        let one = limit(r#"{"task_type":"t","concurrency":{"key":"db"}}"#).unwrap();
+        assert_eq!(one.max, 1);
     }
 
     #[test]
@@ -387,8 +487,8 @@ mod tests {
             let spec = spec(&body.replace('P', priority));
             assert_eq!(spec.urgency.value(), urgency, "{body} {priority}");
         }
-        let ascending = Defaults { agents_ascending: true, ..DEFAULTS };
+        let ascending = Defaults { agents_ascending: true, ..defaults() };
         let object = Object::parse(br#"{"task_type":"api_call","priority":8}"#).unwrap();
-        assert_eq!(parse(&object, ascending).unwrap().spec.urgency.value(), 20);
+        assert_eq!(parse(&object, &ascending).unwrap().spec.urgency.value(), 20);
     }
 }

@@ -7,24 +7,25 @@ use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
 use super::words::{agents_status, error_code, web4ai_status};
+use crate::api::agents::output::StepRow;
 use crate::api::fragment::fragment;
 use crate::api::wire_time::{Epoch, Seconds, epoch_or_null};
 use crate::model::{NodeId, Task, TaskStatus, TimeMs};
 
 /// The payloads of one task, read from where they are kept; empty for those that are absent.
 #[derive(Debug, Default)]
-pub(super) struct Payloads {
-    pub(super) requirements: String,
-    pub(super) metadata: String,
-    pub(super) result: String,
-    pub(super) metrics: String,
+pub(in crate::api) struct Payloads {
+    pub(in crate::api) requirements: String,
+    pub(in crate::api) metadata: String,
+    pub(in crate::api) result: String,
+    pub(in crate::api) metrics: String,
     /// Only read when asked for.
-    pub(super) input: Option<String>,
+    pub(in crate::api) input: Option<String>,
 }
 
 /// The whole answer. The same result stands in three places, one for each kind of client.
 #[derive(Debug, Serialize)]
-pub(super) struct TaskReply<'a> {
+pub(in crate::api) struct TaskReply<'a> {
     success: bool,
     task_id: &'a str,
     status: &'static str,
@@ -37,7 +38,7 @@ pub(super) struct TaskReply<'a> {
 }
 
 /// Family A's view of one execution.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 struct AgentExecution<'a> {
     agent_id: &'a str,
     agent_type: &'a str,
@@ -94,22 +95,66 @@ struct TaskObject<'a> {
     input_data: Option<&'a RawValue>,
 }
 
+/// What the steps of a task add to its view.
+#[derive(Debug, Default)]
+pub(in crate::api) struct Steps<'a> {
+    executions: Vec<AgentExecution<'a>>,
+    /// Every step that is under way waits for another try.
+    retrying: bool,
+    is_flow: bool,
+}
+
+impl<'a> Steps<'a> {
+    /// The steps of `task`, those that were ever opened.
+    pub(in crate::api) fn of(task: &Task, rows: &'a [StepRow]) -> Self {
+        let opened = rows.iter().filter_map(|row| Some((row, row.task.as_ref()?)));
+        let executions = opened.clone().map(|(row, step)| AgentExecution {
+            agent_id: row.agent_id().unwrap_or_default(),
+            agent_type: if row.agent_type.is_empty() { &row.name } else { &row.agent_type },
+            status: agents_status(step.status),
+            execution_time_ms: step.execution_ms,
+            error: step.error.as_deref(),
+        });
+        let mut open = opened.filter(|(_, step)| !step.status.is_terminal()).peekable();
+        let any = open.peek().is_some();
+        Self {
+            executions: executions.collect(),
+            retrying: any && open.all(|(_, step)| step.status == TaskStatus::Retrying),
+            is_flow: task.flow.is_some(),
+        }
+    }
+}
+
 /// Contract 8.4. `now` measures what has not ended yet.
-pub(super) fn task_reply<'a>(task: &'a Task, payloads: &'a Payloads, now: TimeMs) -> TaskReply<'a> {
+pub(in crate::api) fn task_reply<'a>(
+    task: &'a Task,
+    payloads: &'a Payloads,
+    steps: &'a Steps<'a>,
+    now: TimeMs,
+) -> TaskReply<'a> {
+    let status = if steps.retrying && !task.status.is_terminal() {
+        TaskStatus::Retrying
+    } else {
+        task.status
+    };
     let result = fragment(&payloads.result, "null");
     TaskReply {
         success: true,
         task_id: task.task_id.as_str(),
-        status: agents_status(task.status),
-        agent_executions: agent_executions(task),
+        status: agents_status(status),
+        agent_executions: if steps.is_flow {
+            steps.executions.clone()
+        } else {
+            agent_executions(task)
+        },
         output: result,
         error: task_error(task),
-        metrics: task_metrics(task, now),
+        metrics: task_metrics(task, steps, now),
         result,
         task: TaskObject {
             task_id: task.task_id.as_str(),
             task_type: &task.task_type,
-            status: web4ai_status(task.status),
+            status: web4ai_status(status),
             priority: task.urgency.web4ai(),
             priority_raw: fragment(&task.priority_raw, "null"),
             assigned_nodes: &task.assigned_nodes,
@@ -159,6 +204,8 @@ fn task_error(task: &Task) -> Option<TaskError> {
     let message = match task.status {
         TaskStatus::Cancelled => format!("Cancelled: {said}"),
         TaskStatus::Pending
+        | TaskStatus::Waiting
+        | TaskStatus::Stepping
         | TaskStatus::Retrying
         | TaskStatus::Assigned
         | TaskStatus::Running
@@ -170,7 +217,7 @@ fn task_error(task: &Task) -> Option<TaskError> {
     Some(TaskError { message, code, retryable: false })
 }
 
-fn task_metrics(task: &Task, now: TimeMs) -> TaskMetrics {
+fn task_metrics(task: &Task, steps: &Steps<'_>, now: TimeMs) -> TaskMetrics {
     let ended = if task.completed_at_ms > 0 { task.completed_at_ms } else { now };
     let left_queue = match &task.execution {
         _ if task.started_at_ms > 0 => task.started_at_ms,
@@ -182,7 +229,11 @@ fn task_metrics(task: &Task, now: TimeMs) -> TaskMetrics {
         queue_time_ms: left_queue.saturating_sub(task.created_at_ms),
         execution_time_ms: task.execution_ms,
         retry_count: task.retry_count,
-        agents_used: usize::from(task.agent_id.is_some()),
+        agents_used: if steps.is_flow {
+            steps.executions.iter().filter(|step| !step.agent_id.is_empty()).count()
+        } else {
+            usize::from(task.agent_id.is_some())
+        },
     }
 }
 
@@ -233,7 +284,7 @@ fn row_fields(task: &Task) -> RowFields<'_> {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(in crate::api) mod tests {
     use serde_json::{Value, json};
 
     use super::*;
@@ -271,11 +322,15 @@ pub(super) mod tests {
             execution_ms: 0,
             performance_metrics: Payload::Absent,
             revision: 1,
+            concurrency: None,
+            flow: None,
+            step_of: None,
         }
     }
 
     fn render(task: &Task, payloads: &Payloads) -> Value {
-        let reply = task_reply(task, payloads, 1_700_000_002_000);
+        let steps = Steps::default();
+        let reply = task_reply(task, payloads, &steps, 1_700_000_002_000);
         serde_json::from_str(&serde_json::to_string(&reply).unwrap()).unwrap()
     }
 

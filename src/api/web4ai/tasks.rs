@@ -1,7 +1,5 @@
 //! Doors of single tasks and batches: submit, get, cancel, report (contract 2.3, 2.7, 4.2).
 
-use std::borrow::Cow;
-
 use axum::extract::{Path, State};
 use axum::response::Response;
 use bytes::Bytes;
@@ -9,7 +7,7 @@ use serde::Serialize;
 
 use super::report;
 use super::submit::{self, Defaults, Refusal, Shape};
-use super::task_view::{Payloads, task_reply};
+use super::task_page::Shown;
 use crate::api::App;
 use crate::api::app::{Written, key_reused};
 use crate::api::body::RequestBody;
@@ -18,9 +16,8 @@ use crate::api::object::Object;
 use crate::api::params::Params;
 use crate::api::reply;
 use crate::api::ticket::{Caller, Ticket};
-use crate::clock;
-use crate::model::{Payload, RequestId, Task, TaskId};
-use crate::state::{BlobPart, Command, Outcome, ROWS_PER_COMMAND_MAX, TaskSpec, derive_task_id};
+use crate::model::{RequestId, Task, TaskId};
+use crate::state::{Command, Outcome, ROWS_PER_COMMAND_MAX, TaskSpec, derive_task_id};
 
 /// Bodies above this size are read off the threads that serve: reading ten thousand tasks takes
 /// milliseconds, which others would wait for.
@@ -59,13 +56,14 @@ struct Done {
     duplicate: bool,
 }
 
-fn defaults(app: &App) -> Defaults {
+pub(in crate::api) fn defaults(app: &App) -> Defaults {
     app.cluster().view().read(|state| {
         let policy = state.policy();
         Defaults {
             timeout_ms: policy.task_timeout_ms,
             max_retries: policy.max_retries,
             agents_ascending: app.settings(state).agents_ascending,
+            estimates: state.estimates(),
         }
     })
 }
@@ -87,7 +85,7 @@ pub(in crate::api) async fn submit(
     caller: Caller,
     RequestBody(body): RequestBody,
 ) -> Result<Response, ApiError> {
-    let submission = submit::parse(&Object::parse(&body)?, defaults(&app))?;
+    let submission = submit::parse(&Object::parse(&body)?, &defaults(&app))?;
     drop(body);
     let command = Command::SubmitTasks(vec![submission.spec]);
     let Written { index, outcome } = app.write(ticket, &caller, command).await?;
@@ -114,10 +112,10 @@ pub(in crate::api) async fn submit_batch(
 ) -> Result<Response, ApiError> {
     let defaults = defaults(&app);
     let specs = if body.len() > READ_APART_BYTES {
-        let read = tokio::task::spawn_blocking(move || parse_batch(&body, defaults));
+        let read = tokio::task::spawn_blocking(move || parse_batch(&body, &defaults));
         read.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))?
     } else {
-        parse_batch(&body, defaults)?
+        parse_batch(&body, &defaults)?
     };
     let mut task_ids = batch_ids(&specs, ticket.request_id);
     let Written { index, outcome } =
@@ -138,7 +136,7 @@ pub(in crate::api) async fn submit_batch(
     Ok(reply::written(ticket, index, &submitted))
 }
 
-fn parse_batch(body: &Bytes, defaults: Defaults) -> Result<Vec<TaskSpec>, ApiError> {
+fn parse_batch(body: &Bytes, defaults: &Defaults) -> Result<Vec<TaskSpec>, ApiError> {
     let object = Object::parse(body)?;
     let Some(tasks) = object.raw("tasks") else {
         return Err(ApiError::bad_request("INVALID_TASK", "tasks is required"));
@@ -181,31 +179,15 @@ pub(in crate::api) async fn get(
 ) -> Result<Response, ApiError> {
     let task_id = TaskId::parse(&task_id).map_err(|_| not_found())?;
     let mut stamp = app.admit(&params).await?;
-    let task = app.show(&mut stamp, |state| state.task(&task_id).map(Cow::into_owned));
-    let task = task.ok_or_else(not_found)?;
-    let payloads = payloads(&app, &task, params.get("include") == Some("input"))?;
-    let body = reply::encode(&task_reply(&task, &payloads, clock::now_ms()));
+    let shown = app.show(&mut stamp, |state| Shown::of(state, &task_id));
+    let shown = shown.ok_or_else(not_found)?;
+    let with_input = params.get("include") == Some("input");
+    let body = shown.render(app.cluster().view(), with_input).map_err(|error| {
+        tracing::error!(%task_id, %error, "a payload cannot be read");
+        let text = "a payload of the task cannot be read";
+        ApiError::new(axum::http::StatusCode::INTERNAL_SERVER_ERROR, "STORAGE", text)
+    })?;
     Ok(reply::read(&stamp, body))
-}
-
-/// Reads the payloads of a task. One that was deleted since the task was read counts as absent.
-fn payloads(app: &App, task: &Task, with_input: bool) -> Result<Payloads, ApiError> {
-    let load = |part: BlobPart, payload: &Payload| -> Result<String, ApiError> {
-        let loaded = app.cluster().view().load_payload(&task.task_id, part, payload);
-        let loaded = loaded.map_err(|error| {
-            tracing::error!(task_id = %task.task_id, ?part, %error, "a payload cannot be read");
-            let text = "a payload of the task cannot be read";
-            ApiError::new(axum::http::StatusCode::INTERNAL_SERVER_ERROR, "STORAGE", text)
-        })?;
-        Ok(String::from_utf8(loaded.unwrap_or_default().into()).unwrap_or_default())
-    };
-    Ok(Payloads {
-        requirements: load(BlobPart::Requirements, &task.requirements_raw)?,
-        metadata: load(BlobPart::Metadata, &task.metadata)?,
-        result: load(BlobPart::Result, &task.result)?,
-        metrics: load(BlobPart::Metrics, &task.performance_metrics)?,
-        input: if with_input { Some(load(BlobPart::Input, &task.input)?) } else { None },
-    })
 }
 
 /// `DELETE /api/v1/tasks/{task_id}`: cancels it.
@@ -298,8 +280,11 @@ mod tests {
 
     #[test]
     fn batches_name_the_task_that_is_wrong() {
-        let defaults = Defaults { timeout_ms: 1, max_retries: 0, agents_ascending: false };
-        let read = |body: &'static str| parse_batch(&Bytes::from_static(body.as_bytes()), defaults);
+        let estimates = crate::state::State::default().estimates();
+        let defaults =
+            Defaults { timeout_ms: 1, max_retries: 0, agents_ascending: false, estimates };
+        let read =
+            |body: &'static str| parse_batch(&Bytes::from_static(body.as_bytes()), &defaults);
         let specs = read(r#"{"tasks":[{"task_type":"a"},{"task_type":"b","task_id":"x"}]}"#);
         let specs = specs.unwrap();
         let ids = batch_ids(&specs, RequestId(7));

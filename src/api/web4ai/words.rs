@@ -29,8 +29,8 @@ impl Bucket {
 
     pub(super) fn of(status: TaskStatus) -> Self {
         match status {
-            TaskStatus::Pending | TaskStatus::Retrying => Self::Pending,
-            TaskStatus::Assigned | TaskStatus::Running => Self::Active,
+            TaskStatus::Pending | TaskStatus::Retrying | TaskStatus::Waiting => Self::Pending,
+            TaskStatus::Assigned | TaskStatus::Running | TaskStatus::Stepping => Self::Active,
             TaskStatus::Completed => Self::Completed,
             TaskStatus::Failed
             | TaskStatus::TimedOut
@@ -42,8 +42,8 @@ impl Bucket {
     /// The statuses it holds.
     pub(super) fn statuses(self) -> &'static [TaskStatus] {
         match self {
-            Self::Pending => &[TaskStatus::Pending, TaskStatus::Retrying],
-            Self::Active => &[TaskStatus::Assigned, TaskStatus::Running],
+            Self::Pending => &[TaskStatus::Pending, TaskStatus::Retrying, TaskStatus::Waiting],
+            Self::Active => &[TaskStatus::Assigned, TaskStatus::Running, TaskStatus::Stepping],
             Self::Completed => &[TaskStatus::Completed],
             Self::Failed => &[
                 TaskStatus::Failed,
@@ -58,10 +58,10 @@ impl Bucket {
 /// `task.status`: words family W's SDK can parse.
 pub(super) fn web4ai_status(status: TaskStatus) -> &'static str {
     match status {
-        TaskStatus::Pending => "pending",
+        TaskStatus::Pending | TaskStatus::Waiting => "pending",
         TaskStatus::Retrying => "queued",
         TaskStatus::Assigned => "assigned",
-        TaskStatus::Running => "running",
+        TaskStatus::Running | TaskStatus::Stepping => "running",
         TaskStatus::Completed => "completed",
         TaskStatus::Failed | TaskStatus::DeadLetter => "failed",
         TaskStatus::TimedOut => "timeout",
@@ -72,9 +72,9 @@ pub(super) fn web4ai_status(status: TaskStatus) -> &'static str {
 /// Top-level `status`: family A's words.
 pub(super) fn agents_status(status: TaskStatus) -> &'static str {
     match status {
-        TaskStatus::Pending | TaskStatus::Assigned => "queued",
+        TaskStatus::Pending | TaskStatus::Assigned | TaskStatus::Waiting => "queued",
         TaskStatus::Retrying => "retrying",
-        TaskStatus::Running => "running",
+        TaskStatus::Running | TaskStatus::Stepping => "running",
         TaskStatus::Completed => "completed",
         TaskStatus::Failed | TaskStatus::DeadLetter | TaskStatus::TimedOut => "failed",
         TaskStatus::Cancelled => "cancelled",
@@ -91,6 +91,8 @@ pub(super) fn error_code(status: TaskStatus) -> Option<&'static str> {
         | TaskStatus::Retrying
         | TaskStatus::Assigned
         | TaskStatus::Running
+        | TaskStatus::Waiting
+        | TaskStatus::Stepping
         | TaskStatus::Completed => None,
     }
 }
@@ -107,6 +109,8 @@ mod tests {
     fn the_vocabulary_of_contract_8_2() {
         for (status, bucket, web4ai, agents) in [
             (TaskStatus::Pending, "pending", "pending", "queued"),
+            (TaskStatus::Waiting, "pending", "pending", "queued"),
+            (TaskStatus::Stepping, "active", "running", "running"),
             (TaskStatus::Retrying, "pending", "queued", "retrying"),
             (TaskStatus::Assigned, "active", "assigned", "queued"),
             (TaskStatus::Running, "active", "running", "running"),

@@ -12,7 +12,7 @@ use crate::leader::metrics::DutyName;
 use crate::leader::record::ReignEnd;
 use crate::leader::seat::SeatError;
 use crate::leader::solo::Solo;
-use crate::leader::{LeaderOptions, Leadership};
+use crate::leader::{LeaderOptions, Leadership, Outward};
 use crate::model::Epoch;
 use crate::state::Command;
 
@@ -20,6 +20,14 @@ struct Nobody;
 
 impl NodeCaller for Nobody {
     fn post(&self, _call: Call) -> BoxFuture<'static, Result<Answer, CallError>> {
+        Box::pin(std::future::ready(Err(CallError::Timeout)))
+    }
+
+    fn get(
+        &self,
+        _url: String,
+        _timeout: Duration,
+    ) -> BoxFuture<'static, Result<Answer, CallError>> {
         Box::pin(std::future::ready(Err(CallError::Timeout)))
     }
 }
@@ -33,7 +41,7 @@ struct Run {
 
 fn run() -> Run {
     let (solo, shutdown) = (Solo::new(), CancellationToken::new());
-    let leadership = Leadership::new(LeaderOptions::default(), Arc::new(Nobody));
+    let leadership = Leadership::new(LeaderOptions::default(), Outward::new(Arc::new(Nobody)));
     let task = tokio::spawn({
         let (leadership, solo, shutdown) = (leadership.clone(), solo.clone(), shutdown.clone());
         async move { leadership.run(solo, shutdown).await }

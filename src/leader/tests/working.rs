@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::nodes::{Asked, json, serve};
+use crate::leader::Outward;
 use crate::leader::http::HttpCaller;
 use crate::leader::seat::SeatError;
 use crate::leader::solo::Solo;
@@ -28,7 +29,7 @@ struct Work {
 fn start(solo: &Arc<Solo>, options: LeaderOptions) -> Work {
     let shutdown = CancellationToken::new();
     let caller = Arc::new(HttpCaller::new().unwrap());
-    let leadership = Leadership::new(options, caller);
+    let leadership = Leadership::new(options, Outward::new(caller));
     let task = tokio::spawn({
         let (leadership, solo, shutdown) = (leadership.clone(), solo.clone(), shutdown.clone());
         async move { leadership.run(solo, shutdown).await }

@@ -1,0 +1,126 @@
+//! `POST /api/v1/control/start|stop|restart` (contract 2.3, decision f): a replicated pause of
+//! scheduling that everyone sees. The API keeps answering and accepting; nothing is placed.
+
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::response::Response;
+use serde::Serialize;
+
+use crate::api::App;
+use crate::api::app::{Written, key_reused};
+use crate::api::body::RequestBody;
+use crate::api::error::ApiError;
+use crate::api::object::Object;
+use crate::api::reply;
+use crate::api::ticket::{Caller, Ticket};
+use crate::cluster::Consistency;
+use crate::leader::{Call, HttpCaller, NodeCaller as _};
+use crate::state::{Command, Outcome};
+
+const PAUSED: &str = "orchestrator.scheduling_paused";
+/// The time for one shutdown notice (contract 6, row 9).
+const NOTICE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Notices under way at once.
+const NOTICES_MAX: usize = 32;
+
+#[derive(Serialize)]
+struct Done {
+    success: bool,
+    message: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    orchestrator_id: Option<String>,
+    scheduling_paused: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    nodes_notified: Option<usize>,
+}
+
+/// Whether scheduling is paused, as of now.
+async fn is_paused(app: &App) -> Result<bool, ApiError> {
+    app.barrier(Consistency::Linearizable).await?;
+    Ok(app.cluster().view().read(|state| state.policy().paused))
+}
+
+async fn set(app: &App, ticket: Ticket, caller: &Caller, paused: bool) -> Result<u64, ApiError> {
+    let command = Command::PatchConfig {
+        path: PAUSED.to_owned(),
+        value: paused.to_string(),
+        expected_revision: None,
+    };
+    let Written { index, outcome } = app.write(ticket, caller, command).await?;
+    match outcome {
+        Outcome::ConfigPatched { .. } => Ok(index),
+        _ => Err(key_reused(ticket.request_id)),
+    }
+}
+
+/// `POST /api/v1/control/start`.
+pub(in crate::api) async fn start(
+    State(app): State<App>,
+    ticket: Ticket,
+    caller: Caller,
+) -> Result<Response, ApiError> {
+    if !is_paused(&app).await? {
+        let done = done("Orchestrator already running", false);
+        return Ok(reply::json(reply::encode(&done)));
+    }
+    let index = set(&app, ticket, &caller, false).await?;
+    let orchestrator_id =
+        app.cluster().view().read(|state| app.settings(state).orchestrator_id.clone());
+    let done = Done {
+        orchestrator_id: Some(orchestrator_id),
+        ..done("Orchestrator started successfully", false)
+    };
+    Ok(reply::written(ticket, index, &done))
+}
+
+fn done(message: &'static str, scheduling_paused: bool) -> Done {
+    Done { success: true, message, orchestrator_id: None, scheduling_paused, nodes_notified: None }
+}
+
+/// `POST /api/v1/control/stop`. `{"shutdown_nodes": true}` also tells every node to shut down, which
+/// happens only when it is asked for.
+pub(in crate::api) async fn stop(
+    State(app): State<App>,
+    ticket: Ticket,
+    caller: Caller,
+    RequestBody(body): RequestBody,
+) -> Result<Response, ApiError> {
+    let tell_nodes = Object::parse(&body)?.flag("shutdown_nodes")?.unwrap_or(false);
+    let was_paused = is_paused(&app).await?;
+    let index = if was_paused { None } else { Some(set(&app, ticket, &caller, true).await?) };
+    let message =
+        if was_paused { "Orchestrator not running" } else { "Orchestrator stopped successfully" };
+    let nodes_notified = if tell_nodes { Some(notify_nodes(&app).await?) } else { None };
+    let done = Done { nodes_notified, ..done(message, true) };
+    Ok(match index {
+        Some(index) => reply::written(ticket, index, &done),
+        None => reply::json(reply::encode(&done)),
+    })
+}
+
+/// `POST /api/v1/control/restart`: scheduling goes on, whatever it did before.
+pub(in crate::api) async fn restart(
+    State(app): State<App>,
+    ticket: Ticket,
+    caller: Caller,
+) -> Result<Response, ApiError> {
+    let index = set(&app, ticket, &caller, false).await?;
+    Ok(reply::written(ticket, index, &done("Orchestrator restarted", false)))
+}
+
+/// Tells every node once; what they answer does not matter. Gives how many were reached.
+async fn notify_nodes(app: &App) -> Result<usize, ApiError> {
+    use futures::StreamExt as _;
+    let urls: Vec<String> = app.cluster().view().read(|state| {
+        state.nodes().map(|node| format!("{}/api/shutdown", node.base_url())).collect()
+    });
+    let caller = HttpCaller::new()
+        .map_err(|error| ApiError::unavailable("NODES_NOT_NOTIFIED", error.to_string(), 1))?;
+    let body = bytes::Bytes::from_static(br#"{"message":"the orchestrator stops"}"#);
+    let notices = urls
+        .into_iter()
+        .map(|url| caller.post(Call { url, body: body.clone(), timeout: NOTICE_TIMEOUT }));
+    let answers = futures::stream::iter(notices).buffer_unordered(NOTICES_MAX);
+    Ok(answers.filter(|answer| std::future::ready(answer.is_ok())).count().await)
+}

@@ -1,0 +1,287 @@
+//! `GET /api/v1/tasks/{id}/why`: what a task waits for, in the order in which it would have to go
+//! away, since when, and what its time went to so far.
+//!
+//! Everything is worked out from the replicated state, so every member says the same.
+
+use std::collections::BTreeMap;
+
+use axum::extract::{Path, State};
+use axum::response::Response;
+use serde::Serialize;
+
+use super::words::{agents_status, web4ai_status};
+use crate::api::App;
+use crate::api::error::ApiError;
+use crate::api::params::Params;
+use crate::api::reply;
+use crate::api::wire_time::iso;
+use crate::clock;
+use crate::model::{Node, NodeStatus, StepState, Task, TaskId, TaskStatus, TimeMs};
+use crate::state::State as Tables;
+
+/// Nodes named in one blocker.
+const NAMED_MAX: usize = 10;
+/// Steps looked into.
+const STEPS_MAX: usize = 64;
+
+#[derive(Debug, Serialize, PartialEq, Eq)]
+struct Blocker {
+    /// Stable, for programs.
+    code: &'static str,
+    /// For people.
+    message: String,
+    since: String,
+    /// How long it has been in the way, or the task has been in this state.
+    for_ms: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    until: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    step: Option<String>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    nodes: BTreeMap<String, &'static str>,
+}
+
+#[derive(Debug, Serialize)]
+struct Spent {
+    queued_ms: u64,
+    executing_ms: u64,
+    retries: u32,
+    total_ms: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct Why<'a> {
+    success: bool,
+    task_id: &'a str,
+    status: &'static str,
+    state: &'static str,
+    blocked: bool,
+    /// Tasks in front of it in the queue; `null` when it is in none.
+    queue_position: Option<usize>,
+    blockers: Vec<Blocker>,
+    spent: Spent,
+}
+
+/// One task's situation at `now`.
+struct Look<'a> {
+    state: &'a Tables,
+    now: TimeMs,
+}
+
+impl Look<'_> {
+    fn blocker(&self, code: &'static str, since_ms: TimeMs, message: String) -> Blocker {
+        Blocker {
+            code,
+            message,
+            since: iso(since_ms),
+            for_ms: self.now.saturating_sub(since_ms),
+            until: None,
+            step: None,
+            nodes: BTreeMap::new(),
+        }
+    }
+
+    /// What is in the way of `task`, first things first.
+    fn of(&self, task: &Task) -> Vec<Blocker> {
+        match task.status {
+            TaskStatus::Retrying => vec![self.back_off(task)],
+            TaskStatus::Pending => self.waiting(task),
+            TaskStatus::Assigned => vec![self.assigned(task)],
+            TaskStatus::Running => vec![self.running(task)],
+            TaskStatus::Waiting | TaskStatus::Stepping => self.steps(task),
+            TaskStatus::Completed
+            | TaskStatus::Failed
+            | TaskStatus::TimedOut
+            | TaskStatus::Cancelled
+            | TaskStatus::DeadLetter => Vec::new(),
+        }
+    }
+
+    fn back_off(&self, task: &Task) -> Blocker {
+        let said = task.error.as_deref().unwrap_or("an attempt failed");
+        let policy = self.state.policy();
+        let waits = policy.back_off_ms(task.retry_count.max(1));
+        let since_ms = task.not_before_ms.saturating_sub(waits).max(task.created_at_ms);
+        let message = format!("waits for retry {} after: {said}", task.retry_count);
+        let until = Some(iso(task.not_before_ms));
+        Blocker { until, ..self.blocker("BACK_OFF", since_ms, message) }
+    }
+
+    fn waiting(&self, task: &Task) -> Vec<Blocker> {
+        let since_ms = task.created_at_ms.max(task.not_before_ms);
+        let mut blockers = Vec::new();
+        if self.state.policy().paused {
+            let message = "scheduling is paused; POST /api/v1/control/start ends that";
+            blockers.push(self.blocker("PAUSED", since_ms, message.to_owned()));
+        }
+        if let Some(limit) = &task.concurrency
+            && !self.state.has_place(task)
+        {
+            let holders = self.state.holders_of(&limit.key);
+            let newest = holders.map(|holder| began_ms(holder)).max().unwrap_or(since_ms);
+            let message = format!(
+                "{} of {} tasks with the key {} are under way",
+                self.state.holders(&limit.key),
+                limit.max,
+                limit.key
+            );
+            blockers.push(self.blocker("CONCURRENCY", newest.max(since_ms), message));
+        }
+        blockers.extend(self.no_node(task, since_ms));
+        if blockers.is_empty() {
+            let message = "waits for the scheduler's next plan".to_owned();
+            blockers.push(self.blocker("QUEUED", since_ms, message));
+        }
+        blockers
+    }
+
+    /// Why no node or agent takes it, if none does.
+    fn no_node(&self, task: &Task, since_ms: TimeMs) -> Option<Blocker> {
+        let able: Vec<&Node> =
+            self.state.holders_of_work().filter(|node| node.fits(&task.requirements)).collect();
+        if able.is_empty() {
+            let what = match &task.requirements.agent_type {
+                Some(kind) => format!("no agent of type {kind} is registered"),
+                None if task.requirements.capabilities.is_empty() => {
+                    "no node is registered that it may go to".to_owned()
+                }
+                None => {
+                    format!("no node has {}", task.requirements.capabilities.join(", "))
+                }
+            };
+            return Some(self.blocker("NO_NODE", since_ms, what));
+        }
+        if able.iter().any(|node| node.takes_work() && !is_overloaded(node, task)) {
+            return None;
+        }
+        let mut nodes = BTreeMap::new();
+        let mut newest = 0;
+        for node in &able {
+            let (word, at_ms) = if node.status != NodeStatus::Active {
+                (node.status.as_str(), node.status_since_ms)
+            } else if node.live >= node.capacity {
+                ("full", self.full_since_ms(node))
+            } else {
+                ("overloaded", since_ms)
+            };
+            newest = newest.max(at_ms);
+            if nodes.len() < NAMED_MAX {
+                nodes.insert(node.node_id.to_string(), word);
+            }
+        }
+        let message = format!("none of {} able nodes takes work now", able.len());
+        let blocker = self.blocker("NODES_BUSY", newest.max(since_ms), message);
+        Some(Blocker { nodes, ..blocker })
+    }
+
+    /// A node is full since its newest execution was placed.
+    fn full_since_ms(&self, node: &Node) -> TimeMs {
+        let live = self.state.live_on(&node.node_id);
+        let placed = live.iter().filter_map(|task_id| self.state.open_task(task_id));
+        placed.map(|task| began_ms(task)).max().unwrap_or(node.status_since_ms)
+    }
+
+    fn assigned(&self, task: &Task) -> Blocker {
+        let node = task.execution.as_ref().map(|at| at.node_id.to_string()).unwrap_or_default();
+        let message = format!("placed on {node}, which has not acknowledged it");
+        self.blocker("NOT_ACKNOWLEDGED", began_ms(task), message)
+    }
+
+    fn running(&self, task: &Task) -> Blocker {
+        let node = task.execution.as_ref().map(|at| at.node_id.to_string()).unwrap_or_default();
+        let until_ms = began_ms(task).saturating_add(task.timeout_ms);
+        let message = format!("attempt {} runs on {node}", task.attempt);
+        let since_ms = task.started_at_ms.max(began_ms(task));
+        Blocker { until: Some(iso(until_ms)), ..self.blocker("RUNNING", since_ms, message) }
+    }
+
+    /// What its open steps wait for, and then the steps that wait for those.
+    fn steps(&self, task: &Task) -> Vec<Blocker> {
+        let Some(flow) = &task.flow else { return Vec::new() };
+        let mut blockers = Vec::new();
+        for (place, step) in (0u16..).zip(&flow.steps).take(STEPS_MAX) {
+            let name = Some(step.spec.name.clone());
+            match step.state {
+                StepState::Open => {
+                    let open = self.state.step_task(&task.task_id, place);
+                    let of_step = open.map(|open| self.of(&open)).unwrap_or_default();
+                    blockers.extend(
+                        of_step.into_iter().map(|one| Blocker { step: name.clone(), ..one }),
+                    );
+                }
+                StepState::Waiting => {
+                    let names = step.spec.depends_on.iter().filter_map(|on| {
+                        let on = flow.steps.get(usize::from(*on))?;
+                        (!on.state.is_over()).then_some(on.spec.name.as_str())
+                    });
+                    let names: Vec<&str> = names.collect();
+                    let message = format!("waits for {}", names.join(", "));
+                    let blocker = self.blocker("DEPENDS_ON", task.created_at_ms, message);
+                    blockers.push(Blocker { step: name, ..blocker });
+                }
+                StepState::Completed | StepState::Failed | StepState::Cancelled => {}
+            }
+        }
+        blockers
+    }
+
+    fn spent(&self, task: &Task) -> Spent {
+        let end_ms = if task.completed_at_ms > 0 { task.completed_at_ms } else { self.now };
+        let total_ms = end_ms.saturating_sub(task.created_at_ms);
+        let executing_ms = match task.status {
+            TaskStatus::Assigned | TaskStatus::Running | TaskStatus::Stepping => {
+                end_ms.saturating_sub(began_ms(task))
+            }
+            _ => task.execution_ms.min(total_ms),
+        };
+        let queued_ms = total_ms.saturating_sub(executing_ms);
+        Spent { queued_ms, executing_ms, retries: task.retry_count, total_ms }
+    }
+}
+
+fn began_ms(task: &Task) -> TimeMs {
+    task.execution.as_ref().map_or(task.started_at_ms, |execution| execution.assigned_at_ms)
+}
+
+fn is_overloaded(node: &Node, task: &Task) -> bool {
+    let limit = match task.requirements.max_load_milli {
+        0 => 900,
+        given => given,
+    };
+    node.load.score_milli > limit
+}
+
+fn is_blocking(blocker: &Blocker) -> bool {
+    !matches!(blocker.code, "RUNNING" | "QUEUED" | "NOT_ACKNOWLEDGED")
+}
+
+/// See the module's description.
+pub(in crate::api) async fn why(
+    State(app): State<App>,
+    Path(task_id): Path<String>,
+    params: Params,
+) -> Result<Response, ApiError> {
+    let not_found = || ApiError::not_found("TASK_NOT_FOUND", "Task not found");
+    let task_id = TaskId::parse(&task_id).map_err(|_| not_found())?;
+    let mut stamp = app.admit(&params).await?;
+    let body = app.show(&mut stamp, |state| {
+        let task = state.task(&task_id)?;
+        let now = clock::now_ms().max(state.counters().last_at_ms);
+        let look = Look { state, now };
+        let blockers = look.of(&task);
+        let queue_position = (task.status == TaskStatus::Pending)
+            .then(|| state.queue().position(|queued| queued.task_id == task.task_id))
+            .flatten();
+        Some(reply::encode(&Why {
+            success: true,
+            task_id: task.task_id.as_str(),
+            status: agents_status(task.status),
+            state: web4ai_status(task.status),
+            blocked: blockers.iter().any(is_blocking),
+            queue_position,
+            blockers,
+            spent: look.spent(&task),
+        }))
+    });
+    Ok(reply::read(&stamp, body.ok_or_else(not_found)?))
+}

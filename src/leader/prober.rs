@@ -1,0 +1,340 @@
+//! The prober: asks nodes for their health, and looks for nodes that nobody registered (contract 2.9,
+//! 6 rows 1 to 3).
+//!
+//! Heartbeats decide whether a node is there. Probes say whether it can be called from here: one that
+//! failed some probes in a row gets nothing until it answers again. They also measure how far it is.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tracing::{debug, info};
+
+use super::duty::{Duty, DutyError, Next, Reign, Wakes};
+use super::http::{Answer, CallError, NodeCaller};
+use super::metrics::DutyName;
+use super::seat::{Seat, SeatError};
+use crate::model::{AGENT_PREFIX, Load, NodeId};
+use crate::state::{Command, NodeSpec, Rejection};
+
+/// Probes under way at once.
+const PROBES_MAX: usize = 64;
+/// Between two looks at probes that are under way.
+const COLLECT_PAUSE: Duration = Duration::from_millis(100);
+/// How often it looks whether something is due.
+const PERIOD: Duration = Duration::from_secs(1);
+/// How often the endpoints for discovery are asked (contract 2.12).
+const DISCOVERY_PERIOD: Duration = Duration::from_secs(60);
+
+/// Steps of one kind that the leader does at once.
+const BUILTIN_CAPACITY: u32 = 256;
+/// Marks nodes that were found, in their metadata: they send no heartbeats.
+const DISCOVERED: &str = "discovered";
+
+/// A node that is to be asked.
+#[derive(Debug, Clone)]
+struct Due {
+    node_id: NodeId,
+    base_url: String,
+    discovered: bool,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Probed {
+    next: Instant,
+    failures: u32,
+}
+
+/// See the module's description.
+#[derive(Debug, Default)]
+pub struct Prober {
+    nodes: BTreeMap<NodeId, Probed>,
+    probes: JoinSet<(Due, bool, Duration)>,
+    discovered_at: Option<Instant>,
+}
+
+impl<S: Seat> Duty<S> for Prober {
+    const NAME: DutyName = DutyName::Prober;
+
+    async fn round(&mut self, reign: &Reign<S>) -> Result<Next, DutyError> {
+        let (due, rules, endpoints) = reign.seat.read(|view| {
+            let policy = view.policy();
+            let interval = Duration::from_millis(policy.probe_interval_ms);
+            let rules =
+                (interval, Duration::from_millis(policy.probe_timeout_ms), policy.probe_retries);
+            let nodes = view.nodes().filter(|node| node.agent_type.is_none());
+            let due = nodes.map(|node| Due {
+                node_id: node.node_id.clone(),
+                base_url: node.base_url(),
+                discovered: node.metadata.contains(DISCOVERED),
+            });
+            let due: Vec<Due> = if interval.is_zero() { Vec::new() } else { due.collect() };
+            (due, rules, policy.discovery_endpoints.clone())
+        });
+        keep_builtin(reign).await?;
+        self.collect(reign, rules);
+        self.probe(reign, due, rules);
+        self.discover(reign, endpoints, rules.1).await?;
+        Ok(if self.probes.is_empty() { Next::Wait(PERIOD) } else { Next::Again(COLLECT_PAUSE) })
+    }
+
+    fn wake(wakes: &Wakes) -> &Notify {
+        &wakes.prober
+    }
+}
+
+impl Prober {
+    /// Begins with the probes that are due.
+    fn probe<S: Seat>(
+        &mut self,
+        reign: &Reign<S>,
+        nodes: Vec<Due>,
+        (interval, timeout, _): (Duration, Duration, u32),
+    ) {
+        let now = Instant::now();
+        let spread = |place: usize| interval.mul_f64((place % 97) as f64 / 97.0);
+        let mut known = BTreeMap::new();
+        for (place, node) in nodes.into_iter().enumerate() {
+            // The first look at a fleet is spread over an interval.
+            let first = Probed { next: now + spread(place), failures: 0 };
+            let mut probed = self.nodes.get(&node.node_id).copied().unwrap_or(first);
+            let node_id = node.node_id.clone();
+            if probed.next <= now && self.probes.len() < PROBES_MAX {
+                probed.next = now + interval;
+                let caller = std::sync::Arc::clone(&reign.caller);
+                self.probes.spawn(async move {
+                    let began = Instant::now();
+                    let healthy = is_healthy(caller.as_ref(), &node.base_url, timeout).await;
+                    (node, healthy, began.elapsed())
+                });
+            }
+            known.insert(node_id, probed);
+        }
+        self.nodes = known;
+    }
+
+    /// Notes what was answered meanwhile.
+    fn collect<S: Seat>(
+        &mut self,
+        reign: &Reign<S>,
+        (interval, _, retries): (Duration, Duration, u32),
+    ) {
+        while let Some(ended) = self.probes.try_join_next() {
+            let Ok((node, healthy, took)) = ended else { continue };
+            let Some(probed) = self.nodes.get_mut(&node.node_id) else { continue };
+            if healthy {
+                probed.failures = 0;
+                reign.fleet.set_latency(&node.node_id, took);
+                if node.discovered {
+                    reign.fleet.changed(&node.node_id);
+                }
+                continue;
+            }
+            probed.failures += 1;
+            if probed.failures >= retries {
+                debug!(node = %node.node_id, probed.failures, "a node does not answer probes");
+                reign.fleet.hold(&node.node_id, interval);
+            }
+        }
+    }
+
+    async fn discover<S: Seat>(
+        &mut self,
+        reign: &Reign<S>,
+        endpoints: Vec<String>,
+        timeout: Duration,
+    ) -> Result<(), DutyError> {
+        let due = self.discovered_at.is_none_or(|at| at.elapsed() >= DISCOVERY_PERIOD);
+        if endpoints.is_empty() || !due {
+            return Ok(());
+        }
+        self.discovered_at = Some(Instant::now());
+        let capacity = reign.seat.read(|view| view.policy().node_capacity);
+        let caller = reign.caller.as_ref();
+        let looks = endpoints.iter().map(|endpoint| look_at(caller, endpoint, timeout, capacity));
+        let found = futures::future::join_all(looks).await;
+        for (endpoint, spec) in endpoints.iter().zip(found) {
+            let Some(spec) = spec else { continue };
+            let known = reign.seat.read(|view| {
+                view.nodes().any(|node| {
+                    node.node_id == spec.node_id
+                        || node.base_url() == endpoint.trim_end_matches('/')
+                })
+            });
+            if known {
+                continue;
+            }
+            let node_id = spec.node_id.clone();
+            match reign.seat.propose(reign.epoch, Command::RegisterNode(spec)).await {
+                Ok(Ok(_)) => info!(%node_id, endpoint, "a node was found and registered"),
+                Ok(Err(Rejection::StaleEpoch { .. })) | Err(SeatError::NotLeader) => {
+                    return Err(DutyError::EpochClosed);
+                }
+                Ok(Err(rejection)) => debug!(%node_id, %rejection, "a node cannot be registered"),
+                Err(error) => debug!(%node_id, %error, "a node that was found has to wait"),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Registers the agents that the leader is itself, and takes out those that it shall not be.
+async fn keep_builtin<S: Seat>(reign: &Reign<S>) -> Result<(), DutyError> {
+    let serves = reign.agents.serves_builtin();
+    let commands = reign.seat.read(|view| {
+        let wanted: &[String] = if serves { &view.policy().builtin_agents } else { &[] };
+        let id = |kind: &String| NodeId::trusted(&format!("{AGENT_PREFIX}builtin-{kind}"));
+        let missing = wanted.iter().filter(|kind| view.node(&id(kind)).is_none());
+        let mut commands: Vec<Command> =
+            missing.map(|kind| Command::RegisterNode(builtin(id(kind), kind))).collect();
+        let extra = view.agents().filter(|agent| {
+            let kind = agent.agent_type.as_ref();
+            agent.host.is_empty() && !kind.is_some_and(|kind| wanted.contains(kind))
+        });
+        commands.extend(extra.map(|agent| Command::RemoveNode { node_id: agent.node_id.clone() }));
+        commands
+    });
+    for command in commands {
+        match reign.seat.propose(reign.epoch, command).await {
+            Ok(Err(Rejection::StaleEpoch { .. })) | Err(SeatError::NotLeader) => {
+                return Err(DutyError::EpochClosed);
+            }
+            Ok(_) => {}
+            Err(error) => debug!(%error, "a built-in agent has to wait"),
+        }
+    }
+    Ok(())
+}
+
+fn builtin(node_id: NodeId, kind: &str) -> NodeSpec {
+    NodeSpec {
+        node_id,
+        host: String::new(),
+        port: 0,
+        node_type: "agent".to_owned(),
+        capabilities: Vec::new(),
+        capacity: BUILTIN_CAPACITY,
+        agents_count: 0,
+        agents: Vec::new(),
+        load: Load::default(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        location: None,
+        external_url: None,
+        instance: String::new(),
+        metadata: "{\"builtin\":true}".to_owned(),
+        agent_type: Some(kind.to_owned()),
+    }
+}
+
+/// Whether something at `base` answers: with anything but an error of its own. A node that limits the
+/// rate of requests is there, and one that serves other paths is, too.
+async fn is_healthy(caller: &dyn NodeCaller, base: &str, timeout: Duration) -> bool {
+    match caller.get(format!("{base}/api/health"), timeout).await {
+        Ok(answer) => answer.status < 500,
+        Err(CallError::TooLarge) => true,
+        Err(CallError::Connect(_) | CallError::Timeout | CallError::Broken(_)) => false,
+    }
+}
+
+fn object(answer: Result<Answer, CallError>) -> Option<Value> {
+    let answer = answer.ok().filter(|answer| answer.status == 200)?;
+    serde_json::from_slice(&answer.body).ok().filter(Value::is_object)
+}
+
+/// Asks an endpoint who it is (contract 6, rows 1 and 2).
+async fn look_at(
+    caller: &dyn NodeCaller,
+    endpoint: &str,
+    timeout: Duration,
+    capacity: u32,
+) -> Option<NodeSpec> {
+    let base = endpoint.trim_end_matches('/');
+    let status = object(caller.get(format!("{base}/api/v4/system/status"), timeout).await);
+    let status = match status {
+        Some(status) => status,
+        // Row 1: that it is healthy is all that is known then.
+        None => object(caller.get(format!("{base}/api/health"), timeout).await)?,
+    };
+    let agents = object(caller.get(format!("{base}/api/v4/agents"), timeout).await);
+    spec_of(base, &status, agents.as_ref(), capacity)
+}
+
+fn spec_of(base: &str, status: &Value, agents: Option<&Value>, capacity: u32) -> Option<NodeSpec> {
+    let authority = base.split_once("://").map_or(base, |(_, rest)| rest);
+    let (host, port) = authority.rsplit_once(':').unwrap_or((authority, "80"));
+    let port: u16 = port.parse().ok()?;
+    let text = |key: &str| status.get(key).and_then(Value::as_str).map(str::to_owned);
+    let node_id = text("agent_id").unwrap_or_else(|| format!("node_{host}_{port}"));
+    let percent = |key: &str| {
+        let value = status.pointer(&format!("/system_stats/{key}")).and_then(Value::as_f64);
+        (value.unwrap_or(0.0).clamp(0.0, 100.0) * 1000.0) as u32
+    };
+    let texts = |value: Option<&Value>| -> Vec<String> {
+        let items = value.and_then(Value::as_array).into_iter().flatten();
+        items.filter_map(Value::as_str).map(str::to_owned).take(256).collect()
+    };
+    let listed = agents.and_then(|agents| agents.get("agents")).and_then(Value::as_array);
+    let agent = |agent: &Value| {
+        let text = |key: &str, default: &str| {
+            agent.get(key).and_then(Value::as_str).unwrap_or(default).to_owned()
+        };
+        let agent_id = text("id", "");
+        (!agent_id.is_empty()).then(|| crate::model::Agent {
+            agent_id,
+            agent_type: text("agent_type", "generic"),
+            status: text("status", "unknown"),
+            capabilities: texts(agent.get("capabilities")),
+            extra: agent.to_string(),
+        })
+    };
+    let agents: Vec<_> = listed.into_iter().flatten().take(1000).filter_map(agent).collect();
+    Some(NodeSpec {
+        node_id: NodeId::parse(&node_id).ok()?,
+        host: host.to_owned(),
+        port,
+        node_type: text("agent_type").unwrap_or_else(|| "worker".to_owned()),
+        capabilities: texts(status.get("capabilities")),
+        capacity,
+        agents_count: u32::try_from(agents.len()).unwrap_or(u32::MAX),
+        agents,
+        load: Load {
+            cpu_milli: percent("cpu_percent"),
+            memory_milli: percent("memory_percent"),
+            gpu_milli: percent("gpu_percent"),
+            ..Load::default()
+        },
+        version: text("version").unwrap_or_else(|| "1.0.0".to_owned()),
+        location: None,
+        external_url: None,
+        instance: String::new(),
+        metadata: format!("{{\"{DISCOVERED}\":true}}"),
+        agent_type: None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn contract_6_row_2_what_an_endpoint_says_of_itself() {
+        let status = json!({"agent_id": "found-1", "agent_type": "gpu", "capabilities": ["b", "a"],
+            "version": "2", "system_stats": {"cpu_percent": 12.5, "memory_percent": 250}});
+        let agents = json!({"agents": [{"id": "a1", "agent_type": "x", "status": "online"}, {}]});
+        let spec = spec_of("http://10.0.0.1:8081", &status, Some(&agents), 4).unwrap();
+        assert_eq!(
+            (spec.node_id.as_str(), spec.host.as_str(), spec.port),
+            ("found-1", "10.0.0.1", 8081)
+        );
+        assert_eq!((spec.load.cpu_milli, spec.load.memory_milli), (12_500, 100_000));
+        assert_eq!(spec.agents.len(), 1, "one without an id is left out");
+        let bare = spec_of("http://h:1", &json!({}), None, 4).unwrap();
+        assert_eq!(bare.node_id.as_str(), "node_h_1");
+        assert!(spec_of("http://h:x", &json!({}), None, 4).is_none());
+    }
+}

@@ -1,0 +1,139 @@
+//! The watch over the fleet's figures: raises alerts and takes them back (contract 2.11).
+
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use super::duty::{Duty, DutyError, Next, Reign, Wakes};
+use super::fleet_figures::{Figures, Sample, Samples};
+use super::metrics::DutyName;
+use super::seat::Seat;
+use super::timers::state_now;
+use crate::model::{Alert, AlertState, Severity, TimeMs};
+use crate::state::{AlertChange, Command, State, Threshold};
+
+/// Figures are means over this time (contract 2.11).
+const WINDOW_MS: TimeMs = 300_000;
+/// Nothing is decided by fewer samples.
+const SAMPLES_MIN: usize = 3;
+/// How often it looks.
+const PERIOD: Duration = Duration::from_secs(10);
+
+/// A figure, its limits, and which side of them is bad.
+struct Rule {
+    metric: &'static str,
+    value_milli: Option<u64>,
+    threshold: Threshold,
+    low_is_bad: bool,
+}
+
+impl Rule {
+    fn severity(&self, value: u64) -> Option<(Severity, u64)> {
+        let Threshold { warning_milli, critical_milli } = self.threshold;
+        let beyond = |limit: u64| if self.low_is_bad { value < limit } else { value > limit };
+        if beyond(critical_milli) {
+            return Some((Severity::Critical, critical_milli));
+        }
+        beyond(warning_milli).then_some((Severity::Warning, warning_milli))
+    }
+}
+
+fn rules(view: &State, figures: &Figures) -> [Rule; 4] {
+    let limits = &view.policy().thresholds;
+    [
+        Rule {
+            metric: "network_utilization",
+            value_milli: figures.utilization_milli,
+            threshold: limits.network_utilization,
+            low_is_bad: false,
+        },
+        Rule {
+            metric: "node_failure_rate",
+            value_milli: Some(figures.failures_milli),
+            threshold: limits.node_failure_rate,
+            low_is_bad: false,
+        },
+        Rule {
+            metric: "task_success_rate",
+            value_milli: figures.success_milli,
+            threshold: limits.task_success_rate,
+            low_is_bad: true,
+        },
+        Rule {
+            metric: "average_response_time",
+            value_milli: figures.response_milli,
+            threshold: limits.average_response_time,
+            low_is_bad: false,
+        },
+    ]
+}
+
+/// The changes of alerts that `figures` ask for.
+#[must_use]
+pub(super) fn plan(view: &State, figures: &Figures) -> Vec<AlertChange> {
+    if !view.policy().alerts_enabled || figures.samples < SAMPLES_MIN {
+        return Vec::new();
+    }
+    let changes = rules(view, figures).into_iter().filter_map(|rule| {
+        let alert_id = format!("{}_threshold", rule.metric);
+        let known = view.alert(&alert_id);
+        let on = known.filter(|alert| alert.state != AlertState::Resolved);
+        // A figure that cannot be told neither raises an alert nor ends one.
+        let value_milli = rule.value_milli?;
+        let (state, severity, threshold_milli) = match (rule.severity(value_milli), on) {
+            (Some((severity, _)), Some(alert)) if alert.severity == severity => return None,
+            (Some((severity, limit)), _) => (AlertState::Active, severity, limit),
+            (None, Some(alert)) => (AlertState::Resolved, alert.severity, alert.threshold_milli),
+            (None, None) => return None,
+        };
+        Some(AlertChange {
+            alert_id,
+            seen_transitions: known.map_or(0, |alert: &Alert| alert.transitions),
+            metric: rule.metric.to_owned(),
+            severity,
+            state,
+            value_milli,
+            threshold_milli,
+            message: message(rule.metric, state, value_milli, threshold_milli),
+        })
+    });
+    changes.collect()
+}
+
+fn message(metric: &str, state: AlertState, value: u64, threshold: u64) -> String {
+    let metric = metric.replace('_', " ");
+    let decimal = |milli: u64| format!("{}.{:03}", milli / 1000, milli % 1000);
+    let verb = if state == AlertState::Resolved { "is back within" } else { "is beyond" };
+    format!("{metric} {verb} its threshold: {} against {}", decimal(value), decimal(threshold))
+}
+
+/// The duty around [`plan`].
+#[derive(Debug, Default)]
+pub struct Watch {
+    samples: Samples,
+    sampled_at_ms: TimeMs,
+}
+
+impl<S: Seat> Duty<S> for Watch {
+    const NAME: DutyName = DutyName::Watch;
+
+    async fn round(&mut self, reign: &Reign<S>) -> Result<Next, DutyError> {
+        let changes = reign.seat.read(|view| {
+            let now = state_now(&*reign.seat, view);
+            // A wake-up makes it look again, not sample more often.
+            if now >= self.sampled_at_ms.saturating_add(PERIOD.as_millis() as u64) {
+                self.sampled_at_ms = now;
+                self.samples.push(Sample::of(view, now));
+            }
+            plan(view, &self.samples.over(WINDOW_MS))
+        });
+        if !changes.is_empty() {
+            reign.propose(Command::RecordAlerts { epoch: reign.epoch, changes }).await?;
+        }
+        Ok(Next::Wait(PERIOD))
+    }
+
+    fn wake(wakes: &Wakes) -> &Notify {
+        &wakes.watch
+    }
+}

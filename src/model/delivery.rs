@@ -1,0 +1,65 @@
+//! A delivery: something the leader posts to a URL outside (contract 6, rows 12 and 13).
+
+use serde::{Deserialize, Serialize};
+
+use super::{TaskId, TimeMs};
+
+/// Numbers deliveries from 1. Receivers get it with every try, so they can tell a repetition.
+pub type DeliveryId = u64;
+
+/// What is posted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DeliveryBody {
+    /// The object of a task that has ended, for its `callback_url`.
+    Task(TaskId),
+    /// JSON text.
+    Text(String),
+}
+
+/// Where a delivery stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DeliveryState {
+    /// To be posted, for the first time or again.
+    Due,
+    /// Answered with 2xx.
+    Delivered,
+    /// Every try was used up.
+    GivenUp,
+}
+
+impl DeliveryState {
+    /// The word on the wire.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Due => "due",
+            Self::Delivered => "delivered",
+            Self::GivenUp => "given_up",
+        }
+    }
+}
+
+/// One delivery, kept for a while after it ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Delivery {
+    /// Its number.
+    pub delivery_id: DeliveryId,
+    /// `callback`, `alert`, `scaling`.
+    pub kind: String,
+    /// Where to.
+    pub url: String,
+    /// What.
+    pub body: DeliveryBody,
+    /// Where it stands.
+    pub state: DeliveryState,
+    /// Tries that were made and recorded.
+    pub tries: u32,
+    /// Not before this time.
+    pub not_before_ms: TimeMs,
+    /// When it was queued.
+    pub created_at_ms: TimeMs,
+    /// When it ended; 0 before.
+    pub ended_at_ms: TimeMs,
+    /// Why the last try failed.
+    pub error: Option<String>,
+}

@@ -1,0 +1,156 @@
+//! Alerts: one row each, and one delivery per channel for every transition (contract 2.11).
+//!
+//! A transition and its deliveries are one entry, and a plan names the transitions it saw. So there is
+//! exactly one notification per transition and channel, however many leaders have seen it coming.
+
+use serde_json::json;
+
+use super::apply::Txn;
+use super::command::AlertChange;
+use super::{Fact, Outcome, Rejection, Reply, State};
+use crate::model::{Alert, AlertState, DeliveryBody, Epoch};
+
+/// Alerts remembered; resolved ones beyond it are forgotten, the oldest first.
+pub(super) const ALERTS_MAX: usize = 1000;
+
+impl State {
+    /// All alerts that are remembered, by id.
+    pub fn alerts(&self) -> impl DoubleEndedIterator<Item = &Alert> {
+        self.alerts.iter().map(|(_, alert)| alert)
+    }
+
+    /// One alert.
+    #[must_use]
+    pub fn alert(&self, alert_id: &str) -> Option<&Alert> {
+        self.alerts.get(&alert_id.to_owned())
+    }
+}
+
+impl Txn<'_> {
+    pub(super) fn record_alerts(&mut self, epoch: Epoch, changes: Vec<AlertChange>) -> Reply {
+        self.check_epoch(epoch)?;
+        Self::check_batch(changes.len())?;
+        let (mut accepted, mut stale) = (0, 0);
+        for change in changes {
+            if self.record_alert(change) {
+                accepted += 1;
+            } else {
+                stale += 1;
+            }
+        }
+        Ok(Outcome::Judged { accepted, stale })
+    }
+
+    fn record_alert(&mut self, change: AlertChange) -> bool {
+        let known = self.state.alert(&change.alert_id);
+        let seen = known.map_or(0, |alert| alert.transitions);
+        let was_on = known.is_some_and(|alert| alert.state != AlertState::Resolved);
+        let same = known.is_some_and(|alert| was_on && alert.severity == change.severity);
+        let legal = match change.state {
+            // Raised, or of another severity than before.
+            AlertState::Active => !same,
+            AlertState::Resolved => was_on,
+            AlertState::Acknowledged => false,
+        };
+        if seen != change.seen_transitions || !legal {
+            return false;
+        }
+        let since_ms = known.filter(|_| was_on).map_or(self.now, |alert| alert.since_ms);
+        let by = known.filter(|_| change.state == AlertState::Resolved);
+        let alert = Alert {
+            alert_id: change.alert_id,
+            metric: change.metric,
+            severity: change.severity,
+            state: change.state,
+            value_milli: change.value_milli,
+            threshold_milli: change.threshold_milli,
+            message: change.message,
+            since_ms,
+            changed_at_ms: self.now,
+            acknowledged_by: by.map(|alert| alert.acknowledged_by.clone()).unwrap_or_default(),
+            transitions: seen + 1,
+        };
+        self.put_alert(alert);
+        self.forget_old_alerts();
+        true
+    }
+
+    pub(super) fn acknowledge_alert(&mut self, alert_id: &str, by: String) -> Reply {
+        let alert = self.state.alert(alert_id).ok_or(Rejection::AlertNotFound)?.clone();
+        match alert.state {
+            AlertState::Resolved => Err(Rejection::AlertResolved),
+            AlertState::Acknowledged => Ok(Outcome::Done),
+            AlertState::Active => {
+                let transitions = alert.transitions + 1;
+                self.put_alert(Alert {
+                    state: AlertState::Acknowledged,
+                    acknowledged_by: by,
+                    changed_at_ms: self.now,
+                    transitions,
+                    ..alert
+                });
+                Ok(Outcome::Done)
+            }
+        }
+    }
+
+    fn put_alert(&mut self, alert: Alert) {
+        for (kind, url, body) in notifications(self.state, &alert) {
+            self.deliver(kind, url, DeliveryBody::Text(body));
+        }
+        let (alert_id, state, severity) = (alert.alert_id.clone(), alert.state, alert.severity);
+        self.state.alerts.put(&mut self.state.rows, alert_id.clone(), alert);
+        self.facts.push(Fact::AlertChanged { alert_id, state, severity });
+    }
+
+    fn forget_old_alerts(&mut self) {
+        while self.state.alerts.len() > ALERTS_MAX {
+            let resolved = self.state.alerts().filter(|alert| alert.state == AlertState::Resolved);
+            let oldest = resolved.min_by_key(|alert| alert.changed_at_ms);
+            let Some(alert_id) = oldest.map(|alert| alert.alert_id.clone()) else { return };
+            self.state.alerts.remove(&mut self.state.rows, &alert_id);
+        }
+    }
+}
+
+/// Thousandths as people read them. Integers, because no float may decide anything here.
+fn decimal(milli: u64) -> String {
+    format!("{}.{:03}", milli / 1000, milli % 1000)
+}
+
+/// What goes where. The webhook's shape is upstream's: `{alert, timestamp, source}`.
+fn notifications(state: &State, alert: &Alert) -> Vec<(&'static str, String, String)> {
+    let policy = state.policy();
+    let mut all = Vec::new();
+    if let Some(url) = &policy.alert_webhook {
+        let body = json!({
+            "alert": {
+                "id": alert.alert_id, "metric": alert.metric, "severity": alert.severity.as_str(),
+                "status": alert.state.as_str(), "value": decimal(alert.value_milli),
+                "threshold": decimal(alert.threshold_milli), "message": alert.message,
+                "acknowledged_by": alert.acknowledged_by, "since_ms": alert.since_ms,
+                "transition": alert.transitions,
+            },
+            "timestamp": alert.changed_at_ms / 1000,
+            "source": "web4ai_orchestrator",
+        });
+        all.push(("alert", url.clone(), body.to_string()));
+    }
+    if let Some(url) = &policy.alert_slack {
+        let text = format!(
+            "[{}] {} {}: {} (value {}, threshold {})",
+            alert.severity.as_str(),
+            alert.alert_id,
+            alert.state.as_str(),
+            alert.message,
+            decimal(alert.value_milli),
+            decimal(alert.threshold_milli),
+        );
+        let body = match &policy.alert_slack_channel {
+            Some(channel) => json!({ "text": text, "channel": channel }),
+            None => json!({ "text": text }),
+        };
+        all.push(("slack", url.clone(), body.to_string()));
+    }
+    all
+}

@@ -1,0 +1,141 @@
+//! Deliveries: what the leader posts to URLs outside. A delivery is queued by apply, in the same entry
+//! as what it tells of, so there is exactly one of each; posting it is at least once.
+
+use super::apply::Txn;
+use super::command::DeliveryResult;
+use super::{Fact, Outcome, Reply, State};
+use crate::model::{Delivery, DeliveryBody, DeliveryId, DeliveryState, Epoch, TimeMs};
+
+/// Deliveries remembered after their end; the oldest are forgotten first.
+pub const ENDED_DELIVERIES_MAX: usize = 10_000;
+/// Deliveries that may be due at once. One more takes the place of the oldest, which counts as given up.
+pub const DUE_DELIVERIES_MAX: usize = 200_000;
+/// The waits between tries double up to this one.
+const WAIT_MAX_MS: TimeMs = 300_000;
+
+impl State {
+    /// All deliveries that are remembered, oldest first.
+    pub fn deliveries(&self) -> impl DoubleEndedIterator<Item = &Delivery> {
+        self.deliveries.iter().map(|(_, delivery)| delivery)
+    }
+
+    /// One delivery.
+    #[must_use]
+    pub fn delivery(&self, delivery_id: DeliveryId) -> Option<&Delivery> {
+        self.deliveries.get(&delivery_id)
+    }
+
+    /// Those to be posted, the one that has been due for longest first.
+    pub fn due_deliveries(&self) -> impl Iterator<Item = &Delivery> {
+        self.due.iter().filter_map(|(_, delivery_id)| self.deliveries.get(delivery_id))
+    }
+
+    /// How many are to be posted.
+    #[must_use]
+    pub fn due_deliveries_len(&self) -> usize {
+        self.due.len()
+    }
+
+    pub(super) fn note_delivery(&mut self, delivery: &Delivery) {
+        if delivery.state == DeliveryState::Due {
+            self.due.insert((delivery.not_before_ms, delivery.delivery_id));
+        } else {
+            self.ended_deliveries.insert(delivery.delivery_id);
+        }
+    }
+}
+
+impl Txn<'_> {
+    /// Queues something to be posted.
+    pub(super) fn deliver(&mut self, kind: &str, url: String, body: DeliveryBody) {
+        if self.state.due.len() >= DUE_DELIVERIES_MAX
+            && let Some((_, oldest)) = self.state.due.first().copied()
+        {
+            let error = Some("too many deliveries were due".to_owned());
+            self.end_delivery(oldest, DeliveryState::GivenUp, error);
+        }
+        let newest = self.state.deliveries.iter().next_back().map_or(0, |(id, _)| *id);
+        let delivery_id = newest.max(self.state.counters().deliveries) + 1;
+        self.state.edit_counters(|counters| counters.deliveries = delivery_id);
+        let delivery = Delivery {
+            delivery_id,
+            kind: kind.to_owned(),
+            url,
+            body,
+            state: DeliveryState::Due,
+            tries: 0,
+            not_before_ms: self.now,
+            created_at_ms: self.now,
+            ended_at_ms: 0,
+            error: None,
+        };
+        self.state.note_delivery(&delivery);
+        self.state.deliveries.put(&mut self.state.rows, delivery_id, delivery);
+        self.facts.push(Fact::DeliveryQueued { delivery_id });
+    }
+
+    pub(super) fn record_deliveries(
+        &mut self,
+        epoch: Epoch,
+        results: Vec<DeliveryResult>,
+    ) -> Reply {
+        self.check_epoch(epoch)?;
+        Self::check_batch(results.len())?;
+        let (mut accepted, mut stale) = (0, 0);
+        for result in results {
+            if self.record_delivery(result) {
+                accepted += 1;
+            } else {
+                stale += 1;
+            }
+        }
+        Ok(Outcome::Judged { accepted, stale })
+    }
+
+    fn record_delivery(&mut self, result: DeliveryResult) -> bool {
+        let DeliveryResult { delivery_id, seen_tries, error } = result;
+        let Some(delivery) = self.state.delivery(delivery_id) else { return false };
+        if delivery.state != DeliveryState::Due || delivery.tries != seen_tries {
+            return false;
+        }
+        let policy = self.state.policy();
+        let (tries_max, first_wait) = (policy.delivery_tries, policy.retry_delay_ms);
+        let tries = delivery.tries + 1;
+        if error.is_none() {
+            self.end_delivery(delivery_id, DeliveryState::Delivered, None);
+        } else if tries >= tries_max {
+            self.end_delivery(delivery_id, DeliveryState::GivenUp, error);
+        } else {
+            let wait = first_wait.saturating_mul(1 << (tries - 1).min(16)).min(WAIT_MAX_MS);
+            let not_before_ms = self.now.saturating_add(wait);
+            let State { deliveries, rows, due, .. } = &mut *self.state;
+            deliveries.edit(rows, &delivery_id, |delivery| {
+                due.remove(&(delivery.not_before_ms, delivery_id));
+                due.insert((not_before_ms, delivery_id));
+                delivery.tries = tries;
+                delivery.error = error;
+                delivery.not_before_ms = not_before_ms;
+            });
+        }
+        true
+    }
+
+    fn end_delivery(&mut self, delivery_id: DeliveryId, end: DeliveryState, error: Option<String>) {
+        let now = self.now;
+        let State { deliveries, rows, due, ended_deliveries, .. } = &mut *self.state;
+        deliveries.edit(rows, &delivery_id, |delivery| {
+            due.remove(&(delivery.not_before_ms, delivery_id));
+            delivery.state = end;
+            delivery.tries += 1;
+            delivery.error = error;
+            delivery.ended_at_ms = now;
+        });
+        ended_deliveries.insert(delivery_id);
+        while ended_deliveries.len() > ENDED_DELIVERIES_MAX {
+            let Some(oldest) = ended_deliveries.pop_first() else { break };
+            deliveries.remove(rows, &oldest);
+        }
+        let delivered = end == DeliveryState::Delivered;
+        self.facts.push(Fact::DeliveryEnded { delivery_id, delivered });
+    }
+}

@@ -1,0 +1,52 @@
+//! Draining a node: no more work, and what it still holds is taken away when its time is over.
+
+use super::apply::Txn;
+use super::nodes::ExecutionEnd;
+use super::{Fact, Outcome, Rejection, Reply};
+use crate::model::{Epoch, NodeId, NodeStatus};
+
+impl Txn<'_> {
+    pub(super) fn drain_node(&mut self, node_id: &NodeId, within_ms: u64) -> Reply {
+        let old = self.state.node(node_id).ok_or(Rejection::NodeNotFound)?.status;
+        let until_ms = self.now.saturating_add(within_ms);
+        self.change_status(node_id, NodeStatus::Maintenance);
+        self.edit_node(node_id, |node| node.drain_until_ms = Some(until_ms));
+        self.end_drain_if_empty(node_id);
+        Ok(Outcome::NodeStatusSet { old, new: NodeStatus::Maintenance })
+    }
+
+    pub(super) fn end_drains(&mut self, epoch: Epoch, node_ids: &[NodeId]) -> Reply {
+        self.check_epoch(epoch)?;
+        Self::check_batch(node_ids.len())?;
+        let (mut accepted, mut stale) = (0, 0);
+        for node_id in node_ids {
+            let until_ms = self.state.node(node_id).and_then(|node| node.drain_until_ms);
+            if until_ms.is_none_or(|until_ms| until_ms > self.now) {
+                stale += 1;
+                continue;
+            }
+            accepted += 1;
+            let held = self.state.live_on(node_id);
+            let withdrawn = u32::try_from(held.len()).unwrap_or(u32::MAX);
+            let now = self.now;
+            // First, so that giving the last one back does not count as an end in peace.
+            self.edit_node(node_id, |node| node.drain_until_ms = None);
+            for task_id in held {
+                // Neither the task nor the node is to blame: no retry is used.
+                self.withdraw_attempt(&task_id, now, ExecutionEnd::Withdrawn);
+                self.facts.push(Fact::TaskQueued { task_id });
+            }
+            self.facts.push(Fact::NodeDrained { node_id: node_id.clone(), withdrawn });
+        }
+        Ok(Outcome::Judged { accepted, stale })
+    }
+
+    /// A drained node that holds nothing is done with. Its status stays until an operator acts.
+    pub(super) fn end_drain_if_empty(&mut self, node_id: &NodeId) {
+        let Some(node) = self.state.node(node_id) else { return };
+        if node.drain_until_ms.is_some() && node.live == 0 {
+            self.edit_node(node_id, |node| node.drain_until_ms = None);
+            self.facts.push(Fact::NodeDrained { node_id: node_id.clone(), withdrawn: 0 });
+        }
+    }
+}

@@ -1,0 +1,318 @@
+//! Flows: tasks that are done in steps (contract 4.5), each of which is a task of its own.
+//!
+//! The task keeps where its steps stand; what a step gave stays with the step's own task, and is put
+//! together by whoever shows it. A step that has ended is never run again: what a failover, a lost
+//! node or a retry repeats is the attempt of one step. When the task ends, its open steps end with it.
+
+use super::apply::Txn;
+use super::command::{FlowRequest, StepRefusal, TaskSpec};
+use super::nodes::ExecutionEnd;
+use super::{Fact, Outcome, Rejection, Reply, State};
+use crate::model::{
+    Epoch, Flow, FlowMode, Node, NodeStatus, Payload, Requirements, STEPS_MAX, Step, StepOf,
+    StepSpec, StepState, Task, TaskFailure, TaskId, TaskStatus, Verdict,
+};
+
+/// The longest time for one attempt of an agent that the pipeline does not limit (contract 4.6).
+const AGENT_TIMEOUT_MS: u64 = 30_000;
+
+/// The id of a step's own task. Clients cannot choose such an id: `#` is kept for steps.
+#[must_use]
+pub fn step_id(task_id: &TaskId, step: u16) -> TaskId {
+    TaskId::trusted(&format!("{task_id}#{step}"))
+}
+
+impl State {
+    /// The task of a step, if the step was ever opened and is retained.
+    #[must_use]
+    pub fn step_task(&self, task_id: &TaskId, step: u16) -> Option<std::borrow::Cow<'_, Task>> {
+        self.task(&step_id(task_id, step))
+    }
+
+    /// Whether some agent of this kind is there to do work, now or when it has room.
+    #[must_use]
+    pub fn has_agent(&self, agent_type: &str) -> bool {
+        let able = |node: &Node| {
+            node.status == NodeStatus::Active && node.agent_type.as_deref() == Some(agent_type)
+        };
+        self.agents().any(able)
+    }
+
+    /// Whether a copy of the same task is, or was last, on this node.
+    #[must_use]
+    pub fn has_copy_on(&self, task: &Task, node_id: &crate::model::NodeId) -> bool {
+        let Some(StepOf { task_id, step, .. }) = &task.step_of else { return false };
+        let Some(parent) = self.open_task(task_id) else { return false };
+        let Some(flow) = parent.flow.as_ref().filter(|flow| flow.mode == FlowMode::Copies) else {
+            return false;
+        };
+        let others = (0..flow.steps.len() as u16).filter(|other| other != step);
+        let holds = |other: u16| {
+            let copy = self.open_task(&step_id(task_id, other))?;
+            Some(copy.execution.as_ref()?.node_id == *node_id)
+        };
+        others.filter_map(holds).any(|here| here)
+    }
+}
+
+impl Txn<'_> {
+    /// The flow that a new task asks for.
+    pub(super) fn flow_of(&self, spec: &mut TaskSpec) -> Result<Option<Flow>, Rejection> {
+        let flow = match spec.flow.take() {
+            None => return Ok(None),
+            Some(FlowRequest::Pipeline { mode }) => {
+                let unknown = || Rejection::UnknownTaskType { task_type: spec.task_type.clone() };
+                let pipeline = self.state.pipeline(&spec.task_type).ok_or_else(unknown)?;
+                Flow::new(mode.unwrap_or(pipeline.mode), pipeline.steps.clone())
+            }
+            Some(FlowRequest::Steps { mode, steps }) => {
+                check_steps(&steps).map_err(Rejection::InvalidFlow)?;
+                Flow::new(mode, steps)
+            }
+            Some(FlowRequest::Copies { count }) => {
+                let count = usize::from(count).clamp(1, STEPS_MAX);
+                let copy = |number: usize| StepSpec {
+                    name: format!("copy-{}", number + 1),
+                    max_retries: spec.max_retries,
+                    ..StepSpec::default()
+                };
+                Flow::new(FlowMode::Copies, (0..count).map(copy).collect())
+            }
+        };
+        // What its steps may use up together; the view counts them together, too.
+        let retries = flow.steps.iter().map(|step| step.spec.max_retries);
+        spec.max_retries = retries.fold(0, u32::saturating_add);
+        Ok(Some(flow))
+    }
+
+    /// Opens every step that may begin.
+    pub(super) fn open_steps(&mut self, task_id: &TaskId) {
+        let Some(task) = self.state.open_task(task_id) else { return };
+        let Some(flow) = &task.flow else { return };
+        let ready = flow.ready();
+        if ready.is_empty() {
+            return;
+        }
+        let mut opened = Vec::with_capacity(ready.len());
+        for step in &ready {
+            let task = self.step_row(task_id, *step);
+            opened.push(task.task_id.clone());
+            self.state.insert_task(task);
+        }
+        self.edit_task(task_id, |task| {
+            if let Some(flow) = &mut task.flow {
+                for step in &ready {
+                    flow.steps[usize::from(*step)].state = StepState::Open;
+                }
+            }
+        });
+        self.facts.push(Fact::StepsOpened { task_id: task_id.clone(), steps: opened });
+    }
+
+    fn step_row(&mut self, task_id: &TaskId, step: u16) -> Task {
+        self.state.edit_counters(|counters| counters.last_seq += 1);
+        let seq = self.state.counters().last_seq;
+        let task = self.state.open_task(task_id).expect("the caller found the task");
+        let flow = task.flow.as_ref().expect("only flows have steps");
+        let Step { spec, attempt, .. } = &flow.steps[usize::from(step)];
+        let attempt = *attempt;
+        let by_agents = !spec.agent_type.is_empty();
+        let requirements = if by_agents {
+            Requirements { agent_type: Some(spec.agent_type.clone()), ..Requirements::default() }
+        } else {
+            task.requirements.clone()
+        };
+        let timeout_ms = match spec.timeout_ms {
+            0 if by_agents => task.timeout_ms.min(AGENT_TIMEOUT_MS),
+            0 => task.timeout_ms,
+            given => given.min(task.timeout_ms),
+        };
+        // Once the task has its place, its steps need none.
+        let concurrency = task.concurrency.clone().filter(|_| !task.holds_place());
+        Task {
+            task_id: step_id(task_id, step),
+            task_type: if by_agents { spec.agent_type.clone() } else { task.task_type.clone() },
+            urgency: task.urgency,
+            priority_raw: String::new(),
+            requirements,
+            requirements_raw: Payload::Absent,
+            input: Payload::Absent,
+            metadata: Payload::Absent,
+            timeout_ms,
+            max_retries: spec.max_retries,
+            deadline_ms: None,
+            callback_url: None,
+            seq,
+            status: TaskStatus::Pending,
+            attempt,
+            retry_count: 0,
+            not_before_ms: 0,
+            execution: None,
+            assigned_nodes: Vec::new(),
+            created_at_ms: self.now,
+            started_at_ms: 0,
+            completed_at_ms: 0,
+            node_id: None,
+            agent_id: None,
+            result: Payload::Absent,
+            error: None,
+            execution_ms: 0,
+            performance_metrics: Payload::Absent,
+            revision: self.index,
+            concurrency,
+            flow: None,
+            step_of: Some(StepOf {
+                task_id: task_id.clone(),
+                step,
+                submitted_at_ms: task.created_at_ms,
+            }),
+        }
+    }
+
+    /// A step was placed for the first time: its task is under way, and holds the place that its
+    /// other steps then need no more.
+    pub(super) fn begin_flow(&mut self, task_id: &TaskId) {
+        let Some(task) = self.state.open_task(task_id) else { return };
+        if task.status != TaskStatus::Waiting {
+            return;
+        }
+        let len = task.flow.as_ref().map_or(0, |flow| flow.steps.len()) as u16;
+        let now = self.now;
+        self.edit_task(task_id, |task| {
+            task.status = TaskStatus::Stepping;
+            task.started_at_ms = now;
+            task.attempt = task.attempt.saturating_add(1);
+        });
+        let attempt = self.state.open_task(task_id).map_or(1, |task| task.attempt);
+        for step in 0..len {
+            let step = step_id(task_id, step);
+            if self.state.open_task(&step).is_some_and(|step| step.concurrency.is_some()) {
+                self.edit_task(&step, |step| step.concurrency = None);
+            }
+        }
+        self.facts.push(Fact::TaskStarted { task_id: task_id.clone(), attempt });
+    }
+
+    /// A step's own task has ended: the next ones begin, or the whole is over.
+    pub(super) fn step_ended(&mut self, of: &StepOf, status: TaskStatus) {
+        let Some(task) = self.state.open_task(&of.task_id) else { return };
+        if task.flow.is_none() {
+            return;
+        }
+        let state = match status {
+            TaskStatus::Completed => StepState::Completed,
+            TaskStatus::Cancelled => StepState::Cancelled,
+            _ => StepState::Failed,
+        };
+        let verdict = self.edit_task(&of.task_id, |task| {
+            let flow = task.flow.as_mut()?;
+            flow.steps.get_mut(usize::from(of.step))?.state = state;
+            Some(flow.verdict())
+        });
+        match verdict {
+            None => {}
+            Some(Verdict::Going) if status == TaskStatus::Cancelled => {
+                self.end_flow(&of.task_id, of.step, TaskStatus::Cancelled);
+            }
+            Some(Verdict::Going) => self.open_steps(&of.task_id),
+            Some(Verdict::Completed) => {
+                self.end_flow(&of.task_id, of.step, TaskStatus::Completed);
+            }
+            Some(Verdict::Failed(step)) => {
+                let failed = self.state.step_task(&of.task_id, step).map(|step| step.status);
+                let status = failed.unwrap_or(status);
+                self.end_flow(&of.task_id, step, status);
+            }
+        }
+    }
+
+    /// Ends a flow because of one of its steps.
+    fn end_flow(&mut self, task_id: &TaskId, step: u16, status: TaskStatus) {
+        let ended = self.state.step_task(task_id, step);
+        let (node_id, agent_id, error) = ended.map_or((None, None, None), |step| {
+            let error = step.error.as_ref().map(|said| format!("{}: {said}", step.task_type));
+            (step.node_id.clone(), step.agent_id.clone(), error)
+        });
+        let now = self.now;
+        self.end_task(task_id, status, ExecutionEnd::Withdrawn, |task| {
+            task.node_id = node_id;
+            task.agent_id = agent_id;
+            task.error = if status == TaskStatus::Completed { None } else { error };
+            task.execution_ms = now.saturating_sub(task.started_at_ms.max(task.created_at_ms));
+        });
+    }
+
+    /// Marks the open steps of a task that is about to end; gives their own tasks.
+    pub(super) fn give_up_steps(&mut self, task_id: &TaskId) -> Vec<TaskId> {
+        let flow = self.state.open_task(task_id).and_then(|task| task.flow.as_ref());
+        let Some(flow) = flow else { return Vec::new() };
+        let open: Vec<u16> = (0u16..)
+            .zip(&flow.steps)
+            .filter(|(_, step)| !step.state.is_over())
+            .map(|(place, _)| place)
+            .collect();
+        if open.is_empty() {
+            return Vec::new();
+        }
+        self.edit_task(task_id, |task| {
+            if let Some(flow) = &mut task.flow {
+                for place in &open {
+                    flow.steps[usize::from(*place)].state = StepState::Cancelled;
+                }
+            }
+        });
+        open.into_iter().map(|step| step_id(task_id, step)).collect()
+    }
+
+    pub(super) fn refuse_steps(&mut self, epoch: Epoch, refusals: &[StepRefusal]) -> Reply {
+        self.check_epoch(epoch)?;
+        Self::check_batch(refusals.len())?;
+        let (mut accepted, mut stale) = (0, 0);
+        for refusal in refusals {
+            if self.refuse_step(refusal) {
+                accepted += 1;
+            } else {
+                stale += 1;
+            }
+        }
+        Ok(Outcome::Judged { accepted, stale })
+    }
+
+    /// Counts as a failed try that no agent of its kind is there (contract 4.5).
+    fn refuse_step(&mut self, refusal: &StepRefusal) -> bool {
+        let Some(task) = self.state.open_task(&refusal.task_id) else { return false };
+        if task.status != TaskStatus::Pending || task.revision != refusal.seen_revision {
+            return false;
+        }
+        let Some(agent_type) = task.requirements.agent_type.clone() else { return false };
+        if self.state.has_agent(&agent_type) {
+            return false;
+        }
+        let error = format!("No available agents for type: {agent_type}");
+        self.fail_attempt(&refusal.task_id, TaskFailure::Retryable, error);
+        true
+    }
+}
+
+/// Checks the steps of a definition.
+///
+/// # Errors
+/// What is wrong with which step, for the client.
+pub fn check_steps(steps: &[StepSpec]) -> Result<(), String> {
+    if steps.is_empty() || steps.len() > STEPS_MAX {
+        return Err(format!("steps must hold 1 to {STEPS_MAX} steps, not {}", steps.len()));
+    }
+    for (place, step) in steps.iter().enumerate() {
+        let name = &step.name;
+        if name.is_empty() || steps[..place].iter().any(|other| other.name == *name) {
+            return Err(format!("steps[{place}]: every step needs a name of its own"));
+        }
+        if step.agent_type.is_empty() {
+            return Err(format!("steps[{place}]: agent_type is required"));
+        }
+        if step.depends_on.iter().any(|on| usize::from(*on) >= place) {
+            return Err(format!("steps[{place}]: depends_on names a step that is not before it"));
+        }
+    }
+    Ok(())
+}

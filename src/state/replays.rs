@@ -1,0 +1,91 @@
+//! Dead letters: tasks that used up every retry, for an operator to try again or to delete.
+
+use super::apply::Txn;
+use super::rows::BlobPart;
+use super::{Fact, Outcome, Reply};
+use crate::model::{StepState, Task, TaskId, TaskStatus};
+
+impl Txn<'_> {
+    pub(super) fn replay_tasks(&mut self, task_ids: &[TaskId]) -> Reply {
+        Self::check_batch(task_ids.len())?;
+        let (mut accepted, mut stale) = (0, 0);
+        for task_id in task_ids {
+            if self.replay_task(task_id) {
+                accepted += 1;
+            } else {
+                stale += 1;
+            }
+        }
+        Ok(Outcome::Judged { accepted, stale })
+    }
+
+    fn is_dead_letter(&self, task_id: &TaskId) -> bool {
+        let task = self.state.task(task_id);
+        task.is_some_and(|task| task.status == TaskStatus::DeadLetter && task.step_of.is_none())
+    }
+
+    /// Puts a dead letter back under its own id, as a new task that has never been tried. Only the
+    /// attempt goes on counting, so that late reports of old tries stay refused; and steps that
+    /// have ended well are not done again.
+    fn replay_task(&mut self, task_id: &TaskId) -> bool {
+        if !self.is_dead_letter(task_id) {
+            return false;
+        }
+        let mut again = Vec::new();
+        let flow = self.state.task(task_id).and_then(|task| task.flow.clone());
+        let flow = flow.map(|mut flow| {
+            for (place, step) in (0u16..).zip(&mut flow.steps) {
+                if step.state != StepState::Completed {
+                    step.state = StepState::Waiting;
+                    let id = super::step_id(task_id, place);
+                    step.attempt = self.state.task(&id).map_or(step.attempt, |row| row.attempt);
+                    again.push(id);
+                }
+            }
+            flow
+        });
+        for step in &again {
+            self.state.remove_task(step);
+        }
+        let Some(old) = self.state.take_row(task_id) else { return false };
+        self.state.rows.delete_payload(task_id, BlobPart::Result, &old.result);
+        self.state.rows.delete_payload(task_id, BlobPart::Metrics, &old.performance_metrics);
+        self.state.edit_counters(|counters| {
+            counters.last_seq += 1;
+            counters.tasks_submitted += 1;
+        });
+        let task = Task {
+            seq: self.state.counters().last_seq,
+            status: if flow.is_some() { TaskStatus::Waiting } else { TaskStatus::Pending },
+            retry_count: 0,
+            not_before_ms: 0,
+            execution: None,
+            // Its time begins anew, and a deadline that has passed would end it at once.
+            created_at_ms: self.now,
+            deadline_ms: None,
+            started_at_ms: 0,
+            completed_at_ms: 0,
+            node_id: None,
+            agent_id: None,
+            result: crate::model::Payload::Absent,
+            error: None,
+            execution_ms: 0,
+            performance_metrics: crate::model::Payload::Absent,
+            revision: self.index,
+            flow,
+            ..old
+        };
+        self.state.insert_task(task);
+        self.facts.push(Fact::TaskSubmitted { task_id: task_id.clone() });
+        self.open_steps(task_id);
+        true
+    }
+
+    pub(super) fn purge_tasks(&mut self, task_ids: Vec<TaskId>) -> Reply {
+        Self::check_batch(task_ids.len())?;
+        let offered = task_ids.len();
+        let dead: Vec<TaskId> =
+            task_ids.into_iter().filter(|task_id| self.is_dead_letter(task_id)).collect();
+        Ok(self.retire(dead, offered))
+    }
+}

@@ -1,0 +1,276 @@
+//! What the configuration says of alerts and scaling (contract 2.10 to 2.12), in thousandths: no
+//! float enters the replicated state.
+
+use serde_json::Value;
+
+use crate::model::TimeMs;
+
+/// The most scaling rules that are read.
+const RULES_MAX: usize = 32;
+
+/// Two limits of one figure, in thousandths.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Threshold {
+    /// From here on it is a warning.
+    pub warning_milli: u64,
+    /// From here on it is critical.
+    pub critical_milli: u64,
+}
+
+/// The thresholds of contract 2.11.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Thresholds {
+    /// Share of the fleet in use; too high.
+    pub network_utilization: Threshold,
+    /// Nodes lost within the window; too many.
+    pub node_failure_rate: Threshold,
+    /// Share of tasks that completed; too low.
+    pub task_success_rate: Threshold,
+    /// Milliseconds from acceptance to result; too long.
+    pub average_response_time: Threshold,
+}
+
+/// One rule of the autoscaler (contract 2.10).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ScalingRule {
+    /// Its name.
+    pub name: String,
+    /// `network_utilization`, `pending_tasks_ratio` or `average_response_time`.
+    pub metric: String,
+    /// More nodes when the mean is above this, in thousandths.
+    pub up_milli: u64,
+    /// Fewer nodes when the mean is below this, in thousandths.
+    pub down_milli: u64,
+    /// The mean is taken over this time.
+    pub window_ms: TimeMs,
+    /// It decides again after this time.
+    pub cooldown_ms: TimeMs,
+    /// It never asks for fewer nodes.
+    pub nodes_min: u32,
+    /// It never asks for more nodes.
+    pub nodes_max: u32,
+    /// Nodes added at once.
+    pub step_up: u32,
+    /// Nodes taken out at once.
+    pub step_down: u32,
+}
+
+/// A decimal number in thousandths; `None` for what is no plain number of at most 12 digits.
+pub(super) fn milli(value: &Value) -> Option<u64> {
+    let text = match value {
+        Value::Number(number) => number.to_string(),
+        Value::String(text) => text.trim().to_owned(),
+        _ => return None,
+    };
+    let (whole, fraction) = text.split_once('.').unwrap_or((&text, ""));
+    if whole.len() > 12 || !fraction.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let thousandths: String = fraction.chars().chain("000".chars()).take(3).collect();
+    Some(whole.parse::<u64>().ok()? * 1000 + thousandths.parse::<u64>().ok()?)
+}
+
+fn at<'a>(document: &'a Value, path: &str) -> Option<&'a Value> {
+    path.split('.').try_fold(document, |value, key| value.get(key)).filter(|value| !value.is_null())
+}
+
+fn milli_at(document: &Value, path: &str, default: u64) -> Result<u64, String> {
+    let Some(value) = at(document, path) else { return Ok(default) };
+    milli(value).ok_or_else(|| format!("{path} must be a number, not {value}"))
+}
+
+impl Thresholds {
+    /// Reads `alerts.thresholds`.
+    ///
+    /// # Errors
+    /// What is wrong with which key.
+    pub(super) fn of(document: &Value) -> Result<Self, String> {
+        let limit = |key: &str, default: u64| {
+            milli_at(document, &format!("alerts.thresholds.{key}"), default)
+        };
+        let failures = limit("node_failure_count", 2000)?;
+        let success = limit("low_success_rate", 900)?;
+        let response = limit("high_response_time", 5_000_000)?;
+        Ok(Self {
+            network_utilization: Threshold {
+                warning_milli: limit("medium_utilization", 800)?,
+                critical_milli: limit("high_utilization", 900)?,
+            },
+            node_failure_rate: Threshold {
+                warning_milli: failures,
+                critical_milli: failures.saturating_add(1000),
+            },
+            task_success_rate: Threshold {
+                warning_milli: success,
+                critical_milli: success.saturating_sub(100),
+            },
+            average_response_time: Threshold {
+                warning_milli: response / 5 * 3,
+                critical_milli: response,
+            },
+        })
+    }
+}
+
+/// Reads `auto_scaling.scaling_rules`; without any, the three of contract 2.10, with the bounds and
+/// thresholds that `auto_scaling` or `performance.auto_scaling` set for all of them.
+///
+/// # Errors
+/// What is wrong with which rule.
+pub(super) fn scaling_rules(document: &Value) -> Result<Vec<ScalingRule>, String> {
+    match at(document, "auto_scaling.scaling_rules") {
+        None => default_rules(document),
+        Some(Value::Array(rules)) if rules.is_empty() => default_rules(document),
+        Some(Value::Array(rules)) if rules.len() <= RULES_MAX => {
+            rules.iter().enumerate().map(|(place, rule)| read_rule(place, rule)).collect()
+        }
+        Some(_) => Err(format!("auto_scaling.scaling_rules must be a list of at most {RULES_MAX}")),
+    }
+}
+
+fn default_rules(document: &Value) -> Result<Vec<ScalingRule>, String> {
+    const MINUTE_MS: u64 = 60_000;
+    let rule = |name: &str, metric: &str, limits: [u64; 4], nodes: [u32; 2], steps: [u32; 2]| {
+        ScalingRule {
+            name: name.to_owned(),
+            metric: metric.to_owned(),
+            up_milli: limits[0],
+            down_milli: limits[1],
+            window_ms: limits[2] * MINUTE_MS,
+            cooldown_ms: limits[3] * MINUTE_MS,
+            nodes_min: nodes[0],
+            nodes_max: nodes[1],
+            step_up: steps[0],
+            step_down: steps[1],
+        }
+    };
+    let mut rules = vec![
+        rule("high_utilization", "network_utilization", [800, 300, 5, 10], [2, 20], [2, 1]),
+        rule("high_task_queue", "pending_tasks_ratio", [500, 100, 3, 5], [1, 15], [3, 1]),
+        rule(
+            "response_time",
+            "average_response_time",
+            [3_000_000, 1_000_000, 2, 8],
+            [1, 10],
+            [1, 1],
+        ),
+    ];
+    for section in ["performance.auto_scaling", "auto_scaling"] {
+        let number = |key: &str| -> Result<Option<u64>, String> {
+            let path = format!("{section}.{key}");
+            let Some(value) = at(document, &path) else { return Ok(None) };
+            let milli = milli(value).ok_or_else(|| format!("{path} must be a number"))?;
+            Ok(Some(milli))
+        };
+        let nodes = |key: &str| -> Result<Option<u32>, String> {
+            Ok(number(key)?.map(|milli| u32::try_from(milli / 1000).unwrap_or(u32::MAX)))
+        };
+        let (least, most) = (nodes("min_nodes")?, nodes("max_nodes")?);
+        let cooldown = number("cooldown_period")?;
+        let (up, down) = (number("scale_up_threshold")?, number("scale_down_threshold")?);
+        for rule in &mut rules {
+            rule.nodes_min = least.unwrap_or(rule.nodes_min);
+            rule.nodes_max = most.unwrap_or(rule.nodes_max);
+            // Seconds in thousandths are milliseconds.
+            rule.cooldown_ms = cooldown.unwrap_or(rule.cooldown_ms);
+            if rule.metric == "network_utilization" {
+                rule.up_milli = up.unwrap_or(rule.up_milli);
+                rule.down_milli = down.unwrap_or(rule.down_milli);
+            }
+        }
+    }
+    Ok(rules)
+}
+
+fn read_rule(place: usize, rule: &Value) -> Result<ScalingRule, String> {
+    let wrong =
+        |key: &str, what: &str| format!("auto_scaling.scaling_rules[{place}].{key} must be {what}");
+    let text = |key: &str| {
+        let text = rule.get(key).and_then(Value::as_str);
+        text.map(str::to_owned).ok_or_else(|| wrong(key, "a text"))
+    };
+    let number = |key: &str, default: Option<u64>| {
+        let value = rule.get(key).filter(|value| !value.is_null());
+        match (value.map(milli), default) {
+            (Some(Some(milli)), _) | (None, Some(milli)) => Ok(milli),
+            _ => Err(wrong(key, "a number")),
+        }
+    };
+    let count = |key: &str, default: u64| -> Result<u32, String> {
+        Ok(u32::try_from(number(key, Some(default * 1000))? / 1000).unwrap_or(u32::MAX))
+    };
+    let metric = text("metric")?;
+    let known = ["network_utilization", "pending_tasks_ratio", "average_response_time"];
+    if !known.contains(&metric.as_str()) {
+        return Err(wrong("metric", &format!("one of {}", known.join(", "))));
+    }
+    Ok(ScalingRule {
+        name: text("name")?,
+        metric,
+        up_milli: number("scale_up_threshold", None)?,
+        down_milli: number("scale_down_threshold", None)?,
+        window_ms: number("window_minutes", Some(5000))? * 60,
+        cooldown_ms: number("cooldown_minutes", Some(10_000))? * 60,
+        nodes_min: count("min_nodes", 1)?,
+        nodes_max: count("max_nodes", 20)?,
+        step_up: count("scale_up_step", 1)?.max(1),
+        step_down: count("scale_down_step", 1)?.max(1),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn decimals_become_thousandths() {
+        for (value, expected) in [
+            (json!(0.8), Some(800)),
+            (json!(2), Some(2000)),
+            (json!("0.8505"), Some(850)),
+            (json!(5000), Some(5_000_000)),
+            (json!(-1), None),
+            (json!(1e300), None),
+            (json!("x"), None),
+            (json!(null), None),
+        ] {
+            assert_eq!(milli(&value), expected, "{value}");
+        }
+    }
+
+    #[test]
+    fn contract_2_10_the_three_rules_and_what_overrides_them() {
+        let rules = scaling_rules(&json!({})).unwrap();
+        let names: Vec<_> = rules.iter().map(|rule| rule.name.as_str()).collect();
+        assert_eq!(names, ["high_utilization", "high_task_queue", "response_time"]);
+        assert_eq!(
+            (rules[0].nodes_min, rules[0].nodes_max, rules[0].cooldown_ms),
+            (2, 20, 600_000)
+        );
+        let document = json!({"performance": {"auto_scaling": {"scale_up_threshold": 0.85,
+            "max_nodes": 50, "cooldown_period": 300}}});
+        let rules = scaling_rules(&document).unwrap();
+        assert_eq!(
+            (rules[0].up_milli, rules[1].nodes_max, rules[2].cooldown_ms),
+            (850, 50, 300_000)
+        );
+        let own = json!({"auto_scaling": {"scaling_rules": [{"name": "mine",
+            "metric": "pending_tasks_ratio", "scale_up_threshold": 2, "scale_down_threshold": 0.5}]}});
+        let rules = scaling_rules(&own).unwrap();
+        assert_eq!((rules.len(), rules[0].up_milli, rules[0].window_ms), (1, 2000, 300_000));
+        let wrong = json!({"auto_scaling": {"scaling_rules": [{"name": "m", "metric": "moon"}]}});
+        assert!(scaling_rules(&wrong).unwrap_err().contains("scaling_rules[0].metric"));
+    }
+
+    #[test]
+    fn contract_2_11_thresholds() {
+        let thresholds = Thresholds::of(&json!({})).unwrap();
+        assert_eq!(thresholds.task_success_rate.critical_milli, 800);
+        assert_eq!(thresholds.average_response_time.warning_milli, 3_000_000);
+        assert_eq!(thresholds.node_failure_rate.critical_milli, 3000);
+        let wrong = json!({"alerts": {"thresholds": {"low_success_rate": []}}});
+        assert!(Thresholds::of(&wrong).unwrap_err().contains("low_success_rate"));
+    }
+}
