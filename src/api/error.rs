@@ -155,7 +155,9 @@ impl From<Rejection> for ApiError {
             | Rejection::BatchSize { .. }
             | Rejection::InvalidConfig(_)
             | Rejection::InvalidDrill(_) => StatusCode::BAD_REQUEST,
-            Rejection::QueueFull { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Rejection::QueueFull { .. } | Rejection::TooManyRevocations { .. } => {
+                StatusCode::TOO_MANY_REQUESTS
+            }
             Rejection::TaskEnded { .. }
             | Rejection::RevisionMismatch { .. }
             | Rejection::MemberConflict { .. }

@@ -121,7 +121,8 @@ fn is_duty(command: &Command) -> bool {
         | Command::InitCluster { .. }
         | Command::BeginDrill { .. }
         | Command::EndDrill { .. }
-        | Command::WantVote { .. } => false,
+        | Command::WantVote { .. }
+        | Command::RevokeSession { .. } => false,
     }
 }
 
@@ -162,6 +163,9 @@ impl Txn<'_> {
                 self.end_drill(drill_id, state, summary, &report)
             }
             Command::WantVote { member_id, wanted } => self.want_vote(member_id, wanted),
+            Command::RevokeSession { session_id, until_ms } => {
+                self.revoke_session(session_id, until_ms)
+            }
         }
     }
 

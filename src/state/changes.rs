@@ -27,6 +27,8 @@ pub enum TableId {
     Drills = 8,
     /// Their reports, in pages.
     DrillPages = 9,
+    /// Logins that were ended early.
+    Revocations = 10,
 }
 
 impl TableId {
@@ -49,6 +51,7 @@ impl TableId {
             7 => Some(Self::Tombstones),
             8 => Some(Self::Drills),
             9 => Some(Self::DrillPages),
+            10 => Some(Self::Revocations),
             _ => None,
         }
     }

@@ -159,6 +159,13 @@ pub enum Command {
         /// `false` keeps it a learner.
         wanted: bool,
     },
+    /// The tokens of one login are no longer good.
+    RevokeSession {
+        /// Which login; at most [`super::SESSION_ID_MAX`] bytes.
+        session_id: String,
+        /// When the last of its tokens ends by itself.
+        until_ms: TimeMs,
+    },
 }
 
 /// What a node says of itself when it registers.

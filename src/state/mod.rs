@@ -24,6 +24,7 @@ mod policy;
 mod query;
 mod refound;
 mod requests;
+mod revocations;
 mod rows;
 mod singles;
 mod task_table;
@@ -51,6 +52,7 @@ pub use refound::{Founding, Refounded};
 pub use requests::{
     REQUEST_WINDOW_MS, REQUESTS_MAX, Recorded, TOMBSTONE_WINDOW_MS, TOMBSTONES_MAX,
 };
+pub use revocations::{REVOCATIONS_MAX, SESSION_ID_MAX};
 pub use rows::{BlobPart, blob_keys};
 pub use singles::Counters;
 pub use tasks::derive_task_id;
@@ -58,6 +60,7 @@ pub use tasks::derive_task_id;
 use crate::model::{Drill, DrillPage, Member, Node};
 use indexes::{Indexes, Places};
 use requests::{Requests, Tombstones};
+use revocations::Revocations;
 use rows::{Rows, Table};
 use singles::Singles;
 use task_table::TaskTable;
@@ -79,6 +82,7 @@ pub struct State {
     tombstones: Tombstones,
     drills: Table<Drill>,
     drill_pages: Table<DrillPage>,
+    revocations: Revocations,
     indexes: Indexes,
 }
 
@@ -103,6 +107,7 @@ impl Default for State {
             tombstones: Tombstones::new(),
             drills: Table::default(),
             drill_pages: Table::default(),
+            revocations: Revocations::default(),
             indexes: Indexes::default(),
         }
     }
@@ -137,6 +142,7 @@ impl State {
             TableId::Tombstones => self.tombstones.load(rest, value, hash),
             TableId::Drills => self.drills.load(rest, value, hash),
             TableId::DrillPages => self.drill_pages.load(rest, value, hash),
+            TableId::Revocations => self.revocations.load(rest, value, hash),
         }
     }
 

@@ -169,6 +169,12 @@ pub enum Rejection {
     /// A drill that makes no sense.
     #[error("{0}")]
     InvalidDrill(String),
+    /// As many logins as can be remembered were ended early.
+    #[error("{max} sessions are revoked already; wait until some of them end")]
+    TooManyRevocations {
+        /// The bound.
+        max: u64,
+    },
 }
 
 impl Rejection {
@@ -192,6 +198,7 @@ impl Rejection {
             Self::DrillNotFound { .. } => "DRILL_NOT_FOUND",
             Self::DrillOver { .. } => "DRILL_OVER",
             Self::InvalidDrill(_) => "INVALID_DRILL",
+            Self::TooManyRevocations { .. } => "TOO_MANY_REVOCATIONS",
         }
     }
 }
