@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde_json::{Map, Value, json};
 
-use super::passwords::{PASSWORD_MAX, hash_password, is_password_hash};
+use super::passwords::{PASSWORD_MAX, is_password_hash};
 use super::roles::Role;
 use super::seal::MASK;
 use super::secrets::{Hash, hash, hex, parse_hash, shown_part};
@@ -79,8 +79,7 @@ impl ApiKey {
             Some(key) => hash(key),
             None => parse_hash(text("hash")?)?,
         };
-        let (default_role, default_user) =
-            if entry.is_string() { (Role::Admin, SYSTEM) } else { (Role::Client, SYSTEM) };
+        let default_role = if entry.is_string() { Role::Admin } else { Role::Client };
         let role = match text("role") {
             None => default_role,
             Some(word) => Role::parse(word)?,
@@ -91,8 +90,8 @@ impl ApiKey {
         };
         Some(Self {
             hash,
-            prefix: clear.map(shown_part).or(text("prefix").map(str::to_owned))?,
-            user_id: text("user_id").unwrap_or(default_user).into(),
+            prefix: clear.map(shown_part).or_else(|| text("prefix").map(str::to_owned))?,
+            user_id: text("user_id").unwrap_or(SYSTEM).into(),
             role,
             name: text("name").unwrap_or_default().to_owned(),
             created_at_ms: entry.get("created_at").and_then(parse_time).unwrap_or(0),
@@ -193,8 +192,12 @@ impl User {
     }
 }
 
-/// An entry of `security.users` as it is stored. Takes long for a clear password.
-pub(super) fn seal_user(entry: Value, stored: &[Value]) -> Result<Value, String> {
+/// An entry of `security.users` as it is stored.
+pub(super) fn seal_user(
+    entry: Value,
+    stored: &[Value],
+    hash_password: fn(&str) -> String,
+) -> Result<Value, String> {
     let Value::Object(mut fields) = entry else {
         return Err("must be an object with a username and a password".to_owned());
     };

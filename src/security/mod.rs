@@ -36,6 +36,6 @@ pub use limits::{Limiter, Limits, Verdict, Who};
 pub use networks::Networks;
 pub use passwords::{PASSWORD_MAX, hash_password, is_password_hash, verify_password};
 pub use roles::{Action, Area, Permission, Role};
-pub use seal::{MASK, seal};
+pub use seal::{MASK, check, seal};
 pub use secrets::{random_api_key, random_id, random_secret};
 pub use tokens::{Claims, Session, TokenError, TokenKind, verify};

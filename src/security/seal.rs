@@ -5,11 +5,16 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
+use super::Access;
 use super::keys::{seal_key, seal_user};
+use super::passwords::hash_password;
 use crate::model::TimeMs;
 
 /// Stands for a secret in answers. Sent back to us it means "as it was".
 pub const MASK: &str = "********";
+/// Stands for the hash of any password while a document is only looked at.
+const SOME_PASSWORD: &str =
+    "pbkdf2-sha256$1$AAAAAAAAAAAAAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
 /// Entries of one list at most.
 const ENTRIES_MAX: usize = 1000;
 /// Clear passwords in one change at most: each takes a good part of a second.
@@ -23,6 +28,26 @@ const PASSWORDS_MAX: usize = 20;
 /// # Errors
 /// What is wrong with which entry, without its secrets.
 pub fn seal(patch: &mut Value, current: &Value, now_ms: TimeMs) -> Result<bool, String> {
+    seal_with(patch, current, now_ms, hash_password)
+}
+
+/// Whether a whole document, with its secrets in clear, says who may come in so that it can be
+/// used. Quick, whatever passwords there are.
+///
+/// # Errors
+/// What is wrong with which key, without its secrets.
+pub fn check(document: &Value) -> Result<(), String> {
+    let mut document = document.clone();
+    seal_with(&mut document, &Value::Null, 0, |_| SOME_PASSWORD.to_owned())?;
+    Access::check(&document).map(|_| ())
+}
+
+fn seal_with(
+    patch: &mut Value,
+    current: &Value,
+    now_ms: TimeMs,
+    hash_password: fn(&str) -> String,
+) -> Result<bool, String> {
     let security = match patch.get_mut("security") {
         None | Some(Value::Null) => return Ok(false),
         Some(Value::Object(security)) => security,
@@ -50,7 +75,7 @@ pub fn seal(patch: &mut Value, current: &Value, now_ms: TimeMs) -> Result<bool, 
             let given = entry.take();
             let sealed = match name {
                 "api_keys" => seal_key(given, stored, now_ms),
-                _ => seal_user(given, stored),
+                _ => seal_user(given, stored, hash_password),
             };
             *entry = sealed.map_err(|what| format!("security.{name}[{place}] {what}"))?;
         }
@@ -185,6 +210,7 @@ mod tests {
             (json!("hidden"), "must be a section"),
         ] {
             let mut patch = json!({"security": security});
+            assert_eq!(check(&patch), seal(&mut patch.clone(), &json!({}), NOW).map(|_| ()));
             let error = seal(&mut patch, &json!({}), NOW).unwrap_err();
             assert!(error.contains(part) && !error.contains("hidden"), "{error}");
         }

@@ -7,6 +7,7 @@ use crate::model::TimeMs;
 
 const NOW: TimeMs = 1_700_000_000_000;
 
+#[expect(clippy::needless_pass_by_value, reason = "as the tests write it")]
 fn access(security: Value) -> Access {
     let mut document = json!({"security": security});
     seal(&mut document, &json!({}), NOW).unwrap();

@@ -13,7 +13,7 @@ pub(super) fn iso(at: TimeMs) -> String {
 /// ISO-8601, or seconds since the epoch.
 pub(super) fn parse_time(value: &Value) -> Option<TimeMs> {
     if let Some(seconds) = value.as_f64() {
-        return (seconds >= 0.0 && seconds < 1e11).then_some((seconds * 1000.0) as TimeMs);
+        return (0.0..1e11).contains(&seconds).then_some((seconds * 1000.0) as TimeMs);
     }
     let text = value.as_str()?.trim();
     let timestamp = text.parse::<jiff::Timestamp>().ok();

@@ -9,17 +9,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use axum::Router;
+use serde_json::Value;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::{self, Admin, ApiOptions, App};
+use crate::api::{self, Admin, ApiOptions, App, Peer};
 use crate::clock;
 use crate::cluster::{Boot, Cluster, ClusterOptions, Limits, Retention, TcpNet, Timing};
-use crate::config::{Config, Listener};
+use crate::config::{Config, Listener, Profile};
 use crate::leader::{BackupPlan, Backups, HttpCaller, LeaderOptions, Leadership};
 use crate::model::Member;
+use crate::security;
 use crate::state::Command;
 use crate::storage::{Disk, Storage, StorageOptions};
 
@@ -116,10 +120,24 @@ impl Server {
         if config.document.as_object().is_none_or(serde_json::Map::is_empty) {
             return;
         }
-        let value = config.document.to_string();
+        let mut document = config.document.clone();
         let (cluster, mut serving) = (self.cluster.clone(), self.leadership.serving());
         let stop = self.duties.clone();
         self.tasks.spawn(async move {
+            if cluster.view().read(|state| state.config().revision) != 0 {
+                return;
+            }
+            // Hashing passwords takes long, and is only done while there is use for it.
+            let sealed = tokio::task::spawn_blocking(move || {
+                security::seal(&mut document, &Value::Null, clock::now_ms()).map(|_| document)
+            });
+            let value = match sealed.await {
+                Ok(Ok(document)) => document.to_string(),
+                Ok(Err(error)) => {
+                    return tracing::warn!(error, "the file's configuration is refused");
+                }
+                Err(error) => return tracing::warn!(%error, "the file's configuration is lost"),
+            };
             while cluster.view().read(|state| state.config().revision) == 0 {
                 tokio::select! {
                     biased;
@@ -147,21 +165,37 @@ impl Server {
 
     async fn listen(&mut self, config: &Config) -> anyhow::Result<()> {
         let connections = listen::connections(config.limits.connections);
-        let more = config.listeners.more.iter();
-        let http = more.filter(|listener| listener.profile.speaks_http());
-        for Listener { profile, listen, .. } in std::iter::once(&config.listeners.http).chain(http)
-        {
-            let listener = listen::bind(*listen, Arc::clone(&connections)).await?;
-            tracing::info!(profile = profile.as_str(), addr = %listen, "serving HTTP");
-            let (router, stop) = (api::router(self.app.clone()), self.listeners.clone());
-            self.tasks.spawn(async move {
-                let serving = axum::serve(listener, router);
-                let stopped = async move { stop.cancelled().await };
-                if let Err(error) = serving.with_graceful_shutdown(stopped).await {
-                    tracing::error!(%error, "a listener ended");
-                }
-            });
+        let more = &config.listeners.more;
+        let http = more.iter().filter(|listener| listener.profile.speaks_http());
+        // One router for all of them, so that each route is counted once.
+        let router = api::router(self.app.clone());
+        for listener in std::iter::once(&config.listeners.http).chain(http) {
+            self.serve_http(listener, router.clone(), &connections).await?;
         }
+        if let Some(listener) = websocket_listener(config) {
+            let router = api::websocket_router(self.app.clone());
+            self.serve_http(listener, router, &connections).await?;
+        }
+        Ok(())
+    }
+
+    async fn serve_http(
+        &mut self,
+        Listener { profile, listen, .. }: &Listener,
+        router: Router,
+        connections: &Arc<Semaphore>,
+    ) -> anyhow::Result<()> {
+        let listener = listen::bind(*listen, Arc::clone(connections)).await?;
+        tracing::info!(profile = profile.as_str(), addr = %listen, "serving HTTP");
+        let stop = self.listeners.clone();
+        self.tasks.spawn(async move {
+            let service = router.into_make_service_with_connect_info::<Peer>();
+            let stopped = async move { stop.cancelled().await };
+            let serving = axum::serve(listener, service).with_graceful_shutdown(stopped);
+            if let Err(error) = serving.await {
+                tracing::error!(%error, "a listener ended");
+            }
+        });
         Ok(())
     }
 
@@ -260,6 +294,18 @@ fn cluster_options(config: &Config) -> ClusterOptions {
     }
 }
 
+/// The listener for the WebSocket alone.
+fn websocket_listener(config: &Config) -> Option<&Listener> {
+    let mut more = config.listeners.more.iter();
+    more.find(|listener| listener.profile == Profile::Websocket)
+}
+
+/// The port that clients of the WebSocket are told.
+fn websocket_port(config: &Config) -> Option<u16> {
+    let (_, port) = websocket_listener(config)?.advertise.rsplit_once(':')?;
+    port.parse().ok()
+}
+
 fn backup_plan(config: &Config) -> Option<BackupPlan> {
     let backup = config.backup.as_ref()?;
     Some(BackupPlan {
@@ -292,6 +338,7 @@ fn api_options(config: &Config, leadership: &Leadership, backups: &Backups) -> A
         ],
         admin_key: config.admin_key.clone(),
         backups: backups.clone(),
+        websocket_port: websocket_port(config),
         ..ApiOptions::default()
     }
 }
