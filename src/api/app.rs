@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::HeaderValue;
+use serde_json::Value;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -56,6 +57,8 @@ pub struct ApiOptions {
     pub admin: Admin,
     /// Port of the listener that serves nothing but the WebSocket, as clients reach it.
     pub websocket_port: Option<u16>,
+    /// The file's sections for the fleet: who may come in before the cluster has a configuration.
+    pub document: Value,
 }
 
 impl Default for ApiOptions {
@@ -71,6 +74,7 @@ impl Default for ApiOptions {
             backups: Backups::default(),
             admin: Admin::default(),
             websocket_port: None,
+            document: Value::Null,
         }
     }
 }
@@ -142,7 +146,7 @@ impl App {
             started: Instant::now(),
             completed_at_start: completed,
             settings: Kept::default(),
-            guard: Guard::default(),
+            guard: Guard::new(&options.document),
             logins: Semaphore::new(LOGINS_MAX),
             hub: Hub::default(),
             cluster,

@@ -1,10 +1,12 @@
 //! The door's memory: what the newest configuration says, who came how often.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::RwLock;
+use serde_json::Value;
 use tokio::time::Instant;
 
 use super::access::{Access, Principal};
@@ -23,14 +25,34 @@ impl Stamp {
 }
 
 /// See the module's description.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Guard {
+    /// What counts before the cluster has its first configuration.
+    first: Option<Value>,
     stamp: Stamp,
     access: RwLock<Arc<Access>>,
     limiter: Limiter,
 }
 
+impl fmt::Debug for Guard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Guard")
+    }
+}
+
 impl Guard {
+    /// A guard for a member whose file has the sections `document`: they count until there is a
+    /// replicated configuration, so that no door stands open in a cluster's first moments.
+    #[must_use]
+    pub fn new(document: &Value) -> Self {
+        let mut first = document.clone();
+        if let Some(security) = first.get_mut("security").and_then(Value::as_object_mut) {
+            // Nobody can log in before there is anything to log in with.
+            security.remove("users");
+        }
+        Self { first: first.is_object().then_some(first), ..Self::default() }
+    }
+
     /// What the configuration of `state` says; `None` when every request may pass unseen, which is
     /// the default and costs one comparison.
     pub fn access(&self, state: &State) -> Option<Arc<Access>> {
@@ -67,7 +89,11 @@ impl Guard {
     /// Once per revision.
     fn look(&self, state: &State) -> Arc<Access> {
         let config = state.config();
-        let mut access = Access::read(&config.document());
+        let first = self.first.as_ref().filter(|_| config.revision == 0);
+        let mut access = match first {
+            Some(first) => Access::read(first),
+            None => Access::read(&config.document()),
+        };
         let mut kept = self.access.write();
         access.adopt_usage(&kept);
         let access = Arc::new(access);

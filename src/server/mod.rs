@@ -120,35 +120,20 @@ impl Server {
         if config.document.as_object().is_none_or(serde_json::Map::is_empty) {
             return;
         }
-        let mut document = config.document.clone();
+        let document = config.document.clone();
         let (cluster, mut serving) = (self.cluster.clone(), self.leadership.serving());
         let stop = self.duties.clone();
         self.tasks.spawn(async move {
-            if cluster.view().read(|state| state.config().revision) != 0 {
-                return;
-            }
-            // Hashing passwords takes long, and is only done while there is use for it.
-            let sealed = tokio::task::spawn_blocking(move || {
-                security::seal(&mut document, &Value::Null, clock::now_ms()).map(|_| document)
-            });
-            let value = match sealed.await {
-                Ok(Ok(document)) => document.to_string(),
-                Ok(Err(error)) => {
-                    return tracing::warn!(error, "the file's configuration is refused");
-                }
-                Err(error) => return tracing::warn!(%error, "the file's configuration is lost"),
-            };
             while cluster.view().read(|state| state.config().revision) == 0 {
                 tokio::select! {
                     biased;
                     () = stop.cancelled() => return,
                     led = serving.wait_for(Option::is_some) => if led.is_err() { return },
                 }
-                let command = Command::PatchConfig {
-                    path: String::new(),
-                    value: value.clone(),
-                    expected_revision: Some(0),
-                };
+                // Hashing passwords takes long, and is done by nobody who does not lead.
+                let Some(value) = sealed(&document).await else { return };
+                let command =
+                    Command::PatchConfig { path: String::new(), value, expected_revision: Some(0) };
                 match cluster.propose(clock::mint_request_id(), "", command).await {
                     Ok(committed) => match committed.reply {
                         Ok(_) => return tracing::info!("the file's configuration is the first"),
@@ -294,6 +279,21 @@ fn cluster_options(config: &Config) -> ClusterOptions {
     }
 }
 
+/// The file's sections as they are proposed: keys and passwords as hashes.
+async fn sealed(document: &Value) -> Option<String> {
+    let mut document = document.clone();
+    let sealing = tokio::task::spawn_blocking(move || {
+        security::seal(&mut document, &Value::Null, clock::now_ms()).map(|_| document)
+    });
+    match sealing.await.map_err(|error| error.to_string()) {
+        Ok(Ok(document)) => Some(document.to_string()),
+        Ok(Err(error)) | Err(error) => {
+            tracing::warn!(error, "the file's configuration is refused");
+            None
+        }
+    }
+}
+
 /// The listener for the WebSocket alone.
 fn websocket_listener(config: &Config) -> Option<&Listener> {
     let mut more = config.listeners.more.iter();
@@ -339,6 +339,7 @@ fn api_options(config: &Config, leadership: &Leadership, backups: &Backups) -> A
         admin_key: config.admin_key.clone(),
         backups: backups.clone(),
         websocket_port: websocket_port(config),
+        document: config.document.clone(),
         ..ApiOptions::default()
     }
 }

@@ -367,3 +367,16 @@ async fn writes_carry_the_name_of_their_caller() {
     let caller = Caller::from_request_parts(&mut parts, &()).await.unwrap();
     assert_eq!(caller.0, "node");
 }
+
+#[tokio::test]
+async fn no_door_stands_open_before_the_first_configuration() {
+    let document = json!({"security": {"api_key_required": true, "api_keys": ["root-key"],
+        "users": [{"username": "ada", "password": "pw"}]}});
+    let world = World::with(ApiOptions { document, ..ApiOptions::default() }).await;
+    refused(&world.get("/api/v1/nodes").await, 401, "Authentication required");
+    world.ask("GET", "/api/v1/nodes", &[ROOT], "").await.ok();
+    // From the first revision on, the replicated configuration counts and nothing else.
+    let body = r#"{"security":{"api_key_required":false}}"#;
+    world.ask("PUT", "/api/v1/config", &[ROOT], body).await.ok();
+    world.get("/api/v1/nodes").await.ok();
+}
