@@ -247,6 +247,17 @@ mod tests {
     }
 
     #[test]
+    fn a_gap_says_what_is_missing() {
+        let data = |frame: Utf8Bytes| {
+            let frame: Value = serde_json::from_str(&frame).unwrap();
+            assert!(frame["type"] == "gap" && frame["timestamp"].is_f64(), "{frame}");
+            frame["data"].clone()
+        };
+        assert_eq!(data(missed(7)), json!({"missed": 7}));
+        assert_eq!(data(unknown_until((50, 3))), json!({"resumes_after": "50-3"}));
+    }
+
+    #[test]
     fn contract_2_4_questions_of_clients() {
         for (frame, expected) in [
             (r#"{"type":"subscribe_to_alerts"}"#, Question::Alerts),
