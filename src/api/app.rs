@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::HeaderValue;
+use serde_json::Value;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -16,15 +17,19 @@ use super::settings::{Kept, Settings};
 use super::stats::Stats;
 use super::task_stats::{self, TaskStats};
 use super::ticket::{Caller, Ticket};
+use super::websocket::Hub;
 use crate::clock;
 use crate::cluster::{Cluster, Consistency, ReadStamp};
 use crate::leader::Backups;
 use crate::model::RequestId;
-use crate::security::AdminKey;
+use crate::security::{AdminKey, Guard};
 use crate::state::{Command, Outcome, State as Tables};
 
 /// Backups sent at once. Each reads a file of its own from the disk.
 const BACKUPS_MAX: usize = 2;
+
+/// Passwords checked at once. Each takes a core for a good part of a second.
+const LOGINS_MAX: usize = 2;
 
 /// Further lines of Prometheus text, from rooms that this one does not know.
 pub type MetricsSource = Arc<dyn Fn(&mut String) + Send + Sync>;
@@ -50,6 +55,10 @@ pub struct ApiOptions {
     pub backups: Backups,
     /// Who may break this member on purpose, and how far.
     pub admin: Admin,
+    /// Port of the listener that serves nothing but the WebSocket, as clients reach it.
+    pub websocket_port: Option<u16>,
+    /// The file's sections for the fleet: who may come in before the cluster has a configuration.
+    pub document: Value,
 }
 
 impl Default for ApiOptions {
@@ -64,6 +73,8 @@ impl Default for ApiOptions {
             admin_key: None,
             backups: Backups::default(),
             admin: Admin::default(),
+            websocket_port: None,
+            document: Value::Null,
         }
     }
 }
@@ -96,6 +107,9 @@ struct Inner {
     completed_at_start: u64,
     task_stats: Arc<TaskStats>,
     settings: Kept,
+    guard: Guard,
+    logins: Semaphore,
+    hub: Hub,
 }
 
 impl std::fmt::Debug for App {
@@ -132,6 +146,9 @@ impl App {
             started: Instant::now(),
             completed_at_start: completed,
             settings: Kept::default(),
+            guard: Guard::new(&options.document),
+            logins: Semaphore::new(LOGINS_MAX),
+            hub: Hub::default(),
             cluster,
             options,
         }))
@@ -176,6 +193,19 @@ impl App {
 
     pub(super) fn backup_slots(&self) -> &Arc<Semaphore> {
         &self.0.backup_slots
+    }
+
+    pub(super) fn guard(&self) -> &Guard {
+        &self.0.guard
+    }
+
+    pub(super) fn logins(&self) -> &Semaphore {
+        &self.0.logins
+    }
+
+    /// What the clients of the WebSocket share.
+    pub(super) fn hub(&self) -> &Hub {
+        &self.0.hub
     }
 
     /// This member's number as it stands in answers; 0 before it has a place.

@@ -2,8 +2,9 @@
 //! because each layer of its own costs an allocation and a copy of the request on the hot path.
 //!
 //! In order: preflight requests are answered; the number of requests in service is bounded; the
-//! request gets its ticket; the handler runs under a deadline and may panic without taking the
-//! connection with it; the answer gets the headers every answer has; it is counted and logged.
+//! caller is asked who it is, when the configuration says so; the request gets its ticket; the
+//! handler runs under a deadline and may panic without taking the connection with it; the answer
+//! gets the headers every answer has; it is counted and logged.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -16,11 +17,14 @@ use futures::FutureExt as _;
 use tokio::time::{Instant, timeout};
 
 use super::App;
+use super::audit;
+use super::auth::{Address, Asked, Need, Needs, Pass, query_credential, write_verdict};
 use super::error::ApiError;
 use super::headers;
 use super::stats::RouteStats;
 use super::ticket::Ticket;
 use crate::cluster::Clients;
+use crate::security::{Access, Cors, CorsAnswer, Refusal, Verdict};
 
 /// What the layer knows of its route.
 #[derive(Debug, Clone)]
@@ -29,6 +33,18 @@ pub(super) struct Route {
     pub(super) stats: Arc<RouteStats>,
     /// Health and metrics are answered however busy the member is.
     pub(super) always: bool,
+    /// What it asks of callers, by method.
+    pub(super) needs: Needs,
+    /// Credentials may stand in the query.
+    pub(super) takes_query: bool,
+}
+
+impl Route {
+    /// What the configuration says about callers. Doors that must answer whatever the state does
+    /// are open, and do not look at it.
+    fn access(&self, need: Need) -> Option<Arc<Access>> {
+        if self.always && need == Need::Open { self.app.guard().known() } else { self.app.access() }
+    }
 }
 
 /// See the module's description.
@@ -41,14 +57,19 @@ pub(super) async fn around(
     let method = request.method().clone();
     let ticket = Ticket::of(request.headers());
     let given_name = request.headers().get(&headers::X_REQUEST_ID).cloned();
+    let origin = request.headers().get(header::ORIGIN).cloned();
+    let need = route.needs.of_method(&method);
+    let access = route.access(need);
     let mut response = if method == Method::OPTIONS {
         StatusCode::OK.into_response()
     } else {
         request.extensions_mut().insert(ticket);
-        serve(&route, ticket, request, next).await
+        serve(&route, ticket, (access.as_deref(), need), request, next).await
     };
     let status = response.status();
     finish(&route.app, response.headers_mut(), ticket, given_name);
+    let cors = access.as_deref().map_or(&Cors::Any, |access| &access.cors);
+    write_cors(response.headers_mut(), cors, origin);
     let took = started.elapsed();
     route.stats.record(&method, status, took);
     tracing::debug!(
@@ -62,7 +83,13 @@ pub(super) async fn around(
     response
 }
 
-async fn serve(route: &Route, ticket: Ticket, request: Request, next: Next) -> Response {
+async fn serve(
+    route: &Route,
+    ticket: Ticket,
+    (access, need): (Option<&Access>, Need),
+    mut request: Request,
+    next: Next,
+) -> Response {
     let permit = route.app.requests().try_acquire();
     if permit.is_err() && !route.always {
         return ApiError::unavailable("OVERLOADED", "too many requests at once", 1).into_response();
@@ -73,6 +100,57 @@ async fn serve(route: &Route, ticket: Ticket, request: Request, next: Next) -> R
     {
         return refusal.into_response();
     }
+    let Some(access) = access else { return handle(route, ticket, request, next).await };
+    let line = audit::Line::of(access, &request, ticket);
+    let (principal, verdict) = match admit(route, access, need, &request) {
+        Ok(Pass { principal, verdict }) => (principal, verdict),
+        Err((refusal, verdict)) => {
+            let response = refused(refusal, verdict.as_ref());
+            line.refused(response.status());
+            return response;
+        }
+    };
+    if let Some(principal) = &principal {
+        request.extensions_mut().insert(principal.clone());
+    }
+    let mut response = handle(route, ticket, request, next).await;
+    line.served(principal.as_ref(), response.status());
+    if let Some(verdict) = &verdict {
+        write_verdict(response.headers_mut(), verdict);
+    }
+    response
+}
+
+fn admit(
+    route: &Route,
+    access: &Access,
+    need: Need,
+    request: &Request,
+) -> Result<Pass, (Refusal, Option<Verdict>)> {
+    let query = if route.takes_query { query_credential(request.uri()) } else { None };
+    let asked = Asked {
+        headers: request.headers(),
+        address: Address::of(request.extensions()).0,
+        query: query.as_deref(),
+        need,
+        always: route.always,
+    };
+    route.app.admit_caller(access, asked)
+}
+
+fn refused(refusal: Refusal, verdict: Option<&Verdict>) -> Response {
+    let mut response = ApiError::from(refusal).into_response();
+    if response.status() == StatusCode::UNAUTHORIZED {
+        let scheme = HeaderValue::from_static("Bearer");
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, scheme);
+    }
+    if let Some(verdict) = verdict {
+        write_verdict(response.headers_mut(), verdict);
+    }
+    response
+}
+
+async fn handle(route: &Route, ticket: Ticket, request: Request, next: Next) -> Response {
     let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
     let deadline = route.app.options().request_timeout;
     let handled = AssertUnwindSafe(next.run(request)).catch_unwind();
@@ -111,15 +189,8 @@ async fn silenced(route: &Route, clients: Clients) -> Result<(), ApiError> {
     }
 }
 
-/// Headers of every answer: CORS as family W sends it (contract 1.6), who answered, and a name
-/// for the request.
+/// Headers of every answer: who answered, and a name for the request.
 fn finish(app: &App, headers: &mut HeaderMap, ticket: Ticket, given_name: Option<HeaderValue>) {
-    let any = HeaderValue::from_static("*");
-    headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, any);
-    let methods = HeaderValue::from_static("GET, POST, PUT, DELETE, OPTIONS");
-    headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, methods);
-    let allowed = HeaderValue::from_static("Content-Type, Authorization");
-    headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, allowed);
     headers.insert(headers::MEMBER, app.member_header());
     // A write has its id in a header already, and sharing it is cheaper than writing it again.
     let own_name = || headers.get(&headers::REQUEST).cloned();
@@ -128,4 +199,26 @@ fn finish(app: &App, headers: &mut HeaderMap, ticket: Ticket, given_name: Option
     if let Some(name) = name.or_else(minted) {
         headers.insert(headers::X_REQUEST_ID, name);
     }
+}
+
+/// What pages of other origins may do (contract 1.6).
+fn write_cors(headers: &mut HeaderMap, cors: &Cors, origin: Option<HeaderValue>) {
+    match (cors.answer(origin.as_ref().map(HeaderValue::as_bytes)), origin) {
+        (CorsAnswer::None, _) => return,
+        (CorsAnswer::Echo, Some(origin)) => {
+            headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+            let yes = HeaderValue::from_static("true");
+            headers.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, yes);
+            headers.insert(header::VARY, HeaderValue::from_static("Origin"));
+        }
+        (CorsAnswer::Any | CorsAnswer::Echo, _) => {
+            let any = HeaderValue::from_static("*");
+            headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, any);
+        }
+    }
+    let methods = HeaderValue::from_static("GET, POST, PUT, DELETE, OPTIONS");
+    headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, methods);
+    let allowed = "Content-Type, Authorization, X-API-Key, Idempotency-Key";
+    let allowed = HeaderValue::from_static(allowed);
+    headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, allowed);
 }

@@ -1,25 +1,28 @@
 //! The replicated orchestrator configuration (contract 2.3, 2.12, C16). What is secret in it goes
-//! in and never comes out.
+//! in and never comes out; keys and passwords are hashed before they are proposed.
 
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::Response;
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::App;
 use super::app::{Written, key_reused};
+use super::auth::Address;
 use super::body::RequestBody;
 use super::error::ApiError;
 use super::object::Object;
 use super::params::Params;
 use super::reply;
 use super::ticket::{Caller, Ticket};
+use crate::clock;
 use crate::cluster::ReadStamp;
-use crate::state::{Command, Outcome};
+use crate::security::{Access, MASK, seal};
+use crate::state::{Command, Config, Outcome};
 
-/// Stands for a secret. Sent back to us it means "as it was".
-const MASK: &str = "********";
+/// The deepest path that is taken; the state has the same bound.
+const PATH_KEYS_MAX: usize = 32;
 
 #[derive(Serialize)]
 struct ConfigReply {
@@ -40,12 +43,25 @@ fn is_secret(key: &str) -> bool {
         || part.iter().any(|part| key.contains(part))
 }
 
+/// What tells one key or user from another, and no more.
+const SHOWN: [&str; 8] = [
+    "prefix",
+    "username",
+    "user_id",
+    "role",
+    "name",
+    "created_at",
+    "expires_at",
+    "rate_limit_per_minute",
+];
+
 /// Replaces what is secret, keeping whether it is set.
 fn mask(value: &mut Value, secret: bool) {
     match value {
         Value::Object(map) => {
             for (key, value) in map {
-                mask(value, secret || is_secret(key));
+                let inherited = secret && !SHOWN.contains(&key.as_str());
+                mask(value, inherited || is_secret(key));
             }
         }
         Value::Array(list) => list.iter_mut().for_each(|value| mask(value, secret)),
@@ -119,16 +135,18 @@ pub(super) async fn put(
     State(app): State<App>,
     ticket: Ticket,
     caller: Caller,
+    address: Address,
     headers: HeaderMap,
     RequestBody(body): RequestBody,
 ) -> Result<Response, ApiError> {
     if Object::parse(&body)?.is_empty() {
         return Err(ApiError::bad_request("INVALID_CONFIG", "No configuration provided"));
     }
-    let mut patch: Value = serde_json::from_slice(&body)
+    let value: Value = serde_json::from_slice(&body)
         .map_err(|error| ApiError::bad_request("INVALID_BODY", error.to_string()))?;
-    unmask(&mut patch);
-    change(&app, ticket, &caller, &headers, String::new(), patch.to_string()).await
+    let expected_revision = expected_revision(&headers)?;
+    let change = Change { path: String::new(), value, expected_revision };
+    changed(&app, ticket, &caller, address, change).await
 }
 
 /// `PUT /api/v1/config/{key.path}`: sets one value. The path may be cut by dots or slashes.
@@ -137,6 +155,7 @@ pub(super) async fn put_key(
     Path(path): Path<String>,
     ticket: Ticket,
     caller: Caller,
+    address: Address,
     headers: HeaderMap,
     RequestBody(body): RequestBody,
 ) -> Result<Response, ApiError> {
@@ -145,35 +164,123 @@ pub(super) async fn put_key(
         return Err(ApiError::bad_request("INVALID_CONFIG", "No configuration provided"));
     }
     let value = object.raw("value").map_or("null", |value| value.get());
-    let mut value: Value = serde_json::from_str(value)
+    let value: Value = serde_json::from_str(value)
         .map_err(|error| ApiError::bad_request("INVALID_BODY", error.to_string()))?;
-    unmask(&mut value);
-    if is_masked(&value) {
-        let text = "the value is what stands for a secret in answers";
-        return Err(ApiError::bad_request("INVALID_CONFIG", text));
-    }
-    let path = path.replace('/', ".");
-    change(&app, ticket, &caller, &headers, path, value.to_string()).await
+    let expected_revision = expected_revision(&headers)?;
+    let change = Change { path: path.replace('/', "."), value, expected_revision };
+    changed(&app, ticket, &caller, address, change).await
 }
 
-async fn change(
+async fn changed(
     app: &App,
     ticket: Ticket,
     caller: &Caller,
-    headers: &HeaderMap,
-    path: String,
-    value: String,
+    address: Address,
+    change: Change,
 ) -> Result<Response, ApiError> {
-    let expected_revision = expected_revision(headers)?;
-    let command = Command::PatchConfig { path, value, expected_revision };
-    let Written { index, outcome } = app.write(ticket, caller, command).await?;
-    let Outcome::ConfigPatched { .. } = outcome else {
-        return Err(key_reused(ticket.request_id));
-    };
+    let index = change_document(app, ticket, caller, address, change).await?;
     let mut stamp = app.caught_up(ticket, index).await?;
     let config = shown(app, &mut stamp, Some("Configuration updated"));
     let revision = config.revision;
     Ok(with_revision(reply::written(ticket, index, &config), revision))
+}
+
+/// A change as it comes in: secrets in clear or masked.
+pub(super) struct Change {
+    /// Keys with dots between; empty for the whole document.
+    pub(super) path: String,
+    /// Merged in there.
+    pub(super) value: Value,
+    /// The revision it is meant for.
+    pub(super) expected_revision: Option<u64>,
+}
+
+fn invalid(text: impl Into<String>) -> ApiError {
+    ApiError::bad_request("INVALID_CONFIG", text)
+}
+
+/// Seals a change, sees that it locks nobody out, and commits it. Gives the index of the commit.
+///
+/// # Errors
+/// What is wrong with the change, or why it was not committed.
+pub(super) async fn change_document(
+    app: &App,
+    ticket: Ticket,
+    caller: &Caller,
+    address: Address,
+    change: Change,
+) -> Result<u64, ApiError> {
+    let config = app.cluster().view().read(|state| state.config().clone());
+    let (change, config) = tokio::task::spawn_blocking(move || {
+        prepared(change, &config).map(|change| (change, config))
+    })
+    .await
+    .map_err(|_| ApiError::unavailable("MEMBER_STOPPED", "this member stops", 1))??;
+    check_access(app, address, &change, &config)?;
+    let Change { path, value, expected_revision } = change;
+    let command = Command::PatchConfig { path, value: value.to_string(), expected_revision };
+    let Written { index, outcome } = app.write(ticket, caller, command).await?;
+    match outcome {
+        Outcome::ConfigPatched { .. } => Ok(index),
+        _ => Err(key_reused(ticket.request_id)),
+    }
+}
+
+/// The change as it is proposed: keys and passwords as hashes, what is masked left out.
+fn prepared(change: Change, config: &Config) -> Result<Change, ApiError> {
+    let Change { path, value, mut expected_revision } = change;
+    let keys: Vec<&str> = path.split('.').filter(|key| !key.is_empty()).collect();
+    if keys.len() > PATH_KEYS_MAX {
+        return Err(invalid(format!("the path has more than {PATH_KEYS_MAX} keys")));
+    }
+    let mut patch = keys.iter().rev().fold(value, |inner, key| json!({ *key: inner }));
+    let looked_up = seal(&mut patch, &config.document(), clock::now_ms()).map_err(invalid)?;
+    if looked_up && expected_revision.is_none() {
+        // What was looked up is only good for the document it was looked up in.
+        expected_revision = Some(config.revision);
+    }
+    let found = keys.iter().try_fold(&mut patch, |value, key| value.get_mut(*key));
+    // A list that is as it was shown is no change.
+    let Some(value) = found.map(Value::take) else {
+        return Ok(Change { path: String::new(), value: json!({}), expected_revision });
+    };
+    let mut value = value;
+    unmask(&mut value);
+    if !keys.is_empty() && is_masked(&value) {
+        return Err(invalid("the value is what stands for a secret in answers"));
+    }
+    Ok(Change { path, value, expected_revision })
+}
+
+/// Refuses what makes no sense for who may come in, and what would lock everybody out, or the
+/// caller.
+fn check_access(
+    app: &App,
+    Address(address): Address,
+    change: &Change,
+    config: &Config,
+) -> Result<(), ApiError> {
+    let is_whole = change.path.is_empty();
+    let concerns = |name: &str| match is_whole {
+        true => change.value.get(name).is_some(),
+        false => change.path.trim_start_matches('.').split('.').next() == Some(name),
+    };
+    if !concerns("security") && !concerns("orchestrator") {
+        return Ok(());
+    }
+    let (patched, _) = config.patched(&change.path, &change.value.to_string())?;
+    let (before, after) = (Access::read(&config.document()), Access::check(&patched.document()));
+    let (after, now) = (after.map_err(invalid)?, clock::now_ms());
+    let has_other_way = app.options().admin_key.is_some();
+    if after.is_locked(now) && !before.is_locked(now) && !has_other_way {
+        let text = "nobody could administer this cluster any more: give an admin a key first, \
+                    in security.api_keys or security.users";
+        return Err(invalid(text));
+    }
+    if !after.admits_address(address) && before.admits_address(address) {
+        return Err(invalid("security.allowed_ips would keep your own address out"));
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -196,7 +303,7 @@ mod tests {
         mask(&mut config, false);
         let expected = json!({
             "security": {
-                "api_key_required": true, "api_keys": [MASK, {"key": MASK, "name": MASK}],
+                "api_key_required": true, "api_keys": [MASK, {"key": MASK, "name": "n"}],
                 "jwt_secret": MASK, "token_expiry": 3600, "secret_key": ""
             },
             "storage": {"redis": {"password": MASK, "host": "h"}},

@@ -111,6 +111,12 @@ impl ApiError {
         self
     }
 
+    /// Asks the client to wait.
+    pub(super) fn with_retry_after(mut self, seconds: u64) -> Self {
+        self.0.retry_after_s = Some(seconds);
+        self
+    }
+
     pub(super) fn with_leader(mut self, leader: Option<LeaderHint>) -> Self {
         self.0.leader = leader;
         self
@@ -161,7 +167,9 @@ impl From<Rejection> for ApiError {
             | Rejection::InvalidFlow(_)
             | Rejection::TooManyPipelines { .. }
             | Rejection::TooManyAgents { .. } => StatusCode::BAD_REQUEST,
-            Rejection::QueueFull { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Rejection::QueueFull { .. } | Rejection::TooManyRevocations { .. } => {
+                StatusCode::TOO_MANY_REQUESTS
+            }
             Rejection::TaskEnded { .. }
             | Rejection::RevisionMismatch { .. }
             | Rejection::MemberConflict { .. }

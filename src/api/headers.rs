@@ -22,3 +22,11 @@ pub(super) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempote
 pub(super) const ADMIN_KEY: HeaderName = HeaderName::from_static("x-quorate-admin-key");
 /// Names one request in logs, echoed when the client sent one.
 pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// An API key (contract 1.4).
+pub(super) const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+/// Requests allowed in a span (contract 1.5).
+pub(super) const RATE_LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
+/// How many of them are left.
+pub(super) const RATE_REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
+/// When all of them are there again, in seconds since the epoch.
+pub(super) const RATE_RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");

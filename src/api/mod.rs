@@ -5,13 +5,15 @@
 //! it decides nothing. From a route to its apply function it is three jumps: handler, command,
 //! noun file. Wire shapes stay in this room and are converted by hand.
 //!
-//! Layout: `web4ai` is the family of nodes and tasks; what no family owns (cluster, events,
+//! Layout: `web4ai` is the family of nodes and tasks; `auth` says who may come in; what no family owns (cluster, events,
 //! requests, probes, metrics, configuration) stands beside it; the rest is what all of them share.
 
 mod admin;
 mod agents;
 mod app;
 mod around;
+mod audit;
+mod auth;
 mod backup_doors;
 mod body;
 mod cluster_doors;
@@ -42,7 +44,7 @@ mod tests;
 
 pub use admin::{Admin, ReignSource};
 pub use app::{ApiOptions, App, MetricsSource};
+pub use auth::{Need, Pass, Peer};
 pub use error::ApiError;
-pub use router::router;
-pub use ticket::Principal;
+pub use router::{router, websocket_router};
 pub use web4ai::task_page::CallbackRenderer;

@@ -8,6 +8,7 @@ use axum::routing::{MethodRouter, delete, get, post, put};
 
 use super::agents::pipelines;
 use super::around::{Route, around};
+use super::auth::{Needs, UNMATCHED, keys, login};
 use super::error::ApiError;
 use super::web4ai::{
     agents, beats, control, dead_letters, drain, lists, nodes, notices, status, tasks, why,
@@ -16,6 +17,9 @@ use super::{
     App, admin, backup_doors, cluster_doors, config_doc, drills, events, probes, prometheus,
     requests, websocket,
 };
+
+/// Where every HTTP listener serves the WebSocket.
+const WEBSOCKET: &str = "/ws";
 
 /// Adds routes, each behind the one layer of [`around`] with counters of its own.
 struct Builder {
@@ -35,7 +39,13 @@ impl Builder {
 
     fn add(self, path: &'static str, doors: MethodRouter<App>, always: bool) -> Self {
         let Self { app, router } = self;
-        let route = Route { app: app.clone(), stats: app.stats().route(path), always };
+        let route = Route {
+            app: app.clone(),
+            stats: app.stats().route(path),
+            always,
+            needs: Needs::of(path),
+            takes_query: path == WEBSOCKET,
+        };
         let doors = doors.fallback(wrong_method).layer(from_fn_with_state(route, around));
         Self { app, router: router.route(path, doors) }
     }
@@ -50,13 +60,41 @@ async fn no_route(request: Request) -> ApiError {
     ApiError::not_found("ROUTE_NOT_FOUND", format!("nothing is served at {}", request.uri().path()))
 }
 
-/// The router of every listener.
+/// The router of every HTTP listener.
 pub fn router(app: App) -> Router {
-    let builder = Builder { app: app.clone(), router: Router::new() };
-    let builder = admin_routes(cluster_routes(task_routes(node_routes(common_routes(builder)))));
-    let Builder { router, .. } = builder;
-    let route = Route { app: app.clone(), stats: app.stats().route("unmatched"), always: false };
-    // The fallback stands behind the same layer: preflight requests are answered on any path.
+    let builder = Builder { app, router: Router::new() };
+    let builder = common_routes(builder).route(WEBSOCKET, get(websocket::connect));
+    let builder = auth_routes(task_routes(node_routes(builder)));
+    finish(admin_routes(cluster_routes(builder)))
+}
+
+/// The router of a listener for the WebSocket alone: it is at `/` too, where family W's clients
+/// look for it (contract 2.4).
+pub fn websocket_router(app: App) -> Router {
+    let doors = || get(websocket::connect);
+    let builder = Builder { app, router: Router::new() };
+    let Builder { app, router } = builder.route(WEBSOCKET, doors());
+    let at_root = Route {
+        app: app.clone(),
+        stats: app.stats().route("/ (websocket)"),
+        always: false,
+        needs: Needs::of(WEBSOCKET),
+        takes_query: true,
+    };
+    let doors = doors().fallback(wrong_method).layer(from_fn_with_state(at_root, around));
+    finish(Builder { app, router: router.route("/", doors) })
+}
+
+/// Adds the last resort. It stands behind the same layer: preflight requests are answered on any
+/// path.
+fn finish(Builder { app, router }: Builder) -> Router {
+    let route = Route {
+        app: app.clone(),
+        stats: app.stats().route(UNMATCHED),
+        always: false,
+        needs: Needs::of(UNMATCHED),
+        takes_query: false,
+    };
     let fallback = axum::routing::any(no_route).layer(from_fn_with_state(route, around));
     router.fallback_service(fallback.with_state(app.clone())).with_state(app)
 }
@@ -85,6 +123,15 @@ fn common_routes(builder: Builder) -> Builder {
         .route("/api/v1/alerts/{alert_id}/acknowledge", post(notices::acknowledge))
         .route("/api/v1/scaling/events", get(notices::scalings))
         .route("/api/v1/deliveries", get(notices::deliveries))
+}
+
+fn auth_routes(builder: Builder) -> Builder {
+    builder
+        .route("/api/v1/auth/login", post(login::login))
+        .route("/api/v1/auth/refresh", post(login::refresh))
+        .route("/api/v1/auth/logout", post(login::logout))
+        .route("/api/v1/auth/api-keys", get(keys::list).post(keys::create))
+        .route("/api/v1/auth/api-keys/{key}", delete(keys::remove))
 }
 
 fn node_routes(builder: Builder) -> Builder {

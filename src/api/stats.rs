@@ -103,6 +103,12 @@ impl Stats {
         stats
     }
 
+    /// Every path that the router was built with.
+    #[cfg(test)]
+    pub(super) fn paths(&self) -> Vec<&'static str> {
+        self.routes.lock().iter().map(|route| route.path).collect()
+    }
+
     pub(super) fn summary(&self) -> ApiStats {
         let (mut good, mut bad) = (0, 0);
         for route in self.routes.lock().iter() {

@@ -8,10 +8,7 @@ use super::error::ApiError;
 use super::headers;
 use crate::clock;
 use crate::model::RequestId;
-
-/// The caller, when authentication is on. A door in front of the router puts it into the request.
-#[derive(Debug, Clone, Default)]
-pub struct Principal(pub String);
+use crate::security::Principal;
 
 /// Names one request: from the client's `Idempotency-Key`, or minted here.
 #[derive(Debug, Clone, Copy)]
@@ -27,6 +24,14 @@ impl Ticket {
             None => clock::mint_request_id(),
         };
         Self { request_id }
+    }
+
+    /// The ticket of the write number `n` of one request: the first has the request's own.
+    pub(super) fn nth(self, n: usize) -> Self {
+        if n == 0 {
+            return self;
+        }
+        Self { request_id: RequestId::from_key(&format!("{}/{n}", self.request_id)) }
     }
 }
 
@@ -49,7 +54,7 @@ impl<S: Sync> FromRequestParts<S> for Caller {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
         let principal = parts.extensions.get::<Principal>();
-        Ok(Self(principal.map(|principal| principal.0.clone()).unwrap_or_default()))
+        Ok(Self(principal.map(|principal| principal.user_id.to_string()).unwrap_or_default()))
     }
 }
 

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::keys::{KEYS, Kind};
 use super::tree::Tree;
+use crate::security;
 use crate::state::Policy;
 
 const RATIO: Kind = Kind::Amount;
@@ -116,6 +117,7 @@ const SECTIONS: [Section; 24] = [
         &[
             ("api_key_required", FLAG),
             ("api_keys", Kind::Any),
+            ("users", Kind::Any),
             ("jwt_secret", Kind::Any),
             ("secret_key", Kind::Any),
             ("token_expiry", RATIO),
@@ -307,6 +309,10 @@ pub(super) fn check(tree: &mut Tree) -> Value {
     // What the single checks do not cover is covered by the reader that will use it.
     if let Err(what) = Policy::from_document(&document) {
         let key = what.split_whitespace().next().unwrap_or_default().to_owned();
+        tree.fault(&key, what);
+    }
+    if let Err(what) = security::check(&document) {
+        let key = what.split([' ', '[']).next().unwrap_or_default().to_owned();
         tree.fault(&key, what);
     }
     document

@@ -143,6 +143,7 @@ pub(super) fn read(
     if !over_list {
         lay_host_port(tree, &mut drafts, from_file.clone());
     }
+    lay_websocket(tree, &mut drafts);
     read_list(tree, &mut drafts);
     if over_list {
         lay_host_port(tree, &mut drafts, from_file);
@@ -185,6 +186,32 @@ fn lay_host_port(tree: &mut Tree, drafts: &mut Drafts, given: (Option<Value>, Op
                 format!("must be a number from 0 to 65535, not {port}"),
             );
         }
+    }
+}
+
+/// Family W names the WebSocket's address in a section of its own (contract 2.12). Nothing there
+/// means no listener of its own: `/ws` beside the API is served anyway.
+fn lay_websocket(tree: &mut Tree, drafts: &mut Drafts) {
+    let (host, port) = (tree.given("websocket.host"), tree.given("websocket.port"));
+    let is_off = tree.given("websocket.enabled") == Some(Value::from(false));
+    if is_off || port.is_none() {
+        return;
+    }
+    let default = default_address(Profile::Websocket);
+    let port = port.and_then(|port| u16::try_from(port.as_u64()?).ok());
+    let ip = match host.as_ref().map(|host| host.as_str().unwrap_or_default()) {
+        None => Some(default.ip()),
+        Some("localhost") => Some([127, 0, 0, 1].into()),
+        Some(text) => text.parse().ok(),
+    };
+    match (ip, port) {
+        (Some(ip), Some(port)) => {
+            let draft = drafts.entry(Profile::Websocket).or_default();
+            draft.listen = Some(SocketAddr::new(ip, port));
+        }
+        (None, _) => tree.fault("websocket.host", "must be an IP address"),
+        // Reported with the other values of the section.
+        (Some(_), None) => {}
     }
 }
 

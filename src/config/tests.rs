@@ -213,3 +213,38 @@ fn the_kubernetes_file_sets_variables_that_mean_something() {
         assert_eq!(config.listeners.http.advertise, format!("{pod}.quorate:9000"));
     }
 }
+
+#[test]
+fn contract_2_12_the_websocket_listens_where_its_section_says() {
+    let listener = |text: &str| {
+        let config = with(text, &[]).unwrap();
+        let mut more = config.listeners.more.into_iter();
+        more.find(|listener| listener.profile == Profile::Websocket).map(|its| its.listen)
+    };
+    assert_eq!(listener(""), None);
+    assert_eq!(listener("websocket: {max_connections: 7}"), None);
+    assert_eq!(listener("websocket: {port: 9001, enabled: false}"), None);
+    assert_eq!(listener("websocket: {port: 9001}").unwrap().to_string(), "0.0.0.0:9001");
+    let both = "websocket: {port: 9001, host: localhost}";
+    assert_eq!(listener(both).unwrap().to_string(), "127.0.0.1:9001");
+    let list = format!("{both}\nlisteners: [{{profile: websocket, addr: '127.0.0.1:9101'}}]");
+    assert_eq!(listener(&list).unwrap().port(), 9101);
+    assert!(faults("websocket: {port: 9001, host: here}")[0].contains("websocket.host"));
+}
+
+#[test]
+fn contract_1_4_who_may_come_in_is_checked_before_a_member_starts() {
+    let keys = "security: {api_keys: [k1, {key: k2, role: node}]}";
+    assert!(with(keys, &[]).unwrap().warnings.is_empty());
+    let users = "security: {users: [{username: ada, password: pw}]}";
+    assert!(with(users, &[]).unwrap().warnings.is_empty());
+    for (text, key) in [
+        ("security: {api_keys: [{key: hidden, role: root}]}", "security.api_keys"),
+        ("security: {users: [{username: hidden}]}", "security.users"),
+        ("security: {allowed_ips: [here]}", "security.allowed_ips"),
+    ] {
+        let faults = faults(text);
+        assert!(faults.len() == 1 && faults[0].contains(key), "{faults:?}");
+        assert!(!faults[0].contains("hidden"), "{faults:?}");
+    }
+}

@@ -9,17 +9,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use axum::Router;
+use serde_json::Value;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::{self, Admin, ApiOptions, App};
+use crate::api::{self, Admin, ApiOptions, App, Peer};
 use crate::clock;
 use crate::cluster::{Boot, Cluster, ClusterOptions, Limits, Retention, TcpNet, Timing};
-use crate::config::{Config, Listener};
+use crate::config::{Config, Listener, Profile};
 use crate::leader::{BackupPlan, Backups, HttpCaller, LeaderOptions, Leadership, Outward};
 use crate::model::Member;
+use crate::security;
 use crate::state::Command;
 use crate::storage::{Disk, Storage, StorageOptions};
 
@@ -116,7 +120,7 @@ impl Server {
         if config.document.as_object().is_none_or(serde_json::Map::is_empty) {
             return;
         }
-        let value = config.document.to_string();
+        let document = config.document.clone();
         let (cluster, mut serving) = (self.cluster.clone(), self.leadership.serving());
         let stop = self.duties.clone();
         self.tasks.spawn(async move {
@@ -126,11 +130,10 @@ impl Server {
                     () = stop.cancelled() => return,
                     led = serving.wait_for(Option::is_some) => if led.is_err() { return },
                 }
-                let command = Command::PatchConfig {
-                    path: String::new(),
-                    value: value.clone(),
-                    expected_revision: Some(0),
-                };
+                // Hashing passwords takes long, and is done by nobody who does not lead.
+                let Some(value) = sealed(&document).await else { return };
+                let command =
+                    Command::PatchConfig { path: String::new(), value, expected_revision: Some(0) };
                 match cluster.propose(clock::mint_request_id(), "", command).await {
                     Ok(committed) => match committed.reply {
                         Ok(_) => return tracing::info!("the file's configuration is the first"),
@@ -147,21 +150,37 @@ impl Server {
 
     async fn listen(&mut self, config: &Config) -> anyhow::Result<()> {
         let connections = listen::connections(config.limits.connections);
-        let more = config.listeners.more.iter();
-        let http = more.filter(|listener| listener.profile.speaks_http());
-        for Listener { profile, listen, .. } in std::iter::once(&config.listeners.http).chain(http)
-        {
-            let listener = listen::bind(*listen, Arc::clone(&connections)).await?;
-            tracing::info!(profile = profile.as_str(), addr = %listen, "serving HTTP");
-            let (router, stop) = (api::router(self.app.clone()), self.listeners.clone());
-            self.tasks.spawn(async move {
-                let serving = axum::serve(listener, router);
-                let stopped = async move { stop.cancelled().await };
-                if let Err(error) = serving.with_graceful_shutdown(stopped).await {
-                    tracing::error!(%error, "a listener ended");
-                }
-            });
+        let more = &config.listeners.more;
+        let http = more.iter().filter(|listener| listener.profile.speaks_http());
+        // One router for all of them, so that each route is counted once.
+        let router = api::router(self.app.clone());
+        for listener in std::iter::once(&config.listeners.http).chain(http) {
+            self.serve_http(listener, router.clone(), &connections).await?;
         }
+        if let Some(listener) = websocket_listener(config) {
+            let router = api::websocket_router(self.app.clone());
+            self.serve_http(listener, router, &connections).await?;
+        }
+        Ok(())
+    }
+
+    async fn serve_http(
+        &mut self,
+        Listener { profile, listen, .. }: &Listener,
+        router: Router,
+        connections: &Arc<Semaphore>,
+    ) -> anyhow::Result<()> {
+        let listener = listen::bind(*listen, Arc::clone(connections)).await?;
+        tracing::info!(profile = profile.as_str(), addr = %listen, "serving HTTP");
+        let stop = self.listeners.clone();
+        self.tasks.spawn(async move {
+            let service = router.into_make_service_with_connect_info::<Peer>();
+            let stopped = async move { stop.cancelled().await };
+            let serving = axum::serve(listener, service).with_graceful_shutdown(stopped);
+            if let Err(error) = serving.await {
+                tracing::error!(%error, "a listener ended");
+            }
+        });
         Ok(())
     }
 
@@ -260,6 +279,33 @@ fn cluster_options(config: &Config) -> ClusterOptions {
     }
 }
 
+/// The file's sections as they are proposed: keys and passwords as hashes.
+async fn sealed(document: &Value) -> Option<String> {
+    let mut document = document.clone();
+    let sealing = tokio::task::spawn_blocking(move || {
+        security::seal(&mut document, &Value::Null, clock::now_ms()).map(|_| document)
+    });
+    match sealing.await.map_err(|error| error.to_string()) {
+        Ok(Ok(document)) => Some(document.to_string()),
+        Ok(Err(error)) | Err(error) => {
+            tracing::warn!(error, "the file's configuration is refused");
+            None
+        }
+    }
+}
+
+/// The listener for the WebSocket alone.
+fn websocket_listener(config: &Config) -> Option<&Listener> {
+    let mut more = config.listeners.more.iter();
+    more.find(|listener| listener.profile == Profile::Websocket)
+}
+
+/// The port that clients of the WebSocket are told.
+fn websocket_port(config: &Config) -> Option<u16> {
+    let (_, port) = websocket_listener(config)?.advertise.rsplit_once(':')?;
+    port.parse().ok()
+}
+
 fn backup_plan(config: &Config) -> Option<BackupPlan> {
     let backup = config.backup.as_ref()?;
     Some(BackupPlan {
@@ -292,6 +338,8 @@ fn api_options(config: &Config, leadership: &Leadership, backups: &Backups) -> A
         ],
         admin_key: config.admin_key.clone(),
         backups: backups.clone(),
+        websocket_port: websocket_port(config),
+        document: config.document.clone(),
         ..ApiOptions::default()
     }
 }

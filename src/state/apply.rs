@@ -134,7 +134,8 @@ fn is_duty(command: &Command) -> bool {
         | Command::ReplayTasks { .. }
         | Command::PurgeTasks { .. }
         | Command::DrainNode { .. }
-        | Command::AcknowledgeAlert { .. } => false,
+        | Command::AcknowledgeAlert { .. }
+        | Command::RevokeSession { .. } => false,
     }
 }
 
@@ -191,6 +192,9 @@ impl Txn<'_> {
             }
             Command::RecordScalingOutcome { epoch, number, outcome } => {
                 self.record_scaling_outcome(epoch, number, outcome)
+            }
+            Command::RevokeSession { session_id, until_ms } => {
+                self.revoke_session(session_id, until_ms)
             }
         }
     }

@@ -35,6 +35,8 @@ pub enum TableId {
     Alerts = 12,
     /// Decisions of the autoscaler by number.
     Scalings = 13,
+    /// Logins that were ended early.
+    Revocations = 14,
 }
 
 impl TableId {
@@ -61,6 +63,7 @@ impl TableId {
             11 => Some(Self::Deliveries),
             12 => Some(Self::Alerts),
             13 => Some(Self::Scalings),
+            14 => Some(Self::Revocations),
             _ => None,
         }
     }

@@ -245,6 +245,13 @@ pub enum Command {
         /// For people.
         outcome: String,
     },
+    /// The tokens of one login are no longer good.
+    RevokeSession {
+        /// Which login; at most [`super::SESSION_ID_MAX`] bytes.
+        session_id: String,
+        /// When the last of its tokens ends by itself.
+        until_ms: TimeMs,
+    },
 }
 
 /// A step that is given back.

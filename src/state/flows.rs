@@ -22,6 +22,12 @@ pub fn step_id(task_id: &TaskId, step: u16) -> TaskId {
     TaskId::trusted(&format!("{task_id}#{step}"))
 }
 
+/// Whether a task is the step of another, by its id.
+#[must_use]
+pub fn is_step_id(task_id: &TaskId) -> bool {
+    task_id.as_str().contains('#')
+}
+
 impl State {
     /// The task of a step, if the step was ever opened and is retained.
     #[must_use]

@@ -30,6 +30,7 @@ mod query;
 mod refound;
 mod replays;
 mod requests;
+mod revocations;
 mod rows;
 mod scaling;
 mod singles;
@@ -54,7 +55,7 @@ pub use command::{
 pub use deliveries::{DUE_DELIVERIES_MAX, ENDED_DELIVERIES_MAX};
 pub use drills::{DRILL_LEASE_MAX_MS, DRILL_REPORT_MAX, DRILL_TEXT_MAX, DRILLS_MAX};
 pub use event::{Event, Fact};
-pub use flows::{check_steps, step_id};
+pub use flows::{check_steps, is_step_id, step_id};
 pub use indexes::{Need, QueueKey};
 pub use outcome::{Fatal, Outcome, Rejection, Reply};
 pub use pipelines::{PIPELINES_MAX, built_in};
@@ -63,6 +64,7 @@ pub use refound::{Founding, Refounded};
 pub use requests::{
     REQUEST_WINDOW_MS, REQUESTS_MAX, Recorded, TOMBSTONE_WINDOW_MS, TOMBSTONES_MAX,
 };
+pub use revocations::{REVOCATIONS_MAX, SESSION_ID_MAX};
 pub use rows::{BlobPart, blob_keys};
 pub use singles::Counters;
 pub use tasks::derive_task_id;
@@ -76,6 +78,7 @@ use crate::model::{
 };
 use indexes::{Indexes, Places};
 use requests::{Requests, Tombstones};
+use revocations::Revocations;
 use rows::{Rows, Table};
 use singles::Singles;
 use task_table::TaskTable;
@@ -108,6 +111,7 @@ pub struct State {
     due: BTreeSet<(TimeMs, DeliveryId)>,
     /// Deliveries that ended, to be forgotten one day.
     ended_deliveries: BTreeSet<DeliveryId>,
+    revocations: Revocations,
     indexes: Indexes,
 }
 
@@ -139,6 +143,7 @@ impl Default for State {
             estimates: pipelines::estimates(&Table::default()),
             due: BTreeSet::new(),
             ended_deliveries: BTreeSet::new(),
+            revocations: Revocations::default(),
             indexes: Indexes::default(),
         }
     }
@@ -189,6 +194,7 @@ impl State {
             }
             TableId::Alerts => self.alerts.load(rest, value, hash),
             TableId::Scalings => self.scalings.load(rest, value, hash),
+            TableId::Revocations => self.revocations.load(rest, value, hash),
         }
     }
 

@@ -202,6 +202,12 @@ pub enum Rejection {
         /// The configured bound.
         max: u64,
     },
+    /// As many logins as can be remembered were ended early.
+    #[error("{max} sessions are revoked already; wait until some of them end")]
+    TooManyRevocations {
+        /// The bound.
+        max: u64,
+    },
 }
 
 impl Rejection {
@@ -232,6 +238,7 @@ impl Rejection {
             Self::AlertNotFound => "ALERT_NOT_FOUND",
             Self::AlertResolved => "ALERT_RESOLVED",
             Self::TooManyAgents { .. } => "TOO_MANY_AGENTS",
+            Self::TooManyRevocations { .. } => "TOO_MANY_REVOCATIONS",
         }
     }
 }

@@ -198,7 +198,7 @@ impl Config {
     ///
     /// # Errors
     /// [`Rejection::InvalidConfig`] when the path or the result makes no sense.
-    pub(super) fn patched(&self, path: &str, patch: &str) -> Result<(Self, Policy), Rejection> {
+    pub fn patched(&self, path: &str, patch: &str) -> Result<(Self, Policy), Rejection> {
         let invalid = |what: String| Rejection::InvalidConfig(what);
         let patch: Value = serde_json::from_str(patch)
             .map_err(|error| invalid(format!("the value is not JSON: {error}")))?;

@@ -124,6 +124,7 @@ fn line() -> impl Strategy<Value = String> {
         1 => (1..5u8, word(&["wanted", "unwanted"])).prop_map(|(id, vote)| {
             format!("vote {id} {vote}")
         }),
+        1 => (0..4u8, 0..20_000u32).prop_map(|(id, until)| format!("revoke s{id} {until}")),
         1 => (0..20_000u32).prop_map(|at| format!("at {at}")),
     ]
 }

@@ -310,6 +310,10 @@ impl Script {
                     .collect(),
             },
             "drill" => drill_command(words),
+            "revoke" => Command::RevokeSession {
+                session_id: words.places[0].replace("LONG", &"x".repeat(5000)),
+                until_ms: words.places[1].parse().unwrap(),
+            },
             _ => return None,
         })
     }

@@ -19,5 +19,6 @@ mod failover;
 mod membership;
 mod old_clients;
 mod recovery;
+mod security;
 mod serving;
 mod work;

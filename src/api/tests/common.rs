@@ -217,16 +217,6 @@ async fn requests_can_be_asked_for_by_id_and_by_key() {
 }
 
 #[tokio::test]
-async fn contract_2_3_websocket_info_is_honest() {
-    let world = World::new().await;
-    let request = Request::builder().uri("/api/v1/websocket/info").header("host", "q.example:9000");
-    let answer = world.send(request.body(Body::empty()).unwrap()).await.ok();
-    let expected = json!({"success": true, "websocket": {"enabled": false,
-        "url": "ws://q.example:9001", "connected_clients": 0, "max_connections": 100}});
-    assert_eq!(answer, expected);
-}
-
-#[tokio::test]
 async fn the_cluster_is_described_by_its_members() {
     let world = World::new().await;
     let status = world.get("/api/v1/cluster").await.ok();

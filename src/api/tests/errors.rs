@@ -119,7 +119,7 @@ async fn contract_1_6_cors_and_names() {
         assert_eq!(answer.header("access-control-allow-origin"), "*");
         let methods = "GET, POST, PUT, DELETE, OPTIONS";
         assert_eq!(answer.header("access-control-allow-methods"), methods);
-        let headers = "Content-Type, Authorization";
+        let headers = "Content-Type, Authorization, X-API-Key, Idempotency-Key";
         assert_eq!(answer.header("access-control-allow-headers"), headers);
     }
     let request = Request::builder().uri("/nowhere").header("x-request-id", "mine");

@@ -1,12 +1,15 @@
 //! The router on a cluster of one member, asked as clients ask it.
 
+mod auth;
 mod backups;
 mod common;
 mod drills;
 mod errors;
 mod events;
+mod logins;
 mod nodes;
 mod tasks;
+mod websocket;
 
 use std::io;
 use std::sync::Arc;

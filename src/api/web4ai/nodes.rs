@@ -135,6 +135,16 @@ pub(in crate::api) async fn get(
     Ok(reply::read(&stamp, body.ok_or_else(not_found)?))
 }
 
+/// One node as JSON text, as this member sees it now; `None` when it is not known.
+pub(in crate::api) fn node_text(app: &App, node_id: &str) -> Option<String> {
+    let (book, node_id) = (Book::open(app), NodeId::parse(node_id).ok()?);
+    app.cluster().view().read(|state| {
+        let node = state.node(&node_id)?;
+        let object = node_object(node, book.of(node), book.now());
+        Some(serde_json::to_string(&object).expect("answers are plain data with string keys"))
+    })
+}
+
 #[derive(Serialize)]
 struct Registered<'a> {
     success: bool,

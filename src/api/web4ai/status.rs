@@ -110,6 +110,16 @@ pub(in crate::api) async fn status(
     Ok(reply::read(&stamp, body))
 }
 
+/// `data` of the status as JSON text, as this member sees it now: what the WebSocket pushes.
+pub(in crate::api) fn data_text(app: &App) -> String {
+    let book = Book::open(app);
+    app.cluster().view().read(|state| {
+        let as_map = app.settings(state).status_nodes_map;
+        let data = status_data(app, state, &book, as_map);
+        serde_json::to_string(&data).expect("answers are plain data with string keys")
+    })
+}
+
 fn status_data<'a>(app: &App, state: &'a Tables, book: &'a Book, as_map: bool) -> StatusData<'a> {
     let counts = task_counts(state);
     let means = means(state, book);

@@ -1,0 +1,16 @@
+//! Who may come through which door (contract 1.4, 1.5), and the doors of logins and keys (2.3).
+//!
+//! `needs` is the table of all doors with what each asks for; `check` asks it of one request, of
+//! whatever kind; `login` and `keys` are doors themselves. What is checked is in `crate::security`.
+
+mod check;
+pub(super) mod keys;
+pub(super) mod login;
+mod needs;
+
+pub(super) use check::{Address, Asked, query_credential, write_verdict};
+pub use check::{Pass, Peer};
+pub use needs::Need;
+#[cfg(test)]
+pub(super) use needs::listed;
+pub(super) use needs::{Needs, UNMATCHED};

@@ -1,0 +1,158 @@
+//! What every door asks for. A door that does not stand here is for administrators alone, and a
+//! test walks the router to find it.
+
+use axum::http::Method;
+
+use crate::security::{Action, Area, Permission};
+
+/// What a door asks of whoever comes, when authentication is on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Need {
+    /// Nothing.
+    Open,
+    /// To be somebody.
+    Known,
+    /// A permission.
+    May(Permission),
+}
+
+const fn may(area: Area, action: Action) -> Need {
+    Need::May(Permission(area, action))
+}
+
+const LOOK: Need = may(Area::Metrics, Action::Read);
+const CONTROL: Need = may(Area::Orchestrator, Action::Control);
+const OVERSEE: Need = may(Area::Orchestrator, Action::Read);
+const MANAGE: Need = may(Area::Orchestrator, Action::Manage);
+const CONFIG_READ: Need = may(Area::Config, Action::Read);
+const CONFIG_WRITE: Need = may(Area::Config, Action::Write);
+const NODES_READ: Need = may(Area::Nodes, Action::Read);
+const NODES_UPDATE: Need = may(Area::Nodes, Action::Update);
+const NODES_REMOVE: Need = may(Area::Nodes, Action::Remove);
+const TASKS_READ: Need = may(Area::Tasks, Action::Read);
+const TASKS_SUBMIT: Need = may(Area::Tasks, Action::Submit);
+const TASKS_CANCEL: Need = may(Area::Tasks, Action::Cancel);
+const TASKS_UPDATE: Need = may(Area::Tasks, Action::Update);
+const USERS: Need = may(Area::Users, Action::Manage);
+
+/// The path of a router's last resort.
+pub(in crate::api) const UNMATCHED: &str = "unmatched";
+
+/// Method, path as the router has it, need. `HEAD` is `GET`; `OPTIONS` never comes here.
+const DOORS: &[(&str, &str, Need)] = &[
+    // Pages and probes say nothing that is worth hiding, and load balancers show no keys.
+    ("GET", "/", Need::Open),
+    ("GET", "/dashboard", Need::Open),
+    ("GET", "/livez", Need::Open),
+    ("GET", "/readyz", Need::Open),
+    ("GET", "/health", Need::Open),
+    ("GET", "/api/v1/health", Need::Open),
+    ("GET", "/metrics", Need::Open),
+    ("GET", "/api/v1/metrics/prometheus", Need::Open),
+    ("POST", "/api/v1/auth/login", Need::Open),
+    ("POST", "/api/v1/auth/refresh", Need::Open),
+    ("POST", "/api/v1/auth/logout", Need::Known),
+    ("GET", "/api/v1/auth/api-keys", USERS),
+    ("POST", "/api/v1/auth/api-keys", USERS),
+    ("DELETE", "/api/v1/auth/api-keys/{key}", USERS),
+    ("GET", "/status", LOOK),
+    ("GET", "/api/v1/status", LOOK),
+    ("GET", "/api/v1/metrics", LOOK),
+    ("GET", "/api/v1/metrics/performance", LOOK),
+    ("GET", "/api/v1/websocket/info", LOOK),
+    ("GET", "/ws", LOOK),
+    ("GET", "/api/v1/events", LOOK),
+    ("GET", "/api/v1/requests/{id}", TASKS_READ),
+    ("GET", "/api/v1/config", CONFIG_READ),
+    ("PUT", "/api/v1/config", CONFIG_WRITE),
+    ("PUT", "/api/v1/config/{*path}", CONFIG_WRITE),
+    ("GET", "/api/v1/dashboard/config", LOOK),
+    ("GET", "/api/v1/dashboard/alerts", LOOK),
+    ("GET", "/api/v1/dashboard/nodes/detailed", NODES_READ),
+    ("GET", "/api/v1/dashboard/performance/history", LOOK),
+    ("GET", "/api/v1/dashboard/tasks/queue", TASKS_READ),
+    ("GET", "/api/v1/dashboard/system/info", LOOK),
+    ("GET", "/api/v1/dashboard/export/{format}", NODES_READ),
+    ("POST", "/api/v1/control/start", CONTROL),
+    ("POST", "/api/v1/control/stop", CONTROL),
+    ("POST", "/api/v1/control/restart", CONTROL),
+    ("GET", "/api/v1/nodes", NODES_READ),
+    ("GET", "/api/v1/nodes/{node_id}", NODES_READ),
+    ("DELETE", "/api/v1/nodes/{node_id}", NODES_REMOVE),
+    ("POST", "/api/v1/nodes/{node_id}/register", may(Area::Nodes, Action::Register)),
+    ("POST", "/api/v1/nodes/{node_id}/heartbeat", may(Area::Nodes, Action::Heartbeat)),
+    ("PUT", "/api/v1/nodes/{node_id}/status", NODES_UPDATE),
+    ("GET", "/api/v1/agents", NODES_READ),
+    ("GET", "/api/v1/agents/{*agent_id}", NODES_READ),
+    ("GET", "/api/v1/tasks", TASKS_READ),
+    ("POST", "/api/v1/tasks", TASKS_SUBMIT),
+    ("POST", "/api/v1/tasks/batch", TASKS_SUBMIT),
+    ("GET", "/api/v1/tasks/pending", TASKS_READ),
+    ("GET", "/api/v1/tasks/active", TASKS_READ),
+    ("GET", "/api/v1/tasks/completed", TASKS_READ),
+    ("GET", "/api/v1/tasks/failed", TASKS_READ),
+    ("GET", "/api/v1/tasks/{task_id}", TASKS_READ),
+    ("DELETE", "/api/v1/tasks/{task_id}", TASKS_CANCEL),
+    ("POST", "/api/v1/tasks/{task_id}/result", TASKS_UPDATE),
+    ("GET", "/api/v1/tasks/{task_id}/why", TASKS_READ),
+    ("GET", "/api/v1/dead-letters", TASKS_READ),
+    ("POST", "/api/v1/dead-letters/replay", TASKS_CANCEL),
+    ("POST", "/api/v1/dead-letters/purge", TASKS_CANCEL),
+    ("DELETE", "/api/v1/dead-letters/{task_id}", TASKS_CANCEL),
+    ("POST", "/api/v1/dead-letters/{task_id}/replay", TASKS_CANCEL),
+    ("GET", "/api/v1/pipelines", TASKS_READ),
+    ("GET", "/api/v1/pipelines/{task_type}", TASKS_READ),
+    ("PUT", "/api/v1/pipelines/{task_type}", CONFIG_WRITE),
+    ("DELETE", "/api/v1/pipelines/{task_type}", CONFIG_WRITE),
+    ("POST", "/api/v1/nodes/{node_id}/drain", NODES_REMOVE),
+    ("GET", "/api/v1/alerts", LOOK),
+    ("POST", "/api/v1/alerts/{alert_id}/acknowledge", CONTROL),
+    ("GET", "/api/v1/scaling/events", LOOK),
+    ("GET", "/api/v1/deliveries", TASKS_READ),
+    ("GET", "/api/v1/cluster", LOOK),
+    ("POST", "/api/v1/cluster/init", MANAGE),
+    ("POST", "/api/v1/cluster/join", MANAGE),
+    ("POST", "/api/v1/cluster/snapshot", CONTROL),
+    ("POST", "/api/v1/cluster/transfer-leader", CONTROL),
+    ("DELETE", "/api/v1/cluster/members/{id}", MANAGE),
+    ("POST", "/api/v1/cluster/members/{id}/promote", MANAGE),
+    ("POST", "/api/v1/cluster/members/{id}/demote", MANAGE),
+    ("GET", "/api/v1/backup", MANAGE),
+    ("GET", "/api/v1/backups", OVERSEE),
+    ("GET", "/api/v1/drills", OVERSEE),
+    ("GET", "/api/v1/drills/{id}", OVERSEE),
+    ("GET", "/api/v1/admin/drills", MANAGE),
+    ("POST", "/api/v1/admin/drills", MANAGE),
+    ("POST", "/api/v1/admin/drills/{id}/end", MANAGE),
+    ("POST", "/api/v1/admin/faults", MANAGE),
+    ("DELETE", "/api/v1/admin/faults", MANAGE),
+    ("POST", "/api/v1/admin/stop", MANAGE),
+    ("POST", "/api/v1/admin/rehearse", MANAGE),
+];
+
+const METHODS: [Method; 5] =
+    [Method::GET, Method::POST, Method::PUT, Method::DELETE, Method::PATCH];
+
+/// What one route asks for, by method; looked up when the router is built.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::api) struct Needs([Need; METHODS.len()]);
+
+impl Needs {
+    pub(in crate::api) fn of(path: &str) -> Self {
+        // Nothing is served there, so there is nothing to ask for.
+        let otherwise = if path == UNMATCHED { Need::Open } else { MANAGE };
+        Self(METHODS.map(|method| listed(method.as_str(), path).unwrap_or(otherwise)))
+    }
+
+    pub(in crate::api) fn of_method(self, method: &Method) -> Need {
+        let method = if method == Method::HEAD { &Method::GET } else { method };
+        let place = METHODS.iter().position(|known| known == method);
+        // A method that no route serves is told so like any other mistake.
+        place.map_or(MANAGE, |place| self.0[place])
+    }
+}
+
+pub(in crate::api) fn listed(method: &str, path: &str) -> Option<Need> {
+    let found = DOORS.iter().find(|(its, at, _)| *its == method && *at == path);
+    found.map(|(_, _, need)| *need)
+}
