@@ -21,6 +21,7 @@ mod events;
 mod fragment;
 mod headers;
 mod host;
+mod list_query;
 mod object;
 mod params;
 mod probes;

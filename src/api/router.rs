@@ -8,7 +8,7 @@ use axum::routing::{MethodRouter, delete, get, post, put};
 
 use super::around::{Route, around};
 use super::error::ApiError;
-use super::web4ai::{agents, beats, lists, nodes, status, tasks};
+use super::web4ai::{agent_list, agents, beats, lists, node_list, nodes, status, tasks};
 use super::{
     App, admin, backup_doors, cluster_doors, config_doc, drills, events, probes, prometheus,
     requests, websocket,
@@ -79,12 +79,12 @@ fn common_routes(builder: Builder) -> Builder {
 
 fn node_routes(builder: Builder) -> Builder {
     builder
-        .route("/api/v1/nodes", get(nodes::list))
+        .route("/api/v1/nodes", get(node_list::list))
         .route("/api/v1/nodes/{node_id}", get(nodes::get).delete(nodes::remove))
         .route("/api/v1/nodes/{node_id}/register", post(nodes::register))
         .route("/api/v1/nodes/{node_id}/heartbeat", post(beats::heartbeat))
         .route("/api/v1/nodes/{node_id}/status", put(nodes::set_status))
-        .route("/api/v1/agents", get(agents::agents))
+        .route("/api/v1/agents", get(agent_list::list))
         .route("/api/v1/agents/{*agent_id}", get(agents::agent))
 }
 

@@ -22,6 +22,7 @@ mod nodes;
 mod outcome;
 mod policy;
 mod query;
+mod ranges;
 mod refound;
 mod requests;
 mod rows;
@@ -47,6 +48,7 @@ pub use event::{Event, Fact};
 pub use indexes::{Need, QueueKey};
 pub use outcome::{Fatal, Outcome, Rejection, Reply};
 pub use policy::{Algorithm, Config, Policy, default_document};
+pub use ranges::EndedKey;
 pub use refound::{Founding, Refounded};
 pub use requests::{
     REQUEST_WINDOW_MS, REQUESTS_MAX, Recorded, TOMBSTONE_WINDOW_MS, TOMBSTONES_MAX,

@@ -1,4 +1,4 @@
-//! Doors of agents: the workers that nodes declare (contract 2.3, C22).
+//! Single agents: the workers that nodes declare (contract 2.3, C22), and the map of all of them.
 
 use std::collections::BTreeSet;
 
@@ -15,13 +15,6 @@ use crate::api::params::Params;
 use crate::api::reply;
 use crate::model::Node;
 use crate::state::State as Tables;
-
-#[derive(Serialize)]
-struct AgentList<'a> {
-    success: bool,
-    agents: AgentMap<'a>,
-    total_agents: usize,
-}
 
 /// All agents of all nodes as a map from id to row. Ids are unique within their node only: a
 /// second agent of one id is listed as `node_id/agent_id`.
@@ -50,20 +43,6 @@ impl Serialize for AgentMap<'_> {
 
 pub(super) fn total_agents(state: &Tables) -> usize {
     state.nodes().map(|node| node.agents.len()).sum()
-}
-
-/// `GET /api/v1/agents`.
-pub(in crate::api) async fn agents(
-    State(app): State<App>,
-    params: Params,
-) -> Result<Response, ApiError> {
-    let mut stamp = app.admit(&params).await?;
-    let book = Book::open(&app);
-    let body = app.show(&mut stamp, |state| {
-        let agents = AgentMap { state, book: &book };
-        reply::encode(&AgentList { success: true, agents, total_agents: total_agents(state) })
-    });
-    Ok(reply::read(&stamp, body))
 }
 
 #[derive(Serialize)]

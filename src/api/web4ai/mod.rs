@@ -3,14 +3,17 @@
 //!
 //! Reading bodies (`submit`, `register`, `heartbeat`, `report`, `load`) and writing objects
 //! (`task_view`, `node_view`, `words`) are pure and tested as tables by paragraph of the contract;
-//! the doors (`tasks`, `lists`, `nodes`, `beats`, `agents`, `status`) only tie them to the cluster.
+//! the doors (`tasks`, `lists`, `nodes`, `beats`, `agents`, `status`, `node_list`,
+//! `agent_list`, `task_walk`) only tie them to the cluster.
 
+pub(super) mod agent_list;
 pub(super) mod agents;
 pub(super) mod beats;
 pub(super) mod figures;
 mod heartbeat;
 pub(super) mod lists;
 mod load;
+pub(super) mod node_list;
 mod node_view;
 pub(super) mod nodes;
 mod register;
@@ -18,5 +21,6 @@ mod report;
 pub(super) mod status;
 mod submit;
 mod task_view;
+mod task_walk;
 pub(super) mod tasks;
 mod words;
