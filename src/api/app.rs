@@ -16,6 +16,7 @@ use super::settings::{Kept, Settings};
 use super::stats::Stats;
 use super::task_stats::{self, TaskStats};
 use super::ticket::{Caller, Ticket};
+use super::web4ai::dashboard::samples::{self, Samples};
 use crate::clock;
 use crate::cluster::{Cluster, Consistency, ReadStamp};
 use crate::leader::Backups;
@@ -95,6 +96,7 @@ struct Inner {
     closing: CancellationToken,
     completed_at_start: u64,
     task_stats: Arc<TaskStats>,
+    samples: Arc<Samples>,
     settings: Kept,
 }
 
@@ -121,12 +123,16 @@ impl App {
         let (closing, task_stats) = (CancellationToken::new(), Arc::new(TaskStats::default()));
         let view = Arc::clone(cluster.view());
         tokio::spawn(task_stats::follow(Arc::clone(&task_stats), view, closing.clone()));
+        let samples = Arc::new(Samples::default());
+        let sampling = samples::follow(Arc::clone(&samples), cluster.clone(), closing.clone());
+        tokio::spawn(sampling);
         Self(Arc::new(Inner {
             requests: Arc::new(Semaphore::new(options.requests_max)),
             streams: Arc::new(Semaphore::new(options.streams_max)),
             backup_slots: Arc::new(Semaphore::new(BACKUPS_MAX)),
             closing,
             task_stats,
+            samples,
             host: Host::new(&options.data_dir),
             stats: Stats::new(clock::now_ms()),
             started: Instant::now(),
@@ -160,6 +166,10 @@ impl App {
 
     pub(super) fn task_stats(&self) -> &TaskStats {
         &self.0.task_stats
+    }
+
+    pub(super) fn samples(&self) -> &Samples {
+        &self.0.samples
     }
 
     pub(super) fn host(&self) -> &Host {

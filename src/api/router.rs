@@ -8,7 +8,9 @@ use axum::routing::{MethodRouter, delete, get, post, put};
 
 use super::around::{Route, around};
 use super::error::ApiError;
-use super::web4ai::{agent_list, agents, beats, lists, node_list, nodes, status, tasks};
+use super::web4ai::{
+    agent_list, agents, beats, dashboard, lists, node_list, nodes, performance, status, tasks,
+};
 use super::{
     App, admin, backup_doors, cluster_doors, config_doc, drills, events, probes, prometheus,
     requests, websocket,
@@ -51,6 +53,7 @@ async fn no_route(request: Request) -> ApiError {
 pub fn router(app: App) -> Router {
     let builder = Builder { app: app.clone(), router: Router::new() };
     let builder = admin_routes(cluster_routes(task_routes(node_routes(common_routes(builder)))));
+    let builder = dashboard_routes(builder);
     let Builder { router, .. } = builder;
     let route = Route { app: app.clone(), stats: app.stats().route("unmatched"), always: false };
     // The fallback stands behind the same layer: preflight requests are answered on any path.
@@ -70,6 +73,7 @@ fn common_routes(builder: Builder) -> Builder {
         .route("/status", get(status::status))
         .route("/api/v1/status", get(status::status))
         .route("/api/v1/metrics", get(status::metrics))
+        .route("/api/v1/metrics/performance", get(performance::performance))
         .route("/api/v1/config", get(config_doc::get).put(config_doc::put))
         .route("/api/v1/config/{*path}", put(config_doc::put_key))
         .route("/api/v1/websocket/info", get(websocket::info))
@@ -98,6 +102,17 @@ fn task_routes(builder: Builder) -> Builder {
         .route("/api/v1/tasks/failed", get(lists::bucket))
         .route("/api/v1/tasks/{task_id}", get(tasks::get).delete(tasks::cancel))
         .route("/api/v1/tasks/{task_id}/result", post(tasks::report_result))
+}
+
+fn dashboard_routes(builder: Builder) -> Builder {
+    builder
+        .route("/api/v1/dashboard/config", get(dashboard::config::config))
+        .route("/api/v1/dashboard/alerts", get(dashboard::alerts::alerts))
+        .route("/api/v1/dashboard/nodes/detailed", get(dashboard::nodes::nodes))
+        .route("/api/v1/dashboard/performance/history", get(dashboard::history::history))
+        .route("/api/v1/dashboard/tasks/queue", get(dashboard::queue::queue))
+        .route("/api/v1/dashboard/system/info", get(dashboard::system::info))
+        .route("/api/v1/dashboard/export/{format}", get(dashboard::export::export))
 }
 
 /// Served always: whoever broke a member must be able to mend it.

@@ -23,7 +23,7 @@ struct Info {
 }
 
 /// Clients connect to `url` as it stands, so it is made from the host they already reached.
-fn url(host: Option<&str>) -> String {
+pub(super) fn url(host: Option<&str>) -> String {
     let host = host.unwrap_or("localhost");
     let name = match host.rsplit_once(':') {
         // An IPv6 address without a port ends in a bracket, not in digits.

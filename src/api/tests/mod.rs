@@ -2,11 +2,13 @@
 
 mod backups;
 mod common;
+mod dashboard;
 mod drills;
 mod errors;
 mod events;
 mod lists;
 mod nodes;
+mod performance;
 mod tasks;
 
 use std::io;

@@ -119,6 +119,12 @@ fn wanted_bucket(params: &Params) -> (Option<Bucket>, bool) {
     (bucket, word.is_some() && bucket.is_none())
 }
 
+/// The first rows of a bucket, as its list shows them.
+pub(super) fn bucket_head(state: &Tables, bucket: Bucket, limit: usize) -> Vec<Task> {
+    let rows = bucket_page(state, bucket, Page { limit, offset: 0 });
+    rows.into_iter().map(|TaskRow(task)| task.into_owned()).collect()
+}
+
 /// `GET /api/v1/tasks`.
 pub(in crate::api) async fn list(
     State(app): State<App>,

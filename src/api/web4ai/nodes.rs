@@ -18,7 +18,7 @@ use crate::api::params::Params;
 use crate::api::reply;
 use crate::api::ticket::{Caller, Ticket};
 use crate::clock;
-use crate::cluster::{Beat, Consistency, Heard};
+use crate::cluster::{Beat, Cluster, Consistency, Heard};
 use crate::model::{Node, NodeId, NodeStatus, TimeMs};
 use crate::state::{Command, Outcome, State as Tables};
 
@@ -31,7 +31,11 @@ pub(in crate::api) struct Book {
 
 impl Book {
     pub(in crate::api) fn open(app: &App) -> Self {
-        let heard = app.cluster().heartbeats().ages().into_iter().collect();
+        Self::read(app.cluster())
+    }
+
+    pub(in crate::api) fn read(cluster: &Cluster) -> Self {
+        let heard = cluster.heartbeats().ages().into_iter().collect();
         Self { heard, now: clock::now_ms() }
     }
 
