@@ -12,6 +12,7 @@ use super::admin::Admin;
 use super::error::{ApiError, LeaderHint};
 use super::host::Host;
 use super::params::Params;
+use super::queue_depths::{self, QueueDepths};
 use super::settings::{Kept, Settings};
 use super::stats::Stats;
 use super::task_stats::{self, TaskStats};
@@ -97,6 +98,7 @@ struct Inner {
     completed_at_start: u64,
     task_stats: Arc<TaskStats>,
     samples: Arc<Samples>,
+    depths: Arc<QueueDepths>,
     settings: Kept,
 }
 
@@ -126,6 +128,8 @@ impl App {
         let samples = Arc::new(Samples::default());
         let sampling = samples::follow(Arc::clone(&samples), cluster.clone(), closing.clone());
         tokio::spawn(sampling);
+        let (depths, view) = (Arc::new(QueueDepths::default()), Arc::clone(cluster.view()));
+        tokio::spawn(queue_depths::follow(Arc::clone(&depths), view, closing.clone()));
         Self(Arc::new(Inner {
             requests: Arc::new(Semaphore::new(options.requests_max)),
             streams: Arc::new(Semaphore::new(options.streams_max)),
@@ -133,6 +137,7 @@ impl App {
             closing,
             task_stats,
             samples,
+            depths,
             host: Host::new(&options.data_dir),
             stats: Stats::new(clock::now_ms()),
             started: Instant::now(),
@@ -166,6 +171,10 @@ impl App {
 
     pub(super) fn task_stats(&self) -> &TaskStats {
         &self.0.task_stats
+    }
+
+    pub(super) fn queue_depths(&self) -> &QueueDepths {
+        &self.0.depths
     }
 
     pub(super) fn samples(&self) -> &Samples {

@@ -26,6 +26,7 @@ mod object;
 mod params;
 mod probes;
 mod prometheus;
+mod queue_depths;
 mod reply;
 mod requests;
 mod router;

@@ -7,6 +7,7 @@ mod drills;
 mod errors;
 mod events;
 mod lists;
+mod metrics;
 mod nodes;
 mod performance;
 mod tasks;
