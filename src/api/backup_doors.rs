@@ -204,7 +204,7 @@ impl From<BackupFile> for FileView {
 /// this takes no admin key.
 pub(super) async fn list(State(app): State<App>, params: Params) -> Result<Response, ApiError> {
     let query = match BACKUPS.asked(&params) {
-        true => Some(ListQuery::parse(&BACKUPS, &params, app.cluster().cluster_id())?),
+        true => Some(ListQuery::parse(&BACKUPS, &params)?),
         false => None,
     };
     let after = query.as_ref().map(ListQuery::place).transpose()?.flatten();

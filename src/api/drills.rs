@@ -93,12 +93,13 @@ pub(super) async fn list(State(app): State<App>, params: Params) -> Result<Respo
 
 /// A page of the drills that match. There are few of them, so all are looked at.
 async fn page(app: &App, params: &Params) -> Result<Response, ApiError> {
-    let query = ListQuery::parse(&DRILLS, params, app.cluster().cluster_id())?;
+    let query = ListQuery::parse(&DRILLS, params)?;
+    let mut stamp = app.admit(params).await?;
+    let query = query.in_cluster(app.cluster().cluster_id());
     let after = query.place()?.map(|place| place.parse::<DrillId>().map_err(|_| invalid_cursor()));
     let after = after.transpose()?;
     let said = |key: &str| params.get(key).filter(|word| !word.is_empty());
     let (status, kind) = (said("status"), said("kind"));
-    let mut stamp = app.admit(params).await?;
     let mut drills: Vec<(u64, DrillView)> = app.show(&mut stamp, |state| {
         let within = state.drills().filter(|drill| query.window.holds(drill.begun_at_ms));
         within.map(|drill| (drill.drill_id, DrillView::from(drill))).collect()

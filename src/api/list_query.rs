@@ -77,11 +77,7 @@ pub(super) struct ListQuery {
 impl ListQuery {
     /// # Errors
     /// 400 `INVALID_QUERY` naming what cannot be used.
-    pub(super) fn parse(
-        kind: &ListKind,
-        params: &Params,
-        cluster_id: Option<u128>,
-    ) -> Result<Self, ApiError> {
+    pub(super) fn parse(kind: &ListKind, params: &Params) -> Result<Self, ApiError> {
         let said = |key: &str| params.get(key).map(str::trim).filter(|text| !text.is_empty());
         let invalid = |text: String| ApiError::bad_request("INVALID_QUERY", text);
         if said("offset").is_some() {
@@ -108,12 +104,18 @@ impl ListQuery {
         let window = Window { after: time("created_after")?, before: time("created_before")? };
         let limit = params.number("limit")?.unwrap_or(LIMIT_DEFAULT).clamp(1, LIMIT_MAX);
         let mut scope = format!("{}\n{sort}\n{descending}\n{window:?}", kind.name);
-        let _ = write!(scope, "\n{:032x}", cluster_id.unwrap_or_default());
         for filter in kind.filters {
             let _ = write!(scope, "\n{filter}={:?}", said(filter));
         }
         let cursor = said("cursor").map(str::to_owned);
         Ok(Self { limit: limit as usize, sort, descending, window, cursor, scope })
+    }
+
+    /// The same in a cluster. Cursors are sealed with its name, so whoever has none yet must wait
+    /// with them until it is admitted to read.
+    pub(super) fn in_cluster(mut self, cluster_id: Option<u128>) -> Self {
+        let _ = write!(self.scope, "\n{:032x}", cluster_id.unwrap_or_default());
+        self
     }
 
     fn seal(&self, place: &str) -> u64 {
@@ -177,7 +179,7 @@ mod tests {
     };
 
     fn query(text: &str) -> Result<ListQuery, ApiError> {
-        ListQuery::parse(&KIND, &Params::of(text), Some(7))
+        Ok(ListQuery::parse(&KIND, &Params::of(text))?.in_cluster(Some(7)))
     }
 
     #[test]
@@ -190,7 +192,7 @@ mod tests {
             assert_eq!(with(foreign).unwrap_err().code(), "INVALID_CURSOR", "{foreign}");
         }
         let params = Params::of(&format!("status=a&cursor={cursor}"));
-        let elsewhere = ListQuery::parse(&KIND, &params, Some(8)).unwrap();
+        let elsewhere = ListQuery::parse(&KIND, &params).unwrap().in_cluster(Some(8));
         assert!(elsewhere.place().is_err(), "of another cluster");
         let mut damaged = cursor.clone().into_bytes();
         for at in 0..damaged.len() {

@@ -179,9 +179,10 @@ pub(in crate::api) async fn list(
 }
 
 async fn page(app: &App, params: &Params) -> Result<Response, ApiError> {
-    let query = ListQuery::parse(&NODES, params, app.cluster().cluster_id())?;
-    let filter = Filter::new(&query, params)?;
+    let query = ListQuery::parse(&NODES, params)?;
     let mut stamp = app.admit(params).await?;
+    let query = query.in_cluster(app.cluster().cluster_id());
+    let filter = Filter::new(&query, params)?;
     let book = Book::open(app);
     let body = app.show(&mut stamp, |state| {
         let (rows, total, more) = filter.page(state, &book);

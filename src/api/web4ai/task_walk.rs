@@ -246,10 +246,11 @@ pub(super) async fn page(
     bucket: Option<Bucket>,
 ) -> Result<Response, ApiError> {
     let kind = bucket.map_or(TASKS, bucket_kind);
-    let query = ListQuery::parse(&kind, params, app.cluster().cluster_id())?;
+    let query = ListQuery::parse(&kind, params)?;
+    let mut stamp = app.admit(params).await?;
+    let query = query.in_cluster(app.cluster().cluster_id());
     let walk = Walk::new(&query, params, bucket)?;
     let after = query.place()?.as_deref().map(parse_key).transpose()?;
-    let mut stamp = app.admit(params).await?;
     let (rows, next) = walk.page(app, &mut stamp, after).await;
     let next_cursor = next.map(|(at, seq)| query.cursor(&format!("{at}.{seq}")));
     let (summary, total) = app.show(&mut stamp, |state| {

@@ -92,18 +92,20 @@ impl Samples {
         (at - newest.at_ms <= FRESH_MS).then_some(*newest)
     }
 
-    fn newest_at(&self) -> TimeMs {
-        self.0.lock().last().map_or(0, |sample| sample.at_ms)
+    fn newest_before(&self, at: TimeMs) -> TimeMs {
+        let samples = self.0.lock();
+        let before = samples.partition_point(|sample| sample.at_ms < at);
+        before.checked_sub(1).map_or(0, |place| samples[place].at_ms)
     }
 
-    /// Adds samples in their order. One that is not newer than what is there says that the clock
-    /// went back: it is dropped.
+    /// Adds samples in their order. When the clock went back, what it said before was not the time:
+    /// samples that seem to be of the future are dropped.
     fn add(&self, more: impl IntoIterator<Item = Sample>) {
         let mut samples = self.0.lock();
         for sample in more {
-            if samples.last().is_none_or(|last| last.at_ms < sample.at_ms) {
-                samples.push(sample);
-            }
+            let before = samples.partition_point(|known| known.at_ms < sample.at_ms);
+            samples.truncate(before);
+            samples.push(sample);
         }
         let newest = samples.last().map_or(0, |sample| sample.at_ms);
         let old = samples.partition_point(|sample| sample.at_ms.saturating_add(SPAN_MS) < newest);
@@ -136,19 +138,31 @@ async fn take(samples: &Samples, cluster: &Cluster) -> bool {
         return false;
     }
     let book = Book::read(cluster);
-    let sample = cluster.view().read(|state| Sample::of(state, &book));
-    let known_to = samples.newest_at().max(sample.at_ms.saturating_sub(SPAN_MS));
+    // The totals and the newest end in them are of one moment, which the walk back starts from.
+    let (sample, newest) = cluster.view().read(|state| {
+        let newest = state.ended_keys(None, true).next();
+        (Sample::of(state, &book), newest)
+    });
+    let oldest = sample.at_ms.saturating_sub(SPAN_MS);
+    let known_to = samples.newest_before(sample.at_ms).max(oldest);
     if sample.at_ms.saturating_sub(known_to) > FRESH_MS {
-        samples.add(found_again(cluster, known_to, &sample).await);
+        let after = newest.map(|(at, seq)| (at, seq.saturating_add(1)));
+        samples.add(found_again(cluster, known_to, &sample, after).await);
     }
     samples.add([sample]);
     true
 }
 
-/// Samples of the time from `known_to` to `newest`, as far as the retained tasks reach.
-async fn found_again(cluster: &Cluster, known_to: TimeMs, newest: &Sample) -> Vec<Sample> {
+/// Samples of the time from `known_to` to `newest`, as far as the retained tasks reach. The ends in
+/// `newest` are those before `after`.
+async fn found_again(
+    cluster: &Cluster,
+    known_to: TimeMs,
+    newest: &Sample,
+    mut after: Option<EndedKey>,
+) -> Vec<Sample> {
     let mut rewind = Rewind::new(known_to, newest);
-    let (mut after, mut scanned) = (None, 0);
+    let mut scanned = 0;
     loop {
         let (ends, all) = cluster.view().read(|state| {
             let ends: Vec<_> = ends(state, after, known_to).collect();
@@ -273,15 +287,18 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn samples_are_bounded_and_never_go_back() {
+    fn samples_are_bounded_and_follow_a_clock_that_goes_back() {
         let kept = Samples::default();
         for number in 1..=2000 {
             kept.add([sample(number * SAMPLE_EVERY_MS, number)]);
         }
-        kept.add([sample(1, 0)]);
+        assert_eq!(kept.0.lock().len() as u64, SPAN_MS / SAMPLE_EVERY_MS + 1);
+        // The clock goes back by ten samples.
+        kept.add([sample(1990 * SAMPLE_EVERY_MS, 2001)]);
         let all = kept.0.lock();
-        assert_eq!(all.len() as u64, SPAN_MS / SAMPLE_EVERY_MS + 1);
+        assert_eq!(all.len() as u64, SPAN_MS / SAMPLE_EVERY_MS + 1 - 10);
         assert!(all.is_sorted_by_key(|sample| sample.at_ms));
+        assert_eq!(all.last().unwrap().totals.completed, 2001);
         drop(all);
         let fast = Samples::default();
         fast.add((1..2000).map(|number| sample(number, number)));
