@@ -13,10 +13,12 @@ use super::admin::Admin;
 use super::error::{ApiError, LeaderHint};
 use super::host::Host;
 use super::params::Params;
+use super::queue_depths::{self, QueueDepths};
 use super::settings::{Kept, Settings};
 use super::stats::Stats;
 use super::task_stats::{self, TaskStats};
 use super::ticket::{Caller, Ticket};
+use super::web4ai::dashboard::samples::{self, Samples};
 use super::websocket::Hub;
 use crate::clock;
 use crate::cluster::{Cluster, Consistency, ReadStamp};
@@ -106,6 +108,8 @@ struct Inner {
     closing: CancellationToken,
     completed_at_start: u64,
     task_stats: Arc<TaskStats>,
+    samples: Arc<Samples>,
+    depths: Arc<QueueDepths>,
     settings: Kept,
     guard: Guard,
     logins: Semaphore,
@@ -135,12 +139,19 @@ impl App {
         let (closing, task_stats) = (CancellationToken::new(), Arc::new(TaskStats::default()));
         let view = Arc::clone(cluster.view());
         tokio::spawn(task_stats::follow(Arc::clone(&task_stats), view, closing.clone()));
+        let samples = Arc::new(Samples::default());
+        let sampling = samples::follow(Arc::clone(&samples), cluster.clone(), closing.clone());
+        tokio::spawn(sampling);
+        let (depths, view) = (Arc::new(QueueDepths::default()), Arc::clone(cluster.view()));
+        tokio::spawn(queue_depths::follow(Arc::clone(&depths), view, closing.clone()));
         Self(Arc::new(Inner {
             requests: Arc::new(Semaphore::new(options.requests_max)),
             streams: Arc::new(Semaphore::new(options.streams_max)),
             backup_slots: Arc::new(Semaphore::new(BACKUPS_MAX)),
             closing,
             task_stats,
+            samples,
+            depths,
             host: Host::new(&options.data_dir),
             stats: Stats::new(clock::now_ms()),
             started: Instant::now(),
@@ -177,6 +188,14 @@ impl App {
 
     pub(super) fn task_stats(&self) -> &TaskStats {
         &self.0.task_stats
+    }
+
+    pub(super) fn queue_depths(&self) -> &QueueDepths {
+        &self.0.depths
+    }
+
+    pub(super) fn samples(&self) -> &Samples {
+        &self.0.samples
     }
 
     pub(super) fn host(&self) -> &Host {

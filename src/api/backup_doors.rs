@@ -15,6 +15,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::App;
 use super::error::ApiError;
 use super::headers;
+use super::list_query::{ListKind, ListQuery};
 use super::params::Params;
 use super::reply;
 use super::wire_time::iso;
@@ -109,7 +110,21 @@ struct List {
     /// The last failure, until a backup succeeds.
     fault: Option<FaultView>,
     backups: Vec<FileView>,
+    #[serde(flatten)]
+    page: Option<PageView>,
 }
+
+/// Beside a part of the backups.
+#[derive(Serialize)]
+struct PageView {
+    count: usize,
+    /// All backups that match.
+    total: usize,
+    next_cursor: Option<String>,
+}
+
+const BACKUPS: ListKind =
+    ListKind { name: "backups", sorts: &["created_at"], descending: true, filters: &[], own: &[] };
 
 #[derive(Serialize)]
 struct FaultView {
@@ -187,15 +202,21 @@ impl From<BackupFile> for FileView {
 
 /// `GET /api/v1/backups`: of the member that is asked. Names, sizes and results are no secrets, so
 /// this takes no admin key.
-pub(super) async fn list(State(app): State<App>) -> Result<Response, ApiError> {
+pub(super) async fn list(State(app): State<App>, params: Params) -> Result<Response, ApiError> {
+    let query = match BACKUPS.asked(&params) {
+        true => Some(ListQuery::parse(&BACKUPS, &params)?),
+        false => None,
+    };
+    let after = query.as_ref().map(ListQuery::place).transpose()?.flatten();
     let backups = app.options().backups.clone();
     let plan = backups.plan().cloned();
     let fault = backups.fault();
     let listed = tokio::task::spawn_blocking(move || backups.list()).await;
     let listed = listed.unwrap_or_else(|error| Err(error.to_string()));
-    let files = listed.map_err(|error| {
+    let mut files = listed.map_err(|error| {
         ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "BACKUPS_UNREADABLE", error)
     })?;
+    let page = query.map(|query| cut_page(&query, after.as_deref(), &mut files));
     let interval_ms = |plan: &crate::leader::BackupPlan| plan.interval.as_millis() as u64;
     Ok(reply::json(reply::encode(&List {
         success: true,
@@ -205,5 +226,25 @@ pub(super) async fn list(State(app): State<App>) -> Result<Response, ApiError> {
         keep: plan.as_ref().map(|plan| plan.keep),
         fault: fault.map(|fault| FaultView { at: iso(fault.at_ms), error: fault.error }),
         backups: files.into_iter().map(FileView::from).collect(),
+        page,
     })))
+}
+
+/// Leaves one page of `files`, which are in order of their names, the newest first.
+fn cut_page(query: &ListQuery, after: Option<&str>, files: &mut Vec<BackupFile>) -> PageView {
+    let created = |file: &BackupFile| file.info.as_ref().map_or(0, |info| info.head.created_at_ms);
+    files.retain(|file| query.window.holds(created(file)));
+    let total = files.len();
+    if !query.descending {
+        files.reverse();
+    }
+    let is_later = |name: &str, after: &str| match query.descending {
+        true => name < after,
+        false => name > after,
+    };
+    files.retain(|file| after.is_none_or(|after| is_later(&file.name, after)));
+    let more = files.len() > query.limit;
+    files.truncate(query.limit);
+    let next_cursor = files.last().filter(|_| more).map(|file| query.cursor(&file.name));
+    PageView { count: files.len(), total, next_cursor }
 }

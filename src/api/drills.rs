@@ -7,6 +7,7 @@ use serde_json::value::RawValue;
 
 use super::App;
 use super::error::ApiError;
+use super::list_query::{ListKind, ListQuery, invalid_cursor};
 use super::params::Params;
 use super::reply;
 use super::wire_time::iso;
@@ -52,6 +53,25 @@ struct ListReply {
     count: usize,
 }
 
+/// As [`ListReply`], for those who ask for a part.
+#[derive(Serialize)]
+struct PageReply {
+    success: bool,
+    drills: Vec<DrillView>,
+    count: usize,
+    /// All drills that match.
+    total: usize,
+    next_cursor: Option<String>,
+}
+
+const DRILLS: ListKind = ListKind {
+    name: "drills",
+    sorts: &["begun_at"],
+    descending: true,
+    filters: &["status", "kind"],
+    own: &[],
+};
+
 #[derive(Serialize)]
 struct DrillReply {
     success: bool,
@@ -61,10 +81,44 @@ struct DrillReply {
 
 /// `GET /api/v1/drills`: the newest first.
 pub(super) async fn list(State(app): State<App>, params: Params) -> Result<Response, ApiError> {
+    if DRILLS.asked(&params) {
+        return page(&app, &params).await;
+    }
     let stamp = app.admit(&params).await?;
     let drills: Vec<DrillView> =
         app.cluster().view().read(|state| state.drills().rev().map(DrillView::from).collect());
     let reply = ListReply { success: true, count: drills.len(), drills };
+    Ok(reply::read(&stamp, reply::encode(&reply)))
+}
+
+/// A page of the drills that match. There are few of them, so all are looked at.
+async fn page(app: &App, params: &Params) -> Result<Response, ApiError> {
+    let query = ListQuery::parse(&DRILLS, params)?;
+    let mut stamp = app.admit(params).await?;
+    let query = query.in_cluster(app.cluster().cluster_id());
+    let after = query.place()?.map(|place| place.parse::<DrillId>().map_err(|_| invalid_cursor()));
+    let after = after.transpose()?;
+    let said = |key: &str| params.get(key).filter(|word| !word.is_empty());
+    let (status, kind) = (said("status"), said("kind"));
+    let mut drills: Vec<(u64, DrillView)> = app.show(&mut stamp, |state| {
+        let within = state.drills().filter(|drill| query.window.holds(drill.begun_at_ms));
+        within.map(|drill| (drill.drill_id, DrillView::from(drill))).collect()
+    });
+    drills.retain(|(_, view)| {
+        status.is_none_or(|status| view.state == status)
+            && kind.is_none_or(|kind| view.kind == kind)
+    });
+    let total = drills.len();
+    if query.descending {
+        drills.reverse();
+    }
+    let is_later = |id: u64, after: u64| if query.descending { id < after } else { id > after };
+    drills.retain(|(id, _)| after.is_none_or(|after| is_later(*id, after)));
+    let more = drills.len() > query.limit;
+    drills.truncate(query.limit);
+    let next_cursor = drills.last().filter(|_| more).map(|(id, _)| query.cursor(&id.to_string()));
+    let drills: Vec<_> = drills.into_iter().map(|(_, view)| view).collect();
+    let reply = PageReply { success: true, count: drills.len(), drills, total, next_cursor };
     Ok(reply::read(&stamp, reply::encode(&reply)))
 }
 

@@ -295,7 +295,7 @@ fn web4ai_code(code: &'static str) -> &'static str {
 }
 
 /// Family A's name for what happened.
-fn agents_code(status: StatusCode) -> &'static str {
+pub(super) fn agents_code(status: StatusCode) -> &'static str {
     match status.as_u16() {
         504 => "TIMEOUT",
         429 | 503 => "AGENT_UNAVAILABLE",

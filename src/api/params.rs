@@ -26,6 +26,13 @@ impl<S: Sync> FromRequestParts<S> for Params {
 }
 
 impl Params {
+    /// The parameters of a query, for tests.
+    #[cfg(test)]
+    pub(super) fn of(query: &str) -> Self {
+        let uri = format!("/?{query}").parse().unwrap();
+        Self(Query::try_from_uri(&uri).unwrap().0)
+    }
+
     /// The value of `key`; the last one when it is repeated.
     pub(super) fn get(&self, key: &str) -> Option<&str> {
         let found = self.0.iter().rev().find(|(name, _)| name == key);
@@ -86,8 +93,7 @@ mod tests {
     use super::*;
 
     fn params(query: &str) -> Params {
-        let uri = format!("/?{query}").parse().unwrap();
-        Params(Query::try_from_uri(&uri).unwrap().0)
+        Params::of(query)
     }
 
     #[test]

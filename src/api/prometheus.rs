@@ -1,5 +1,7 @@
-//! `GET /metrics`: text for Prometheus. Family W's names where it has them (contract 2.13), ours
-//! with the prefix `quorate_`. Answered from this member alone, whatever state the cluster is in.
+//! `GET /metrics`: text for Prometheus. The families' names where they have them (contract 2.13, 4.8),
+//! ours with the prefix `quorate_`. Answered from this member alone, whatever state the cluster is in.
+
+mod agents;
 
 use std::fmt::{Display, Write as _};
 
@@ -9,12 +11,17 @@ use axum::http::{HeaderValue, header};
 use axum::response::Response;
 
 use super::App;
+use super::host::HostUsage;
+use super::queue_depths;
 use super::web4ai::figures::{ByStatus, means, success_rate};
 use super::web4ai::lists::summary;
 use super::web4ai::nodes::Book;
 use crate::cluster::{ClusterMetrics, ClusterStatus};
 use crate::model::{NodeStatus, TaskStatus};
 use crate::state::State as Tables;
+
+/// With fewer tasks waiting than this, they are counted by type for every answer.
+const COUNTED_MAX: u64 = 5000;
 
 /// Text being written.
 #[derive(Debug, Default)]
@@ -60,10 +67,17 @@ pub(super) async fn metrics(State(app): State<App>) -> Response {
     let mut page = Page(String::with_capacity(16 * 1024));
     write_cluster(&mut page, &status);
     write_proposals(&mut page, &app.cluster().metrics());
-    app.cluster().view().read(|state| {
+    let view = app.cluster().view();
+    let few = view.read(|state| state.waiting_len() <= COUNTED_MAX);
+    let waiting = if few { Some(queue_depths::count(view).await) } else { None };
+    view.read(|state| {
         write_tasks(&mut page, state);
         write_nodes(&mut page, state, &book);
+        app.task_stats().write_node_failures(&mut page, state);
+        agents::write_state(&mut page, state);
     });
+    agents::write_counted(&mut page, &app, waiting.as_ref());
+    write_host(&mut page, app.host().usage());
     let uptime = app.uptime().as_secs_f64();
     page.one("quorate_uptime_seconds", "gauge", "Time since this member's API started.", uptime);
     app.task_stats().write_prometheus(&mut page);
@@ -188,10 +202,20 @@ fn write_nodes(page: &mut Page, state: &Tables, book: &Book) {
         let labels = [("node_id", node.node_id.as_str())];
         page.line("web4ai_node_memory_usage", &labels, percent(load.memory_milli));
     }
-    page.family("web4ai_node_failures_total", "counter", "Attempts that failed on the node.");
+    let name = "quorate_node_attempts_failed_total";
+    page.family(name, "counter", "Attempts that failed on the node.");
     for node in state.nodes() {
-        let labels = [("node_id", node.node_id.as_str())];
-        page.line("web4ai_node_failures_total", &labels, node.tasks_failed);
+        page.line(name, &[("node_id", node.node_id.as_str())], node.tasks_failed);
+    }
+}
+
+fn write_host(page: &mut Page, usage: HostUsage) {
+    for (name, help, value) in [
+        ("cpu", "CPU of the member's machine in use, in percent.", usage.cpu_usage),
+        ("memory", "Memory of the member's machine in use, in percent.", usage.memory_usage),
+        ("disk", "The disk that holds the data, in percent of what it has.", usage.disk_usage),
+    ] {
+        page.one(&format!("quorate_host_{name}_usage_percent"), "gauge", help, value);
     }
 }
 

@@ -11,7 +11,8 @@ use super::around::{Route, around};
 use super::auth::{Needs, UNMATCHED, keys, login};
 use super::error::ApiError;
 use super::web4ai::{
-    agents, beats, control, dead_letters, drain, lists, nodes, notices, status, tasks, why,
+    agent_list, agents, beats, control, dashboard, dead_letters, drain, lists, node_list, nodes,
+    notices, performance, status, tasks, why,
 };
 use super::{
     App, admin, backup_doors, cluster_doors, config_doc, drills, events, probes, prometheus,
@@ -65,7 +66,7 @@ pub fn router(app: App) -> Router {
     let builder = Builder { app, router: Router::new() };
     let builder = common_routes(builder).route(WEBSOCKET, get(websocket::connect));
     let builder = auth_routes(task_routes(node_routes(builder)));
-    finish(admin_routes(cluster_routes(builder)))
+    finish(dashboard_routes(admin_routes(cluster_routes(builder))))
 }
 
 /// The router of a listener for the WebSocket alone: it is at `/` too, where family W's clients
@@ -111,6 +112,7 @@ fn common_routes(builder: Builder) -> Builder {
         .route("/status", get(status::status))
         .route("/api/v1/status", get(status::status))
         .route("/api/v1/metrics", get(status::metrics))
+        .route("/api/v1/metrics/performance", get(performance::performance))
         .route("/api/v1/config", get(config_doc::get).put(config_doc::put))
         .route("/api/v1/config/{*path}", put(config_doc::put_key))
         .route("/api/v1/websocket/info", get(websocket::info))
@@ -136,13 +138,13 @@ fn auth_routes(builder: Builder) -> Builder {
 
 fn node_routes(builder: Builder) -> Builder {
     builder
-        .route("/api/v1/nodes", get(nodes::list))
+        .route("/api/v1/nodes", get(node_list::list))
         .route("/api/v1/nodes/{node_id}", get(nodes::get).delete(nodes::remove))
         .route("/api/v1/nodes/{node_id}/register", post(nodes::register))
         .route("/api/v1/nodes/{node_id}/heartbeat", post(beats::heartbeat))
         .route("/api/v1/nodes/{node_id}/status", put(nodes::set_status))
         .route("/api/v1/nodes/{node_id}/drain", post(drain::drain))
-        .route("/api/v1/agents", get(agents::agents))
+        .route("/api/v1/agents", get(agent_list::list))
         .route("/api/v1/agents/{*agent_id}", get(agents::agent))
 }
 
@@ -167,6 +169,17 @@ fn task_routes(builder: Builder) -> Builder {
             "/api/v1/pipelines/{task_type}",
             get(pipelines::get).put(pipelines::put).delete(pipelines::remove),
         )
+}
+
+fn dashboard_routes(builder: Builder) -> Builder {
+    builder
+        .route("/api/v1/dashboard/config", get(dashboard::config::config))
+        .route("/api/v1/dashboard/alerts", get(dashboard::alerts::alerts))
+        .route("/api/v1/dashboard/nodes/detailed", get(dashboard::nodes::nodes))
+        .route("/api/v1/dashboard/performance/history", get(dashboard::history::history))
+        .route("/api/v1/dashboard/tasks/queue", get(dashboard::queue::queue))
+        .route("/api/v1/dashboard/system/info", get(dashboard::system::info))
+        .route("/api/v1/dashboard/export/{format}", get(dashboard::export::export))
 }
 
 /// Served always: whoever broke a member must be able to mend it.

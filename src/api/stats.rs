@@ -1,5 +1,6 @@
 //! Counters of the API itself, kept per route so that nothing is looked up while serving.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -8,6 +9,7 @@ use axum::http::{Method, StatusCode};
 use parking_lot::Mutex;
 use serde::Serialize;
 
+use super::error::agents_code;
 use super::wire_time::iso;
 use crate::model::TimeMs;
 
@@ -19,6 +21,9 @@ const BUCKETS_US: [u64; 13] = [
     250, 500, 1000, 2500, 5000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000,
     5_000_000,
 ];
+
+/// Where Prometheus reads.
+const OWN_PATH: &str = "/metrics";
 
 /// One route's counters.
 #[derive(Debug)]
@@ -126,14 +131,48 @@ impl Stats {
         }
     }
 
-    /// Prometheus text of all routes that were asked for at least once (contract 2.13).
+    /// Requests that were refused or failed, by family A's code for their status.
+    pub(super) fn errors(&self) -> BTreeMap<&'static str, u64> {
+        let mut errors = BTreeMap::new();
+        for route in self.routes.lock().iter() {
+            for by_status in &route.counts {
+                for (code, count) in
+                    STATUSES.iter().zip(by_status).filter(|(code, _)| **code >= 400)
+                {
+                    let Ok(status) = StatusCode::from_u16(*code) else { continue };
+                    *errors.entry(agents_code(status)).or_default() +=
+                        count.load(Ordering::Relaxed);
+                }
+            }
+        }
+        errors
+    }
+
+    /// Requests of `method` to any of `paths` that were answered with an error.
+    pub(super) fn failures(&self, method: &str, paths: &[&str]) -> u64 {
+        let routes = self.routes.lock();
+        let routes = routes.iter().filter(|route| paths.contains(&route.path));
+        let by_status = routes.flat_map(|route| METHODS.iter().zip(&route.counts));
+        let by_status = by_status.filter(|(name, _)| **name == method);
+        let counts = by_status.flat_map(|(_, by_status)| STATUSES.iter().zip(by_status));
+        let bad = counts.filter(|(code, _)| **code >= 400);
+        bad.map(|(_, count)| count.load(Ordering::Relaxed)).sum()
+    }
+
+    /// Prometheus text of all routes that were asked for at least once (contract 2.13), and of the
+    /// one that is being asked for, so that the families are never empty.
     pub(super) fn write_prometheus(&self, out: &mut String) {
         use std::fmt::Write as _;
         let routes: Vec<_> = self.routes.lock().clone();
-        let used = || routes.iter().filter(|route| route.totals() != (0, 0));
+        let is_used = |route: &&Arc<RouteStats>| route.totals() != (0, 0) || route.path == OWN_PATH;
+        let used = || routes.iter().filter(is_used);
         out.push_str("# HELP web4ai_requests_total Requests answered.\n");
         out.push_str("# TYPE web4ai_requests_total counter\n");
         for route in used() {
+            if route.totals() == (0, 0) {
+                let labels = format!("method=\"GET\",endpoint=\"{OWN_PATH}\",status=\"200\"");
+                let _ = writeln!(out, "web4ai_requests_total{{{labels}}} 0");
+            }
             for (method, by_status) in METHODS.iter().zip(&route.counts) {
                 for (place, count) in by_status.iter().enumerate() {
                     let count = count.load(Ordering::Relaxed);

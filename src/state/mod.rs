@@ -27,6 +27,7 @@ mod outcome;
 mod pipelines;
 mod policy;
 mod query;
+mod ranges;
 mod refound;
 mod replays;
 mod requests;
@@ -60,6 +61,7 @@ pub use indexes::{Need, QueueKey};
 pub use outcome::{Fatal, Outcome, Rejection, Reply};
 pub use pipelines::{PIPELINES_MAX, built_in};
 pub use policy::{Algorithm, Config, Policy, default_document};
+pub use ranges::EndedKey;
 pub use refound::{Founding, Refounded};
 pub use requests::{
     REQUEST_WINDOW_MS, REQUESTS_MAX, Recorded, TOMBSTONE_WINDOW_MS, TOMBSTONES_MAX,

@@ -9,7 +9,10 @@ mod house;
 mod http;
 mod ports;
 mod process;
+mod tools;
 
+mod balancer;
+mod boards;
 mod command_line;
 mod configuration;
 mod dev;

@@ -118,6 +118,7 @@ impl House {
             external_url: None,
             instance: String::new(),
             metadata: String::new(),
+            agent_type: None,
         };
         self.propose(0, Command::RegisterNode(spec)).await;
     }

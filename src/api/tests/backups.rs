@@ -86,6 +86,43 @@ async fn the_list_shows_the_schedule_and_what_is_there() {
     assert!(file["error"].as_str().unwrap().contains("does not begin like one"), "{file}");
 }
 
+#[tokio::test]
+async fn the_list_comes_in_pages_the_newest_first() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = ApiOptions { admin_key: AdminKey::new(KEY), ..ApiOptions::default() };
+    let world = World::with(options).await;
+    let response = world.router.clone().oneshot(ask(Some(KEY))).await.unwrap();
+    let bytes = to_bytes(response.into_body(), usize::MAX).await.unwrap();
+    for number in 1..=3 {
+        std::fs::write(dir.path().join(format!("backup-{number}.qbak")), &bytes).unwrap();
+    }
+    let plan = BackupPlan {
+        dir: dir.path().to_owned(),
+        interval: Duration::from_secs(60),
+        keep: 3,
+        rehearse: false,
+    };
+    let options = ApiOptions { backups: Backups::new(Some(plan)), ..ApiOptions::default() };
+    let world = World::with(options).await;
+    let names = |page: &Value| -> Vec<String> {
+        let rows = page["backups"].as_array().unwrap().iter();
+        rows.map(|row| row["name"].as_str().unwrap().to_owned()).collect()
+    };
+    let page = world.get("/api/v1/backups?limit=2").await.ok();
+    assert_eq!(names(&page), ["backup-3.qbak", "backup-2.qbak"]);
+    assert_eq!((&page["count"], &page["total"]), (&json!(2), &json!(3)));
+    let next = page["next_cursor"].as_str().unwrap();
+    let page = world.get(&format!("/api/v1/backups?limit=2&cursor={next}")).await.ok();
+    assert_eq!(
+        (names(&page), &page["next_cursor"]),
+        (vec!["backup-1.qbak".to_owned()], &json!(null))
+    );
+    let page = world.get("/api/v1/backups?order=asc&limit=1").await.ok();
+    assert_eq!(names(&page), ["backup-1.qbak"]);
+    let page = world.get("/api/v1/backups?created_before=2000-01-01T00:00:00Z").await.ok();
+    assert_eq!((names(&page).len(), &page["total"]), (0, &json!(0)));
+}
+
 /// Asks for the list until it is as wanted.
 async fn listed(world: &World, wanted: impl Fn(&Value) -> bool) -> Value {
     for _ in 0..500 {

@@ -3,11 +3,15 @@
 mod auth;
 mod backups;
 mod common;
+mod dashboard;
 mod drills;
 mod errors;
 mod events;
+mod lists;
 mod logins;
+mod metrics;
 mod nodes;
+mod performance;
 mod tasks;
 mod websocket;
 

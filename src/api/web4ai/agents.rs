@@ -1,30 +1,26 @@
-//! Doors of agents: the workers that nodes declare (contract 2.3, C22).
+//! Single agents: the workers that nodes declare (contract 2.3, C22), and the map of all of them.
 
 use std::collections::BTreeSet;
 
 use axum::extract::{Path, State};
 use axum::response::Response;
 use serde::Serialize;
-use serde::ser::Serializer;
+use serde::ser::{SerializeMap as _, Serializer};
 
-use super::node_view::{AgentRow, agent_row};
+use super::node_view::agent_row;
 use super::nodes::Book;
 use crate::api::App;
+use crate::api::agents::registry::record;
 use crate::api::error::ApiError;
 use crate::api::params::Params;
 use crate::api::reply;
+use crate::leader::agent_id_of;
 use crate::model::Node;
 use crate::state::State as Tables;
 
-#[derive(Serialize)]
-struct AgentList<'a> {
-    success: bool,
-    agents: AgentMap<'a>,
-    total_agents: usize,
-}
-
-/// All agents of all nodes as a map from id to row. Ids are unique within their node only: a
-/// second agent of one id is listed as `node_id/agent_id`.
+/// All agents of all nodes, and those of family A, as a map from id to row; `source` tells them
+/// apart. Ids are unique within their node only: a second agent of one id is listed as
+/// `node_id/agent_id`.
 pub(super) struct AgentMap<'a> {
     pub(super) state: &'a Tables,
     pub(super) book: &'a Book,
@@ -37,39 +33,33 @@ impl Serialize for AgentMap<'_> {
             let fresh = self.book.of(node);
             node.agents.iter().map(move |agent| (node, agent, fresh))
         });
-        serializer.collect_map(agents.map(|(node, agent, fresh)| {
-            let key = if seen.insert(agent.agent_id.as_str()) {
-                agent.agent_id.clone()
+        let mut map = serializer.serialize_map(None)?;
+        for (node, agent, fresh) in agents {
+            if seen.insert(agent.agent_id.as_str()) {
+                map.serialize_entry(&agent.agent_id, &agent_row(node, agent, fresh))?;
             } else {
-                format!("{}/{}", node.node_id, agent.agent_id)
-            };
-            (key, agent_row(node, agent, fresh))
-        }))
+                let key = format!("{}/{}", node.node_id, agent.agent_id);
+                map.serialize_entry(&key, &agent_row(node, agent, fresh))?;
+            }
+        }
+        for agent in self.state.agents() {
+            let id = agent_id_of(agent.node_id.as_str());
+            // Theirs is a name space of its own, so a name may stand in both.
+            let key = if seen.insert(id) { id } else { agent.node_id.as_str() };
+            map.serialize_entry(key, &record(agent, self.book.of(agent).heard_at_ms))?;
+        }
+        map.end()
     }
 }
 
 pub(super) fn total_agents(state: &Tables) -> usize {
-    state.nodes().map(|node| node.agents.len()).sum()
-}
-
-/// `GET /api/v1/agents`.
-pub(in crate::api) async fn agents(
-    State(app): State<App>,
-    params: Params,
-) -> Result<Response, ApiError> {
-    let mut stamp = app.admit(&params).await?;
-    let book = Book::open(&app);
-    let body = app.show(&mut stamp, |state| {
-        let agents = AgentMap { state, book: &book };
-        reply::encode(&AgentList { success: true, agents, total_agents: total_agents(state) })
-    });
-    Ok(reply::read(&stamp, body))
+    state.nodes().map(|node| node.agents.len()).sum::<usize>() + state.agents_len()
 }
 
 #[derive(Serialize)]
-struct OneAgent<'a> {
+struct OneAgent<A: Serialize> {
     success: bool,
-    agent: AgentRow<'a>,
+    agent: A,
 }
 
 /// `GET /api/v1/agents/{agent_id}`; `node_id/agent_id` names one of several of that id.
@@ -89,8 +79,16 @@ pub(in crate::api) async fn agent(
         let found = state.nodes().filter(of_node).find_map(|node| {
             let agent = node.agents.iter().find(|agent| agent.agent_id == name)?;
             Some(agent_row(node, agent, book.of(node)))
-        })?;
-        Some(reply::encode(&OneAgent { success: true, agent: found }))
+        });
+        if let Some(agent) = found {
+            return Some(reply::encode(&OneAgent { success: true, agent }));
+        }
+        let wanted = |agent: &&Node| {
+            [agent.node_id.as_str(), agent_id_of(agent.node_id.as_str())].contains(&name)
+        };
+        let agent = state.agents().filter(|_| on_node.is_none()).find(wanted)?;
+        let agent = record(agent, book.of(agent).heard_at_ms);
+        Some(reply::encode(&OneAgent { success: true, agent }))
     });
     let missing = || ApiError::not_found("AGENT_NOT_FOUND", "Agent not found");
     Ok(reply::read(&stamp, body.ok_or_else(missing)?))

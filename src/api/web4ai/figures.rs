@@ -30,6 +30,7 @@ pub(in crate::api) struct NetworkMetrics {
 pub(in crate::api) struct Means {
     pub(in crate::api) cpu: f64,
     pub(in crate::api) memory: f64,
+    pub(in crate::api) gpu: f64,
     pub(in crate::api) latency: f64,
     pub(in crate::api) load: f64,
 }
@@ -80,6 +81,7 @@ pub(in crate::api) fn means(state: &Tables, book: &Book) -> Means {
         let load = book.of(node).load.unwrap_or(node.load);
         sums.cpu += f64::from(load.cpu_milli);
         sums.memory += f64::from(load.memory_milli);
+        sums.gpu += f64::from(load.gpu_milli);
         sums.latency += f64::from(load.latency_us);
         sums.load += f64::from(load.score_milli);
     }
@@ -87,6 +89,7 @@ pub(in crate::api) fn means(state: &Tables, book: &Book) -> Means {
     Means {
         cpu: mean(sums.cpu),
         memory: mean(sums.memory),
+        gpu: mean(sums.gpu),
         latency: mean(sums.latency),
         load: mean(sums.load),
     }

@@ -1,5 +1,6 @@
-//! Lists of tasks (contract 2.3): the four buckets with their summary, one bucket alone, and a
-//! flat walk over everything by cursor.
+//! Lists of tasks as family W knows them (contract 2.3): the four buckets with their summary, and one
+//! bucket alone. Whoever asks for more than `status`, `limit` and `offset` gets a page of
+//! [`task_walk`].
 
 use std::borrow::Cow;
 
@@ -9,20 +10,19 @@ use axum::response::Response;
 use serde::Serialize;
 
 use super::task_view::TaskRow;
+use super::task_walk;
 use super::words::Bucket;
 use crate::api::App;
 use crate::api::error::ApiError;
 use crate::api::params::Params;
 use crate::api::reply;
-use crate::model::{Task, TaskStatus};
+use crate::model::Task;
 use crate::state::State as Tables;
 
 const LIMIT_DEFAULT: u64 = 50;
 const LIMIT_MAX: u64 = 1000;
 /// Deeper pages are for the cursor, whose cost does not grow with the depth.
 const OFFSET_MAX: u64 = 100_000;
-/// Rows looked at for one page of the cursor: a filter that matches little ends the page early.
-const SCAN_MAX: usize = 10_000;
 
 #[derive(Debug, Clone, Copy)]
 struct Page {
@@ -60,15 +60,6 @@ struct Flat<'a> {
     tasks: Vec<TaskRow<'a>>,
     count: usize,
     total: u64,
-}
-
-#[derive(Serialize)]
-struct CursorPage<'a> {
-    success: bool,
-    items: Vec<TaskRow<'a>>,
-    count: usize,
-    next_cursor: Option<String>,
-    summary: Summary,
 }
 
 pub(in crate::api) fn summary(state: &Tables) -> Summary {
@@ -121,13 +112,17 @@ fn page(params: &Params) -> Result<Page, ApiError> {
     Ok(Page { limit: limit as usize, offset: offset as usize })
 }
 
-fn wanted_bucket(params: &Params) -> Result<Option<Bucket>, ApiError> {
-    let Some(word) = params.get("status").filter(|word| !word.is_empty()) else { return Ok(None) };
-    let unknown = || {
-        let text = format!("status must be pending, active, completed or failed, not {word}");
-        ApiError::bad_request("INVALID_QUERY", text)
-    };
-    Bucket::parse(word).map(Some).ok_or_else(unknown)
+/// The bucket that `status` names, and whether it names something else.
+fn wanted_bucket(params: &Params) -> (Option<Bucket>, bool) {
+    let word = params.get("status").filter(|word| !word.is_empty());
+    let bucket = word.and_then(Bucket::parse);
+    (bucket, word.is_some() && bucket.is_none())
+}
+
+/// The first rows of a bucket, as its list shows them.
+pub(super) fn bucket_head(state: &Tables, bucket: Bucket, limit: usize) -> Vec<Task> {
+    let rows = bucket_page(state, bucket, Page { limit, offset: 0 });
+    rows.into_iter().map(|TaskRow(task)| task.into_owned()).collect()
 }
 
 /// `GET /api/v1/tasks`.
@@ -135,13 +130,13 @@ pub(in crate::api) async fn list(
     State(app): State<App>,
     params: Params,
 ) -> Result<Response, ApiError> {
-    let (page, only) = (page(&params)?, wanted_bucket(&params)?);
-    let cursor = params.get("cursor").map(parse_cursor).transpose()?;
+    let (only, is_other) = wanted_bucket(&params);
+    if is_other || task_walk::TASKS.asked(&params) {
+        return task_walk::page(&app, &params, None).await;
+    }
+    let page = page(&params)?;
     let mut stamp = app.admit(&params).await?;
-    let body = app.show(&mut stamp, |state| match cursor {
-        Some(after) => reply::encode(&cursor_page(state, after, only, page.limit)),
-        None => reply::encode(&buckets(state, only, page)),
-    });
+    let body = app.show(&mut stamp, |state| reply::encode(&buckets(state, only, page)));
     Ok(reply::read(&stamp, body))
 }
 
@@ -159,34 +154,6 @@ fn buckets(state: &Tables, only: Option<Bucket>, page: Page) -> Buckets<'_> {
     Buckets { success: true, tasks, summary: summary(state) }
 }
 
-/// A cursor is the sequence number of the last task seen; empty or 0 starts at the oldest.
-fn parse_cursor(text: &str) -> Result<u64, ApiError> {
-    if text.is_empty() {
-        return Ok(0);
-    }
-    text.parse().map_err(|_| {
-        ApiError::bad_request("INVALID_QUERY", "cursor must be one that an answer gave")
-    })
-}
-
-fn cursor_page(state: &Tables, after: u64, only: Option<Bucket>, limit: usize) -> CursorPage<'_> {
-    let matches = |status: TaskStatus| only.is_none_or(|bucket| Bucket::of(status) == bucket);
-    let mut items = Vec::new();
-    let (mut last, mut more) = (after, false);
-    for (scanned, task) in state.tasks_after(after).enumerate() {
-        if items.len() == limit.max(1) || scanned == SCAN_MAX {
-            more = true;
-            break;
-        }
-        last = task.seq;
-        if matches(task.status) {
-            items.push(TaskRow(task));
-        }
-    }
-    let next_cursor = more.then(|| last.to_string());
-    CursorPage { success: true, count: items.len(), items, next_cursor, summary: summary(state) }
-}
-
 /// `GET /api/v1/tasks/{pending|active|completed|failed}`.
 pub(in crate::api) async fn bucket(
     State(app): State<App>,
@@ -197,6 +164,9 @@ pub(in crate::api) async fn bucket(
     let Some(bucket) = Bucket::parse(word) else {
         return Err(ApiError::not_found("TASK_NOT_FOUND", "Task not found"));
     };
+    if task_walk::bucket_kind(bucket).asked(&params) {
+        return task_walk::page(&app, &params, Some(bucket)).await;
+    }
     let page = page(&params)?;
     let mut stamp = app.admit(&params).await?;
     let body = app.show(&mut stamp, |state| {

@@ -1,4 +1,4 @@
-//! Doors of nodes (contract 2.3). Heartbeats and agents have files of their own.
+//! Doors of single nodes (contract 2.3). Their list, heartbeats and agents have files of their own.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +18,7 @@ use crate::api::params::Params;
 use crate::api::reply;
 use crate::api::ticket::{Caller, Ticket};
 use crate::clock;
-use crate::cluster::{Beat, Consistency, Heard};
+use crate::cluster::{Beat, Cluster, Consistency, Heard};
 use crate::model::{Node, NodeId, NodeStatus, TimeMs};
 use crate::state::{Command, Outcome, State as Tables};
 
@@ -31,7 +31,11 @@ pub(in crate::api) struct Book {
 
 impl Book {
     pub(in crate::api) fn open(app: &App) -> Self {
-        let heard = app.cluster().heartbeats().ages().into_iter().collect();
+        Self::read(app.cluster())
+    }
+
+    pub(in crate::api) fn read(cluster: &Cluster) -> Self {
+        let heard = cluster.heartbeats().ages().into_iter().collect();
         Self { heard, now: clock::now_ms() }
     }
 
@@ -61,14 +65,6 @@ fn parse_id(node_id: &str) -> Result<NodeId, ApiError> {
     NodeId::parse(node_id).map_err(|_| not_found())
 }
 
-#[derive(Serialize)]
-struct NodeList<'a> {
-    success: bool,
-    nodes: NodeMap<'a>,
-    total_nodes: usize,
-    active_nodes: usize,
-}
-
 /// All nodes as a map from id to row.
 pub(super) struct NodeMap<'a> {
     pub(super) state: &'a Tables,
@@ -85,24 +81,6 @@ impl<'a> Serialize for NodeMap<'a> {
 
 pub(super) fn active_nodes(state: &Tables) -> usize {
     state.nodes().filter(|node| node.status == NodeStatus::Active).count()
-}
-
-/// `GET /api/v1/nodes`.
-pub(in crate::api) async fn list(
-    State(app): State<App>,
-    params: Params,
-) -> Result<Response, ApiError> {
-    let mut stamp = app.admit(&params).await?;
-    let book = Book::open(&app);
-    let body = app.show(&mut stamp, |state| {
-        reply::encode(&NodeList {
-            success: true,
-            nodes: NodeMap { state, book: &book },
-            total_nodes: state.nodes_len(),
-            active_nodes: active_nodes(state),
-        })
-    });
-    Ok(reply::read(&stamp, body))
 }
 
 #[derive(Serialize)]

@@ -54,14 +54,19 @@ fn url(host: Option<&str>, port: Option<u16>, secure: bool) -> String {
     format!("{scheme}://{name}:{port}")
 }
 
-/// `GET /api/v1/websocket/info`.
-pub(super) async fn info(State(app): State<App>, headers: HeaderMap) -> Response {
+/// Where a client that sent these headers connects to.
+pub(super) fn url_for(app: &App, headers: &HeaderMap) -> String {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
     let secure = text(header::HeaderName::from_static("x-forwarded-proto")) == Some("https");
+    url(text(header::HOST), app.options().websocket_port, secure)
+}
+
+/// `GET /api/v1/websocket/info`.
+pub(super) async fn info(State(app): State<App>, headers: HeaderMap) -> Response {
     let settings = app.cluster().view().read(|state| app.settings(state));
     let websocket = Info {
         enabled: settings.websocket.enabled,
-        url: url(text(header::HOST), app.options().websocket_port, secure),
+        url: url_for(&app, &headers),
         connected_clients: app.hub().clients(),
         max_connections: settings.websocket.connections_max,
     };
