@@ -15,6 +15,7 @@ use super::caller;
 use super::proto::AgentRegistration;
 use super::proto::agent_service_client::AgentServiceClient;
 use crate::client::{self, Call, Client};
+use crate::clock;
 
 /// One try with one member. A follower may have to wait for a new leader.
 const TRY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -214,7 +215,8 @@ fn rest(urls: &[String], api_key: Option<&str>) -> Result<Client, String> {
     Client::new(&options).map_err(|error| error.to_string())
 }
 
-/// What an agent tells about itself.
+/// What an agent tells about itself. `instance` tells one run of the program from another under the
+/// same name.
 pub(super) fn registration(
     agent_id: &str,
     agent_type: &str,
@@ -228,7 +230,10 @@ pub(super) fn registration(
         capabilities: capabilities.to_vec(),
         endpoint: endpoint.to_owned(),
         max_concurrent_tasks: i32::try_from(max_concurrent_tasks).unwrap_or(i32::MAX),
-        metadata: BTreeMap::from([("version".to_owned(), env!("CARGO_PKG_VERSION").to_owned())]),
+        metadata: BTreeMap::from([
+            ("version".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
+            ("instance".to_owned(), format!("run-{:016x}", clock::random())),
+        ]),
     }
 }
 

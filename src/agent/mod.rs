@@ -10,6 +10,7 @@
 mod builtin;
 mod caller;
 mod desk;
+mod input;
 mod join;
 mod run;
 mod runner;
@@ -19,14 +20,16 @@ mod wire;
 pub mod proto;
 
 #[cfg(test)]
+mod examples;
+#[cfg(test)]
 mod tests;
 
 pub use builtin::{Builtins, concurrency, knows, output_type, types};
 pub use caller::{AgentCaller, GrpcCaller};
+pub use input::{AgentInput, INPUTS_MAX, InputData, InputKind};
 pub use run::{Agent, Error, Options};
 pub use runner::Engine;
 pub use task::{
-    AgentDone, AgentFailure, AgentInput, AgentTask, FailureCode, INPUTS_MAX, InputData, InputKind,
-    OUTPUT_BYTES_MAX, STEP_TIMEOUT, scalar,
+    AgentDone, AgentFailure, AgentTask, FailureCode, OUTPUT_BYTES_MAX, STEP_TIMEOUT, scalar,
 };
 pub use wire::{failed, inputs, output, read_output, read_response, response, scalars};

@@ -20,6 +20,8 @@ use crate::clock;
 const HEARTBEAT: Duration = Duration::from_secs(10);
 /// The pause after a registration that no member took.
 const PAUSE: Duration = Duration::from_secs(1);
+/// So many of them are one line of the log.
+const WARN_EVERY: u32 = 30;
 /// The largest step that is taken: a few outputs of others, or the inputs of a task.
 const STEP_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Steps under way on one connection; those beyond wait.
@@ -204,7 +206,7 @@ async fn heartbeats(
     mut registration: AgentRegistration,
     draining: &CancellationToken,
 ) -> Result<(), Error> {
-    let mut registered = false;
+    let (mut registered, mut unheard) = (false, 0u32);
     loop {
         let answer = tokio::select! {
             biased;
@@ -216,7 +218,7 @@ async fn heartbeats(
                 if !registered {
                     tracing::info!(agent_id = registration.agent_id, "registered");
                 }
-                registered = true;
+                (registered, unheard) = (true, 0);
                 HEARTBEAT
             }
             Err(NotRegistered::Refused(why)) if !registered => return Err(Error::Register(why)),
@@ -225,7 +227,11 @@ async fn heartbeats(
                 HEARTBEAT
             }
             Err(NotRegistered::Unreachable(why)) => {
-                tracing::warn!(why, "no member registers this agent; trying again");
+                // Once, and then now and again: an outage may be long.
+                if unheard.is_multiple_of(WARN_EVERY) {
+                    tracing::warn!(why, "no member registers this agent; trying again");
+                }
+                unheard = unheard.wrapping_add(1);
                 PAUSE
             }
         };

@@ -210,7 +210,7 @@ mod tests {
     use axum::Router;
     use axum::routing::post;
 
-    use super::super::task::AgentInput;
+    use super::super::input::AgentInput;
     use super::*;
 
     fn task() -> AgentTask {

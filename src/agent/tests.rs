@@ -168,7 +168,9 @@ fn task(agent_type: &str) -> AgentTask {
 #[tokio::test]
 async fn contract_4_9_an_agent_registers_and_does_its_work() {
     let house = House::new(|options| options).await;
-    let registered = house.member.seen.lock()[0].clone();
+    let mut registered = house.member.seen.lock()[0].clone();
+    let instance = registered.metadata.remove("instance").unwrap();
+    assert!(instance.starts_with("run-"), "{instance}");
     let wanted = proto::AgentRegistration {
         agent_id: "agent-1".to_owned(),
         agent_type: "data_ingest".to_owned(),

@@ -8,11 +8,9 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use serde_json::{Value, json};
 
+use super::input::{AgentInput, INPUTS_MAX, InputData, InputKind};
 use super::proto;
-use super::task::{
-    AgentDone, AgentFailure, AgentInput, AgentTask, FailureCode, INPUTS_MAX, InputData, InputKind,
-    scalar,
-};
+use super::task::{AgentDone, AgentFailure, AgentTask, FailureCode, scalar};
 
 /// The longest time that can be asked for, so that no arithmetic on it can overflow.
 const TIMEOUT_MAX: Duration = Duration::from_secs(24 * 60 * 60);

@@ -242,7 +242,7 @@ fn render(id: &str, notice: &Notice) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::task::AgentInput;
+    use super::super::super::input::AgentInput;
     use super::super::task;
     use super::*;
 

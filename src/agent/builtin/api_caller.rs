@@ -12,7 +12,8 @@ use serde_json::{Map, Value, json};
 use tokio::sync::OnceCell;
 use tokio::time::Instant;
 
-use super::super::task::{AgentFailure, AgentInput, AgentTask, FailureCode, InputData};
+use super::super::input::{AgentInput, InputData};
+use super::super::task::{AgentFailure, AgentTask, FailureCode};
 use super::breaker::Breakers;
 
 /// Tries of one call.
@@ -185,7 +186,9 @@ fn calls_of(input: &AgentInput) -> Result<Vec<Result<Call, String>>, AgentFailur
     let given = match &input.data {
         InputData::None if input.url.is_empty() => return Ok(Vec::new()),
         InputData::None => json!({}),
-        InputData::Json(Value::String(text)) => serde_json::from_str(text).unwrap_or_else(|_| json!(text)),
+        InputData::Json(Value::String(text)) => {
+            serde_json::from_str(text).unwrap_or_else(|_| json!(text))
+        }
         InputData::Json(value) => value.clone(),
         InputData::Bytes(bytes) => serde_json::from_slice(bytes).unwrap_or_default(),
     };

@@ -8,7 +8,7 @@ use super::super::task::{AgentFailure, AgentTask};
 use super::data_ingest;
 use super::number;
 use super::pieces::{Piece, pieces};
-use super::statistics::{Line, Summary, round};
+use super::statistics::{Line, Summary, plain, round};
 
 /// A value further from the mean, in standard deviations, is an anomaly.
 const Z_SCORE_MAX: f64 = 3.0;
@@ -45,7 +45,7 @@ pub(super) fn analyse(task: &AgentTask, pieces: &[Piece]) -> Result<Value, Agent
         None => table.leading(),
     };
     let anomalies = table.anomalies(z_score_max);
-    let trends = table.trends();
+    let trends = table.trends(z_score_max);
     let insights = insights(&table, records.len(), primary, &anomalies, &trends);
     let fields: BTreeMap<&str, Value> =
         table.summaries.iter().map(|(name, summary)| (name.as_str(), summary.to_json())).collect();
@@ -145,9 +145,12 @@ impl Table {
         found.into_iter().map(|(_, anomaly)| anomaly).collect()
     }
 
-    fn trends(&self) -> Vec<Value> {
-        let trend = |(field, _): (&String, &Summary)| {
-            let line = Line::through(&self.numbers[field])?;
+    /// Straight lines through the columns, in the order of the records; anomalies would hide them.
+    fn trends(&self, z_score_max: f64) -> Vec<Value> {
+        let trend = |(field, summary): (&String, &Summary)| {
+            let usual = |value: &&f64| summary.z_score(**value).abs() <= z_score_max;
+            let usual: Vec<f64> = self.numbers[field].iter().filter(usual).copied().collect();
+            let line = Line::through(&usual)?;
             if line.fit < FIT_MIN {
                 return None;
             }
@@ -205,9 +208,9 @@ fn insights(
     let mut said = vec![format!(
         "{field}: {} values from {} to {}, {} on average.",
         summary.count,
-        round(summary.min),
-        round(summary.max),
-        round(summary.mean),
+        plain(summary.min),
+        plain(summary.max),
+        plain(summary.mean),
     )];
     let spread = summary.std / summary.mean.abs();
     if spread.is_finite() && spread > 0.5 {
@@ -236,9 +239,13 @@ fn insights(
         let plural = if anomalies.len() == 1 { "value is" } else { "values are" };
         said.push(format!("{} {plural} far outside the usual range.", anomalies.len()));
     }
-    for (name, words) in table.words.iter().filter(|(_, words)| words.len() <= records / 2) {
-        if let Some((word, count)) = ranked(words).first() {
-            said.push(format!("Most frequent {name}: {word}, {count} of {records} records."));
+    for (name, words) in &table.words {
+        // Where two are equally frequent there is no most frequent one.
+        match ranked(words).as_slice() {
+            [(word, count), rest @ ..] if rest.first().is_some_and(|(_, next)| next < count) => {
+                said.push(format!("Most frequent {name}: {word}, {count} of {records} records."));
+            }
+            _ => {}
         }
     }
     said
@@ -246,7 +253,7 @@ fn insights(
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::task::AgentInput;
+    use super::super::super::input::AgentInput;
     use super::super::task;
     use super::*;
 

@@ -89,7 +89,7 @@ fn prose(piece: &Piece, text: &str) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::task::AgentInput;
+    use super::super::super::input::AgentInput;
     use super::super::task;
     use super::*;
 

@@ -99,7 +99,7 @@ fn evidence(sources: &[Value], term: &str) -> Vec<BTreeMap<&'static str, Value>>
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::task::AgentInput;
+    use super::super::super::input::AgentInput;
     use super::super::task;
     use super::*;
 

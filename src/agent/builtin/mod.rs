@@ -30,7 +30,8 @@ use std::sync::Arc;
 use serde_json::Value;
 use tokio::time::{Instant, timeout};
 
-use super::task::{AgentDone, AgentFailure, AgentTask, FailureCode, InputData, OUTPUT_BYTES_MAX};
+use super::input::InputData;
+use super::task::{AgentDone, AgentFailure, AgentTask, FailureCode, OUTPUT_BYTES_MAX};
 use crate::clock;
 use crate::model::TimeMs;
 use alerting::Recent;
@@ -198,7 +199,7 @@ fn count(task: &AgentTask, name: &str, fallback: usize, max: usize) -> Result<us
 #[cfg(test)]
 fn task(
     agent_type: &str,
-    inputs: Vec<super::task::AgentInput>,
+    inputs: Vec<super::input::AgentInput>,
     parameters: &[(&str, &str)],
 ) -> AgentTask {
     let own = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
@@ -215,7 +216,7 @@ fn task(
 mod tests {
     use serde_json::json;
 
-    use super::super::task::AgentInput;
+    use super::super::input::AgentInput;
     use super::*;
 
     #[tokio::test]

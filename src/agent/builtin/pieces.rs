@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use serde_json::Value;
 
-use super::super::task::{AgentFailure, AgentInput, AgentTask, InputData, InputKind};
+use super::super::input::{AgentInput, InputData, InputKind};
+use super::super::task::{AgentFailure, AgentTask};
 
 /// Keys by which a bare output is known.
 const MARKS: [(&str, &str); 11] = [

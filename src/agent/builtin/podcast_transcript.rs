@@ -178,7 +178,7 @@ fn plain(raw: &str) -> Vec<Segment> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::task::{AgentInput, InputData, InputKind};
+    use super::super::super::input::{AgentInput, InputData, InputKind};
     use super::super::task;
     use super::*;
 

@@ -130,7 +130,7 @@ fn link(node: Node<'_, '_>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::task::AgentInput;
+    use super::super::super::input::AgentInput;
     use super::super::task;
     use super::*;
 

@@ -12,6 +12,13 @@ pub(super) fn round(value: f64) -> f64 {
     if rounded.is_finite() { rounded } else { value }
 }
 
+/// `value` for people: two digits behind the point at most.
+pub(super) fn plain(value: f64) -> String {
+    let text = format!("{value:.2}");
+    let short = text.trim_end_matches('0').trim_end_matches('.');
+    if short == "-0" { "0".to_owned() } else { short.to_owned() }
+}
+
 /// What is known of a column. Deviations are those of the whole population, quartiles are linear
 /// between the neighbours, both as numpy does by default.
 #[derive(Debug, Clone, PartialEq)]
@@ -126,6 +133,13 @@ mod tests {
         assert_eq!((one.std, one.z_score(9.0), one.quartiles), (0.0, 0.0, [7.0; 3]));
         let huge = Summary::of(&[f64::MAX, f64::MAX]).unwrap();
         assert!(huge.mean.is_finite() && round(huge.mean).is_finite());
+    }
+
+    #[test]
+    fn figures_for_people_are_short() {
+        for (value, text) in [(1.0, "1"), (1.256, "1.26"), (-0.001, "0"), (1500.5, "1500.5")] {
+            assert_eq!(plain(value), text);
+        }
     }
 
     #[test]

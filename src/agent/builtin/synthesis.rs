@@ -6,6 +6,7 @@ use super::super::task::{AgentFailure, AgentTask};
 use super::data_analysis;
 use super::pieces::{Body, Piece, pieces};
 use super::seconds;
+use super::statistics::plain;
 use crate::model::TimeMs;
 
 /// The title of a report that nobody has named.
@@ -65,8 +66,9 @@ fn summary(analyses: &[Value], records: u64, anomalies: usize, trends: &[Value])
         else {
             continue;
         };
-        let (min, max) = (&figures["min"], &figures["max"]);
-        said.push_str(&format!(" {field} is {mean:.2} on average, between {min} and {max}."));
+        let [min, max] = ["min", "max"].map(|key| plain(figures[key].as_f64().unwrap_or(mean)));
+        let mean = plain(mean);
+        said.push_str(&format!(" {field} is {mean} on average, between {min} and {max}."));
     }
     for trend in trends.iter().take(2) {
         if let (Some(field), Some(direction)) =
@@ -92,7 +94,8 @@ fn recommendations(records: u64, anomalies: &[Value], trends: &[Value]) -> Vec<V
         return vec![recommend("high", what, "The inputs held no records.".to_owned())];
     }
     if let Some(first) = anomalies.first() {
-        let (field, value) = (text(&first["field"]), &first["value"]);
+        let field = text(&first["field"]);
+        let value = plain(first["value"].as_f64().unwrap_or_default());
         let score = first["z_score"].as_f64().unwrap_or_default();
         let why = format!(
             "{} anomalies; the strongest, {value}, is {score:.1} deviations from the mean.",
@@ -135,7 +138,7 @@ fn text(value: &Value) -> &str {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::task::AgentInput;
+    use super::super::super::input::AgentInput;
     use super::super::task;
     use super::*;
 

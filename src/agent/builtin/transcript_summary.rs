@@ -50,7 +50,7 @@ fn summary(title: &str, plain: &str, max: usize) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::task::AgentInput;
+    use super::super::super::input::AgentInput;
     use super::super::task;
     use super::*;
 

@@ -145,17 +145,16 @@ fn look_at(
     let persons = of(&|class| class == "person");
     let vehicles = of(&|class| VEHICLES.contains(&class));
     let mut events = frame.get("events").and_then(Value::as_array).cloned().unwrap_or_default();
+    let camera = ["camera", "location"].iter().find_map(|key| metadata[*key].as_str());
+    let place = camera.map_or_else(String::new, |camera| format!(" ({camera})"));
     if persons as f64 > rules.persons_max {
-        let message = format!("{persons} persons, at most {} are expected", rules.persons_max);
+        // Without the exact number, which differs from frame to frame: alerts are told apart by it.
+        let message = format!("More than {} persons at once{place}", rules.persons_max);
         events.push(event("crowd_detected", "medium", &message, persons));
     }
     if vehicles > 0 && rules.restricted {
-        events.push(event(
-            "unauthorized_vehicle",
-            "high",
-            "Vehicle in a restricted area",
-            vehicles,
-        ));
+        let message = format!("Vehicle in a restricted area{place}");
+        events.push(event("unauthorized_vehicle", "high", &message, vehicles));
     }
     let objects: Vec<Value> = objects.iter().map(|(object, id)| object.to_json(id)).collect();
     Ok(json!({
@@ -259,7 +258,7 @@ fn overlap(a: &[f64; 4], b: &[f64; 4]) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::task::{AgentInput, InputData, InputKind};
+    use super::super::super::input::{AgentInput, InputData, InputKind};
     use super::super::task;
     use super::*;
 
