@@ -162,6 +162,17 @@ impl Server {
                 }
             });
         }
+        if let Some(Listener { listen, .. }) = config.listeners.grpc {
+            let listener = listen::bind(listen, connections).await?;
+            tracing::info!(addr = %listen, "serving gRPC");
+            let (app, stop) = (self.app.clone(), self.listeners.clone());
+            let router = api::router(app.clone());
+            self.tasks.spawn(async move {
+                if let Err(error) = api::grpc::serve(app, router, listener.stream(), stop).await {
+                    tracing::error!(%error, "the gRPC listener ended");
+                }
+            });
+        }
         Ok(())
     }
 

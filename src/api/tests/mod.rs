@@ -5,6 +5,7 @@ mod common;
 mod drills;
 mod errors;
 mod events;
+mod grpc;
 mod nodes;
 mod tasks;
 
