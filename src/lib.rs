@@ -1,5 +1,6 @@
 //! Quorate: a highly available control plane for fleets of AI nodes, agents and bots.
 
+pub mod agent;
 pub mod api;
 pub mod bench;
 pub mod canary;

@@ -41,6 +41,8 @@ mod web4ai;
 mod websocket;
 mod wire_time;
 
+pub mod grpc;
+
 #[cfg(test)]
 mod tests;
 

@@ -6,7 +6,7 @@ use axum::http::StatusCode;
 use axum::middleware::from_fn_with_state;
 use axum::routing::{MethodRouter, delete, get, post, put};
 
-use super::agents::pipelines;
+use super::agents::{pipelines, registry};
 use super::around::{Route, around};
 use super::auth::{Needs, UNMATCHED, keys, login};
 use super::error::ApiError;
@@ -145,6 +145,7 @@ fn node_routes(builder: Builder) -> Builder {
         .route("/api/v1/nodes/{node_id}/status", put(nodes::set_status))
         .route("/api/v1/nodes/{node_id}/drain", post(drain::drain))
         .route("/api/v1/agents", get(agent_list::list))
+        .route("/api/v1/agents/register", post(registry::register))
         .route("/api/v1/agents/{*agent_id}", get(agents::agent))
 }
 

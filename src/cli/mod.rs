@@ -4,6 +4,7 @@
 //! 2 used wrongly; 3 no member could be reached or none could serve; 4 the outcome is unknown (the
 //! request may have been done: `quorate request get KEY` tells).
 
+mod agent;
 mod backup;
 mod children;
 mod cluster;
@@ -99,6 +100,8 @@ enum Subcommand {
     Request(Talk<request::Subcommand>),
     /// Runs a worker: a node that executes programs
     Worker(WorkerLine),
+    /// Runs an agent: a program that does one kind of step of family A's pipelines
+    Agent(agent::AgentArgs),
     /// Breaks the cluster on purpose and measures what clients notice
     Drill(drill::DrillLine),
     /// The replicated configuration, and configuration files
@@ -151,7 +154,8 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
     if let Some(warning) = canary::warning() {
         output::talk(&warning);
     }
-    let keeps_running = matches!(subcommand, Subcommand::Worker(_) | Subcommand::Dev(_));
+    let keeps_running =
+        matches!(subcommand, Subcommand::Worker(_) | Subcommand::Agent(_) | Subcommand::Dev(_));
     // A member's file says how it logs, so it starts logging itself.
     if !matches!(subcommand, Subcommand::Server(_)) {
         let default = if keeps_running { "info" } else { "warn" };
@@ -165,6 +169,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Subcommand::Bench(args) => measure(args),
         Subcommand::Drill(line) => line.run(),
         Subcommand::Worker(WorkerLine { reach, args }) => worker::run(args, &reach.options()?),
+        Subcommand::Agent(args) => agent::run(args),
         Subcommand::Sample { name } => Ok(Sample::from(name).run()),
         Subcommand::Version => {
             output::line(&format!("quorate {}", canary::VERSION));

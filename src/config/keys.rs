@@ -41,7 +41,7 @@ const fn key(path: &'static str, kind: Kind, default: &'static str, doc: &'stati
 const MIB: u64 = 1024 * 1024;
 const HOUR_MS: u64 = 3_600_000;
 
-pub(super) const KEYS: [Key; 27] = [
+pub(super) const KEYS: [Key; 28] = [
     key("cluster.name", Kind::Text, "member-1", "This member's name, unique in the cluster."),
     key(
         "cluster.data_dir",
@@ -165,6 +165,12 @@ pub(super) const KEYS: [Key; 27] = [
         "What callers of /api/v1/admin show in the header X-Quorate-Admin-Key; at least 16\ncharacters. All members need the same.",
     ),
     key("cluster.admin_key_file", Kind::Text, "", "A file that holds it instead."),
+    key(
+        "cluster.scaling_program",
+        Kind::Text,
+        "",
+        "Run by the leader when auto_scaling.provider is command:\nPROGRAM scale_up|scale_down CURRENT TARGET (numbers of nodes).",
+    ),
     key(
         "cluster.drills.enabled",
         Kind::Flag,

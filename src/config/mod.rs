@@ -55,6 +55,8 @@ pub struct Config {
     pub limits: Limits,
     /// `cluster.admin_key`, or what `cluster.admin_key_file` holds.
     pub admin_key: Option<AdminKey>,
+    /// `cluster.scaling_program`.
+    pub scaling_program: Option<PathBuf>,
     /// `cluster.drills`.
     pub drills: Drills,
     /// `logging.level`: a level or directives.
@@ -274,6 +276,9 @@ fn assemble(tree: &mut tree::Tree, listeners: Listeners, document: Value) -> Con
             events: tree.number("cluster.limits.events"),
         },
         admin_key,
+        scaling_program: Some(tree.text("cluster.scaling_program"))
+            .filter(|program| !program.is_empty())
+            .map(PathBuf::from),
         drills: Drills {
             enabled: tree.flag("cluster.drills.enabled"),
             supervised: tree.flag("cluster.drills.supervised"),

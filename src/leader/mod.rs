@@ -37,6 +37,7 @@ mod record;
 mod reply;
 pub mod scheduler;
 mod seat;
+mod step_caller;
 pub mod timers;
 mod watch;
 
@@ -61,6 +62,7 @@ pub use outward::Outward;
 pub use record::{ReignEnd, ReignRecord};
 pub use scheduler::PlanLimits;
 pub use seat::{Feed, Happened, Seat, SeatError, Sighting};
+pub use step_caller::StepCaller;
 
 /// Bounds and periods of the leader's work on this member. None of them changes what apply does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

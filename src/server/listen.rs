@@ -8,11 +8,13 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use axum::extract::connect_info::Connected;
-use axum::serve::IncomingStream;
+use axum::extract::connect_info::Connected as HttpConnected;
+use axum::serve::{IncomingStream, Listener as _};
+use futures::Stream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tonic::transport::server::{Connected, TcpConnectInfo};
 
 use crate::api::Peer;
 
@@ -67,9 +69,27 @@ impl axum::serve::Listener for Bounded {
     }
 }
 
-impl Connected<IncomingStream<'_, Bounded>> for Peer {
+impl HttpConnected<IncomingStream<'_, Bounded>> for Peer {
     fn connect_info(stream: IncomingStream<'_, Bounded>) -> Self {
         Self(*stream.remote_addr())
+    }
+}
+
+impl Bounded {
+    /// Its connections, for a server that wants them as a stream.
+    pub(super) fn stream(self) -> impl Stream<Item = io::Result<Placed>> + Send {
+        futures::stream::unfold(self, |mut listener| async move {
+            let (connection, _) = listener.accept().await;
+            Some((Ok(connection), listener))
+        })
+    }
+}
+
+impl Connected for Placed {
+    type ConnectInfo = TcpConnectInfo;
+
+    fn connect_info(&self) -> TcpConnectInfo {
+        self.stream.connect_info()
     }
 }
 

@@ -17,11 +17,13 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::{self, Admin, ApiOptions, App, Peer};
+use crate::api::{self, Admin, ApiOptions, App, CallbackRenderer, Peer};
 use crate::clock;
 use crate::cluster::{Boot, Cluster, ClusterOptions, Limits, Retention, TcpNet, Timing};
 use crate::config::{Config, Listener, Profile};
-use crate::leader::{BackupPlan, Backups, HttpCaller, LeaderOptions, Leadership, Outward};
+use crate::leader::{
+    BackupPlan, Backups, HttpCaller, LeaderOptions, Leadership, Outward, StepCaller,
+};
 use crate::model::Member;
 use crate::security;
 use crate::state::Command;
@@ -79,7 +81,8 @@ impl Server {
         let storage = Storage::open(storage_options(&config)).await?;
         let cluster = Cluster::start(cluster_options(&config), storage, Arc::new(TcpNet)).await?;
         let caller = HttpCaller::new().context("building the client that calls nodes")?;
-        let leadership = Leadership::new(LeaderOptions::default(), Outward::new(Arc::new(caller)));
+        let leadership =
+            Leadership::new(LeaderOptions::default(), outward(caller, &cluster, &config));
         let restart = CancellationToken::new();
         let backups = Backups::new(backup_plan(&config));
         let options = ApiOptions {
@@ -161,6 +164,16 @@ impl Server {
             let router = api::websocket_router(self.app.clone());
             self.serve_http(listener, router, &connections).await?;
         }
+        if let Some(Listener { listen, .. }) = &config.listeners.grpc {
+            let listener = listen::bind(*listen, connections).await?;
+            tracing::info!(addr = %listen, "serving gRPC");
+            let (app, stop) = (self.app.clone(), self.listeners.clone());
+            self.tasks.spawn(async move {
+                if let Err(error) = api::grpc::serve(app, router, listener.stream(), stop).await {
+                    tracing::error!(%error, "the gRPC listener ended");
+                }
+            });
+        }
         Ok(())
     }
 
@@ -235,6 +248,16 @@ impl Server {
             self.tasks.abort_all();
         }
         self.cluster.stop().await;
+    }
+}
+
+/// What the leader's work reaches outside the cluster by.
+fn outward(caller: HttpCaller, cluster: &Cluster, config: &Config) -> Outward {
+    Outward {
+        agents: Arc::new(StepCaller::default()),
+        renderer: Arc::new(CallbackRenderer(Arc::clone(cluster.view()))),
+        scaling_program: config.scaling_program.clone(),
+        ..Outward::new(Arc::new(caller))
     }
 }
 

@@ -16,6 +16,8 @@ use tokio_util::sync::CancellationToken;
 const STDOUT_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// The end of standard error that is kept.
 const STDERR_BYTES_KEPT: usize = 64 * 1024;
+/// The part of that which goes into an error message.
+const ERROR_CHARS_MAX: usize = 2000;
 /// Between asking a program to stop and killing it.
 const KILL_GRACE: Duration = Duration::from_secs(1);
 /// How long the pipes of a program that has exited may stay open in its children.
@@ -23,20 +25,19 @@ const PIPE_GRACE: Duration = Duration::from_secs(1);
 
 /// What to run.
 #[derive(Debug)]
-pub(super) struct Job<'a> {
-    pub(super) program: &'a str,
-    pub(super) task_id: &'a str,
-    pub(super) task_type: &'a str,
-    pub(super) attempt: u32,
-    pub(super) node_id: &'a str,
+pub(crate) struct Job<'a> {
+    /// For `sh -c`.
+    pub(crate) program: &'a str,
+    /// Added to the environment.
+    pub(crate) environment: Vec<(&'static str, String)>,
     /// JSON text.
-    pub(super) input: Vec<u8>,
-    pub(super) timeout: Duration,
+    pub(crate) input: Vec<u8>,
+    pub(crate) timeout: Duration,
 }
 
 /// How a program ended.
 #[derive(Debug)]
-pub(super) enum End {
+pub(crate) enum End {
     Exited(ExitStatus),
     /// It ran longer than it may.
     TimedOut,
@@ -62,15 +63,39 @@ impl fmt::Display for End {
 
 /// What a program left behind.
 #[derive(Debug)]
-pub(super) struct Ended {
-    pub(super) end: End,
-    pub(super) stdout: Vec<u8>,
-    pub(super) stderr: String,
-    pub(super) took: Duration,
+pub(crate) struct Ended {
+    pub(crate) end: End,
+    pub(crate) stdout: Vec<u8>,
+    pub(crate) stderr: String,
+    pub(crate) took: Duration,
+}
+
+impl Ended {
+    /// The end of standard error, for an error message.
+    pub(crate) fn log_tail(&self) -> String {
+        let log = self.stderr.trim_end();
+        let skipped = log.chars().count().saturating_sub(ERROR_CHARS_MAX);
+        log.chars().skip(skipped).collect()
+    }
+}
+
+/// How a program exited, in words.
+pub(crate) fn status_text(status: ExitStatus) -> String {
+    match (status.code(), std::os::unix::process::ExitStatusExt::signal(&status)) {
+        (Some(code), _) => format!("exit code {code}"),
+        (None, Some(signal)) => format!("killed by signal {signal}"),
+        (None, None) => status.to_string(),
+    }
+}
+
+/// By the words of sysexits.h: a program that was used wrongly (64) or given bad data (65) will
+/// fail on every node alike.
+pub(crate) fn is_permanent(status: ExitStatus) -> bool {
+    matches!(status.code(), Some(64 | 65))
 }
 
 /// Runs `job` until it ends, its time is over, or `kill` is cancelled.
-pub(super) async fn run(job: Job<'_>, kill: &CancellationToken) -> Ended {
+pub(crate) async fn run(job: Job<'_>, kill: &CancellationToken) -> Ended {
     let started = Instant::now();
     let mut stdout = Vec::new();
     let mut stderr = VecDeque::new();
@@ -86,10 +111,7 @@ fn spawn(job: &Job<'_>) -> std::io::Result<Child> {
     Command::new("sh")
         .arg("-c")
         .arg(job.program)
-        .env("QUORATE_TASK_ID", job.task_id)
-        .env("QUORATE_TASK_TYPE", job.task_type)
-        .env("QUORATE_ATTEMPT", job.attempt.to_string())
-        .env("QUORATE_NODE_ID", job.node_id)
+        .envs(job.environment.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -207,10 +229,10 @@ mod tests {
     async fn sh(program: &str, input: &str, limit: Duration) -> Ended {
         let job = Job {
             program,
-            task_id: "t",
-            task_type: "x",
-            attempt: 7,
-            node_id: "n",
+            environment: vec![
+                ("QUORATE_TASK_ID", "t".to_owned()),
+                ("QUORATE_ATTEMPT", "7".to_owned()),
+            ],
             input: input.as_bytes().to_vec(),
             timeout: limit,
         };
@@ -264,15 +286,8 @@ mod tests {
     async fn a_cancelled_program_is_killed() {
         let kill = CancellationToken::new();
         kill.cancel();
-        let job = Job {
-            program: "sleep 60",
-            task_id: "t",
-            task_type: "x",
-            attempt: 1,
-            node_id: "n",
-            input: Vec::new(),
-            timeout: LONG,
-        };
+        let job =
+            Job { program: "sleep 60", environment: Vec::new(), input: Vec::new(), timeout: LONG };
         assert!(matches!(run(job, &kill).await.end, End::Killed));
     }
 }

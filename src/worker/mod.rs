@@ -8,12 +8,12 @@
 //! runs; at most `concurrency` programs run; an ended attempt is reported until somebody decides.
 
 mod book;
-mod exec;
 mod http;
 mod link;
 mod report;
 mod wire;
 
+pub(crate) mod exec;
 pub mod sample;
 
 #[cfg(test)]

@@ -1,7 +1,6 @@
 //! From a dispatch to a recorded end: runs the program, words the report, sends it until the
 //! cluster has decided about it.
 
-use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,8 +15,6 @@ use super::exec::{self, End, Ended, Job};
 use super::wire::Dispatch;
 use crate::client::{Call, ClientError, segment};
 
-/// The part of the log that goes into the error message.
-const ERROR_CHARS_MAX: usize = 2000;
 /// One call of a report; the client tries all members within it.
 const REPORT_DEADLINE: Duration = Duration::from_secs(20);
 /// The pause between two calls of one report.
@@ -32,10 +29,12 @@ pub(super) fn start(shared: &Arc<Shared>, dispatch: Dispatch, kill: Cancellation
         let program = worker.program(&dispatch.task_type).unwrap_or_default();
         let job = Job {
             program,
-            task_id: &dispatch.task_id,
-            task_type: &dispatch.task_type,
-            attempt: dispatch.attempt,
-            node_id: &worker.node_id,
+            environment: vec![
+                ("QUORATE_TASK_ID", dispatch.task_id.clone()),
+                ("QUORATE_TASK_TYPE", dispatch.task_type.clone()),
+                ("QUORATE_ATTEMPT", dispatch.attempt.to_string()),
+                ("QUORATE_NODE_ID", worker.node_id.clone()),
+            ],
             input: dispatch.input(),
             timeout: dispatch.timeout(),
         };
@@ -138,31 +137,15 @@ fn exit_code(end: &End) -> Option<i32> {
 fn failure(ended: &Ended) -> Option<(String, bool)> {
     let (what, retryable) = match &ended.end {
         End::Exited(status) if status.success() => return None,
-        End::Exited(status) => (status_text(*status), !is_permanent(*status)),
+        End::Exited(status) => (exec::status_text(*status), !exec::is_permanent(*status)),
         End::TimedOut => (format!("timeout after {:.1} s", ended.took.as_secs_f64()), true),
         End::Killed => ("killed: the task was cancelled or the worker is leaving".to_owned(), true),
         End::TooLong => ("the program wrote more than 4 MiB".to_owned(), false),
         End::Broken(what) => (what.clone(), true),
     };
-    let log = ended.stderr.trim_end();
-    let skipped = log.chars().count().saturating_sub(ERROR_CHARS_MAX);
-    let tail: String = log.chars().skip(skipped).collect();
+    let tail = ended.log_tail();
     let error = if tail.is_empty() { what } else { format!("{what}: {tail}") };
     Some((error, retryable))
-}
-
-fn status_text(status: ExitStatus) -> String {
-    match (status.code(), std::os::unix::process::ExitStatusExt::signal(&status)) {
-        (Some(code), _) => format!("exit code {code}"),
-        (None, Some(signal)) => format!("killed by signal {signal}"),
-        (None, None) => status.to_string(),
-    }
-}
-
-/// By the words of sysexits.h: a program that was used wrongly (64) or given bad data (65) will
-/// fail on every node alike.
-fn is_permanent(status: ExitStatus) -> bool {
-    matches!(status.code(), Some(64 | 65))
 }
 
 /// Sends a report until the cluster records or refuses it, or the worker gives up for good.
@@ -197,6 +180,7 @@ async fn send(shared: &Shared, key: &AttemptKey, report: &str) {
 #[cfg(test)]
 mod tests {
     use std::os::unix::process::ExitStatusExt;
+    use std::process::ExitStatus;
 
     use serde_json::Value;
 

@@ -132,6 +132,7 @@ async fn register(member: &Cluster, node_id: &NodeId, instance: String, capacity
         external_url: None,
         instance,
         metadata: String::new(),
+        agent_type: None,
     };
     // What does not succeed is tried again at the next look.
     drop(member.propose(clock::mint_request_id(), "node", Command::RegisterNode(spec)).await);

@@ -1,11 +1,16 @@
 //! The registry of agents (contract 4.7). Registering again is an agent's heartbeat: what is known
 //! already costs no log entry.
 
+use axum::extract::State;
+use axum::response::Response;
 use serde::Serialize;
 
 use crate::api::App;
 use crate::api::app::{Written, key_reused};
+use crate::api::body::RequestBody;
 use crate::api::error::ApiError;
+use crate::api::object::Object;
+use crate::api::reply;
 use crate::api::ticket::{Caller, Ticket};
 use crate::api::web4ai::nodes::is_registered;
 use crate::api::wire_time::Epoch;
@@ -21,19 +26,19 @@ const CAPACITY: u32 = 10;
 
 /// What an agent says of itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct AgentSpec {
+struct AgentSpec {
     /// Its own name.
-    pub agent_id: String,
+    agent_id: String,
     /// What kind of work it does.
-    pub agent_type: String,
+    agent_type: String,
     /// Words for people.
-    pub capabilities: Vec<String>,
+    capabilities: Vec<String>,
     /// `host:port` of its `AgentService`.
-    pub endpoint: String,
+    endpoint: String,
     /// 0 for the default.
-    pub max_concurrent_tasks: u32,
+    max_concurrent_tasks: u32,
     /// A JSON object. `instance` in it names one run of its program.
-    pub metadata: serde_json::Map<String, serde_json::Value>,
+    metadata: serde_json::Map<String, serde_json::Value>,
 }
 
 /// The nine keys of an agent's record (contract 4.7), and where it comes from (contract C22).
@@ -142,17 +147,55 @@ fn is_known(agent: &Node, spec: &NodeSpec) -> bool {
         && agent.metadata == spec.metadata
 }
 
-/// Registers an agent, or takes its heartbeat when nothing is new.
-///
-/// # Errors
-/// What is wrong with it, or why nothing can be registered now.
-pub async fn register(
-    app: &App,
+#[derive(Serialize)]
+struct Registered<'a> {
+    success: bool,
+    message: String,
+    agent_id: &'a str,
+    /// The same for the same agent: whoever holds it has proof of nothing but its registration.
+    registration_token: String,
+}
+
+/// `POST /api/v1/agents/register`, which `RegisterAgent` of gRPC leads to. An agent that is known as it
+/// stands has beaten; any other is written.
+pub(in crate::api) async fn register(
+    State(app): State<App>,
     ticket: Ticket,
-    caller: &Caller,
-    spec: AgentSpec,
-) -> Result<(), ApiError> {
-    let spec = node_spec(spec)?;
+    caller: Caller,
+    RequestBody(body): RequestBody,
+) -> Result<Response, ApiError> {
+    let spec = read(&Object::parse(&body)?)?;
+    let agent_id = spec.agent_id.clone();
+    take(&app, ticket, &caller, node_spec(spec)?).await?;
+    let token = crate::model::RequestId::from_key(&format!("agent/{agent_id}"));
+    Ok(reply::json(reply::encode(&Registered {
+        success: true,
+        message: format!("Agent {agent_id} registered successfully"),
+        agent_id: &agent_id,
+        registration_token: token.to_string(),
+    })))
+}
+
+fn read(body: &Object<'_>) -> Result<AgentSpec, ApiError> {
+    let text = |key: &str| -> Result<String, ApiError> {
+        Ok(body.text(key)?.unwrap_or_default().into_owned())
+    };
+    let metadata = body.object("metadata")?;
+    let metadata = if metadata.is_empty() { String::new() } else { body.json("metadata") };
+    let metadata = serde_json::from_str(&metadata).unwrap_or_default();
+    let most = body.count("max_concurrent_tasks")?.unwrap_or(0);
+    Ok(AgentSpec {
+        agent_id: text("agent_id")?,
+        agent_type: text("agent_type")?,
+        capabilities: body.texts("capabilities")?,
+        endpoint: text("endpoint")?,
+        max_concurrent_tasks: u32::try_from(most).unwrap_or(u32::MAX),
+        metadata,
+    })
+}
+
+/// Registers an agent, or takes its heartbeat when nothing is new.
+async fn take(app: &App, ticket: Ticket, caller: &Caller, spec: NodeSpec) -> Result<(), ApiError> {
     let node_id = spec.node_id.clone();
     let known = app
         .cluster()

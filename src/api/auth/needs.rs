@@ -83,6 +83,7 @@ const DOORS: &[(&str, &str, Need)] = &[
     ("POST", "/api/v1/nodes/{node_id}/heartbeat", may(Area::Nodes, Action::Heartbeat)),
     ("PUT", "/api/v1/nodes/{node_id}/status", NODES_UPDATE),
     ("GET", "/api/v1/agents", NODES_READ),
+    ("POST", "/api/v1/agents/register", may(Area::Nodes, Action::Register)),
     ("GET", "/api/v1/agents/{*agent_id}", NODES_READ),
     ("GET", "/api/v1/tasks", TASKS_READ),
     ("POST", "/api/v1/tasks", TASKS_SUBMIT),

@@ -7,6 +7,7 @@ mod dashboard;
 mod drills;
 mod errors;
 mod events;
+mod grpc;
 mod lists;
 mod logins;
 mod metrics;

@@ -1,0 +1,356 @@
+//! `api_caller`: HTTP calls, tried again when no answer comes, and not made at all while an endpoint
+//! fails (contract 4.5, `api_response`; 4.7).
+
+use std::time::Duration;
+
+use bytes::BytesMut;
+use futures::StreamExt;
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use reqwest::redirect::Policy;
+use reqwest::{Method, Url};
+use serde_json::{Map, Value, json};
+use tokio::sync::OnceCell;
+use tokio::time::Instant;
+
+use super::super::input::{AgentInput, InputData};
+use super::super::task::{AgentFailure, AgentTask, FailureCode};
+use super::breaker::Breakers;
+
+/// Tries of one call.
+const TRIES: u32 = 3;
+/// The pause before another try; it doubles.
+const PAUSE_MIN: Duration = Duration::from_secs(1);
+const PAUSE_MAX: Duration = Duration::from_secs(10);
+/// How long one try may take.
+const TRY_TIMEOUT: Duration = Duration::from_secs(10);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// The most calls of one task, and how many of them at once.
+const CALLS_MAX: usize = 100;
+const AT_ONCE: usize = 8;
+/// The largest answer that is kept. All answers together are bounded by the output.
+const ANSWER_BYTES_MAX: usize = 256 * 1024;
+
+/// Makes calls; remembers which endpoints fail.
+#[derive(Debug, Default)]
+pub(super) struct ApiCaller {
+    breakers: Breakers,
+    http: OnceCell<reqwest::Client>,
+}
+
+/// One call.
+#[derive(Debug)]
+struct Call {
+    method: Method,
+    url: Url,
+    headers: HeaderMap,
+    body: Option<Value>,
+    timeout: Duration,
+}
+
+/// Why a try gave no answer.
+struct Broken {
+    message: String,
+    /// No connection, or not in time: another try may help.
+    again: bool,
+}
+
+impl ApiCaller {
+    /// Makes all calls of the inputs; the responses are in their order.
+    pub(super) async fn run(&self, task: &AgentTask) -> Result<Value, AgentFailure> {
+        let calls = read(task)?;
+        let http = self.http.get_or_try_init(|| async { client() }).await?;
+        let made: Vec<_> = calls.into_iter().map(|call| self.make(http, call)).collect();
+        let responses: Vec<Value> = futures::stream::iter(made).buffered(AT_ONCE).collect().await;
+        let succeeded = responses.iter().filter(|response| response["status"] == "success").count();
+        // A task of which no call was answered has done nothing; it may do so later.
+        if responses.iter().all(|response| response["status"] == "unreachable") {
+            let why = responses.first().and_then(|response| response["message"].as_str());
+            let message = format!("no call was answered: {}", why.unwrap_or_default());
+            return Err(AgentFailure::new(FailureCode::ExecutionFailed, message));
+        }
+        Ok(json!({
+            "success_count": succeeded,
+            "error_count": responses.len() - succeeded,
+            "responses": responses,
+        }))
+    }
+
+    async fn make(&self, http: &reqwest::Client, call: Call) -> Value {
+        let endpoint = endpoint(&call.url);
+        let started = Instant::now();
+        let mut pause = PAUSE_MIN;
+        let mut tried = 0;
+        loop {
+            if let Err(left) = self.breakers.admit(&endpoint) {
+                let message = format!("too many failures; closed in {} s", left.as_secs() + 1);
+                return json!({ "status": "circuit_open", "endpoint": endpoint, "message": message });
+            }
+            tried += 1;
+            let broken = match attempt(http, &call).await {
+                Ok((status, data)) => {
+                    // An endpoint that answers 5xx fails, though trying again at once is not called for.
+                    if status >= 500 {
+                        self.breakers.failed(&endpoint);
+                    } else {
+                        self.breakers.succeeded(&endpoint);
+                    }
+                    let word = if (200..400).contains(&status) { "success" } else { "error" };
+                    return json!({
+                        "status": word, "endpoint": endpoint, "status_code": status, "data": data,
+                        "attempts": tried, "duration_ms": started.elapsed().as_millis() as u64,
+                    });
+                }
+                Err(broken) => broken,
+            };
+            self.breakers.failed(&endpoint);
+            if !broken.again || tried == TRIES {
+                let word = if broken.again { "unreachable" } else { "error" };
+                return json!({
+                    "status": word, "endpoint": endpoint, "message": broken.message,
+                    "attempts": tried, "duration_ms": started.elapsed().as_millis() as u64,
+                });
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+    }
+}
+
+fn client() -> Result<reqwest::Client, AgentFailure> {
+    let client = reqwest::Client::builder()
+        .user_agent(concat!("quorate/", env!("CARGO_PKG_VERSION")))
+        .connect_timeout(CONNECT_TIMEOUT)
+        .redirect(Policy::none())
+        .no_proxy()
+        .build();
+    client.map_err(|error| AgentFailure::new(FailureCode::ExecutionFailed, error.to_string()))
+}
+
+async fn attempt(http: &reqwest::Client, call: &Call) -> Result<(u16, Value), Broken> {
+    let mut request = http.request(call.method.clone(), call.url.clone());
+    request = request.headers(call.headers.clone()).timeout(call.timeout);
+    request = match &call.body {
+        None => request,
+        Some(Value::String(text)) => request.body(text.clone()),
+        Some(value) => request.json(value),
+    };
+    let mut response = request.send().await.map_err(|error| broken(&error))?;
+    let status = response.status().as_u16();
+    let mut body = BytesMut::new();
+    while let Some(chunk) = response.chunk().await.map_err(|error| broken(&error))? {
+        if body.len() + chunk.len() > ANSWER_BYTES_MAX {
+            let message = format!("the answer is over {ANSWER_BYTES_MAX} bytes");
+            return Err(Broken { message, again: false });
+        }
+        body.extend_from_slice(&chunk);
+    }
+    let text = || Value::String(String::from_utf8_lossy(&body).into_owned());
+    Ok((status, serde_json::from_slice(&body).unwrap_or_else(|_| text())))
+}
+
+fn broken(error: &reqwest::Error) -> Broken {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    Broken { message: cause.to_string(), again: error.is_connect() || error.is_timeout() }
+}
+
+/// What fails or does not: the address without its query.
+fn endpoint(url: &Url) -> String {
+    let mut url = url.clone();
+    url.set_query(None);
+    url.set_fragment(None);
+    url.to_string()
+}
+
+/// The calls of all inputs: an object with a `url` or `endpoint`, a list of them, an object with
+/// `requests`, or an input that only has a `url`.
+fn read(task: &AgentTask) -> Result<Vec<Call>, AgentFailure> {
+    let mut calls = Vec::new();
+    for input in &task.inputs {
+        for call in calls_of(input)? {
+            calls.push(
+                call.map_err(|why| AgentFailure::invalid(format!("{}: {why}", input.name())))?,
+            );
+        }
+    }
+    match calls.len() {
+        0 => Err(AgentFailure::invalid("no calls to make: an input needs a `url`")),
+        n if n > CALLS_MAX => Err(AgentFailure::invalid(format!("{n} calls, at most {CALLS_MAX}"))),
+        _ => Ok(calls),
+    }
+}
+
+fn calls_of(input: &AgentInput) -> Result<Vec<Result<Call, String>>, AgentFailure> {
+    let given = match &input.data {
+        InputData::None if input.url.is_empty() => return Ok(Vec::new()),
+        InputData::None => json!({}),
+        InputData::Json(Value::String(text)) => {
+            serde_json::from_str(text).unwrap_or_else(|_| json!(text))
+        }
+        InputData::Json(value) => value.clone(),
+        InputData::Bytes(bytes) => serde_json::from_slice(bytes).unwrap_or_default(),
+    };
+    let list = match given["requests"].as_array().or_else(|| given.as_array()) {
+        Some(list) => list.clone(),
+        None => vec![given],
+    };
+    Ok(list.iter().map(|one| call(one, input)).collect())
+}
+
+fn call(given: &Value, input: &AgentInput) -> Result<Call, String> {
+    let empty = Map::new();
+    let fields = match given {
+        Value::Object(fields) => fields,
+        // The body of a call whose address stands beside it, or the address itself.
+        Value::String(text) if input.url.is_empty() => {
+            return call(&json!({ "url": text }), input);
+        }
+        _ => &empty,
+    };
+    let named = ["url", "endpoint"].iter().find_map(|key| fields.get(*key));
+    let text = match named {
+        Some(url) => url.as_str().ok_or_else(|| format!("{url} is no URL"))?,
+        None => &input.url,
+    };
+    let mut url = Url::parse(text).map_err(|error| format!("`{text}` is no URL: {error}"))?;
+    if url.scheme() != "http" {
+        return Err(format!("`{text}`: only http is built in"));
+    }
+    for (key, value) in fields.get("params").and_then(Value::as_object).unwrap_or(&empty) {
+        url.query_pairs_mut().append_pair(key, &plain(value));
+    }
+    let body = ["body", "json", "data"].iter().find_map(|key| fields.get(*key)).cloned();
+    let fallback = if body.is_some() { "POST" } else { "GET" };
+    let method = fields.get("method").map_or_else(|| fallback.to_owned(), plain).to_uppercase();
+    let method =
+        Method::from_bytes(method.as_bytes()).map_err(|_| format!("no method: {method}"))?;
+    let mut headers = HeaderMap::new();
+    for (key, value) in fields.get("headers").and_then(Value::as_object).unwrap_or(&empty) {
+        let name = HeaderName::try_from(key.as_str()).map_err(|_| format!("no header: {key}"))?;
+        let value = HeaderValue::try_from(plain(value)).map_err(|_| format!("header {key}"))?;
+        headers.insert(name, value);
+    }
+    let timeout = match fields.get("timeout") {
+        None | Some(Value::Null) => TRY_TIMEOUT,
+        Some(seconds) => {
+            let seconds = seconds.as_f64().filter(|seconds| (0.001..=3600.0).contains(seconds));
+            Duration::from_secs_f64(seconds.ok_or("timeout is seconds, up to 3600")?)
+        }
+    };
+    Ok(Call { method, url, headers, body, timeout })
+}
+
+fn plain(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use axum::Router;
+    use axum::http::StatusCode;
+    use axum::routing::{any, get};
+
+    use super::super::task;
+    use super::*;
+
+    fn api_task(value: Value) -> AgentTask {
+        task("api_caller", vec![AgentInput::json(value)], &[])
+    }
+
+    async fn serve(router: Router) -> String {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        format!("http://{addr}")
+    }
+
+    #[tokio::test]
+    async fn contract_4_5_calls_are_made_and_counted() {
+        let router = Router::new()
+            .route("/echo", any(|body: String| async move { body }))
+            .route(
+                "/query",
+                get(|axum::extract::RawQuery(q): axum::extract::RawQuery| async move {
+                    q.unwrap_or_default()
+                }),
+            )
+            .route("/no", get(|| async { (StatusCode::NOT_FOUND, "no") }));
+        let base = serve(router).await;
+        let data = ApiCaller::default()
+            .run(&api_task(json!([
+                {"url": format!("{base}/echo"), "body": {"a": 1}},
+                {"endpoint": format!("{base}/query"), "params": {"n": 3}},
+                {"url": format!("{base}/no")},
+            ])))
+            .await
+            .unwrap();
+        assert_eq!((&data["success_count"], &data["error_count"]), (&json!(2), &json!(1)));
+        assert_eq!(data["responses"][0]["data"], json!({"a": 1}));
+        assert_eq!(data["responses"][1]["data"], "n=3");
+        assert_eq!(data["responses"][2]["status_code"], 404);
+        assert_eq!(data["responses"][2]["attempts"], 1);
+    }
+
+    #[tokio::test]
+    async fn contract_4_7_five_failures_open_the_circuit() {
+        let calls = Arc::new(AtomicU32::new(0));
+        let counted = Arc::clone(&calls);
+        let router = Router::new().route(
+            "/",
+            get(move || {
+                counted.fetch_add(1, Ordering::Relaxed);
+                async { StatusCode::INTERNAL_SERVER_ERROR }
+            }),
+        );
+        let url = serve(router).await;
+        let caller = ApiCaller::default();
+        for _ in 0..5 {
+            let data = caller.run(&api_task(json!({"url": url}))).await.unwrap();
+            assert_eq!(data["responses"][0]["status"], "error");
+        }
+        let data = caller.run(&api_task(json!({"url": url}))).await.unwrap();
+        let response = &data["responses"][0];
+        assert_eq!(response["status"], "circuit_open");
+        assert_eq!(response["endpoint"], format!("{url}/"));
+        assert!(response["message"].is_string());
+        assert_eq!(calls.load(Ordering::Relaxed), 5, "the sixth call was not made");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn contract_4_7_only_silence_is_tried_again_with_growing_pauses() {
+        // Port 1 of this machine: nobody listens.
+        let started = Instant::now();
+        let caller = ApiCaller::default();
+        let failure =
+            caller.run(&api_task(json!({"url": "http://127.0.0.1:1/"}))).await.unwrap_err();
+        assert_eq!((failure.code, failure.retryable), (FailureCode::ExecutionFailed, true));
+        let took = started.elapsed();
+        assert!(
+            took >= Duration::from_secs(3) && took < Duration::from_secs(4),
+            "1 s, then 2 s: {took:?}"
+        );
+    }
+
+    #[tokio::test]
+    async fn nonsense_is_named() {
+        for (value, word) in [
+            (json!({}), "URL"),
+            (json!([]), "no calls"),
+            (json!({"url": 3}), "no URL"),
+            (json!({"url": "https://a"}), "only http"),
+            (json!({"url": "http://a", "method": "G T"}), "no method"),
+            (json!({"url": "http://a", "headers": {"a b": 1}}), "no header"),
+            (json!({"url": "http://a", "timeout": -1}), "timeout"),
+            (json!(vec![json!({"url": "http://a"}); CALLS_MAX + 1]), "at most"),
+        ] {
+            let failure = ApiCaller::default().run(&api_task(value.clone())).await.unwrap_err();
+            assert_eq!(failure.code, FailureCode::ValidationError);
+            assert!(failure.message.contains(word), "{value}: {failure}");
+        }
+    }
+}
