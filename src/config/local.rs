@@ -31,7 +31,7 @@ pub fn local_member(number: u16, count: u16, dir: &Path, admin_key: Option<&str>
          bootstrap_expect: {count}\n{drills}listeners:\n",
         peers.join(", "),
     );
-    for profile in [Profile::Web4ai, Profile::Peer] {
+    for profile in [Profile::Web4ai, Profile::Grpc, Profile::Peer] {
         let (name, addr) = (profile.as_str(), address(number, profile));
         text.push_str(&format!("  - {{ profile: {name}, addr: \"{addr}\" }}\n"));
     }

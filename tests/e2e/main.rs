@@ -10,6 +10,7 @@ mod http;
 mod ports;
 mod process;
 
+mod agents;
 mod command_line;
 mod configuration;
 mod dev;
