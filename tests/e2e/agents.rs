@@ -114,6 +114,9 @@ async fn agent(house: &House, words: &[&str], log: &Path) -> (Process, String) {
     (process, endpoint)
 }
 
+/// Runs until it is killed, or its agent is gone: no test leaves a process behind.
+const RUNS_ON: &str = "while kill -0 $PPID 2>/dev/null; do sleep 0.05; done";
+
 fn step(agent_type: &str) -> AgentTask {
     AgentTask {
         task_id: "t".to_owned(),
@@ -144,7 +147,7 @@ async fn a_dropped_call_kills_the_program_of_an_agent() {
     let house = found(1).await;
     let (log, mark) = (house.dir().join("agent.log"), house.dir().join("mark"));
     // The program says that it runs, and what becomes of it.
-    let program = format!("echo $$ > {}; exec sleep 600", mark.display());
+    let program = format!("echo $$ > {}; {RUNS_ON}", mark.display());
     let words = ["--agent-type", "custom", "--exec", &program, "--max-concurrent-tasks", "1"];
     let (_process, endpoint) = agent(&house, &words, &log).await;
     let caller = GrpcCaller::new();
@@ -163,4 +166,20 @@ async fn a_dropped_call_kills_the_program_of_an_agent() {
     let short = AgentTask { timeout: Duration::from_millis(200), ..step("custom") };
     let late = caller.execute(&endpoint, short).await.unwrap_err();
     assert_eq!(late.code, FailureCode::Timeout, "{late}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_that_dies_fails_its_step_for_another_try() {
+    let house = found(1).await;
+    let (log, mark) = (house.dir().join("agent.log"), house.dir().join("mark"));
+    let program = format!("touch {}; {RUNS_ON}", mark.display());
+    let words = ["--agent-type", "custom", "--exec", &program];
+    let (mut process, endpoint) = agent(&house, &words, &log).await;
+    let call = tokio::spawn(GrpcCaller::new().execute(&endpoint, step("custom")));
+    until("the program runs", PATIENCE, || async { mark.exists().then_some(()) }).await;
+    process.kill();
+    let failure = timeout(PATIENCE, call).await.expect("it is noticed").unwrap().unwrap_err();
+    assert!(failure.retryable && !failure.busy, "{failure}");
+    // It had begun, so it does not count as an agent that could not be reached.
+    assert_eq!(failure.code, FailureCode::ExecutionFailed, "{failure}");
 }
