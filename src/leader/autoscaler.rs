@@ -93,7 +93,7 @@ pub(super) fn plan(view: &State, samples: &Samples, now: TimeMs) -> Vec<(Scaling
 
 /// The duty around [`plan`].
 #[derive(Debug, Default)]
-pub struct Autoscaler {
+pub(super) struct Autoscaler {
     samples: Samples,
     sampled_at_ms: TimeMs,
 }

@@ -60,7 +60,7 @@ fn host_of(url: &str) -> &str {
 
 /// What may be posted at `now`, given what is under way by id and host, at most `max`.
 #[must_use]
-pub fn plan(
+pub(super) fn plan(
     view: &State,
     now: TimeMs,
     under_way: &BTreeMap<DeliveryId, String>,
@@ -88,7 +88,7 @@ pub fn plan(
 
 /// The duty around [`plan`].
 #[derive(Debug, Default)]
-pub struct Courier {
+pub(super) struct Courier {
     under_way: BTreeMap<DeliveryId, String>,
     posts: JoinSet<DeliveryResult>,
     done: Vec<DeliveryResult>,

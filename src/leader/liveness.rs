@@ -263,7 +263,7 @@ async fn take_out<S: Seat>(reign: &Reign<S>, seen: &Seen) -> Result<(), DutyErro
         let is_gone = |agent: &&Node| {
             let sighting = seen.sightings.get(&agent.node_id);
             let changed_ago = seen.changed_ago.get(&agent.node_id).copied();
-            agent.status == NodeStatus::Offline
+            matches!(agent.status, NodeStatus::Offline | NodeStatus::Maintenance)
                 && !agent.host.is_empty()
                 && silence(sighting, None, seen) >= removal
                 && changed_ago.is_none_or(|ago| ago >= removal / 2)

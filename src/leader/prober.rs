@@ -50,7 +50,7 @@ struct Probed {
 
 /// See the module's description.
 #[derive(Debug, Default)]
-pub struct Prober {
+pub(super) struct Prober {
     nodes: BTreeMap<NodeId, Probed>,
     probes: JoinSet<(Due, bool, Duration)>,
     discovered_at: Option<Instant>,

@@ -109,7 +109,7 @@ fn message(metric: &str, state: AlertState, value: u64, threshold: u64) -> Strin
 
 /// The duty around [`plan`].
 #[derive(Debug, Default)]
-pub struct Watch {
+pub(super) struct Watch {
     samples: Samples,
     sampled_at_ms: TimeMs,
 }

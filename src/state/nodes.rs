@@ -91,7 +91,8 @@ impl Txn<'_> {
         let (mut accepted, mut stale) = (0, 0);
         for node_id in node_ids {
             let silent = self.state.node(node_id).is_some_and(|node| {
-                node.agent_type.is_some() && node.status == NodeStatus::Offline
+                node.agent_type.is_some()
+                    && matches!(node.status, NodeStatus::Offline | NodeStatus::Maintenance)
             });
             if silent && self.remove_node(node_id).is_ok() {
                 accepted += 1;

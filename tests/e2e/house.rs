@@ -23,6 +23,8 @@ pub(crate) struct Setup {
     pub(crate) data: PathBuf,
     pub(crate) http: String,
     pub(crate) peer: String,
+    /// Where it serves gRPC, if it does.
+    pub(crate) grpc: Option<String>,
     pub(crate) peers: Vec<String>,
     pub(crate) expect: usize,
     /// Further lines below `cluster:`, two spaces deep.
@@ -32,11 +34,13 @@ pub(crate) struct Setup {
 impl Setup {
     /// The configuration file.
     pub(crate) fn text(&self) -> String {
-        let Self { name, data, http, peer, peers, expect, more } = self;
+        let Self { name, data, http, peer, grpc, peers, expect, more } = self;
+        let grpc = grpc.as_ref().map(|addr| format!("  - {{ profile: grpc, addr: \"{addr}\" }}\n"));
+        let grpc = grpc.unwrap_or_default();
         format!(
             "cluster:\n  name: {name}\n  data_dir: {}\n  peers: {}\n  bootstrap_expect: {expect}\n  \
              join: true\n{more}listeners:\n  - {{ profile: web4ai, addr: \"{http}\" }}\n  \
-             - {{ profile: peer, addr: \"{peer}\" }}\nlogging:\n  level: info\n",
+             - {{ profile: peer, addr: \"{peer}\" }}\n{grpc}logging:\n  level: info\n",
             json!(data),
             json!(peers),
         )
@@ -103,6 +107,7 @@ impl House {
             data: self.dir.path().join(name).join("data"),
             http: free_addr(),
             peer: peer.to_owned(),
+            grpc: None,
             peers: peers.to_vec(),
             expect: 0,
             more: self.more.clone(),

@@ -11,6 +11,7 @@ mod ports;
 mod process;
 mod tools;
 
+mod agents;
 mod balancer;
 mod boards;
 mod command_line;

@@ -23,6 +23,8 @@ const METADATA_BYTES_MAX: usize = 64 * 1024;
 const CAPACITY_MAX: u32 = 100_000;
 /// What an agent takes at once that does not say (contract 4.4).
 const CAPACITY: u32 = 10;
+/// What `metadata.state` says of an agent that stops.
+const LEAVING: &str = "leaving";
 
 /// What an agent says of itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -166,7 +168,13 @@ pub(in crate::api) async fn register(
 ) -> Result<Response, ApiError> {
     let spec = read(&Object::parse(&body)?)?;
     let agent_id = spec.agent_id.clone();
-    take(&app, ticket, &caller, node_spec(spec)?).await?;
+    let leaves = spec.metadata.get("state").and_then(serde_json::Value::as_str) == Some(LEAVING);
+    let spec = node_spec(spec)?;
+    if leaves {
+        dismiss(&app, ticket, &caller, spec.node_id).await?;
+    } else {
+        take(&app, ticket, &caller, spec).await?;
+    }
     let token = crate::model::RequestId::from_key(&format!("agent/{agent_id}"));
     Ok(reply::json(reply::encode(&Registered {
         success: true,
@@ -192,6 +200,23 @@ fn read(body: &Object<'_>) -> Result<AgentSpec, ApiError> {
         max_concurrent_tasks: u32::try_from(most).unwrap_or(u32::MAX),
         metadata,
     })
+}
+
+/// An agent that stops gets no more work, and keeps what it has; once it is silent it is taken out.
+async fn dismiss(
+    app: &App,
+    ticket: Ticket,
+    caller: &Caller,
+    node_id: NodeId,
+) -> Result<(), ApiError> {
+    let status = NodeStatus::Maintenance;
+    match app.write(ticket, caller, Command::SetNodeStatus { node_id, status }).await {
+        Ok(Written { outcome: Outcome::NodeStatusSet { .. }, .. }) => Ok(()),
+        Ok(_) => Err(key_reused(ticket.request_id)),
+        // It is gone already.
+        Err(error) if error.code() == "NODE_NOT_FOUND" => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 /// Registers an agent, or takes its heartbeat when nothing is new.

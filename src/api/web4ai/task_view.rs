@@ -45,6 +45,9 @@ struct AgentExecution<'a> {
     status: &'static str,
     execution_time_ms: u64,
     error: Option<&'a str>,
+    /// Ours: when its newest attempt was placed, and when it ended; `null` before.
+    start_time_ms: Option<TimeMs>,
+    end_time_ms: Option<TimeMs>,
 }
 
 #[derive(Debug, Serialize)]
@@ -91,8 +94,20 @@ struct TaskObject<'a> {
     attempt: u32,
     /// Ours: the words of the state machine, which tell a dead letter from a failure.
     state: &'static str,
+    /// Ours: how many steps it is done in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    steps_total: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
     input_data: Option<&'a RawValue>,
+}
+
+/// When the newest attempt was placed, as far as that is still known: an ended attempt is dated by
+/// how long it ran.
+fn began_ms(task: &Task) -> Option<TimeMs> {
+    let placed = task.execution.as_ref().map(|execution| execution.assigned_at_ms);
+    let ended = (task.completed_at_ms > 0 && task.attempt > 0)
+        .then(|| task.completed_at_ms.saturating_sub(task.execution_ms));
+    placed.or(Some(task.started_at_ms).filter(|at| *at > 0)).or(ended)
 }
 
 /// What the steps of a task add to its view.
@@ -114,6 +129,8 @@ impl<'a> Steps<'a> {
             status: agents_status(step.status),
             execution_time_ms: step.execution_ms,
             error: step.error.as_deref(),
+            start_time_ms: began_ms(step),
+            end_time_ms: Some(step.completed_at_ms).filter(|at| *at > 0),
         });
         let mut open = opened.filter(|(_, step)| !step.status.is_terminal()).peekable();
         let any = open.peek().is_some();
@@ -176,6 +193,7 @@ pub(in crate::api) fn task_reply<'a>(
             callback_url: task.callback_url.as_deref(),
             attempt: task.attempt,
             state: task.status.as_str(),
+            steps_total: task.flow.as_ref().map(|flow| flow.steps.len()),
             input_data: payloads.input.as_deref().map(|input| fragment(input, "null")),
         },
     }
@@ -195,6 +213,8 @@ fn agent_executions(task: &Task) -> Vec<AgentExecution<'_>> {
         status: agents_status(task.status),
         execution_time_ms: task.execution_ms,
         error: task.error.as_deref(),
+        start_time_ms: began_ms(task),
+        end_time_ms: Some(task.completed_at_ms).filter(|at| *at > 0),
     }]
 }
 
