@@ -27,7 +27,7 @@ const ALGORITHMS: Kind = Kind::Words(&[
 /// everything below.
 type Section = (&'static str, &'static [(&'static str, Kind)]);
 
-const SECTIONS: [Section; 24] = [
+const SECTIONS: [Section; 26] = [
     (
         "orchestrator",
         &[
@@ -40,6 +40,7 @@ const SECTIONS: [Section; 24] = [
             ("auto_discovery", FLAG),
             ("security_enabled", FLAG),
             ("auto_start", FLAG),
+            ("scheduling_paused", FLAG),
             ("debug", FLAG),
             ("log_level", TEXT),
             ("ssl_enabled", FLAG),
@@ -204,16 +205,28 @@ const SECTIONS: [Section; 24] = [
         "auto_scaling",
         &[
             ("enabled", FLAG),
-            ("provider", Kind::Words(&["manual", "docker", "kubernetes", "aws_ec2"])),
+            ("provider", Kind::Words(&["manual", "command", "docker", "kubernetes", "aws_ec2"])),
             ("scale_up_threshold", RATIO),
             ("scale_down_threshold", RATIO),
             ("cooldown_period", RATIO),
             ("min_nodes", COUNT),
             ("max_nodes", COUNT),
             ("scaling_rules", Kind::Any),
+            ("webhook_url", TEXT),
             ("kubernetes.*", Kind::Any),
         ],
     ),
+    (
+        "agents",
+        &[
+            ("max_agents", Kind::Number(1, 100_000)),
+            ("heartbeat_timeout", Kind::Number(1, 86_400)),
+            ("removal_timeout", Kind::Number(1, 86_400)),
+            ("load_balancing", Kind::Words(&["least_loaded", "round_robin", "weighted", "random"])),
+            ("builtin", Kind::Texts),
+        ],
+    ),
+    ("callbacks", &[("max_tries", Kind::Number(1, 100))]),
     ("docker", &[("image_name", TEXT), ("network_name", TEXT)]),
     ("aws", &[("*", Kind::Any)]),
     ("orchestrator_url", &[("", TEXT)]),
@@ -238,6 +251,7 @@ const SECTIONS: [Section; 24] = [
             ("max_pending_tasks", Kind::Number(1, 100_000_000)),
             ("retry_delay_ms", Kind::Number(1, 3_600_000)),
             ("max_retry_delay_ms", Kind::Number(1, 86_400_000)),
+            ("aging_seconds", Kind::Number(0, 604_800)),
         ],
     ),
     (

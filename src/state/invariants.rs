@@ -58,7 +58,7 @@ fn check_steps(state: &State, task: &Task) {
         let row = state.step_task(&task.task_id, place);
         assert!(row.is_some() || step.state != StepState::Open, "an open step has a row");
         let open = row.filter(|row| !row.status.is_terminal());
-        let tried = open.is_some_and(|row| row.attempt > step.attempt);
+        let tried = open.is_some_and(|row| !row.assigned_nodes.is_empty());
         assert!(!tried || task.status != TaskStatus::Waiting, "a tried step began it: {task:?}");
     }
 }

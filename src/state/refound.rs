@@ -86,8 +86,9 @@ impl State {
         let mut txn = Txn { state: self, index, place: 0, now, request_id, facts };
         for status in TaskStatus::ALL.into_iter().filter(|status| !status.is_terminal()) {
             // What is taken back waits from then on, and those who wait come first in this order.
-            let tasks = txn.state.tasks_by_status(status);
-            let ids: Vec<TaskId> = tasks.map(|task| task.task_id.clone()).collect();
+            let tasks = txn.state.tasks_by_status(status).map(|task| task.task_id.clone());
+            let steps = txn.state.open_steps().filter(|step| step.status == status);
+            let ids: Vec<TaskId> = tasks.chain(steps.map(|step| step.task_id.clone())).collect();
             for task_id in ids {
                 if status.is_live() {
                     txn.withdraw_attempt(&task_id, 0, ExecutionEnd::Withdrawn);

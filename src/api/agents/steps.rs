@@ -74,7 +74,9 @@ fn read(object: &Object<'_>) -> Result<Written, String> {
     }
     let spec = StepSpec {
         name: text("name")?,
-        agent_type: text("agent_type")?,
+        agent_type: Some(text("agent_type")?)
+            .filter(|agent_type| !agent_type.is_empty())
+            .ok_or("agent_type is required")?,
         depends_on: Vec::new(),
         max_retries: max_retries as u32,
         timeout_ms: timeout_ms.map_or(0, |ms| ms as u64),

@@ -29,7 +29,7 @@ async fn contract_2_3_dashboard_config_names_the_host_that_was_asked() {
     let request = Request::builder().uri("/api/v1/dashboard/config").header("host", "q.test:9000");
     let body = world.send(request.body(Body::empty()).unwrap()).await.ok();
     let config = json!({"orchestrator_url": "http://q.test:9000",
-        "websocket_url": "ws://q.test:9001", "refresh_interval": 5000, "auto_refresh": true,
+        "websocket_url": "ws://q.test:9000/ws", "refresh_interval": 5000, "auto_refresh": true,
         "theme": "light"});
     assert_eq!(body, json!({"success": true, "config": config}));
 }

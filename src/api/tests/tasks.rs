@@ -106,7 +106,12 @@ async fn contract_8_4_a_task_through_its_life() {
     for pointer in ["/task/created_at", "/task/started_at", "/task/completed_at"] {
         assert!(take(&mut done, pointer).as_f64().unwrap() > 1.6e9, "{pointer}");
     }
-    for pointer in ["/metrics/total_duration_ms", "/metrics/queue_time_ms"] {
+    for pointer in [
+        "/metrics/total_duration_ms",
+        "/metrics/queue_time_ms",
+        "/agent_executions/0/start_time_ms",
+        "/agent_executions/0/end_time_ms",
+    ] {
         assert!(take(&mut done, pointer).is_u64(), "{pointer}");
     }
     assert_eq!(take(&mut done, "/task/metadata"), json!({"who": metadata, "extra": [1]}));
