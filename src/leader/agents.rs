@@ -120,7 +120,7 @@ impl StepInputs {
             let name = flow.steps.get(usize::from(*place))?.spec.name.clone();
             let payload = done.result.clone();
             // A step that failed has none: the others' are enough (hybrid).
-            (!payload.is_empty()).then(|| Source { name, owner, part: BlobPart::Result, payload })
+            (!payload.is_empty()).then_some(Source { name, owner, part: BlobPart::Result, payload })
         };
         let own = spec.depends_on.is_empty().then(|| source(BlobPart::Input, &task.input));
         Some(Self {

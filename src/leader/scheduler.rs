@@ -180,15 +180,22 @@ pub fn plan(view: &State, inputs: &PlanInputs, limits: PlanLimits) -> Plan {
         plan.assignments.push(Assignment { task_id, seen_revision, node_id });
         heads.extend(keys.next().map(|key| Reverse((key, place))));
     }
-    if room.free_total == 0 {
-        // Whatever frees a place wakes the duty; the next plan starts with the first group.
-        plan.cursor = None;
-    }
     plan.unfinished = inputs.unfinished || plan.assignments.len() >= limits.assignments_max;
-    plan.more |= plan.cursor.is_some() || plan.unfinished;
-    plan.more &= room.free_total > 0;
-    plan.count = room.count;
+    plan.close(&room);
     plan
+}
+
+impl Plan {
+    /// Works out what the next plan has to know.
+    fn close(&mut self, room: &Room<'_>) {
+        if room.free_total == 0 {
+            // Whatever frees a place wakes the duty; the next plan starts with the first group.
+            self.cursor = None;
+        }
+        self.more |= self.cursor.is_some() || self.unfinished;
+        self.more &= room.free_total > 0;
+        self.count = room.count;
+    }
 }
 
 impl Group {

@@ -227,9 +227,9 @@ impl Flow {
     #[must_use]
     pub fn verdict(&self) -> Verdict {
         let len = self.steps.len();
-        let first_failed = |range: std::ops::Range<usize>| {
+        let first_failed = |mut range: std::ops::Range<usize>| {
             let failed = |place: &usize| self.steps[*place].state == StepState::Failed;
-            range.clone().find(failed).map(|place| place as u16)
+            range.find(failed).map(|place| place as u16)
         };
         let all_or_nothing = |range: std::ops::Range<usize>| match first_failed(range.clone()) {
             Some(failed) => Verdict::Failed(failed),

@@ -208,7 +208,13 @@ impl Txn<'_> {
         let state = match status {
             TaskStatus::Completed => StepState::Completed,
             TaskStatus::Cancelled => StepState::Cancelled,
-            _ => StepState::Failed,
+            TaskStatus::Failed | TaskStatus::TimedOut | TaskStatus::DeadLetter => StepState::Failed,
+            TaskStatus::Pending
+            | TaskStatus::Retrying
+            | TaskStatus::Assigned
+            | TaskStatus::Running
+            | TaskStatus::Waiting
+            | TaskStatus::Stepping => return,
         };
         let verdict = self.edit_task(&of.task_id, |task| {
             let flow = task.flow.as_mut()?;

@@ -44,6 +44,8 @@ mod invariants;
 #[cfg(test)]
 mod properties;
 #[cfg(test)]
+mod script_words;
+#[cfg(test)]
 mod scripts;
 
 pub use apply::{encode_entry, encode_envelope, join_envelopes};

@@ -47,15 +47,6 @@ fn line() -> impl Strategy<Value = String> {
     let node = (0..3u8).prop_map(|number| format!("n{number}"));
     let epoch = (1..4u8).prop_map(|term| format!("{term}.1"));
     let word = |words: &'static [&'static str]| proptest::sample::select(words);
-    let step = (0..5u8, 0..3u8).prop_map(|(task, step)| format!("t{task}#{step}"));
-    let holder = word(&["n0", "n1", "n2", "agent:0", "agent:1", "agent:2"]);
-    let flow = word(&[
-        "steps=a,b",
-        "mode=parallel steps=a,b",
-        "mode=hybrid steps=a,b,c",
-        "mode=graph steps=a:1,b:1,c<0+1",
-        "copies=2",
-    ]);
     let status = || word(&["active", "degraded", "maintenance", "offline"]);
     let end = word(&["done=1", "done=LONG", "fail=network", "fail=permanent", "fail=retryable"]);
     prop_oneof![
@@ -83,6 +74,40 @@ fn line() -> impl Strategy<Value = String> {
             |(task, attempt, end)| format!("report {task} attempt={attempt} {end}")
         ),
         1 => task.clone().prop_map(|task| format!("cancel {task}")),
+        20 => flow_line(),
+        3 => (epoch.clone(), task.clone(), word(&["attempt", "deadline", "backoff"])).prop_map(
+            |(epoch, task, kind)| format!("expire {epoch} {task} {kind}")
+        ),
+        1 => (epoch, task).prop_map(|(epoch, task)| format!("retire {epoch} {task}")),
+        1 => (1..9u8).prop_map(|max| format!("config tasks.max_pending_tasks {max}")),
+        1 => (1..5u8, 1..9u8).prop_map(|(name, inc)| format!("allocate m{name} inc={inc}")),
+        1 => (word(&["failover", "chaos"]), 1..9000u32)
+            .prop_map(|(kind, lease)| format!("drill begin {kind} {lease}")),
+        1 => (1..4u8, word(&["passed", "running"]), word(&["", "report=LONG"]))
+            .prop_map(|(id, state, report)| format!("drill end {id} {state} {report}")),
+        1 => (1..5u8, word(&["wanted", "unwanted"])).prop_map(|(id, vote)| {
+            format!("vote {id} {vote}")
+        }),
+        1 => (0..4u8, 0..20_000u32).prop_map(|(id, until)| format!("revoke s{id} {until}")),
+        1 => (0..20_000u32).prop_map(|at| format!("at {at}")),
+    ]
+}
+
+/// As [`line`], about tasks in steps, their agents, and what the leader tells others.
+fn flow_line() -> impl Strategy<Value = String> {
+    let task = (0..5u8).prop_map(|number| format!("t{number}"));
+    let epoch = (1..4u8).prop_map(|term| format!("{term}.1"));
+    let word = |words: &'static [&'static str]| proptest::sample::select(words);
+    let step = (0..5u8, 0..3u8).prop_map(|(task, step)| format!("t{task}#{step}"));
+    let holder = word(&["n0", "n1", "n2", "agent:0", "agent:1", "agent:2"]);
+    let flow = word(&[
+        "steps=a,b",
+        "mode=parallel steps=a,b",
+        "mode=hybrid steps=a,b,c",
+        "mode=graph steps=a:1,b:1,c<0+1",
+        "copies=2",
+    ]);
+    prop_oneof![
         2 => (task.clone(), flow, word(&["", "key=k", "key=k max=2", "callback=http://c"]))
             .prop_map(|(task, flow, more)| format!("submit {task} timeout=2000 {flow} {more}")),
         2 => (0..3u8, word(&["a", "b"])).prop_map(|(agent, kind)| {
@@ -99,7 +124,7 @@ fn line() -> impl Strategy<Value = String> {
             |(epoch, step, kind)| format!("expire {epoch} {step} {kind}")
         ),
         1 => (epoch.clone(), step).prop_map(|(epoch, step)| format!("refuse {epoch} {step}")),
-        1 => (task.clone(), word(&["replay", "purge"])).prop_map(|(task, what)| format!("{what} {task}")),
+        1 => (task, word(&["replay", "purge"])).prop_map(|(task, what)| format!("{what} {task}")),
         1 => (0..3u8, 0..5000u16).prop_map(|(node, within)| format!("drain n{node} {within}")),
         1 => (epoch.clone(), 0..3u8).prop_map(|(epoch, node)| format!("drained {epoch} n{node}")),
         1 => (epoch.clone(), 0..3u8).prop_map(|(epoch, agent)| format!("gone {epoch} agent:{agent}")),
@@ -108,24 +133,9 @@ fn line() -> impl Strategy<Value = String> {
         }),
         1 => (epoch.clone(), word(&["warning active", "critical active", "warning resolved seen=1"]))
             .prop_map(|(epoch, what)| format!("alert {epoch} a {what}")),
-        1 => epoch.clone().prop_map(|epoch| format!("scale {epoch} r")),
+        1 => epoch.prop_map(|epoch| format!("scale {epoch} r")),
         1 => word(&["0", "300", "9"]).prop_map(|s| format!("config tasks.aging_seconds {s}")),
         1 => word(&["true", "false"]).prop_map(|on| format!("config orchestrator.scheduling_paused {on}")),
-        3 => (epoch.clone(), task.clone(), word(&["attempt", "deadline", "backoff"])).prop_map(
-            |(epoch, task, kind)| format!("expire {epoch} {task} {kind}")
-        ),
-        1 => (epoch, task).prop_map(|(epoch, task)| format!("retire {epoch} {task}")),
-        1 => (1..9u8).prop_map(|max| format!("config tasks.max_pending_tasks {max}")),
-        1 => (1..5u8, 1..9u8).prop_map(|(name, inc)| format!("allocate m{name} inc={inc}")),
-        1 => (word(&["failover", "chaos"]), 1..9000u32)
-            .prop_map(|(kind, lease)| format!("drill begin {kind} {lease}")),
-        1 => (1..4u8, word(&["passed", "running"]), word(&["", "report=LONG"]))
-            .prop_map(|(id, state, report)| format!("drill end {id} {state} {report}")),
-        1 => (1..5u8, word(&["wanted", "unwanted"])).prop_map(|(id, vote)| {
-            format!("vote {id} {vote}")
-        }),
-        1 => (0..4u8, 0..20_000u32).prop_map(|(id, until)| format!("revoke s{id} {until}")),
-        1 => (0..20_000u32).prop_map(|at| format!("at {at}")),
     ]
 }
 

@@ -7,15 +7,15 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
 
+use super::script_words::{flow, outward_command, step};
 use super::{
-    AlertChange, Assignment, Command, DeliveryResult, Dispatch, DispatchResult, Envelope,
-    ExpiryKind, FlowRequest, LogEntry, NodeObservation, NodeSpec, State, StepRefusal, TaskExpiry,
-    TaskOutcome, TaskReport, TaskSpec, encode_entry, invariants,
+    Assignment, Command, Dispatch, DispatchResult, Envelope, ExpiryKind, LogEntry, NodeObservation,
+    NodeSpec, State, StepRefusal, TaskExpiry, TaskOutcome, TaskReport, TaskSpec, encode_entry,
+    invariants,
 };
 use crate::model::{
-    AlertState, Concurrency, DrillKind, DrillState, Epoch, FlowMode, Load, Member, NodeId,
-    NodeStatus, Pipeline, RequestId, Requirements, ScalingAction, ScalingEvent, Severity, StepSpec,
-    TaskFailure, TaskId, Urgency,
+    Concurrency, DrillKind, DrillState, Epoch, FlowMode, Load, Member, NodeId, NodeStatus,
+    Pipeline, RequestId, Requirements, TaskFailure, TaskId, Urgency,
 };
 
 /// A state and the little that a script says only once.
@@ -30,9 +30,9 @@ pub(super) struct Script {
 }
 
 /// The words of a command line after its verb: places and `key=value` pairs.
-struct Words<'a> {
-    places: Vec<&'a str>,
-    pairs: BTreeMap<&'a str, &'a str>,
+pub(super) struct Words<'a> {
+    pub(super) places: Vec<&'a str>,
+    pub(super) pairs: BTreeMap<&'a str, &'a str>,
 }
 
 impl<'a> Words<'a> {
@@ -47,20 +47,20 @@ impl<'a> Words<'a> {
         Self { places, pairs }
     }
 
-    fn text(&self, key: &str, default: &str) -> String {
+    pub(super) fn text(&self, key: &str, default: &str) -> String {
         self.pairs.get(key).copied().unwrap_or(default).to_owned()
     }
 
-    fn number(&self, key: &str, default: u64) -> u64 {
+    pub(super) fn number(&self, key: &str, default: u64) -> u64 {
         self.pairs.get(key).map_or(default, |value| value.parse().unwrap())
     }
 
-    fn list(&self, key: &str) -> Vec<String> {
+    pub(super) fn list(&self, key: &str) -> Vec<String> {
         let text = self.text(key, "");
         text.split(',').filter(|item| !item.is_empty()).map(str::to_owned).collect()
     }
 
-    fn epoch(&self) -> Epoch {
+    pub(super) fn epoch(&self) -> Epoch {
         epoch(self.places[0])
     }
 }
@@ -146,34 +146,6 @@ pub(super) fn task_spec(task_id: Option<&str>) -> TaskSpec {
         max_retries: 3,
         ..TaskSpec::default()
     }
-}
-
-/// `name`, `name:retries` or `name<first+second`, whose numbers are places.
-fn step(text: &str) -> StepSpec {
-    let (text, depends_on) = text.split_once('<').unwrap_or((text, ""));
-    let (name, retries) = text.split_once(':').unwrap_or((text, "0"));
-    let places = depends_on.split('+').filter(|place| !place.is_empty());
-    StepSpec {
-        name: name.to_owned(),
-        agent_type: name.to_owned(),
-        depends_on: places.map(|place| place.parse().unwrap()).collect(),
-        max_retries: retries.parse().unwrap(),
-        ..StepSpec::default()
-    }
-}
-
-/// `mode=... steps=a,b`, `pipeline=mode`, `copies=n`.
-fn flow(words: &Words<'_>) -> Option<FlowRequest> {
-    let mode = words.pairs.get("mode").map(|mode| FlowMode::parse(mode).unwrap());
-    if words.pairs.contains_key("steps") {
-        let steps = words.list("steps").iter().map(|text| step(text)).collect();
-        return Some(FlowRequest::Steps { mode: mode.unwrap_or(FlowMode::Sequential), steps });
-    }
-    if words.pairs.contains_key("pipeline") {
-        return Some(FlowRequest::Pipeline { mode });
-    }
-    let copies = words.number("copies", 0);
-    (copies > 0).then(|| FlowRequest::Copies { count: u16::try_from(copies).unwrap() })
 }
 
 fn task_command(verb: &str, words: &Words<'_>) -> Command {
@@ -369,55 +341,6 @@ impl Script {
                     _ => Command::RetireAgents { epoch: words.epoch(), node_ids },
                 }
             }
-            "delivered" => Command::RecordDeliveries {
-                epoch: words.epoch(),
-                results: vec![DeliveryResult {
-                    delivery_id: words.places[1].parse().unwrap(),
-                    seen_tries: u32::try_from(words.number("tries", 0)).unwrap(),
-                    error: words.pairs.get("error").map(|error| (*error).to_owned()),
-                }],
-            },
-            "alert" => Command::RecordAlerts {
-                epoch: words.epoch(),
-                changes: vec![AlertChange {
-                    alert_id: words.places[1].to_owned(),
-                    seen_transitions: words.number("seen", 0),
-                    metric: "figure".to_owned(),
-                    severity: match words.places[2] {
-                        "critical" => Severity::Critical,
-                        _ => Severity::Warning,
-                    },
-                    state: match words.places[3] {
-                        "resolved" => AlertState::Resolved,
-                        _ => AlertState::Active,
-                    },
-                    value_milli: words.number("value", 1500),
-                    threshold_milli: 1000,
-                    message: "too_much".to_owned(),
-                }],
-            },
-            "scale" => Command::RecordScaling {
-                epoch: words.epoch(),
-                event: ScalingEvent {
-                    number: 0,
-                    at_ms: 0,
-                    action: ScalingAction::Up,
-                    rule: words.places[1].to_owned(),
-                    current_nodes: 2,
-                    target_nodes: 4,
-                    metric_milli: 900,
-                    threshold_milli: 800,
-                    reason: "busy".to_owned(),
-                    provider: "command".to_owned(),
-                    outcome: None,
-                },
-                cooldown_ms: words.number("cooldown", 1000),
-            },
-            "scaled" => Command::RecordScalingOutcome {
-                epoch: words.epoch(),
-                number: words.places[1].parse().unwrap(),
-                outcome: words.text("said", "done"),
-            },
             "retire" => Command::RetireTasks {
                 epoch: words.epoch(),
                 task_ids: words.places[1..].iter().map(|id| TaskId::trusted(id)).collect(),
@@ -442,6 +365,7 @@ impl Script {
                 let command = self
                     .fleet_command(verb, &words)
                     .or_else(|| self.duty_command(verb, &words))
+                    .or_else(|| outward_command(verb, &words))
                     .unwrap_or_else(|| task_command(verb, &words));
                 self.apply(command, &words, out);
             }

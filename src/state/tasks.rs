@@ -50,7 +50,7 @@ impl Txn<'_> {
                 duplicates += 1;
             } else {
                 created += 1;
-                self.create_task(task_id.clone(), spec, flow);
+                self.create_task(&task_id, spec, flow);
             }
             last = Some(task_id);
         }
@@ -77,16 +77,16 @@ impl Txn<'_> {
         (derive_task_id(self.request_id, ordinal, 32), false)
     }
 
-    fn create_task(&mut self, task_id: TaskId, spec: TaskSpec, flow: Option<Flow>) {
+    fn create_task(&mut self, task_id: &TaskId, spec: TaskSpec, flow: Option<Flow>) {
         self.state.edit_counters(|counters| {
             counters.last_seq += 1;
             counters.tasks_submitted += 1;
         });
         let rows = &mut self.state.rows;
         let requirements_raw =
-            rows.put_payload(&task_id, BlobPart::Requirements, spec.requirements_raw);
-        let input = rows.put_payload(&task_id, BlobPart::Input, spec.input);
-        let metadata = rows.put_payload(&task_id, BlobPart::Metadata, spec.metadata);
+            rows.put_payload(task_id, BlobPart::Requirements, spec.requirements_raw);
+        let input = rows.put_payload(task_id, BlobPart::Input, spec.input);
+        let metadata = rows.put_payload(task_id, BlobPart::Metadata, spec.metadata);
         let task = Task {
             task_id: task_id.clone(),
             task_type: spec.task_type,
@@ -123,7 +123,7 @@ impl Txn<'_> {
         };
         self.state.insert_task(task);
         self.facts.push(Fact::TaskSubmitted { task_id: task_id.clone() });
-        self.open_steps(&task_id);
+        self.open_steps(task_id);
     }
 
     pub(super) fn assign_tasks(&mut self, epoch: Epoch, assignments: Vec<Assignment>) -> Reply {

@@ -107,7 +107,7 @@ fn began_ms(task: &Task) -> Option<TimeMs> {
     let placed = task.execution.as_ref().map(|execution| execution.assigned_at_ms);
     let ended = (task.completed_at_ms > 0 && task.attempt > 0)
         .then(|| task.completed_at_ms.saturating_sub(task.execution_ms));
-    placed.or(Some(task.started_at_ms).filter(|at| *at > 0)).or(ended)
+    placed.or_else(|| Some(task.started_at_ms).filter(|at| *at > 0)).or(ended)
 }
 
 /// What the steps of a task add to its view.

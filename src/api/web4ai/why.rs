@@ -118,7 +118,7 @@ impl Look<'_> {
             && !self.state.has_place(task)
         {
             let holders = self.state.holders_of(&limit.key);
-            let newest = holders.map(|holder| began_ms(holder)).max().unwrap_or(since_ms);
+            let newest = holders.map(began_ms).max().unwrap_or(since_ms);
             let message = format!(
                 "{} of {} tasks with the key {} are under way",
                 self.state.holders(&limit.key),
@@ -178,7 +178,7 @@ impl Look<'_> {
     fn full_since_ms(&self, node: &Node) -> TimeMs {
         let live = self.state.live_on(&node.node_id);
         let placed = live.iter().filter_map(|task_id| self.state.open_task(task_id));
-        placed.map(|task| began_ms(task)).max().unwrap_or(node.status_since_ms)
+        placed.map(began_ms).max().unwrap_or(node.status_since_ms)
     }
 
     fn assigned(&self, task: &Task) -> Blocker {
@@ -228,11 +228,11 @@ impl Look<'_> {
     fn spent(&self, task: &Task) -> Spent {
         let end_ms = if task.completed_at_ms > 0 { task.completed_at_ms } else { self.now };
         let total_ms = end_ms.saturating_sub(task.created_at_ms);
-        let executing_ms = match task.status {
-            TaskStatus::Assigned | TaskStatus::Running | TaskStatus::Stepping => {
-                end_ms.saturating_sub(began_ms(task))
-            }
-            _ => task.execution_ms.min(total_ms),
+        let under_way = task.status.is_live() || task.status == TaskStatus::Stepping;
+        let executing_ms = if under_way {
+            end_ms.saturating_sub(began_ms(task))
+        } else {
+            task.execution_ms.min(total_ms)
         };
         let queued_ms = total_ms.saturating_sub(executing_ms);
         Spent { queued_ms, executing_ms, retries: task.retry_count, total_ms }

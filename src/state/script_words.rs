@@ -1,0 +1,89 @@
+//! Lines of golden scripts that take more than a word to say: steps of tasks, and what the leader
+//! finds and tells others.
+
+use super::scripts::Words;
+use super::{AlertChange, Command, DeliveryResult, FlowRequest};
+use crate::model::{AlertState, FlowMode, ScalingAction, ScalingEvent, Severity, StepSpec};
+
+/// `name`, `name:retries` or `name<first+second`, whose numbers are places.
+pub(super) fn step(text: &str) -> StepSpec {
+    let (text, depends_on) = text.split_once('<').unwrap_or((text, ""));
+    let (name, retries) = text.split_once(':').unwrap_or((text, "0"));
+    let places = depends_on.split('+').filter(|place| !place.is_empty());
+    StepSpec {
+        name: name.to_owned(),
+        agent_type: name.to_owned(),
+        depends_on: places.map(|place| place.parse().unwrap()).collect(),
+        max_retries: retries.parse().unwrap(),
+        ..StepSpec::default()
+    }
+}
+
+/// `mode=... steps=a,b`, `pipeline=mode`, `copies=n`.
+pub(super) fn flow(words: &Words<'_>) -> Option<FlowRequest> {
+    let mode = words.pairs.get("mode").map(|mode| FlowMode::parse(mode).unwrap());
+    if words.pairs.contains_key("steps") {
+        let steps = words.list("steps").iter().map(|text| step(text)).collect();
+        return Some(FlowRequest::Steps { mode: mode.unwrap_or(FlowMode::Sequential), steps });
+    }
+    if words.pairs.contains_key("pipeline") {
+        return Some(FlowRequest::Pipeline { mode });
+    }
+    let copies = words.number("copies", 0);
+    (copies > 0).then(|| FlowRequest::Copies { count: u16::try_from(copies).unwrap() })
+}
+
+pub(super) fn outward_command(verb: &str, words: &Words<'_>) -> Option<Command> {
+    Some(match verb {
+        "delivered" => Command::RecordDeliveries {
+            epoch: words.epoch(),
+            results: vec![DeliveryResult {
+                delivery_id: words.places[1].parse().unwrap(),
+                seen_tries: u32::try_from(words.number("tries", 0)).unwrap(),
+                error: words.pairs.get("error").map(|error| (*error).to_owned()),
+            }],
+        },
+        "alert" => Command::RecordAlerts {
+            epoch: words.epoch(),
+            changes: vec![AlertChange {
+                alert_id: words.places[1].to_owned(),
+                seen_transitions: words.number("seen", 0),
+                metric: "figure".to_owned(),
+                severity: match words.places[2] {
+                    "critical" => Severity::Critical,
+                    _ => Severity::Warning,
+                },
+                state: match words.places[3] {
+                    "resolved" => AlertState::Resolved,
+                    _ => AlertState::Active,
+                },
+                value_milli: words.number("value", 1500),
+                threshold_milli: 1000,
+                message: "too_much".to_owned(),
+            }],
+        },
+        "scale" => Command::RecordScaling {
+            epoch: words.epoch(),
+            event: ScalingEvent {
+                number: 0,
+                at_ms: 0,
+                action: ScalingAction::Up,
+                rule: words.places[1].to_owned(),
+                current_nodes: 2,
+                target_nodes: 4,
+                metric_milli: 900,
+                threshold_milli: 800,
+                reason: "busy".to_owned(),
+                provider: "command".to_owned(),
+                outcome: None,
+            },
+            cooldown_ms: words.number("cooldown", 1000),
+        },
+        "scaled" => Command::RecordScalingOutcome {
+            epoch: words.epoch(),
+            number: words.places[1].parse().unwrap(),
+            outcome: words.text("said", "done"),
+        },
+        _ => return None,
+    })
+}
