@@ -10,6 +10,7 @@ mod errors;
 mod events;
 mod flows;
 mod grpc;
+mod hostile;
 mod lists;
 mod logins;
 mod metrics;
