@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{FromRequestParts, Path, State};
+use axum::extract::{FromRequestParts, State};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 use axum::response::Response;
@@ -23,7 +23,7 @@ use super::body::RequestBody;
 use super::error::ApiError;
 use super::headers;
 use super::object::{FieldError, Object};
-use super::params::Params;
+use super::params::{Params, Path};
 use super::reply;
 use super::ticket::{Caller, Ticket};
 use crate::clock;

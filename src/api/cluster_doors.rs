@@ -1,7 +1,7 @@
 //! The cluster itself: who its members are, and changes to that. The status is answered by every
 //! member without consensus; changes are made by the leader, whichever member is asked.
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Response;
 use serde::Serialize;
 
@@ -9,6 +9,7 @@ use super::App;
 use super::body::RequestBody;
 use super::error::ApiError;
 use super::object::{FieldError, Object};
+use super::params::Path;
 use super::reply;
 use crate::cluster::ChangeReport;
 use crate::model::MemberId;

@@ -1,7 +1,7 @@
 //! The replicated orchestrator configuration (contract 2.3, 2.12, C16). What is secret in it goes
 //! in and never comes out; keys and passwords are hashed before they are proposed.
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::Response;
 use serde::Serialize;
@@ -13,7 +13,7 @@ use super::auth::Address;
 use super::body::RequestBody;
 use super::error::ApiError;
 use super::object::Object;
-use super::params::Params;
+use super::params::{Params, Path};
 use super::reply;
 use super::ticket::{Caller, Ticket};
 use crate::clock;

@@ -1,6 +1,6 @@
 //! The record of drills, for everybody to read.
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Response;
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 use super::App;
 use super::error::ApiError;
 use super::list_query::{ListKind, ListQuery, invalid_cursor};
-use super::params::Params;
+use super::params::{Params, Path};
 use super::reply;
 use super::wire_time::iso;
 use crate::clock;

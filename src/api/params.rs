@@ -1,12 +1,27 @@
-//! Query parameters, and the read mode that every GET takes from them.
+//! Parameters of paths and queries, and the read mode that every GET takes from the latter.
 
 use std::time::Duration;
 
-use axum::extract::{FromRequestParts, Query};
+use axum::extract::{FromRequestParts, Path as Segments, Query};
 use axum::http::request::Parts;
 
 use super::error::ApiError;
 use crate::cluster::Consistency;
+
+/// The parameter of a path, decoded. What is no text is refused like any other bad input: axum's own
+/// answer would be plain text.
+#[derive(Debug)]
+pub(super) struct Path<T>(pub(super) T);
+
+impl<S: Send + Sync> FromRequestParts<S> for Path<String> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Self::Rejection> {
+        let found = Segments::<String>::from_request_parts(parts, state).await;
+        let refuse = |_| ApiError::bad_request("INVALID_PATH", "the path is not UTF-8");
+        found.map(|Segments(text)| Self(text)).map_err(refuse)
+    }
+}
 
 /// The query, decoded.
 #[derive(Debug, Default)]

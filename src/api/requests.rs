@@ -1,12 +1,12 @@
 //! What became of a request: for clients that lost the answer to a write.
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Response;
 use serde::Serialize;
 
 use super::App;
 use super::error::ApiError;
-use super::params::Params;
+use super::params::{Params, Path};
 use super::reply;
 use crate::model::{RequestId, TaskId};
 use crate::state::{Outcome, REQUEST_WINDOW_MS, Recorded};

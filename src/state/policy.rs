@@ -228,6 +228,10 @@ fn merge(into: &mut Value, patch: Value, depth: usize) -> Result<(), String> {
         if depth == 0 {
             return Err("the configuration must be an object".to_owned());
         }
+        // Lists count as well: what is deeper than JSON may be could never be read back.
+        if is_deeper(&patch, DEPTH_MAX.saturating_sub(depth)) {
+            return Err(format!("the document is deeper than {DEPTH_MAX}"));
+        }
         *into = patch;
         return Ok(());
     };
@@ -240,6 +244,20 @@ fn merge(into: &mut Value, patch: Value, depth: usize) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// Whether values lie in each other more than `levels` deep.
+fn is_deeper(value: &Value, levels: usize) -> bool {
+    let inner = levels.checked_sub(1);
+    match value {
+        Value::Array(list) => {
+            inner.is_none_or(|levels| list.iter().any(|value| is_deeper(value, levels)))
+        }
+        Value::Object(map) => {
+            inner.is_none_or(|levels| map.values().any(|value| is_deeper(value, levels)))
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
+    }
 }
 
 impl Default for Policy {
@@ -413,6 +431,17 @@ mod tests {
             let error = Config::default().patched(path, value).unwrap_err().to_string();
             assert!(error.contains(part), "{error}");
         }
+    }
+
+    #[test]
+    fn a_deep_list_does_not_cost_the_configuration() {
+        // Under a few keys it became deeper than JSON may be, and the whole document read as null.
+        let deep = format!("{}{}", "[".repeat(120), "]".repeat(120));
+        let path = vec!["k"; 20].join(".");
+        let refused = Config::default().patched(&path, &deep).unwrap_err().to_string();
+        assert_eq!(refused, "the document is deeper than 32");
+        let (config, _) = Config::default().patched("a.b", "[[{\"c\":[1]}]]").unwrap();
+        assert_eq!(config.document()["a"]["b"], json!([[{"c": [1]}]]));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! `GET/PUT/DELETE /api/v1/pipelines`: what tasks of one type do (contract 4.4).
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Response;
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -12,7 +12,7 @@ use crate::api::body::RequestBody;
 use crate::api::error::ApiError;
 use crate::api::fragment::fragment;
 use crate::api::object::Object;
-use crate::api::params::Params;
+use crate::api::params::{Params, Path};
 use crate::api::reply;
 use crate::api::ticket::{Caller, Ticket};
 use crate::model::{FlowMode, Pipeline, StepSpec};

@@ -3,7 +3,7 @@
 //! Keys stand in the replicated configuration as hashes. How often a key was used is counted by
 //! each member for itself, in memory.
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Response;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -15,7 +15,7 @@ use crate::api::body::RequestBody;
 use crate::api::config_doc::{Change, change_document};
 use crate::api::error::ApiError;
 use crate::api::object::{FieldError, Object};
-use crate::api::params::Params;
+use crate::api::params::{Params, Path};
 use crate::api::reply;
 use crate::api::ticket::{Caller, Ticket};
 use crate::api::wire_time::iso;

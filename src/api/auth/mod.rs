@@ -11,6 +11,6 @@ mod needs;
 pub(super) use check::{Address, Asked, query_credential, write_verdict};
 pub use check::{Pass, Peer};
 pub use needs::Need;
-#[cfg(test)]
-pub(super) use needs::listed;
 pub(super) use needs::{Needs, UNMATCHED};
+#[cfg(test)]
+pub(super) use needs::{doors, listed};

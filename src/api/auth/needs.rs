@@ -153,6 +153,12 @@ impl Needs {
     }
 }
 
+/// Method and path of every door.
+#[cfg(test)]
+pub(in crate::api) fn doors() -> impl Iterator<Item = (&'static str, &'static str)> {
+    DOORS.iter().map(|(method, path, _)| (*method, *path))
+}
+
 pub(in crate::api) fn listed(method: &str, path: &str) -> Option<Need> {
     let found = DOORS.iter().find(|(its, at, _)| *its == method && *at == path);
     found.map(|(_, _, need)| *need)

@@ -3,18 +3,23 @@
 mod auth;
 mod backups;
 mod common;
+mod control;
 mod dashboard;
 mod drills;
 mod errors;
 mod events;
+mod flows;
 mod grpc;
+mod hostile;
 mod lists;
 mod logins;
 mod metrics;
 mod nodes;
+mod notices;
 mod performance;
 mod tasks;
 mod websocket;
+mod why;
 
 use std::io;
 use std::sync::Arc;

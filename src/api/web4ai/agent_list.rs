@@ -1,18 +1,22 @@
 //! `GET /api/v1/agents`: all agents as family W lists them, or a page of those that match.
 
+use std::collections::BTreeSet;
+
 use axum::extract::State;
 use axum::response::Response;
 use serde::Serialize;
-use serde::ser::Serializer;
+use serde::ser::{SerializeMap as _, Serializer};
 
 use super::agents::{AgentMap, total_agents};
 use super::node_view::{Freshness, agent_row};
 use super::nodes::Book;
 use crate::api::App;
+use crate::api::agents::registry::record;
 use crate::api::error::ApiError;
 use crate::api::list_query::{ListKind, ListQuery, invalid_cursor};
 use crate::api::params::Params;
 use crate::api::reply;
+use crate::leader::agent_id_of;
 use crate::model::{Agent, Node};
 use crate::state::State as Tables;
 
@@ -46,22 +50,50 @@ struct AgentPage<'a> {
 
 /// An agent of a page.
 struct Listed<'a> {
+    /// The node it is on; of family A, the agent itself.
     node: &'a Node,
-    agent: &'a Agent,
-    /// Another node before this one has an agent of the same id.
+    /// What its node says of it; `None` for an agent of family A.
+    agent: Option<&'a Agent>,
+    /// Another one before it has the same id.
     is_second: bool,
 }
 
 impl<'a> Listed<'a> {
+    fn agent_id(&self) -> &'a str {
+        match self.agent {
+            Some(agent) => &agent.agent_id,
+            None => agent_id_of(self.node.node_id.as_str()),
+        }
+    }
+
+    fn agent_type(&self) -> &'a str {
+        match self.agent {
+            Some(agent) => &agent.agent_type,
+            None => self.node.agent_type.as_deref().unwrap_or_default(),
+        }
+    }
+
+    fn status(&self) -> &'a str {
+        self.agent.map_or(self.node.status.as_str(), |agent| &agent.status)
+    }
+
+    fn capabilities(&self) -> &'a [String] {
+        self.agent.map_or(&self.node.capabilities, |agent| &agent.capabilities)
+    }
+
     /// Its place in the order.
     fn place(&self) -> (&'a str, &'a str) {
-        (&self.agent.agent_id, self.node.node_id.as_str())
+        (self.agent_id(), self.node.node_id.as_str())
     }
 
     /// As in the whole list: see [`AgentMap`].
     fn key(&self) -> String {
         let (agent_id, node_id) = self.place();
-        if self.is_second { format!("{node_id}/{agent_id}") } else { agent_id.to_owned() }
+        match (self.is_second, self.agent) {
+            (false, _) => agent_id.to_owned(),
+            (true, Some(_)) => format!("{node_id}/{agent_id}"),
+            (true, None) => node_id.to_owned(),
+        }
     }
 }
 
@@ -71,28 +103,35 @@ struct PageMap<'a> {
 
 impl Serialize for PageMap<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(
-            self.rows
-                .iter()
-                .map(|(row, fresh)| (row.key(), agent_row(row.node, row.agent, *fresh))),
-        )
+        let mut map = serializer.serialize_map(Some(self.rows.len()))?;
+        for (row, fresh) in &self.rows {
+            match row.agent {
+                Some(agent) => {
+                    map.serialize_entry(&row.key(), &agent_row(row.node, agent, *fresh))?;
+                }
+                None => map.serialize_entry(&row.key(), &record(row.node, fresh.heard_at_ms))?,
+            }
+        }
+        map.end()
     }
 }
 
 /// Every agent by its id, then that of its node.
 fn in_order(state: &Tables) -> Vec<Listed<'_>> {
     let agents = state.nodes().flat_map(|node| {
-        node.agents.iter().map(move |agent| Listed { node, agent, is_second: false })
+        let of_node = node.agents.iter().map(Some);
+        of_node.map(move |agent| Listed { node, agent, is_second: false })
     });
     let mut all: Vec<_> = agents.collect();
     // Stable: what one node says twice stays in its order.
     all.sort_by(|a, b| a.place().cmp(&b.place()));
-    let mut before: Option<&str> = None;
+    // Whoever comes from the nodes has a name before agents of family A, as in the whole list.
+    all.extend(state.agents().map(|node| Listed { node, agent: None, is_second: false }));
+    let mut seen = BTreeSet::new();
     for row in &mut all {
-        let agent_id = row.agent.agent_id.as_str();
-        row.is_second = before == Some(agent_id);
-        before = Some(agent_id);
+        row.is_second = !seen.insert(row.agent_id());
     }
+    all.sort_by(|a, b| a.place().cmp(&b.place()));
     all
 }
 
@@ -123,13 +162,12 @@ impl<'a> Filter<'a> {
     }
 
     fn matches(&self, row: &Listed<'_>) -> bool {
-        let Listed { node, agent, .. } = row;
-        let has = |wanted: &str| agent.capabilities.iter().any(|name| name == wanted);
-        self.status.is_none_or(|wanted| agent.status.eq_ignore_ascii_case(wanted))
+        let has = |wanted: &str| row.capabilities().iter().any(|name| name == wanted);
+        self.status.is_none_or(|wanted| row.status().eq_ignore_ascii_case(wanted))
             && self.capability.is_none_or(has)
-            && self.node_id.is_none_or(|wanted| node.node_id.as_str() == wanted)
-            && self.agent_type.is_none_or(|wanted| agent.agent_type == wanted)
-            && self.query.window.holds(node.registered_at_ms)
+            && self.node_id.is_none_or(|wanted| row.node.node_id.as_str() == wanted)
+            && self.agent_type.is_none_or(|wanted| row.agent_type() == wanted)
+            && self.query.window.holds(row.node.registered_at_ms)
     }
 
     fn is_later(&self, row: &Listed<'_>) -> bool {

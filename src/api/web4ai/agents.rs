@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Response;
 use serde::Serialize;
 use serde::ser::{SerializeMap as _, Serializer};
@@ -12,7 +12,7 @@ use super::nodes::Book;
 use crate::api::App;
 use crate::api::agents::registry::record;
 use crate::api::error::ApiError;
-use crate::api::params::Params;
+use crate::api::params::{Params, Path};
 use crate::api::reply;
 use crate::leader::agent_id_of;
 use crate::model::Node;

@@ -1,7 +1,7 @@
 //! The door of heartbeats (contract 2.3, 2.9): on any member, without a log entry, unless the node
 //! reports ends of attempts along the way.
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Response;
 use serde::Serialize;
 
@@ -12,6 +12,7 @@ use crate::api::app::{Written, key_reused};
 use crate::api::body::RequestBody;
 use crate::api::error::ApiError;
 use crate::api::object::Object;
+use crate::api::params::Path;
 use crate::api::reply;
 use crate::api::ticket::{Caller, Ticket};
 use crate::cluster::Beat;

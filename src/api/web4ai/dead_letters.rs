@@ -1,6 +1,6 @@
 //! Dead letters: tasks that used up every retry. Listed, tried again, deleted.
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Response;
 use serde::Serialize;
 
@@ -10,9 +10,10 @@ use crate::api::app::{Written, key_reused};
 use crate::api::body::RequestBody;
 use crate::api::error::ApiError;
 use crate::api::object::Object;
-use crate::api::params::Params;
+use crate::api::params::{Params, Path};
 use crate::api::reply;
 use crate::api::ticket::{Caller, Ticket};
+use crate::cluster::Consistency;
 use crate::model::{TaskId, TaskStatus};
 use crate::state::{Command, Outcome, State as Tables};
 
@@ -80,9 +81,11 @@ pub(in crate::api) async fn list(
 }
 
 /// The tasks a request names: `task_ids`, or `all: true` for the oldest ones.
-fn named(app: &App, body: &Object<'_>) -> Result<Vec<TaskId>, ApiError> {
+async fn named(app: &App, body: &Object<'_>) -> Result<Vec<TaskId>, ApiError> {
     let invalid = |text: String| ApiError::bad_request("INVALID_FIELD", text);
     if body.flag("all")?.unwrap_or(false) {
+        // What this member shows may be old, and all means all there are.
+        app.barrier(Consistency::Linearizable).await?;
         let dead = |state: &Tables| {
             let dead = state.tasks_by_status(TaskStatus::DeadLetter);
             dead.take(BULK_MAX).map(|task| task.task_id.clone()).collect()
@@ -127,7 +130,7 @@ pub(in crate::api) async fn replay(
     caller: Caller,
     RequestBody(body): RequestBody,
 ) -> Result<Response, ApiError> {
-    let task_ids = named(&app, &Object::parse(&body)?)?;
+    let task_ids = named(&app, &Object::parse(&body)?).await?;
     change(&app, ticket, &caller, task_ids, |task_ids| Command::ReplayTasks { task_ids }).await
 }
 
@@ -138,7 +141,7 @@ pub(in crate::api) async fn purge(
     caller: Caller,
     RequestBody(body): RequestBody,
 ) -> Result<Response, ApiError> {
-    let task_ids = named(&app, &Object::parse(&body)?)?;
+    let task_ids = named(&app, &Object::parse(&body)?).await?;
     change(&app, ticket, &caller, task_ids, |task_ids| Command::PurgeTasks { task_ids }).await
 }
 
@@ -160,7 +163,7 @@ pub(in crate::api) async fn replay_one(
     ticket: Ticket,
     caller: Caller,
 ) -> Result<Response, ApiError> {
-    app.barrier(crate::cluster::Consistency::Linearizable).await?;
+    app.barrier(Consistency::Linearizable).await?;
     let task_ids = one(&app, &task_id)?;
     change(&app, ticket, &caller, task_ids, |task_ids| Command::ReplayTasks { task_ids }).await
 }
@@ -172,7 +175,7 @@ pub(in crate::api) async fn purge_one(
     ticket: Ticket,
     caller: Caller,
 ) -> Result<Response, ApiError> {
-    app.barrier(crate::cluster::Consistency::Linearizable).await?;
+    app.barrier(Consistency::Linearizable).await?;
     let task_ids = one(&app, &task_id)?;
     change(&app, ticket, &caller, task_ids, |task_ids| Command::PurgeTasks { task_ids }).await
 }

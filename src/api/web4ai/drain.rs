@@ -1,6 +1,6 @@
 //! `POST /api/v1/nodes/{node_id}/drain`: takes a node out of service in peace.
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Response;
 use serde::Serialize;
 
@@ -9,6 +9,7 @@ use crate::api::app::{Written, key_reused};
 use crate::api::body::RequestBody;
 use crate::api::error::ApiError;
 use crate::api::object::Object;
+use crate::api::params::Path;
 use crate::api::reply;
 use crate::api::ticket::{Caller, Ticket};
 use crate::model::NodeId;

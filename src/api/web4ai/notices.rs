@@ -1,14 +1,14 @@
 //! What the leader found and told others: alerts, decisions of the autoscaler, deliveries
 //! (contract 2.10, 2.11, 6).
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Response;
 use serde::Serialize;
 
 use crate::api::App;
 use crate::api::app::{Written, key_reused};
 use crate::api::error::ApiError;
-use crate::api::params::Params;
+use crate::api::params::{Params, Path};
 use crate::api::reply;
 use crate::api::ticket::{Caller, Ticket};
 use crate::api::wire_time::iso;

@@ -1,6 +1,6 @@
 //! Doors of single tasks and batches: submit, get, cancel, report (contract 2.3, 2.7, 4.2).
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Response;
 use bytes::Bytes;
 use serde::Serialize;
@@ -13,7 +13,7 @@ use crate::api::app::{Written, key_reused};
 use crate::api::body::RequestBody;
 use crate::api::error::ApiError;
 use crate::api::object::Object;
-use crate::api::params::Params;
+use crate::api::params::{Params, Path};
 use crate::api::reply;
 use crate::api::ticket::{Caller, Ticket};
 use crate::model::{RequestId, Task, TaskId};

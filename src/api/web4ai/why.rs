@@ -5,14 +5,14 @@
 
 use std::collections::BTreeMap;
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Response;
 use serde::Serialize;
 
 use super::words::{agents_status, web4ai_status};
 use crate::api::App;
 use crate::api::error::ApiError;
-use crate::api::params::Params;
+use crate::api::params::{Params, Path};
 use crate::api::reply;
 use crate::api::wire_time::iso;
 use crate::clock;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::Response;
 use serde::Serialize;
@@ -15,7 +15,7 @@ use super::nodes::{DetailedNode, detailed};
 use super::xml;
 use crate::api::App;
 use crate::api::error::ApiError;
-use crate::api::params::Params;
+use crate::api::params::{Params, Path};
 use crate::api::reply;
 use crate::api::web4ai::figures::{NetworkMetrics, network_metrics};
 use crate::api::web4ai::lists::{Summary, summary};

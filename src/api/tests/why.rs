@@ -1,0 +1,148 @@
+//! `GET /api/v1/tasks/{id}/why`: each reason with a state that has it.
+
+use axum::http::StatusCode;
+use serde_json::{Value, json};
+
+use super::World;
+
+/// The codes of all blockers of a task, and whether it is blocked.
+async fn why(world: &World, task_id: &str) -> (Vec<String>, bool, Value) {
+    let why = world.get(&format!("/api/v1/tasks/{task_id}/why")).await.ok();
+    let blockers = why["blockers"].as_array().unwrap();
+    for blocker in blockers {
+        assert!(!blocker["message"].as_str().unwrap().is_empty(), "{blocker}");
+        assert!(blocker["since"].as_str().unwrap().ends_with('Z'), "{blocker}");
+        assert!(blocker["for_ms"].is_u64(), "{blocker}");
+    }
+    for key in ["queued_ms", "executing_ms", "retries", "total_ms"] {
+        assert!(why["spent"][key].is_u64(), "{key} in {why}");
+    }
+    let codes = blockers.iter().map(|blocker| blocker["code"].as_str().unwrap().to_owned());
+    (codes.collect(), why["blocked"].as_bool().unwrap(), why)
+}
+
+/// As [`why`], and it is for nothing else than `code`.
+async fn only(world: &World, task_id: &str, code: &str) -> Value {
+    let (codes, blocked, why) = why(world, task_id).await;
+    assert_eq!(codes, [code], "{why}");
+    assert_eq!(blocked, !["QUEUED", "NOT_ACKNOWLEDGED", "RUNNING"].contains(&code), "{why}");
+    why["blockers"][0].clone()
+}
+
+#[tokio::test]
+async fn why_follows_a_task_through_its_life() {
+    let world = World::new().await;
+    world.submit("t").await;
+    let blocker = only(&world, "t", "NO_NODE").await;
+    assert_eq!(blocker["message"], "no node is registered that it may go to");
+    world.register("n1").await;
+    only(&world, "t", "QUEUED").await;
+    world.place("t", "n1").await;
+    only(&world, "t", "NOT_ACKNOWLEDGED").await;
+    world.acknowledge("t", 1).await;
+    let blocker = only(&world, "t", "RUNNING").await;
+    assert!(blocker["until"].as_str().unwrap().ends_with('Z'), "{blocker}");
+    let report = r#"{"status":"failed","error":"no luck","retryable":true}"#;
+    world.post("/api/v1/tasks/t/result", report).await.ok();
+    let blocker = only(&world, "t", "BACK_OFF").await;
+    assert_eq!(blocker["message"], "waits for retry 1 after: no luck");
+    assert!(blocker["until"].as_str().unwrap() > blocker["since"].as_str().unwrap());
+    world.call("DELETE", "/api/v1/tasks/t", "").await.ok();
+    let (codes, blocked, why) = why(&world, "t").await;
+    assert_eq!((codes.len(), blocked, &why["spent"]["retries"]), (0, false, &json!(1)));
+    assert_eq!((&why["status"], &why["state"]), (&json!("cancelled"), &json!("cancelled")));
+}
+
+#[tokio::test]
+async fn why_names_what_no_node_has() {
+    let world = World::new().await;
+    world.register("n1").await;
+    let body = r#"{"task_id":"gpu","task_type":"t","requirements":{"capabilities":["gpu","x"]}}"#;
+    world.post("/api/v1/tasks", body).await.ok();
+    assert_eq!(only(&world, "gpu", "NO_NODE").await["message"], "no node has gpu, x");
+    let steps = r#"{"task_id":"s","task_type":"t","steps":[{"agent_type":"magic"}]}"#;
+    world.post("/api/v1/tasks", steps).await.ok();
+    let blocker = only(&world, "s", "NO_NODE").await;
+    assert_eq!(blocker["message"], "no agent of type magic is registered");
+    assert_eq!(blocker["step"], "magic");
+}
+
+#[tokio::test]
+async fn why_names_nodes_that_are_busy() {
+    let world = World::new().await;
+    let small = r#"{"host":"h","capacity":1}"#;
+    world.post("/api/v1/nodes/full/register", small).await.ok();
+    let loaded = r#"{"host":"h","load_score":0.95}"#;
+    world.post("/api/v1/nodes/loaded/register", loaded).await.ok();
+    world.register("resting").await;
+    let path = "/api/v1/nodes/resting/status";
+    world.call("PUT", path, r#"{"status":"maintenance"}"#).await.ok();
+    world.submit("first").await;
+    world.place("first", "full").await;
+    world.submit("t").await;
+    let blocker = only(&world, "t", "NODES_BUSY").await;
+    let nodes = json!({"full": "full", "loaded": "overloaded", "resting": "maintenance"});
+    assert_eq!(blocker["nodes"], nodes);
+}
+
+#[tokio::test]
+async fn why_names_a_key_that_is_taken() {
+    let world = World::new().await;
+    world.register("n1").await;
+    for task_id in ["a", "b"] {
+        let limit = json!({"key": "db", "max": 1});
+        let body = json!({"task_id": task_id, "task_type": "t", "concurrency": limit});
+        world.post("/api/v1/tasks", &body.to_string()).await.ok();
+    }
+    world.place("a", "n1").await;
+    let blocker = only(&world, "b", "CONCURRENCY").await;
+    assert_eq!(blocker["message"], "1 of 1 tasks with the key db are under way");
+    world.post("/api/v1/tasks/a/result", r#"{"success":true}"#).await.ok();
+    only(&world, "b", "QUEUED").await;
+}
+
+#[tokio::test]
+async fn why_names_reasons_in_the_order_in_which_they_must_go() {
+    let world = World::new().await;
+    for task_id in ["a", "b"] {
+        let body = json!({"task_id": task_id, "task_type": "t", "concurrency": {"key": "db"}});
+        world.post("/api/v1/tasks", &body.to_string()).await.ok();
+    }
+    world.post("/api/v1/nodes/n1/register", r#"{"host":"h","capacity":1}"#).await.ok();
+    world.place("a", "n1").await;
+    world.post("/api/v1/control/stop", "").await.ok();
+    let (codes, blocked, why) = why(&world, "b").await;
+    assert_eq!(codes, ["PAUSED", "CONCURRENCY", "NODES_BUSY"]);
+    assert!(blocked);
+    assert_eq!(why["queue_position"], 0);
+}
+
+#[tokio::test]
+async fn why_looks_into_steps() {
+    let world = World::new().await;
+    let agent = r#"{"agent_id":"a1","agent_type":"x","endpoint":"h:1"}"#;
+    world.post("/api/v1/agents/register", agent).await.ok();
+    let body = r#"{"task_id":"s","task_type":"mine","steps":[{"name":"one","agent_type":"x"},
+        {"name":"two","agent_type":"x"}]}"#;
+    world.post("/api/v1/tasks", body).await.ok();
+    let (codes, blocked, shown) = why(&world, "s").await;
+    assert_eq!(codes, ["QUEUED", "DEPENDS_ON"]);
+    assert!(blocked);
+    assert_eq!(
+        (&shown["blockers"][0]["step"], &shown["queue_position"]),
+        (&json!("one"), &Value::Null)
+    );
+    let waits = &shown["blockers"][1];
+    assert_eq!((&waits["step"], &waits["message"]), (&json!("two"), &json!("waits for one")));
+    world.place("s#0", "agent:a1").await;
+    let (codes, _, _) = why(&world, "s").await;
+    assert_eq!(codes, ["NOT_ACKNOWLEDGED", "DEPENDS_ON"]);
+}
+
+#[tokio::test]
+async fn why_of_nothing_is_not_found() {
+    let world = World::new().await;
+    let answer = world.get("/api/v1/tasks/nope/why").await;
+    assert_eq!(answer.status, StatusCode::NOT_FOUND);
+    assert_eq!(answer.json()["error"], "Task not found");
+}
