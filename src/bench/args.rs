@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::connection::Target;
+use super::crowd::{AgentsArgs, HeartbeatsArgs};
 
 /// Requests per batch that the API takes at most.
 const BATCH_MAX: i64 = 10_000;
@@ -79,6 +80,10 @@ pub enum Scenario {
     Read(ReadArgs),
     /// Heartbeats of registered nodes
     Heartbeat(HeartbeatArgs),
+    /// A large fleet that beats steadily: processor time, and how soon the dead are noticed
+    Heartbeats(HeartbeatsArgs),
+    /// Many users of family A: submissions and reads, while the built-in agents work
+    Agents(AgentsArgs),
     /// From submission to the recorded result, through real HTTP nodes in this process
     EndToEnd(EndToEndArgs),
     /// Light writes while leaders fail: the time to the next acknowledged write
@@ -261,7 +266,8 @@ fn rate(text: &str) -> Result<f64, String> {
     }
 }
 
-fn secs(text: &str) -> Result<Duration, String> {
+/// Seconds, with or without an `s`: up to a day.
+pub(super) fn secs(text: &str) -> Result<Duration, String> {
     let secs = text.strip_suffix('s').unwrap_or(text).parse::<f64>().map_err(|e| e.to_string())?;
     if (0.0..=86_400.0).contains(&secs) {
         Ok(Duration::from_secs_f64(secs))
@@ -339,6 +345,9 @@ mod tests {
             "batch --batch 10001",
             "batch --batch 0",
             "retained --restart-member 1",
+            "agents --kill-leader",
+            "heartbeats --kill-after 3",
+            "heartbeats --nodes 0",
         ] {
             assert!(parse(line).is_err(), "{line}");
         }

@@ -130,7 +130,7 @@ impl Seat {
     }
 
     /// Goes home when all clients were sent home.
-    fn settle(&mut self, run: &Run) {
+    pub(super) fn settle(&mut self, run: &Run) {
         let spread = run.spread.load(Ordering::Relaxed);
         if spread != self.spread {
             self.spread = spread;

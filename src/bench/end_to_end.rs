@@ -41,7 +41,7 @@ pub(super) async fn run(load: &LoadArgs, args: &EndToEndArgs) -> anyhow::Result<
     let flights = Flights::new(&prefix);
     let fleet = Fleet::start(&args.fleet, &control, &capability, &flights).await?;
     let watch = match args.observe {
-        Observe::Events => Watch::events(load, flights.clone()).await?,
+        Observe::Events => Watch::events(load, "task_ended", flights.clone()).await?,
         Observe::Status => Watch::status(control.clone(), flights.clone()).await?,
     };
     let template = submissions(load, args.batch, &prefix, &capability);

@@ -127,41 +127,16 @@ impl Rounds<'_> {
             Action::Kill => self.lose(member, Signal::KILL).await?,
             Action::Stop => self.lose(member, Signal::TERM).await?,
             Action::Transfer => {
-                self.mark();
+                mark(&self.run);
                 self.subject.control().call("POST", TRANSFER, b"{}").await?;
-                self.acknowledged().await?
+                acknowledged(&self.run).await?
             }
         };
         Ok((member, outage))
     }
 
-    fn mark(&self) {
-        self.run.tally.lock().mark(Instant::now());
-    }
-
     async fn lose(&self, member: usize, signal: Signal) -> anyhow::Result<Outage> {
-        let pid = self.members.pid(member)?;
-        self.mark();
-        self.members.signal(pid, signal)?;
-        let outage = self.acknowledged().await?;
-        Members::wait_gone(pid).await?;
-        self.members.restart(member).await?;
-        self.subject.ready(member).await?;
-        Ok(outage)
-    }
-
-    /// Waits until a write that was sent after the mark is acknowledged.
-    async fn acknowledged(&self) -> anyhow::Result<Outage> {
-        let deadline = Instant::now() + ACKNOWLEDGED_TIMEOUT;
-        loop {
-            // Bound to a name: the lock must not be held while sleeping.
-            let outage = self.run.tally.lock().outage();
-            if let Some(outage) = outage {
-                return Ok(outage);
-            }
-            ensure!(Instant::now() < deadline, "nothing acknowledged for {ACKNOWLEDGED_TIMEOUT:?}");
-            tokio::time::sleep(POLL_INTERVAL).await;
-        }
+        lose(&self.subject, &self.members, &self.run, member, signal).await
     }
 
     /// Waits until somebody leads and everybody follows; returns the leader.
@@ -174,6 +149,46 @@ impl Rounds<'_> {
             ensure!(Instant::now() < deadline, "the cluster is not whole after {WHOLE_TIMEOUT:?}");
             tokio::time::sleep(CLUSTER_POLL_INTERVAL).await;
         }
+    }
+}
+
+fn mark(run: &Run) {
+    run.tally.lock().mark(Instant::now());
+}
+
+/// Signals a member so that it ends, waits until a request of the run that was sent after that is
+/// acknowledged, and starts the member again.
+///
+/// # Errors
+/// When it does not end or come back, or nothing is acknowledged for a minute.
+pub(super) async fn lose(
+    subject: &Subject,
+    members: &Members,
+    run: &Run,
+    member: usize,
+    signal: Signal,
+) -> anyhow::Result<Outage> {
+    let pid = members.pid(member)?;
+    mark(run);
+    members.signal(pid, signal)?;
+    let outage = acknowledged(run).await?;
+    Members::wait_gone(pid).await?;
+    members.restart(member).await?;
+    subject.ready(member).await?;
+    Ok(outage)
+}
+
+/// Waits until a request that was sent after the mark is acknowledged.
+async fn acknowledged(run: &Run) -> anyhow::Result<Outage> {
+    let deadline = Instant::now() + ACKNOWLEDGED_TIMEOUT;
+    loop {
+        // Bound to a name: the lock must not be held while sleeping.
+        let outage = run.tally.lock().outage();
+        if let Some(outage) = outage {
+            return Ok(outage);
+        }
+        ensure!(Instant::now() < deadline, "nothing acknowledged for {ACKNOWLEDGED_TIMEOUT:?}");
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
 }
 

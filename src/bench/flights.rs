@@ -12,6 +12,7 @@ use super::framing::find;
 use super::histogram::Histogram;
 use super::tally::Window;
 use super::template::{NUMBER, read_number};
+use super::watch::Observer;
 
 /// The tasks of one run; cheap to clone.
 #[derive(Debug, Clone)]
@@ -159,18 +160,6 @@ impl Flights {
         flight.attempt = flight.attempt.max(attempt);
     }
 
-    /// An event of the cluster, as text: notes the end when it tells of one of ours. The text is
-    /// searched instead of parsed, because most events tell of other things.
-    pub(super) fn observe(&self, event: &[u8], now: Instant) {
-        if find(event, b"task_ended").is_none() {
-            return;
-        }
-        let Some(at) = find(event, self.prefix.as_bytes()) else { return };
-        let Some(number) = read_number(&event[at + self.prefix.len()..]) else { return };
-        let completed = find(event, b"\"completed\"").is_some();
-        self.landed(number, completed, now);
-    }
-
     fn landed(&self, number: u64, completed: bool, now: Instant) {
         let inner = &mut *self.inner.lock();
         let Some(flight) = inner.open.remove(&number) else { return };
@@ -223,6 +212,24 @@ impl Flights {
             stray: inner.stray,
             open: inner.open.len() as u64,
         }
+    }
+}
+
+impl Observer for Flights {
+    /// Notes the end when the event tells of one of ours. The text is searched instead of parsed,
+    /// because most events tell of other things.
+    fn observe(&self, event: &[u8], now: Instant) {
+        if find(event, b"task_ended").is_none() {
+            return;
+        }
+        let Some(at) = find(event, self.prefix.as_bytes()) else { return };
+        let id = &event[at + self.prefix.len()..];
+        // A step of a task has the task's id and more.
+        let Some(number) = read_number(id).filter(|_| id.get(NUMBER.len()) == Some(&b'"')) else {
+            return;
+        };
+        let completed = find(event, b"\"completed\"").is_some();
+        self.landed(number, completed, now);
     }
 }
 
@@ -290,6 +297,7 @@ mod tests {
         flights.observe(br#"{"type":"task_assigned","task_id":"r-000000000003"}"#, now);
         flights.observe(br#"{"type":"task_ended","task_id":"q-000000000003"}"#, now);
         flights.observe(br#"{"type":"task_ended","task_id":"r-3"}"#, now);
+        flights.observe(br#"{"type":"task_ended","task_id":"r-000000000003#1"}"#, now);
         assert_eq!(flights.open(), 1);
         flights.observe(&ended(3, "completed"), now);
         flights.observe(&ended(3, "completed"), now);

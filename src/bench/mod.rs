@@ -8,9 +8,13 @@
 //! Invariants: nothing here is part of a member or reads its files; every run is bounded in time
 //! and in requests; a process is signalled only when it has the name of a member.
 
+mod agents;
 pub mod args;
 mod connection;
 mod control;
+mod cpu_watch;
+pub mod crowd;
+mod deaths;
 mod drive;
 mod end_to_end;
 mod etcd;
@@ -19,7 +23,10 @@ mod fleet;
 mod flights;
 mod framing;
 mod gaps;
+mod heartbeats;
 mod histogram;
+mod insist;
+mod kill;
 mod members;
 mod process;
 mod read_back;
@@ -64,6 +71,8 @@ async fn measure(BenchArgs { load, scenario }: BenchArgs) -> anyhow::Result<Repo
         Scenario::Batch(args) => Ok(scenario::batch(&load, args).await),
         Scenario::Read(args) => scenario::read(&load, args).await,
         Scenario::Heartbeat(args) => scenario::heartbeat(&load, args).await,
+        Scenario::Heartbeats(args) => heartbeats::run(&load, &args).await,
+        Scenario::Agents(args) => agents::run(&load, &args).await,
         Scenario::EndToEnd(args) => end_to_end::run(&load, &args).await,
         Scenario::Failover(args) => failover::run(&load, &args).await,
         Scenario::Retained(args) => retained::run(&load, &args).await,

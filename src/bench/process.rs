@@ -16,6 +16,12 @@ pub(super) fn cpu_time() -> Option<Duration> {
     parse_cpu_time(&fs::read_to_string("/proc/self/stat").ok()?)
 }
 
+/// The same of another process; `None` when it is not there.
+#[must_use]
+pub(super) fn cpu_time_of(pid: i32) -> Option<Duration> {
+    parse_cpu_time(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+}
+
 /// The name in parentheses may hold anything, so fields count from the last one on: utime and
 /// stime are the 12th and 13th behind it.
 fn parse_cpu_time(stat: &str) -> Option<Duration> {

@@ -22,6 +22,8 @@ pub(super) struct Quantiles {
     pub p50_ms: f64,
     /// Nine in ten.
     pub p90_ms: f64,
+    /// 95 %.
+    pub p95_ms: f64,
     /// 99 %.
     pub p99_ms: f64,
     /// 99.9 %.
@@ -37,6 +39,7 @@ impl From<&Histogram> for Quantiles {
             count: histogram.count(),
             p50_ms: at(0.5),
             p90_ms: at(0.9),
+            p95_ms: at(0.95),
             p99_ms: at(0.99),
             p999_ms: at(0.999),
             max_ms: ms(histogram.max()),
@@ -210,9 +213,10 @@ impl Report {
 }
 
 fn quantiles_text(q: &Quantiles) -> String {
-    let Quantiles { p50_ms, p90_ms, p99_ms, p999_ms, max_ms, .. } = q;
+    let Quantiles { p50_ms, p90_ms, p95_ms, p99_ms, p999_ms, max_ms, .. } = q;
     format!(
-        "p50 {p50_ms:.3}  p90 {p90_ms:.3}  p99 {p99_ms:.3}  p99.9 {p999_ms:.3}  max {max_ms:.3} ms"
+        "p50 {p50_ms:.3}  p90 {p90_ms:.3}  p95 {p95_ms:.3}  p99 {p99_ms:.3}  p99.9 {p999_ms:.3}  \
+         max {max_ms:.3} ms"
     )
 }
 

@@ -20,6 +20,7 @@ use super::args::{
     MembersArgs, Observe, ReadArgs, Retain, RetainedArgs, Scenario, System,
 };
 use super::connection::{Connection, Target, request_bytes};
+use super::crowd::{AgentsArgs, HeartbeatsArgs, KillArgs, Mode};
 use super::drive::tests::{load, serve};
 use super::{BenchArgs, measure};
 
@@ -38,6 +39,8 @@ struct Inner {
     nodes_ever: usize,
     reads: BTreeMap<String, u64>,
     heartbeats: u64,
+    /// When each node last beat.
+    beats: BTreeMap<String, tokio::time::Instant>,
     transfers: u64,
     leader: u64,
     /// How often each execution is sent to the node.
@@ -84,6 +87,14 @@ impl Small {
         let mut inner = self.inner.lock();
         let minted = format!("task_{:012}", inner.tasks.len());
         let id = task["task_id"].as_str().map_or(minted, str::to_owned);
+        if task["task_type"] == "report_generation" {
+            inner.tasks.insert(id.clone(), "completed");
+            for id in [format!("{id}#1"), id] {
+                let fact = json!({"type": "task_ended", "task_id": id, "status": "completed"});
+                self.events.send(format!("id: 1-0\ndata: {fact}\n\n")).ok();
+            }
+            return;
+        }
         assert_eq!(task["task_type"], "bench");
         inner.tasks.insert(id.clone(), "pending");
         let wanted = &task["requirements"]["capabilities"][0];
@@ -157,6 +168,7 @@ async fn register(
 async fn heartbeat(State(small): State<Small>, Path(id): Path<String>) -> StatusCode {
     let mut inner = small.inner.lock();
     inner.heartbeats += 1;
+    inner.beats.insert(id.clone(), tokio::time::Instant::now());
     if inner.nodes.contains_key(&id) { StatusCode::OK } else { StatusCode::BAD_REQUEST }
 }
 
@@ -256,6 +268,79 @@ async fn heartbeat_registers_its_nodes_and_removes_them() {
     assert_eq!((&report["ok"], &report["errors"]), (&json!(70), &json!(0)));
     let inner = small.inner.lock();
     assert_eq!((inner.heartbeats, inner.nodes_ever, inner.nodes.len()), (70, 7, 0));
+}
+
+fn no_kill() -> KillArgs {
+    KillArgs { kill_leader: false, kill_after: None, members: no_processes() }
+}
+
+#[tokio::test]
+async fn agents_submits_and_reads_and_sees_every_task_end() {
+    let small = Small::new();
+    let mut load = load(small.serve(2).await, 60);
+    load.rate = Some(1.0);
+    let args = AgentsArgs {
+        users: 5,
+        pause_ms: 1,
+        reads: 2,
+        task_type: "report_generation".to_owned(),
+        mode: Mode::Sequential,
+        repeats: 0,
+        kill: no_kill(),
+    };
+    let report = report_of(load, Scenario::Agents(args)).await;
+    let tasks = small.count("completed");
+    assert_eq!((&report["ok"], &report["errors"]), (&json!(60), &json!(0)), "{report}");
+    assert_eq!((&report["mode"], &report["clients"]), (&json!("closed"), &json!(5)));
+    let details = &report["details"];
+    // A user reads twice behind each submission, but for the tasks at the end.
+    assert!((20..=24).contains(&tasks), "{tasks}");
+    assert_eq!(details["submit"]["count"], tasks);
+    assert_eq!(details["read"]["count"], 60 - tasks);
+    assert_eq!(details["submit_to_end"]["count"], tasks);
+    assert_eq!((&details["ended"], &details["no_end_seen"]), (&json!(tasks), &json!(0)));
+    assert_eq!(details["kill"], Value::Null);
+}
+
+/// Says of nodes that were silent for so long that they are offline.
+fn watch_over(small: &Small, timeout: Duration) {
+    let small = small.clone();
+    tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            let mut inner = small.inner.lock();
+            let gone = inner.beats.extract_if(.., |_, at| at.elapsed() > timeout);
+            for (node, _) in gone.collect::<Vec<_>>() {
+                let fact = json!({"type": "node_status_changed", "node_id": node, "old": "active",
+                    "new": "offline"});
+                small.events.send(format!("id: 1-0\ndata: {fact}\n\n")).ok();
+            }
+        }
+    });
+}
+
+#[tokio::test]
+async fn heartbeats_sees_the_dead_and_no_other() {
+    let small = Small::new();
+    watch_over(&small, Duration::from_millis(1000));
+    let mut load = load(small.serve(2).await, u64::MAX / 4);
+    load.secs = Duration::from_millis(2500);
+    let args = HeartbeatsArgs {
+        nodes: 40,
+        period: Duration::from_millis(100),
+        dying: 4,
+        die_after: Some(Duration::from_millis(200)),
+        moving: true,
+        repeats: 0,
+        kill: no_kill(),
+    };
+    let report = report_of(load, Scenario::Heartbeats(args)).await;
+    assert_eq!(report["errors"], 0, "{report}");
+    let details = &report["details"];
+    assert_eq!((&details["noticed"], &details["falsely_dead"]), (&json!(4), &json!(0)));
+    assert_eq!(details["detection"]["count"], 4);
+    assert!(details["detection"]["max_ms"].as_f64().unwrap() > 800.0, "{details}");
+    assert_eq!(small.inner.lock().nodes.len(), 0, "all are removed");
 }
 
 async fn end_to_end(rate: Option<f64>, batch: u32, observe: Observe, doubled: bool) -> Value {

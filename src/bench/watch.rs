@@ -21,6 +21,12 @@ const SUBSCRIBE_TIMEOUT: Duration = Duration::from_secs(5);
 /// An event longer than this is none of ours; the stream is given up.
 const EVENT_BYTES_MAX: usize = 4 * 1024 * 1024;
 
+/// Who is told of every event.
+pub(super) trait Observer: Send + Sync + 'static {
+    /// An event of the cluster, as text.
+    fn observe(&self, event: &[u8], now: Instant);
+}
+
 /// Watches until it is dropped.
 pub(super) struct Watch {
     task: AbortHandle,
@@ -28,14 +34,19 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    /// Subscribes to the events of a member, and of the next one when that fails. Returns when the
-    /// subscription stands, so that no end is missed.
+    /// Subscribes to the events of these types of a member, and of the next one when that fails.
+    /// Returns when the subscription stands, so that none is missed.
     ///
     /// # Errors
     /// When the first member does not stream events.
-    pub(super) async fn events(load: &LoadArgs, flights: Flights) -> anyhow::Result<Self> {
+    pub(super) async fn events(
+        load: &LoadArgs,
+        types: &str,
+        observer: impl Observer,
+    ) -> anyhow::Result<Self> {
         let mut stream = EventStream {
             targets: load.url.clone(),
+            path: format!("/api/v1/events?types={types}"),
             headers: load.header.concat(),
             at: 0,
             last_id: None,
@@ -45,7 +56,7 @@ impl Watch {
         let counted = Arc::clone(&reconnects);
         let task = tokio::spawn(async move {
             loop {
-                let error = stream.follow(&mut pieces, &flights).await;
+                let error = stream.follow(&mut pieces, &observer).await;
                 tracing::warn!(%error, "the event stream broke");
                 pieces = stream.resubscribe().await;
                 counted.fetch_add(1, Ordering::Relaxed);
@@ -81,6 +92,7 @@ impl Drop for Watch {
 
 struct EventStream {
     targets: Vec<Target>,
+    path: String,
     headers: String,
     at: usize,
     /// Where to resume.
@@ -92,7 +104,7 @@ impl EventStream {
         let target = &self.targets[self.at];
         let resume = self.last_id.as_ref().map(|id| format!("last-event-id: {id}\r\n"));
         let headers = [&self.headers, "accept: text/event-stream\r\n", &resume.unwrap_or_default()];
-        let request = request_bytes("GET", target, "/api/v1/events", &headers.concat(), b"");
+        let request = request_bytes("GET", target, &self.path, &headers.concat(), b"");
         let subscribe = async { Connection::open(target).await?.subscribe(&request).await };
         let (status, pieces) = tokio::time::timeout(SUBSCRIBE_TIMEOUT, subscribe).await??;
         if status != 200 {
@@ -116,7 +128,7 @@ impl EventStream {
     }
 
     /// Notes the events of a subscription until it breaks.
-    async fn follow(&mut self, pieces: &mut Pieces, flights: &Flights) -> std::io::Error {
+    async fn follow(&mut self, pieces: &mut Pieces, observer: &impl Observer) -> std::io::Error {
         let mut buffer = Vec::new();
         loop {
             if let Err(error) = pieces.append_to(&mut buffer).await {
@@ -126,7 +138,7 @@ impl EventStream {
             let mut taken = 0;
             while let Some(end) = find(&buffer[taken..], b"\n\n") {
                 let event = &buffer[taken..taken + end];
-                flights.observe(event, now);
+                observer.observe(event, now);
                 self.remember(event);
                 taken += end + 2;
             }
@@ -209,7 +221,7 @@ mod tests {
         let group = Arc::new(Group::default());
         flights.depart(1, 2, Instant::now(), &group);
 
-        let watch = Watch::events(&load, flights.clone()).await.unwrap();
+        let watch = Watch::events(&load, "task_ended", flights.clone()).await.unwrap();
         group.landed().await;
         assert_eq!(flights.sums().ended, 2);
         assert_eq!(watch.reconnects(), 1);
@@ -220,7 +232,8 @@ mod tests {
     #[tokio::test]
     async fn a_member_without_events_is_an_error_that_says_what_to_do() {
         let load = load(vec![serve(Router::new()).await], 1);
-        let error = Watch::events(&load, Flights::new("r-")).await.err().unwrap().to_string();
+        let error =
+            Watch::events(&load, "task_ended", Flights::new("r-")).await.err().unwrap().to_string();
         assert!(error.contains("404") && error.contains("--observe status"), "{error}");
     }
 
