@@ -85,7 +85,9 @@ pub fn choose(
         }),
         Algorithm::LatencyOptimized => first_min(among, |position| {
             let figures = figure(position);
-            (u64::from(figures.load.latency_us), u64::from(figures.active))
+            // One that was never measured may be anywhere.
+            let latency_us = figures.load.latency_us;
+            (latency_us == 0, u64::from(latency_us), u64::from(figures.active))
         }),
         Algorithm::MostRoom => first_min(among, |position| {
             let figures = figure(position);
@@ -207,7 +209,7 @@ mod tests {
     #[test]
     fn the_argmin_algorithms_as_a_table() {
         use Algorithm::{LatencyOptimized, LeastConnections, ResourceAware};
-        let cases: [(&str, Algorithm, &[Figures], usize); 10] = [
+        let cases: [(&str, Algorithm, &[Figures], usize); 11] = [
             ("fewest", LeastConnections, &[node(0, 1, 3), node(900, 1, 1), node(0, 1, 2)], 1),
             ("tie by load", LeastConnections, &[node(400, 1, 1), node(300, 1, 1)], 1),
             ("full tie", LeastConnections, &[node(300, 1, 1), node(300, 1, 1)], 0),
@@ -217,6 +219,7 @@ mod tests {
             ("over 100 %", ResourceAware, &[used(300, 0, 0, 0), used(0, 90, 0, 0)], 1),
             ("tie by active", ResourceAware, &[used(1, 1, 1, 2), used(1, 1, 1, 1)], 1),
             ("nearest", LatencyOptimized, &[far(900, 0), far(30, 8), far(31, 0)], 1),
+            ("unknown is not near", LatencyOptimized, &[far(0, 0), far(900, 8)], 1),
             ("tie by active", LatencyOptimized, &[far(30, 8), far(30, 7), far(30, 7)], 1),
         ];
         for (name, algorithm, nodes, expected) in cases {

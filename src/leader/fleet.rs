@@ -57,6 +57,12 @@ impl Fleet {
         self.latencies.lock().get(node_id).copied()
     }
 
+    /// The same of all nodes that were probed.
+    #[must_use]
+    pub(super) fn latencies(&self) -> BTreeMap<NodeId, u32> {
+        self.latencies.lock().clone()
+    }
+
     /// Notes that a node asked not to be called for `wait`.
     pub(super) fn hold(&self, node_id: &NodeId, wait: Duration) {
         let hold = Hold { until: Instant::now() + wait, failures: 0 };

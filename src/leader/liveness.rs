@@ -14,6 +14,7 @@ use tracing::{info, warn};
 
 use super::brake::{Brake, BrakeOptions};
 use super::duty::{Duty, DutyError, Next, Reign, Wakes};
+use super::fleet::Loads;
 use super::metrics::DutyName;
 use super::seat::{Seat, Sighting};
 use super::timers::state_now;
@@ -217,7 +218,7 @@ impl<S: Seat> Duty<S> for Liveness {
             }
         }
         let loads = sightings.iter().filter_map(|seen| Some((seen.node_id.clone(), seen.load?)));
-        reign.fleet.set_loads(loads.collect());
+        reign.fleet.set_loads(with_latencies(reign, loads.collect()));
         let now = Instant::now();
         if self.last_round.is_some_and(|last| now.duration_since(last) > ASLEEP) {
             warn!("this member was asleep: nodes get a full timeout");
@@ -251,6 +252,23 @@ impl<S: Seat> Duty<S> for Liveness {
     fn wake(wakes: &Wakes) -> &Notify {
         &wakes.liveness
     }
+}
+
+/// Adds how far those nodes are that were probed and reported no figures of their own, as nodes that
+/// were found do.
+fn with_latencies<S: Seat>(reign: &Reign<S>, mut loads: Loads) -> Loads {
+    let mut silent = reign.fleet.latencies();
+    silent.retain(|node_id, _| !loads.contains_key(node_id));
+    if !silent.is_empty() {
+        reign.seat.read(|view| {
+            for (node_id, latency_us) in silent {
+                if let Some(node) = view.node(&node_id) {
+                    loads.insert(node_id, Load { latency_us, ..node.load });
+                }
+            }
+        });
+    }
+    loads
 }
 
 /// Ends drains whose time is over, and takes out agents that have been silent for long.

@@ -17,8 +17,8 @@ use super::duty::{Duty, DutyError, Next, Reign, Wakes};
 use super::http::{Answer, CallError, NodeCaller};
 use super::metrics::DutyName;
 use super::seat::{Seat, SeatError};
-use crate::model::{AGENT_PREFIX, Load, NodeId};
-use crate::state::{Command, NodeSpec, Rejection};
+use crate::model::{AGENT_PREFIX, Load, NodeId, NodeStatus};
+use crate::state::{Command, NodeObservation, NodeSpec, Rejection};
 
 /// Probes under way at once.
 const PROBES_MAX: usize = 64;
@@ -75,7 +75,8 @@ impl<S: Seat> Duty<S> for Prober {
             (due, rules, policy.discovery_endpoints.clone())
         });
         keep_builtin(reign).await?;
-        self.collect(reign, rules);
+        let answered = self.collect(reign, rules);
+        bring_back(reign, answered).await?;
         self.probe(reign, due, rules);
         self.discover(reign, endpoints, rules.1).await?;
         Ok(if self.probes.is_empty() { Next::Wait(PERIOD) } else { Next::Again(COLLECT_PAUSE) })
@@ -116,29 +117,37 @@ impl Prober {
         self.nodes = known;
     }
 
-    /// Notes what was answered meanwhile.
+    /// Notes what was answered meanwhile. Gives the nodes that were found, send no heartbeats, and
+    /// answered.
     fn collect<S: Seat>(
         &mut self,
         reign: &Reign<S>,
-        (interval, _, retries): (Duration, Duration, u32),
-    ) {
+        (interval, timeout, retries): (Duration, Duration, u32),
+    ) -> Vec<NodeId> {
+        let mut answered = Vec::new();
         while let Some(ended) = self.probes.try_join_next() {
             let Ok((node, healthy, took)) = ended else { continue };
             let Some(probed) = self.nodes.get_mut(&node.node_id) else { continue };
             if healthy {
+                if probed.failures >= retries {
+                    reign.fleet.reached(&node.node_id);
+                }
                 probed.failures = 0;
                 reign.fleet.set_latency(&node.node_id, took);
                 if node.discovered {
                     reign.fleet.changed(&node.node_id);
+                    answered.push(node.node_id);
                 }
                 continue;
             }
             probed.failures += 1;
             if probed.failures >= retries {
                 debug!(node = %node.node_id, probed.failures, "a node does not answer probes");
-                reign.fleet.hold(&node.node_id, interval);
+                // Until the next probe has failed, too.
+                reign.fleet.hold(&node.node_id, interval + timeout + 2 * PERIOD);
             }
         }
+        answered
     }
 
     async fn discover<S: Seat>(
@@ -179,6 +188,29 @@ impl Prober {
         }
         Ok(())
     }
+}
+
+/// An answer brings a node back that was found and had fallen silent: it sends no heartbeats that
+/// could.
+async fn bring_back<S: Seat>(reign: &Reign<S>, answered: Vec<NodeId>) -> Result<(), DutyError> {
+    if answered.is_empty() {
+        return Ok(());
+    }
+    let observations: Vec<NodeObservation> = reign.seat.read(|view| {
+        let nodes = answered.iter().filter_map(|node_id| view.node(node_id));
+        let offline = nodes.filter(|node| node.status == NodeStatus::Offline);
+        let back = offline.map(|node| NodeObservation {
+            node_id: node.node_id.clone(),
+            seen: node.status,
+            status: NodeStatus::Active,
+            load: None,
+        });
+        back.collect()
+    });
+    if !observations.is_empty() {
+        reign.propose(Command::ObserveNodes { epoch: reign.epoch, observations }).await?;
+    }
+    Ok(())
 }
 
 /// Registers the agents that the leader is itself, and takes out those that it shall not be.

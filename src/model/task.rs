@@ -245,6 +245,9 @@ pub struct Task {
     pub flow: Option<Box<Flow>>,
     /// Whose step it is.
     pub step_of: Option<StepOf>,
+    /// Its newest try failed because nobody was there to do it: no agent of its kind, or none that
+    /// could be reached (contract 1.3).
+    pub unavailable: bool,
 }
 
 impl Task {

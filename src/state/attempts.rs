@@ -146,6 +146,8 @@ impl Txn<'_> {
     /// Ends the live attempt without a result: another try, or a dead letter.
     pub(super) fn fail_attempt(&mut self, task_id: &TaskId, failure: TaskFailure, error: String) {
         let Some(task) = self.state.open_task(task_id) else { return };
+        let by_agents = task.requirements.agent_type.is_some();
+        let unavailable = by_agents && failure == TaskFailure::Network;
         if task.retry_count >= task.max_retries {
             let error = match failure {
                 TaskFailure::NodeLost => format!("{error}, max retries exceeded"),
@@ -156,11 +158,11 @@ impl Txn<'_> {
             };
             self.end_task(task_id, TaskStatus::DeadLetter, ExecutionEnd::Failed, |task| {
                 task.error = Some(error);
+                task.unavailable = unavailable;
             });
             return;
         }
         let (attempt, retry) = (task.attempt, task.retry_count + 1);
-        let by_agents = task.requirements.agent_type.is_some();
         let step_of = task.step_of.clone();
         // A lost node says nothing against the task, so it goes back to the front at once.
         let wait_ms = match failure {
@@ -183,6 +185,7 @@ impl Txn<'_> {
         self.edit_task(task_id, |task| {
             task.retry_count = retry;
             task.error = Some(error);
+            task.unavailable = unavailable;
         });
         self.state.edit_counters(|counters| counters.retries += 1);
         if let Some(of) = step_of.filter(|of| self.state.open_task(&of.task_id).is_some()) {

@@ -172,6 +172,7 @@ impl Txn<'_> {
                 step,
                 submitted_at_ms: task.created_at_ms,
             }),
+            unavailable: false,
         }
     }
 
@@ -241,6 +242,7 @@ impl Txn<'_> {
     /// Ends a flow because of one of its steps.
     fn end_flow(&mut self, task_id: &TaskId, step: u16, status: TaskStatus) {
         let ended = self.state.step_task(task_id, step);
+        let unavailable = ended.as_ref().is_some_and(|step| step.unavailable);
         let (node_id, agent_id, error) = ended.map_or((None, None, None), |step| {
             let error = step.error.as_ref().map(|said| format!("{}: {said}", step.task_type));
             (step.node_id.clone(), step.agent_id.clone(), error)
@@ -249,6 +251,7 @@ impl Txn<'_> {
         self.end_task(task_id, status, ExecutionEnd::Withdrawn, |task| {
             task.node_id = node_id;
             task.agent_id = agent_id;
+            task.unavailable = unavailable;
             task.error = if status == TaskStatus::Completed { None } else { error };
             task.execution_ms = now.saturating_sub(task.started_at_ms.max(task.created_at_ms));
         });
@@ -301,7 +304,7 @@ impl Txn<'_> {
             return false;
         }
         let error = format!("No available agents for type: {agent_type}");
-        self.fail_attempt(&refusal.task_id, TaskFailure::Retryable, error);
+        self.fail_attempt(&refusal.task_id, TaskFailure::Network, error);
         true
     }
 }

@@ -215,6 +215,7 @@ mod tests {
             concurrency: None,
             flow: None,
             step_of: None,
+            unavailable: false,
         }
     }
 

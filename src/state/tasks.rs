@@ -120,6 +120,7 @@ impl Txn<'_> {
             concurrency: spec.concurrency,
             flow: flow.map(Box::new),
             step_of: None,
+            unavailable: false,
         };
         self.state.insert_task(task);
         self.facts.push(Fact::TaskSubmitted { task_id: task_id.clone() });

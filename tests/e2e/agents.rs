@@ -22,7 +22,7 @@ use crate::process::Process;
 type Client = OrchestratorServiceClient<Channel>;
 
 /// A cluster of which every member serves gRPC.
-async fn found(count: usize) -> House {
+pub(crate) async fn found(count: usize) -> House {
     let mut house = House::build(count, "");
     for member in &mut house.members {
         member.setup.grpc = Some(free_addr());
@@ -38,7 +38,7 @@ fn grpc_addr(house: &House, place: usize) -> String {
     house.members[place].setup.grpc.clone().unwrap()
 }
 
-async fn client(house: &House, place: usize) -> Client {
+pub(crate) async fn client(house: &House, place: usize) -> Client {
     let endpoint = Endpoint::from_shared(format!("http://{}", grpc_addr(house, place))).unwrap();
     Client::new(endpoint.connect().await.unwrap())
 }
@@ -100,7 +100,7 @@ async fn every_member_serves_grpc_and_streams_outlive_the_leader() {
 }
 
 /// Starts an agent of `house`; gives its endpoint once it listens.
-async fn agent(house: &House, words: &[&str], log: &Path) -> (Process, String) {
+pub(crate) async fn agent(house: &House, words: &[&str], log: &Path) -> (Process, String) {
     let endpoint = free_addr();
     let join: Vec<String> = (0..house.members.len()).map(|place| grpc_addr(house, place)).collect();
     let join = join.join(",");
@@ -115,7 +115,7 @@ async fn agent(house: &House, words: &[&str], log: &Path) -> (Process, String) {
 }
 
 /// Runs until it is killed, or its agent is gone: no test leaves a process behind.
-const RUNS_ON: &str = "while kill -0 $PPID 2>/dev/null; do sleep 0.05; done";
+pub(crate) const RUNS_ON: &str = "while kill -0 $PPID 2>/dev/null; do sleep 0.05; done";
 
 fn step(agent_type: &str) -> AgentTask {
     AgentTask {

@@ -22,6 +22,8 @@ mod drills;
 mod failover;
 mod membership;
 mod old_clients;
+mod pipelines;
+mod probes;
 mod recovery;
 mod security;
 mod serving;

@@ -219,7 +219,7 @@ fn agent_executions(task: &Task) -> Vec<AgentExecution<'_>> {
 }
 
 fn task_error(task: &Task) -> Option<TaskError> {
-    let code = error_code(task.status)?;
+    let code = error_code(task.status, task.unavailable)?;
     let said = task.error.as_deref().unwrap_or_default();
     let message = match task.status {
         TaskStatus::Cancelled => format!("Cancelled: {said}"),
@@ -345,6 +345,7 @@ pub(in crate::api) mod tests {
             concurrency: None,
             flow: None,
             step_of: None,
+            unavailable: false,
         }
     }
 

@@ -81,9 +81,11 @@ pub(super) fn agents_status(status: TaskStatus) -> &'static str {
     }
 }
 
-/// The code of family A for a task that ended without a result.
-pub(super) fn error_code(status: TaskStatus) -> Option<&'static str> {
+/// The code of family A for a task that ended without a result (contract 1.3); `unavailable` when its
+/// last try found nobody to do it.
+pub(super) fn error_code(status: TaskStatus, unavailable: bool) -> Option<&'static str> {
     match status {
+        TaskStatus::DeadLetter if unavailable => Some("AGENT_UNAVAILABLE"),
         TaskStatus::Failed | TaskStatus::DeadLetter => Some("EXECUTION_FAILED"),
         TaskStatus::TimedOut => Some("TIMEOUT"),
         TaskStatus::Cancelled => Some("CANCELLED"),
@@ -124,6 +126,23 @@ mod tests {
             assert!(Bucket::of(status).statuses().contains(&status));
             assert_eq!(web4ai_status(status), web4ai);
             assert_eq!(agents_status(status), agents);
+        }
+    }
+
+    #[test]
+    fn contract_1_3_the_code_says_whether_anybody_was_there() {
+        for (status, unavailable, code) in [
+            (TaskStatus::DeadLetter, true, Some("AGENT_UNAVAILABLE")),
+            (TaskStatus::DeadLetter, false, Some("EXECUTION_FAILED")),
+            (TaskStatus::Failed, false, Some("EXECUTION_FAILED")),
+            // An earlier try may have found nobody; the end has another reason.
+            (TaskStatus::Failed, true, Some("EXECUTION_FAILED")),
+            (TaskStatus::TimedOut, true, Some("TIMEOUT")),
+            (TaskStatus::Cancelled, true, Some("CANCELLED")),
+            (TaskStatus::Completed, false, None),
+            (TaskStatus::Retrying, true, None),
+        ] {
+            assert_eq!(error_code(status, unavailable), code, "{status:?}");
         }
     }
 }
