@@ -16,6 +16,7 @@ mod balancer;
 mod boards;
 mod command_line;
 mod configuration;
+mod deliveries;
 mod dev;
 mod disks;
 mod drills;
