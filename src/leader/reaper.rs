@@ -18,17 +18,20 @@ const PERIOD: Duration = Duration::from_secs(1);
 /// The pause between rounds while there is more: deleting is never urgent.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// The tasks to delete at `now`, those that ended first, at most `max`.
+/// The tasks to delete at `now`, those that ended first, at most `max`. Tasks whose callbacks are still
+/// to be made wait for those.
 #[must_use]
 pub fn plan(view: &State, now: TimeMs, max: usize) -> Vec<TaskId> {
     let policy = view.policy();
     let kept = usize::try_from(policy.retained_tasks_max).unwrap_or(usize::MAX);
     let too_many = view.ended_len().saturating_sub(kept);
     let old = |ended_at_ms: TimeMs| ended_at_ms.saturating_add(policy.retention_ms) <= now;
-    let ended = view.ended_tasks().take(max).enumerate();
+    let ended = view.ended_tasks().enumerate();
     ended
         .take_while(|(place, task)| *place < too_many || old(task.completed_at_ms))
         .map(|(_, task)| task.task_id.clone())
+        .filter(|task_id| !view.is_untold(task_id))
+        .take(max)
         .collect()
 }
 

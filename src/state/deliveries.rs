@@ -4,7 +4,7 @@
 use super::apply::Txn;
 use super::command::DeliveryResult;
 use super::{Fact, Outcome, Reply, State};
-use crate::model::{Delivery, DeliveryBody, DeliveryId, DeliveryState, Epoch, TimeMs};
+use crate::model::{Delivery, DeliveryBody, DeliveryId, DeliveryState, Epoch, TaskId, TimeMs};
 
 /// Deliveries remembered after their end; the oldest are forgotten first.
 pub const ENDED_DELIVERIES_MAX: usize = 10_000;
@@ -36,8 +36,18 @@ impl State {
         self.due.len()
     }
 
+    /// Whether somebody is still to be told of the end of this task. It is rendered when it is posted,
+    /// so until then the task stays as it ended.
+    #[must_use]
+    pub fn is_untold(&self, task_id: &TaskId) -> bool {
+        self.untold.contains(task_id)
+    }
+
     pub(super) fn note_delivery(&mut self, delivery: &Delivery) {
         if delivery.state == DeliveryState::Due {
+            if let DeliveryBody::Task(task_id) = &delivery.body {
+                self.untold.insert(task_id.clone());
+            }
             self.due.insert((delivery.not_before_ms, delivery.delivery_id));
         } else {
             self.ended_deliveries.insert(delivery.delivery_id);
@@ -122,8 +132,11 @@ impl Txn<'_> {
 
     fn end_delivery(&mut self, delivery_id: DeliveryId, end: DeliveryState, error: Option<String>) {
         let now = self.now;
-        let State { deliveries, rows, due, ended_deliveries, .. } = &mut *self.state;
+        let State { deliveries, rows, due, untold, ended_deliveries, .. } = &mut *self.state;
         deliveries.edit(rows, &delivery_id, |delivery| {
+            if let DeliveryBody::Task(task_id) = &delivery.body {
+                untold.remove(task_id);
+            }
             due.remove(&(delivery.not_before_ms, delivery_id));
             delivery.state = end;
             delivery.tries += 1;

@@ -78,7 +78,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::model::{
-    Alert, Delivery, DeliveryId, Drill, DrillPage, Member, Node, Pipeline, ScalingEvent, TimeMs,
+    Alert, Delivery, DeliveryId, Drill, DrillPage, Member, Node, Pipeline, ScalingEvent, TaskId,
+    TimeMs,
 };
 use indexes::{Indexes, Places};
 use requests::{Requests, Tombstones};
@@ -113,6 +114,8 @@ pub struct State {
     estimates: Arc<BTreeMap<String, u64>>,
     /// Deliveries to be posted, by when.
     due: BTreeSet<(TimeMs, DeliveryId)>,
+    /// Tasks whose ends are among them.
+    untold: BTreeSet<TaskId>,
     /// Deliveries that ended, to be forgotten one day.
     ended_deliveries: BTreeSet<DeliveryId>,
     revocations: Revocations,
@@ -146,6 +149,7 @@ impl Default for State {
             scalings: Table::default(),
             estimates: pipelines::estimates(&Table::default()),
             due: BTreeSet::new(),
+            untold: BTreeSet::new(),
             ended_deliveries: BTreeSet::new(),
             revocations: Revocations::default(),
             indexes: Indexes::default(),

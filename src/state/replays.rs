@@ -19,7 +19,11 @@ impl Txn<'_> {
         Ok(Outcome::Judged { accepted, stale })
     }
 
+    /// One whose end is still to be told is left alone: its callback would tell of what came after.
     fn is_dead_letter(&self, task_id: &TaskId) -> bool {
+        if self.state.is_untold(task_id) {
+            return false;
+        }
         let task = self.state.task(task_id);
         task.is_some_and(|task| task.status == TaskStatus::DeadLetter && task.step_of.is_none())
     }

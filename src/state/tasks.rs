@@ -221,7 +221,7 @@ impl Txn<'_> {
 
     fn retire_task(&mut self, task_id: &TaskId) -> bool {
         let Some(task) = self.state.task(task_id) else { return false };
-        if !task.status.is_terminal() || task.step_of.is_some() {
+        if !task.status.is_terminal() || task.step_of.is_some() || self.state.is_untold(task_id) {
             return false;
         }
         let steps = task.flow.as_ref().map_or(0, |flow| flow.steps.len()) as u16;

@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use quorate::clock;
 use quorate::cluster::{Cluster, Consistency, ProposeError};
-use quorate::model::{Requirements, TaskId};
+use quorate::model::{Requirements, TaskId, TaskStatus};
 use quorate::state::{Command, Outcome, Rejection, TaskSpec};
+use serde_json::json;
 
 use crate::invariants::{Kind, Operation, Process, Told, expected_by_a_read};
 use crate::stage::{Phase, Stage};
+use crate::{sink, work};
 
 /// Where in the configuration the register is.
 const REGISTER: &str = "sim.register";
@@ -40,10 +42,17 @@ pub(crate) async fn run(stage: Stage, process: Process, member: Cluster) {
 
 /// Short times, so that much happens within a run. Every client makes sure of them.
 async fn set_up(stage: &Stage, member: &Cluster) {
-    let value = r#"{"network":{"node_timeout":2},"tasks":{"retry_delay_ms":100}}"#;
+    let value = json!({
+        "network": { "node_timeout": 2 },
+        "tasks": { "retry_delay_ms": 100 },
+        "agents": { "heartbeat_timeout": 2, "removal_timeout": 4 },
+        // Posts are lost for as long as things break; none may be given up before.
+        "callbacks": { "max_tries": 100 },
+        "alerts": { "webhook": { "enabled": true, "url": sink::ALERTS } },
+    });
     let command = Command::PatchConfig {
         path: String::new(),
-        value: value.to_owned(),
+        value: value.to_string(),
         // The first one wins, and the others find it done.
         expected_revision: Some(0),
     };
@@ -65,7 +74,7 @@ fn spec(marker: &str, named: bool) -> TaskSpec {
         capabilities: large.then(|| IMPOSSIBLE.to_owned()).into_iter().collect(),
         ..Requirements::default()
     };
-    TaskSpec {
+    let mut spec = TaskSpec {
         task_id: named.then(|| TaskId::trusted(marker)),
         task_type: marker.to_owned(),
         requirements,
@@ -73,7 +82,11 @@ fn spec(marker: &str, named: bool) -> TaskSpec {
         timeout_ms: 1500 + random % 2000,
         max_retries: (random % 4) as u32,
         ..TaskSpec::default()
+    };
+    if !large {
+        work::shape(&mut spec);
     }
+    spec
 }
 
 async fn submit(stage: &Stage, place: usize, member: &Cluster) {
@@ -208,7 +221,12 @@ async fn write_register(stage: &Stage, member: &Cluster) {
 }
 
 async fn cancel(stage: &Stage, member: &Cluster) {
-    let task_id = member.view().read(|state| state.queue().next().map(|t| t.task_id.clone()));
+    let stepping = clock::random().is_multiple_of(3);
+    let task_id = member.view().read(|state| {
+        let mut stepping = state.tasks_by_status(TaskStatus::Stepping).filter(|_| stepping);
+        let waiting = || state.queue().next().map(|task| task.task_id.clone());
+        stepping.next().map(|task| task.task_id.clone()).or_else(waiting)
+    });
     let Some(task_id) = task_id else { return };
     let command = Command::CancelTask { task_id, reason: "enough".to_owned() };
     if member.propose(clock::mint_request_id(), "client", command).await.is_ok() {

@@ -199,7 +199,7 @@ impl Driver {
             .filter_map(|place| self.stage.running(place))
             .map(|(_, m)| m)
             .collect();
-        self.stage.invariants.judge(&members);
+        self.stage.invariants.judge(&members, &self.stage.nodes.never_stopped());
     }
 
     /// One tick of the world, and a look at everybody.
@@ -270,8 +270,15 @@ impl Driver {
         let mut ends = BTreeSet::new();
         for (_, member) in (0..self.places).filter_map(|place| self.stage.running(place)) {
             let done = member.view().read(|state| {
-                let open = [TaskStatus::Retrying, TaskStatus::Assigned, TaskStatus::Running];
-                let busy = open.into_iter().any(|status| state.tasks_in(status) > 0);
+                let open = [
+                    TaskStatus::Retrying,
+                    TaskStatus::Assigned,
+                    TaskStatus::Running,
+                    TaskStatus::Waiting,
+                    TaskStatus::Stepping,
+                ];
+                let busy = open.into_iter().any(|status| state.tasks_in(status) > 0)
+                    || state.due_deliveries_len() > 0;
                 !busy && state.queue().all(|task| !task.requirements.capabilities.is_empty())
             });
             if !done {
@@ -289,7 +296,9 @@ impl Driver {
                 let count = |status: TaskStatus| (status.as_str(), state.tasks_in(status));
                 TaskStatus::ALL.into_iter().map(count).collect()
             });
-            format!("place {} at {:?}: {counts:?}", process.place, member.view().digest().0)
+            let at = member.view().digest().0;
+            let due = member.view().read(|state| state.due_deliveries_len());
+            format!("place {} at {at:?}: {counts:?}, {due} deliveries due", process.place)
         });
         format!("{:?} ({IMPOSSIBLE} tasks stay pending)", left.collect::<Vec<_>>())
     }

@@ -7,6 +7,7 @@ use rand::RngExt;
 use turmoil::Sim;
 
 use crate::driver::Driver;
+use crate::nodes::FLEET;
 use crate::plan::Fault;
 use crate::skew;
 use crate::stage::{Order, Phase, name};
@@ -70,6 +71,7 @@ impl Driver {
                 self.doomed.get_or_insert_with(|| (at, vec![any]));
             }
             Fault::NodeDown => {
+                let any = self.rng.random_range(0..FLEET);
                 self.stage.book().trace(&format!("node {any} goes or comes"));
                 self.stage.book().cover("node_turns");
                 self.stage.nodes.toggle(any);

@@ -14,6 +14,7 @@
 )]
 #![allow(clippy::print_stdout, reason = "a run reports to the process that started it")]
 
+mod agents;
 mod book;
 #[cfg(feature = "canaries")]
 mod canaries;
@@ -22,13 +23,16 @@ mod driver;
 mod faults;
 mod fleet;
 mod invariants;
+mod keeper;
 mod net;
 mod nodes;
 mod operator;
 mod plan;
 mod rogue;
+mod sink;
 mod skew;
 mod stage;
+mod work;
 
 use std::ops::Range;
 use std::time::Duration;
@@ -48,8 +52,12 @@ const MUTATION_SEEDS: u64 = 10;
 /// Seeds that found something once.
 const REGRESSIONS: &str = include_str!("seeds.txt");
 /// What every build must have exercised: a run that broke nothing has shown nothing.
-const COVERED: [(&str, u64); 29] = [
+const COVERED: [(&str, u64); 37] = [
     ("acked", 7_000),
+    ("agent_calls", 3_000),
+    ("agent_calls_again", 200),
+    ("agents_died_at_work", 3),
+    ("alerts", 200),
     ("calls", 6_000),
     ("cancelled", 500),
     ("careless_plans", 65),
@@ -58,21 +66,25 @@ const COVERED: [(&str, u64); 29] = [
     ("crashes_while_founding", 50),
     ("demoted", 2),
     ("disk_errors", 15),
+    ("drains", 40),
     ("elections", 200),
     ("elections_crashed", 20),
     ("joined", 10),
     ("lag_then_crash", 15),
     ("lost_disks", 3),
-    ("node_turns", 100),
+    ("node_turns", 250),
     ("partitions", 100),
+    ("pauses", 20),
+    ("posts", 2_500),
     ("promoted", 1),
     ("reads", 2_500),
     ("register_reads", 1_500),
     ("register_writes", 1_000),
     ("removed", 2),
+    ("replays", 60),
     ("reports", 400),
     ("retried", 450),
-    ("slow_disks", 30),
+    ("slow_disks", 25),
     ("snapshots_ordered", 55),
     ("stragglers", 200),
     ("torn_crashes", 200),

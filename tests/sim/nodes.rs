@@ -1,4 +1,4 @@
-//! The fleet: nodes that are functions. They register, send heartbeats through some member, take
+//! The fleet: nodes that are functions, and the lives of agents, which are, too. They register, send heartbeats through some member, take
 //! attempts and answer them well or badly, and report late, twice, or never.
 
 use std::collections::VecDeque;
@@ -11,13 +11,19 @@ use parking_lot::Mutex;
 use quorate::clock;
 use quorate::cluster::{Beat, Cluster};
 use quorate::leader::{Answer, Call, CallError, NodeCaller};
-use quorate::model::{Epoch, Load, NodeId, RequestId, TaskFailure, TaskId};
+use quorate::model::{AGENT_PREFIX, Epoch, Load, NodeId, RequestId, TaskFailure, TaskId};
 use quorate::state::{Command, NodeSpec, TaskOutcome, TaskReport};
 
+use crate::sink;
 use crate::stage::{Phase, Stage};
+use crate::work::KINDS;
 
 /// Nodes of a run.
 const NODES: usize = 3;
+/// What the agents do, which stand behind the nodes: one kind has two of them.
+const AGENTS: [&str; 4] = [KINDS[0], KINDS[0], KINDS[1], KINDS[2]];
+/// All of them.
+pub(crate) const FLEET: usize = NODES + AGENTS.len();
 
 /// One node as it is, whatever the cluster believes.
 pub(crate) struct FakeNode {
@@ -41,8 +47,8 @@ pub(crate) struct Nodes {
 
 impl Default for Nodes {
     fn default() -> Self {
-        let node = |n| FakeNode { up: true, instance: 1, capacity: 1 + n };
-        let all = Mutex::new((0..NODES as u32).map(node).collect());
+        let node = |n| FakeNode { up: true, instance: 1, capacity: 1 + n % NODES as u32 };
+        let all = Mutex::new((0..FLEET as u32).map(node).collect());
         Self { all, reports: Mutex::default() }
     }
 }
@@ -50,7 +56,7 @@ impl Default for Nodes {
 impl Nodes {
     /// Stops a node, or starts it anew; now and then with more room than before.
     pub(crate) fn toggle(&self, n: usize) {
-        let node = &mut self.all.lock()[n % NODES];
+        let node = &mut self.all.lock()[n % FLEET];
         node.up = !node.up;
         if node.up {
             node.instance += 1;
@@ -59,12 +65,24 @@ impl Nodes {
     }
 
     pub(crate) fn start_all(&self) {
-        let down: Vec<usize> = (0..NODES).filter(|n| !self.all.lock()[*n].up).collect();
+        let down: Vec<usize> = (0..FLEET).filter(|n| !self.all.lock()[*n].up).collect();
         down.into_iter().for_each(|n| self.toggle(n));
     }
 
+    /// Which run of its program this is, if it runs.
+    pub(crate) fn run_of(&self, n: usize) -> Option<u64> {
+        self.all.lock().get(n).filter(|node| node.up).map(|node| node.instance)
+    }
+
+    /// Those that were never stopped.
+    pub(crate) fn never_stopped(&self) -> Vec<NodeId> {
+        let all = self.all.lock();
+        let steady = (0..FLEET).filter(|n| all[*n].up && all[*n].instance == 1);
+        steady.map(|n| NodeId::trusted(&node_name(n))).collect()
+    }
+
     fn is_up(&self, n: usize) -> bool {
-        self.all.lock().get(n).is_some_and(|node| node.up)
+        self.run_of(n).is_some()
     }
 
     fn take_due(&self, now: Duration) -> Option<Report> {
@@ -80,7 +98,13 @@ impl Nodes {
 }
 
 fn node_name(n: usize) -> String {
-    format!("n{n}")
+    if n < NODES { format!("n{n}") } else { format!("{AGENT_PREFIX}a{n}") }
+}
+
+/// The number of the agent that an endpoint leads to.
+pub(crate) fn agent_at(endpoint: &str) -> usize {
+    let host = endpoint.split(':').next().unwrap_or_default();
+    host.strip_prefix('a').and_then(|n| n.parse().ok()).unwrap_or(FLEET)
 }
 
 fn now() -> Duration {
@@ -94,7 +118,7 @@ pub(crate) async fn keep(stage: Stage, member: Cluster) {
         if member.member_id() == 0 {
             continue;
         }
-        for n in 0..NODES {
+        for n in 0..FLEET {
             let node_id = NodeId::trusted(&node_name(n));
             let (up, instance, capacity) = {
                 let node = &stage.nodes.all.lock()[n];
@@ -110,16 +134,17 @@ pub(crate) async fn keep(stage: Stage, member: Cluster) {
             if known {
                 member.heartbeats().record(&node_id, Beat { status: None, load: None });
             } else {
-                register(&member, &node_id, instance, capacity).await;
+                register(&stage, &member, n, instance, capacity).await;
             }
         }
     }
 }
 
-async fn register(member: &Cluster, node_id: &NodeId, instance: String, capacity: u32) {
+async fn register(stage: &Stage, member: &Cluster, n: usize, instance: String, capacity: u32) {
+    let node_id = NodeId::trusted(&node_name(n));
     let spec = NodeSpec {
+        host: if n < NODES { node_id.to_string() } else { format!("a{n}") },
         node_id: node_id.clone(),
-        host: node_id.to_string(),
         port: 80,
         node_type: "worker".to_owned(),
         capabilities: Vec::new(),
@@ -132,10 +157,14 @@ async fn register(member: &Cluster, node_id: &NodeId, instance: String, capacity
         external_url: None,
         instance,
         metadata: String::new(),
-        agent_type: None,
+        agent_type: n.checked_sub(NODES).map(|n| AGENTS[n].to_owned()),
     };
     // What does not succeed is tried again at the next look.
-    drop(member.propose(clock::mint_request_id(), "node", Command::RegisterNode(spec)).await);
+    let request_id = clock::mint_request_id();
+    let told = member.propose(request_id, "node", Command::RegisterNode(spec)).await;
+    if told.is_ok_and(|told| told.reply.is_ok()) {
+        stage.invariants.registered(&node_id);
+    }
 }
 
 /// Delivers reports through this member.
@@ -189,20 +218,23 @@ fn node_of(url: &str) -> usize {
     rest.split(':').next().and_then(|n| n.parse().ok()).unwrap_or(NODES)
 }
 
-fn down() -> Result<Answer, CallError> {
+pub(crate) fn down() -> Result<Answer, CallError> {
     Err(CallError::Connect("the node is down".to_owned()))
 }
 
-fn answer(status: u16, body: String) -> Result<Answer, CallError> {
+pub(crate) fn answer(status: u16, body: String) -> Result<Answer, CallError> {
     Ok(Answer { status, retry_after: None, body: Bytes::from(body) })
 }
 
-async fn pause(from_ms: u64, to_ms: u64) {
+pub(crate) async fn pause(from_ms: u64, to_ms: u64) {
     let ms = from_ms + clock::random() % (to_ms - from_ms);
     tokio::time::sleep(Duration::from_millis(ms)).await;
 }
 
 async fn take(stage: Stage, call: Call) -> Result<Answer, CallError> {
+    if sink::is_here(&call.url) {
+        return sink::take(stage, call).await;
+    }
     let n = node_of(&call.url);
     pause(1, 5).await;
     if !stage.nodes.is_up(n) {

@@ -38,6 +38,8 @@ pub(crate) struct Faults {
     pub(crate) rogue: bool,
     /// Clients send requests again that were answered long ago.
     pub(crate) retries: bool,
+    /// Nodes are drained, placing is paused, dead letters are tried again, alerts acknowledged.
+    pub(crate) keeper: bool,
 }
 
 /// See the module's description.
@@ -83,6 +85,7 @@ impl Plan {
             nodes: rng.random_bool(0.7),
             rogue: rng.random_bool(0.5),
             retries: rng.random_bool(0.6),
+            keeper: rng.random_bool(0.6),
         };
         Self {
             founders: if five { 5 } else { 3 },
@@ -144,14 +147,14 @@ pub(crate) fn next_fault(faults: Faults, rng: &mut SmallRng) -> Option<Fault> {
         (Fault::OneWay, 8, faults.partition),
         (Fault::Hold, 10, faults.hold),
         (Fault::HandOver, 10, faults.transfer),
-        (Fault::Churn, 12, faults.churn),
+        (Fault::Churn, 16, faults.churn),
         (Fault::LoseDisk, 8, faults.lost_disk),
         (Fault::DiskError, 6, faults.disk_error),
         (Fault::SlowDisk, 8, faults.slow_disk),
         (Fault::Skew, 8, faults.skew),
         (Fault::Snapshot, 6, faults.snapshot),
         (Fault::SnapshotThenCrash, 6, faults.snapshot && faults.crash),
-        (Fault::NodeDown, 12, faults.nodes),
+        (Fault::NodeDown, 18, faults.nodes),
     ];
     let total: u32 = weights.iter().filter(|(_, _, on)| *on).map(|(_, weight, _)| weight).sum();
     if total == 0 {

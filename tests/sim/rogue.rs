@@ -61,7 +61,7 @@ async fn plan_carelessly(stage: &Stage, member: &Cluster) {
 
 fn placements(member: &Cluster) -> Vec<Assignment> {
     member.view().read(|state| {
-        let nodes: Vec<_> = state.nodes().map(|node| node.node_id.clone()).collect();
+        let nodes: Vec<_> = state.holders_of_work().map(|node| node.node_id.clone()).collect();
         if nodes.is_empty() {
             return Vec::new();
         }

@@ -13,12 +13,14 @@ use quorate::model::{Member, MemberId};
 use quorate::storage::{Disk, SimDisk, SimOptions, Storage, StorageOptions};
 use tokio_util::sync::CancellationToken;
 
+use crate::agents::SimAgents;
 use crate::book::Book;
 use crate::invariants::{Invariants, Process};
 use crate::net::SimNet;
 use crate::nodes::{Nodes, SimCaller};
 use crate::plan::Plan;
-use crate::{clients, nodes, operator, rogue, skew};
+use crate::sink::SimRenderer;
+use crate::{clients, keeper, nodes, operator, rogue, skew};
 
 /// Where every member listens for its peers.
 const PORT: u16 = 7000;
@@ -196,7 +198,12 @@ impl Stage {
         self.places.lock()[place].member = Some(member.clone());
         tokio::spawn(self.clone().note_terms(process, member.clone()));
         let caller = Arc::new(SimCaller(self.clone()));
-        let leadership = Leadership::new(LeaderOptions::default(), Outward::new(caller));
+        let outward = Outward {
+            agents: Arc::new(SimAgents(self.clone())),
+            renderer: Arc::new(SimRenderer(member.clone())),
+            ..Outward::new(caller)
+        };
+        let leadership = Leadership::new(LeaderOptions::default(), outward);
         let seat = Arc::new(member.clone());
         tokio::spawn(async move { leadership.run(seat, CancellationToken::new()).await });
         for _ in 0..CLIENTS {
@@ -204,6 +211,7 @@ impl Stage {
         }
         tokio::spawn(clients::probe(self.clone(), place, member.clone()));
         tokio::spawn(operator::run(self.clone(), place, member.clone()));
+        tokio::spawn(keeper::run(self.clone(), member.clone()));
         tokio::spawn(nodes::keep(self.clone(), member.clone()));
         tokio::spawn(nodes::report(self.clone(), member.clone()));
         if self.plan.faults.rogue {

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use quorate::cluster::Cluster;
 use quorate::model::{RequestId, TaskId};
-use quorate::state::Command;
+use quorate::state::{Command, TaskSpec, derive_task_id};
 
 /// What a client was told of a submission.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +39,8 @@ pub(crate) struct Submissions {
     pub(crate) all: BTreeMap<String, Submission>,
     /// Markers in the order of their acknowledgements.
     pub(crate) acknowledged: Vec<String>,
+    /// By the ids that their tasks have, if there are any.
+    markers: BTreeMap<TaskId, String>,
 }
 
 impl Submissions {
@@ -52,7 +54,21 @@ impl Submissions {
     ) {
         let (told, maybe) = (Told::Unknown, false);
         let submission = Submission { request_id, command, named, told, in_flight: 1, maybe };
+        if let Command::SubmitTasks(specs) = &submission.command {
+            let given = specs.first().and_then(|spec| spec.task_id.clone());
+            let task_id = given.unwrap_or_else(|| derive_task_id(request_id, 0, 12));
+            self.markers.insert(task_id, marker.to_owned());
+        }
         self.all.insert(marker.to_owned(), submission);
+    }
+
+    /// What was asked for under this id.
+    pub(crate) fn spec_of(&self, task_id: &TaskId) -> Option<&TaskSpec> {
+        let submission = self.all.get(self.markers.get(task_id)?)?;
+        match &submission.command {
+            Command::SubmitTasks(specs) => specs.first(),
+            _ => None,
+        }
     }
 
     /// A client sends it again.

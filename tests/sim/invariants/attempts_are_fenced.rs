@@ -6,8 +6,8 @@
 
 use std::collections::BTreeMap;
 
-use quorate::model::Epoch;
-use quorate::state::{Fact, State};
+use quorate::model::{Epoch, TaskStatus};
+use quorate::state::{Fact, State, is_step_id};
 
 use super::events_are_the_same::Events;
 
@@ -26,8 +26,13 @@ pub(super) struct Attempts {
 enum Standing {
     Waiting,
     Live,
-    Ended,
+    /// A step of it was begun.
+    Stepping,
+    Ended(TaskStatus),
 }
+
+/// Where each task stands, and its newest attempt.
+type Lives<'a> = BTreeMap<&'a str, (Standing, u32)>;
 
 impl Attempts {
     pub(super) fn called(
@@ -57,25 +62,22 @@ impl Attempts {
     }
 
     pub(super) fn check(&self, events: &Events) -> Result<(), String> {
-        let mut tasks: BTreeMap<&str, (Standing, u32)> = BTreeMap::new();
+        let mut tasks = Lives::new();
         let mut open = Epoch::default();
         for (at, fact) in events.iter() {
             let wrong = |what: &str| Err(format!("at {at:?}: {what}: {fact:?}"));
             if let Fact::EpochOpened { epoch, .. } = fact {
                 open = *epoch;
             }
-            if let Fact::TaskSubmitted { task_id } = fact {
-                if tasks.insert(task_id.as_str(), (Standing::Waiting, 0)).is_some() {
-                    return wrong("the task was there already");
-                }
-                continue;
+            if let Err(what) = begin(&mut tasks, fact) {
+                return wrong(what);
             }
             let Some(task_id) = task_of(fact) else { continue };
             let Some((standing, newest)) = tasks.get_mut(task_id) else {
                 return wrong("no such task was submitted");
             };
             match (fact, &*standing) {
-                (_, Standing::Ended) => return wrong("the task had ended"),
+                (_, Standing::Ended(_)) => return wrong("the task had ended"),
                 (Fact::TaskAssigned { attempt, node_id, .. }, Standing::Waiting) => {
                     if *attempt != *newest + 1 {
                         return wrong("an attempt was left out or used twice");
@@ -90,7 +92,7 @@ impl Attempts {
                         return wrong(&format!("placed in epoch {open}, but seen as {seen:?}"));
                     }
                 }
-                (Fact::TaskAssigned { .. }, Standing::Live) => {
+                (Fact::TaskAssigned { .. }, _) => {
                     return wrong("an execution was live already");
                 }
                 (
@@ -101,16 +103,54 @@ impl Attempts {
                         *standing = Standing::Waiting;
                     }
                 }
+                // Its first step was placed.
+                (Fact::TaskStarted { attempt, .. }, Standing::Waiting)
+                    if *attempt == *newest + 1 && !is_step(task_id) =>
+                {
+                    *newest = *attempt;
+                    *standing = Standing::Stepping;
+                }
+                // No agent of its kind is there.
+                (Fact::TaskRetried { attempt, .. }, Standing::Waiting)
+                    if attempt == newest && is_step(task_id) => {}
                 (Fact::TaskStarted { .. } | Fact::TaskRetried { .. }, _) => {
                     return wrong("that attempt was not live");
                 }
                 (Fact::TaskQueued { .. }, _) => *standing = Standing::Waiting,
-                (Fact::TaskEnded { .. }, _) => *standing = Standing::Ended,
+                (Fact::TaskEnded { status, .. }, _) => *standing = Standing::Ended(*status),
                 _other_facts => {}
             }
         }
         Ok(())
     }
+}
+
+/// Takes in what begins to wait: a task, the steps of one, or dead letters that are tried again, with
+/// those of their steps that gave nothing.
+fn begin<'a>(tasks: &mut Lives<'a>, fact: &'a Fact) -> Result<(), &'static str> {
+    let begun = match fact {
+        Fact::TaskSubmitted { task_id } => std::slice::from_ref(task_id),
+        Fact::StepsOpened { steps, .. } => steps.as_slice(),
+        _other_facts => &[],
+    };
+    for task_id in begun {
+        let newest = match tasks.get(task_id.as_str()) {
+            None => 0,
+            Some((Standing::Ended(TaskStatus::DeadLetter), newest)) => *newest,
+            Some((Standing::Ended(status), newest))
+                if is_step_id(task_id) && *status != TaskStatus::Completed =>
+            {
+                *newest
+            }
+            Some(_) => return Err("it was there already, or has ended well"),
+        };
+        tasks.insert(task_id.as_str(), (Standing::Waiting, newest));
+    }
+    Ok(())
+}
+
+fn is_step(task_id: &str) -> bool {
+    task_id.contains('#')
 }
 
 fn task_of(fact: &Fact) -> Option<&str> {

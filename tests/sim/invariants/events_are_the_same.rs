@@ -13,7 +13,11 @@ use super::Process;
 
 /// Everything that was told, by all members together.
 #[derive(Default)]
-pub(super) struct Events(BTreeMap<EventPosition, Fact>);
+pub(super) struct Events {
+    all: BTreeMap<EventPosition, Fact>,
+    /// Those that nobody had told before.
+    new: Vec<Fact>,
+}
 
 impl Events {
     /// Takes what a member has told since it was last looked at.
@@ -34,7 +38,10 @@ impl Events {
                     return Err(format!("{process:?} told {position:?} after {last:?}"));
                 }
                 last = position;
-                let known = self.0.entry(position).or_insert_with(|| event.fact.clone());
+                let known = self.all.entry(position).or_insert_with(|| {
+                    self.new.push(event.fact.clone());
+                    event.fact.clone()
+                });
                 if *known != event.fact {
                     let fact = &event.fact;
                     return Err(format!(
@@ -46,11 +53,16 @@ impl Events {
         Ok(())
     }
 
+    /// What was told for the first time since this was asked.
+    pub(super) fn take_new(&mut self) -> Vec<Fact> {
+        std::mem::take(&mut self.new)
+    }
+
     pub(super) fn iter(&self) -> impl Iterator<Item = (&EventPosition, &Fact)> {
-        self.0.iter()
+        self.all.iter()
     }
 
     pub(super) fn len(&self) -> usize {
-        self.0.len()
+        self.all.len()
     }
 }

@@ -3,9 +3,9 @@
 //!
 //! Source: design, "exactly once from the client's view"; TiDB 2.1.7 lost updates by retries.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use quorate::model::TaskId;
+use quorate::model::{TaskId, TaskStatus};
 use quorate::state::Fact;
 
 use super::events_are_the_same::Events;
@@ -17,7 +17,7 @@ pub(super) fn answered(
     marker: &str,
     told: Told,
 ) -> Result<(), String> {
-    let Submissions { all, acknowledged } = submissions;
+    let Submissions { all, acknowledged, .. } = submissions;
     let Some(submission) = all.get_mut(marker) else {
         return Err(format!("{marker} was answered, and nobody submitted it"));
     };
@@ -62,11 +62,16 @@ pub(super) fn check(
     Ok(())
 }
 
-/// No task is submitted twice in the log, and none is acknowledged before it is there.
+/// No task is submitted twice in the log, but for dead letters that are tried again, and none is acknowledged before it is there.
 pub(super) fn check_events(submissions: &Submissions, events: &Events) -> Result<(), String> {
     let mut seen: BTreeMap<&str, u64> = BTreeMap::new();
+    let mut dead: BTreeSet<&str> = BTreeSet::new();
     for (position, fact) in events.iter() {
+        if let Fact::TaskEnded { task_id, status: TaskStatus::DeadLetter, .. } = fact {
+            dead.insert(task_id.as_str());
+        }
         if let Fact::TaskSubmitted { task_id } = fact
+            && !dead.remove(task_id.as_str())
             && seen.insert(task_id.as_str(), position.0).is_some()
         {
             return Err(format!("{task_id} was submitted again at {position:?}"));

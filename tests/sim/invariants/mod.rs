@@ -2,13 +2,20 @@
 //! that says what is wrong; nothing here knows how faults are made.
 
 mod acknowledged_is_never_lost;
+mod alerts_are_told_once;
 mod applied_only_grows;
 mod attempts_are_fenced;
+mod callbacks_are_made;
 mod committed_never_changes;
+mod copies_are_apart;
 mod epochs_only_grow;
 mod events_are_the_same;
 mod exactly_once;
+mod finished_steps_stay_finished;
+mod flows_agree_with_their_steps;
+mod keys_keep_their_limit;
 mod nodes_keep_their_capacity;
+mod nodes_stay_registered;
 mod one_leader_per_term;
 mod reads_are_linearizable;
 mod states_are_equal;
@@ -21,7 +28,10 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use quorate::cluster::Cluster;
+use quorate::leader::AgentCall;
+use quorate::model::{NodeId, TaskId};
 use quorate::storage::EventFollower;
+use serde_json::Value;
 
 pub(crate) use acknowledged_is_never_lost::{Submissions, Told};
 pub(crate) use reads_are_linearizable::expected_by_a_read;
@@ -55,6 +65,10 @@ struct Checks {
     attempts: attempts_are_fenced::Attempts,
     submissions: Submissions,
     register: the_register_is_linearizable::Register,
+    steps: finished_steps_stay_finished::Steps,
+    callbacks: callbacks_are_made::Callbacks,
+    alerts: alerts_are_told_once::Alerts,
+    registered: nodes_stay_registered::Registered,
     watches: BTreeMap<Process, Watch>,
 }
 
@@ -105,11 +119,49 @@ impl Invariants {
         let watch = checks.watches.get_mut(&process).expect("it was made above");
         let new = checks.events.follow(&mut watch.events, process);
         self.book.check("events are the same", new);
+        for fact in checks.events.take_new() {
+            checks.steps.note(&fact);
+        }
         view.read(|state| {
             self.book.check("epochs only grow", checks.epochs.at(process, state.epoch()));
             self.book.check("nodes keep their capacity", nodes_keep_their_capacity::check(state));
+            self.book.check("keys keep their limit", keys_keep_their_limit::check(state));
+            self.book.check("copies are apart", copies_are_apart::check(state));
+            let open = flows_agree_with_their_steps::check(state);
+            self.book.check("flows agree with their steps", open);
             checks.attempts.note(state);
         });
+    }
+
+    /// An agent begins an attempt of a step.
+    pub(crate) fn agent_called(&self, call: &AgentCall) {
+        let Checks { steps, submissions, .. } = &mut *self.checks.lock();
+        let spec = submissions.spec_of(&TaskId::trusted(&call.task_id));
+        match steps.called(call, spec) {
+            Ok(true) => {}
+            Ok(false) => self.book.cover("agent_calls_again"),
+            Err(what) => self.book.violation("finished steps stay finished", &what),
+        }
+    }
+
+    /// Somebody outside was told of an end or of an alert.
+    pub(crate) fn posted(&self, body: &[u8]) {
+        let body: Value = serde_json::from_slice(body).expect("what is posted is JSON");
+        let delivery_id = body["delivery_id"].as_u64().expect("a post has its number");
+        let Checks { callbacks, alerts, .. } = &mut *self.checks.lock();
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        if let Some(alert) = body.get("alert") {
+            let transition = alert["transition"].as_u64().unwrap_or_default();
+            let held = alerts.posted(delivery_id, &text(&alert["id"]), transition);
+            return self.book.check("alerts are told once", held);
+        }
+        let (task_id, status) = (text(&body["task_id"]), text(&body["status"]));
+        self.book.check("callbacks are made", callbacks.posted(delivery_id, &task_id, &status));
+    }
+
+    /// A node was told that it is registered.
+    pub(crate) fn registered(&self, node_id: &NodeId) {
+        self.checks.lock().registered.told(node_id);
     }
 
     /// A command of an older reign was answered.
@@ -144,8 +196,9 @@ impl Invariants {
         self.checks.lock().register.end(number, operation);
     }
 
-    /// The last word: every member against everything that clients were told.
-    pub(crate) fn judge(&self, members: &[Cluster]) {
+    /// The last word: every member against everything that clients were told. Nodes that are `steady`
+    /// were there all the time.
+    pub(crate) fn judge(&self, members: &[Cluster], steady: &[NodeId]) {
         let checks = self.checks.lock();
         for member in members {
             let tasks = acknowledged_is_never_lost::by_marker(member);
@@ -154,6 +207,14 @@ impl Invariants {
             let unknown = unknown_is_once_or_never::check(&checks.submissions, &tasks);
             self.book.check("unknown is once or never", unknown);
             self.book.check("exactly once", exactly_once::check(&checks.submissions, &tasks));
+            member.view().read(|state| {
+                let held = finished_steps_stay_finished::check(state);
+                self.book.check("finished steps stay finished", held);
+                let held = flows_agree_with_their_steps::check_end(state);
+                self.book.check("flows agree with their steps", held);
+                let held = checks.registered.check(state, steady);
+                self.book.check("nodes stay registered", held);
+            });
             let (index, digest) = member.view().digest();
             self.book.trace(&format!("end {} {index} {digest}", member.member_id()));
         }
@@ -162,8 +223,21 @@ impl Invariants {
         self.book.check("epochs only grow", checks.epochs.check(&checks.events));
         self.book
             .check("exactly once", exactly_once::check_events(&checks.submissions, &checks.events));
+        self.judge_events(&checks, steady);
         let register = checks.register.check();
         self.book.check("the register is linearizable", register);
         self.book.cover_many("events", checks.events.len() as u64);
+    }
+
+    /// What the events of the whole run say.
+    fn judge_events(&self, checks: &Checks, steady: &[NodeId]) {
+        let Checks { submissions, events, .. } = checks;
+        let keys = keys_keep_their_limit::check_events(submissions, events);
+        self.book.check("keys keep their limit", keys);
+        let callbacks = checks.callbacks.check(submissions, events);
+        self.book.check("callbacks are made", callbacks);
+        self.book.check("alerts are told once", checks.alerts.check(events));
+        let lost = nodes_stay_registered::check_events(events, steady);
+        self.book.check("nodes stay registered", lost);
     }
 }

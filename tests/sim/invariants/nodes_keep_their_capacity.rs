@@ -1,4 +1,4 @@
-//! No node holds more executions than it said it can take, and its count is the number of
+//! No node and no agent holds more executions than it said it can take, and its count is the number of
 //! executions that name it. (Nodes of the simulation never shrink.)
 //!
 //! Source: docs/architecture.md, "state"; Amazon and Kubernetes both count capacity at the
@@ -15,7 +15,7 @@ pub(super) fn check(state: &State) -> Result<(), String> {
             *live.entry(execution.node_id.as_str()).or_default() += 1;
         }
     }
-    for node in state.nodes() {
+    for node in state.holders_of_work() {
         let counted = live.get(node.node_id.as_str()).copied().unwrap_or(0);
         if node.live != counted {
             return Err(format!("{} says {} and holds {counted}", node.node_id, node.live));
