@@ -232,7 +232,14 @@ impl Look<'_> {
             TaskStatus::Assigned | TaskStatus::Running | TaskStatus::Stepping => {
                 end_ms.saturating_sub(began_ms(task))
             }
-            _ => task.execution_ms.min(total_ms),
+            TaskStatus::Pending
+            | TaskStatus::Waiting
+            | TaskStatus::Retrying
+            | TaskStatus::Completed
+            | TaskStatus::Failed
+            | TaskStatus::TimedOut
+            | TaskStatus::Cancelled
+            | TaskStatus::DeadLetter => task.execution_ms.min(total_ms),
         };
         let queued_ms = total_ms.saturating_sub(executing_ms);
         Spent { queued_ms, executing_ms, retries: task.retry_count, total_ms }
