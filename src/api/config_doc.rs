@@ -36,7 +36,8 @@ struct ConfigReply {
 /// Whether the value under `key` must not be shown.
 fn is_secret(key: &str) -> bool {
     let key = key.to_ascii_lowercase();
-    let whole = ["api_key", "api_keys", "token", "webhook_url", "credentials", "private_key"];
+    let whole =
+        ["api_key", "api_keys", "token", "webhook_url", "credentials", "private_key", "webhook"];
     let part = ["password", "secret", "access_key", "passphrase"];
     whole.contains(&key.as_str())
         || key.ends_with("_token")
@@ -297,7 +298,8 @@ mod tests {
                 "jwt_secret": "s", "token_expiry": 3600, "secret_key": ""
             },
             "storage": {"redis": {"password": 7, "host": "h"}},
-            "alerts": {"slack": {"webhook_url": "https://x", "channel": "c"}},
+            "alerts": {"slack": {"webhook_url": "https://x", "channel": "c"},
+                "webhook": {"enabled": true, "url": "https://x"}},
             "orchestrator": {"ssl_key": "/etc/key.pem"}
         });
         mask(&mut config, false);
@@ -307,7 +309,8 @@ mod tests {
                 "jwt_secret": MASK, "token_expiry": 3600, "secret_key": ""
             },
             "storage": {"redis": {"password": MASK, "host": "h"}},
-            "alerts": {"slack": {"webhook_url": MASK, "channel": "c"}},
+            "alerts": {"slack": {"webhook_url": MASK, "channel": "c"},
+                "webhook": {"enabled": true, "url": MASK}},
             "orchestrator": {"ssl_key": "/etc/key.pem"}
         });
         assert_eq!(config, expected);

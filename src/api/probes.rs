@@ -5,6 +5,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use serde_json::json;
 
 use super::App;
 use super::host::HostUsage;
@@ -14,6 +15,7 @@ use super::web4ai::lists::summary;
 use super::wire_time::{iso, uptime_words};
 use crate::clock;
 use crate::cluster::Consistency;
+use crate::state::State as Tables;
 
 /// Family W's program version, which its clients print. Ours is in `quorate_version`.
 const FAMILY_VERSION: &str = "1.0.0";
@@ -147,6 +149,36 @@ struct HealthStats {
     active_tasks: u64,
     pending_tasks: u64,
     total_nodes: usize,
+    /// Executions that the fleet takes at once.
+    max_workers: u64,
+    metrics: serde_json::Value,
+}
+
+/// Family A's figures as its own program tells them (contract 4.2): those of `/metrics` under the same
+/// names. Totals are the cluster's, times are what this member saw since it started.
+fn family_figures(app: &App, state: &Tables) -> serde_json::Value {
+    let counters = state.counters();
+    let (all, recent_ms) = (app.task_stats().all(), app.task_stats().recent_ms());
+    let quantile =
+        |percent: usize| recent_ms.get((percent * recent_ms.len()).div_ceil(100).max(1) - 1);
+    json!({
+        "counters": {
+            "tasks_submitted": counters.tasks_submitted,
+            "tasks_completed": counters.tasks_completed,
+            "tasks_failed": counters.tasks_failed,
+            "tasks_cancelled": counters.tasks_cancelled,
+            "tasks_retried": counters.retries,
+            "tasks_under_500ms": app.task_stats().fast(),
+        },
+        "gauges": { "tasks_running": summary(state).active_count },
+        "histograms": {
+            "task_execution_time_ms": {
+                "count": all.completed, "sum": all.sum_ms,
+                "p50": quantile(50), "p95": quantile(95), "p99": quantile(99),
+            },
+        },
+        "uptime_seconds": app.uptime().as_secs(),
+    })
 }
 
 /// What the families' programs kept beside them is inside this one.
@@ -167,6 +199,8 @@ pub(super) async fn health(State(app): State<App>) -> Response {
             active_tasks: summary.active_count,
             pending_tasks: summary.pending_count,
             total_nodes: state.nodes_len(),
+            max_workers: state.holders_of_work().map(|node| u64::from(node.capacity)).sum(),
+            metrics: family_figures(&app, state),
         };
         (app.settings(state).orchestrator_id.clone(), stats)
     });

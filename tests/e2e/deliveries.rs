@@ -33,7 +33,7 @@ struct Posts {
 async fn take(State(sink): State<Sink>, Json(body): Json<Value>) -> StatusCode {
     let delivery_id = number(&body, "/delivery_id");
     let mut posts = sink.0.lock();
-    if delivery_id % 3 == 0 && posts.refused.insert(delivery_id) {
+    if delivery_id.is_multiple_of(3) && posts.refused.insert(delivery_id) {
         return StatusCode::SERVICE_UNAVAILABLE;
     }
     posts.taken.push(body);

@@ -39,6 +39,38 @@ async fn contract_c6_health_is_the_union_of_the_families() {
 }
 
 #[tokio::test]
+async fn contract_4_2_health_tells_family_a_how_it_works() {
+    // `max_workers` and `metrics` were missing.
+    let world = World::new().await;
+    world.post("/api/v1/nodes/n1/register", r#"{"host":"h","capacity":7}"#).await.ok();
+    world.agent("a1", "x").await;
+    for task_id in ["done", "runs", "waits"] {
+        world.submit(task_id).await;
+    }
+    world.place("done", "n1").await;
+    let report = r#"{"success":true,"execution_time":0.25}"#;
+    world.post("/api/v1/tasks/done/result", report).await.ok();
+    world.place("runs", "n1").await;
+    let health = world.get("/health").await.ok();
+    assert!(health["healthy"] == true && health["version"] == "1.0.0");
+    assert!(health["uptime_seconds"].is_u64());
+    let stats = &health["stats"];
+    assert_eq!(
+        (&stats["running"], &stats["active_tasks"], &stats["max_workers"]),
+        (&json!(true), &json!(1), &json!(17))
+    );
+    let metrics = &stats["metrics"];
+    assert_eq!(metrics["counters"]["tasks_submitted"], 3);
+    assert_eq!(metrics["counters"]["tasks_completed"], 1);
+    assert_eq!(metrics["gauges"]["tasks_running"], 1);
+    assert!(metrics["uptime_seconds"].is_u64());
+    let times = &metrics["histograms"]["task_execution_time_ms"];
+    for key in ["count", "sum", "p50", "p95", "p99"] {
+        assert!(times.get(key).is_some(), "{key} in {times}");
+    }
+}
+
+#[tokio::test]
 async fn probes_explain_themselves() {
     let world = World::new().await;
     assert_eq!(world.get("/livez").await.text, "ok\n");

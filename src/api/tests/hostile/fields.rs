@@ -71,7 +71,7 @@ fn task_bodies() -> Vec<(&'static str, &'static str, Value)> {
         "performance_metrics": {"a": 1}});
     let pipeline = json!({"mode": "graph", "estimated_completion_ms": 5, "steps": steps});
     vec![
-        ("POST", "/api/v1/tasks", web.clone()),
+        ("POST", "/api/v1/tasks", web),
         ("POST", "/api/v1/tasks", agents),
         ("POST", "/api/v1/tasks", graph),
         ("POST", "/api/v1/tasks/batch", json!({"tasks": [{"task_type": "t", "priority": 1}]})),
