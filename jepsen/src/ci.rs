@@ -17,10 +17,14 @@ const RUNS: [(&str, &[&str], &[&str]); 6] = [
     (
         "ci-partitions",
         &["isolate-leader", "partition-halves", "one-way-leader-deaf", "flapping", "client-cut"],
-        &["register", "append"],
+        &["register", "append", "heartbeats"],
     ),
-    ("ci-durability", &["lag-then-crash", "power-cut-all", "kill-leader"], &["set", "retry"]),
-    ("ci-attempts", &["pause-leader", "one-way-leader-mute", "worker-cut"], &["attempts"]),
+    (
+        "ci-durability",
+        &["lag-then-crash", "power-cut-all", "kill-leader"],
+        &["set", "callbacks", "retry"],
+    ),
+    ("ci-attempts", &["pause-leader", "one-way-leader-mute", "worker-cut"], &["attempts", "keys"]),
     (
         "ci-clocks",
         &["clock-jump", "kill-follower", "forced-snapshots", "reorder"],

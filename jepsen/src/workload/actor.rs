@@ -1,15 +1,20 @@
 //! One client: it does one thing after the other, records each, and goes on under a new process
 //! number when it does not know how something ended.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use rand::RngExt;
 use rand::rngs::StdRng;
 use serde_json::Value;
+use tokio::net::TcpListener;
 
-use super::Stage;
+use super::{HarnessError, Stage};
 use crate::client::{Client, Reply, Request};
 use crate::history::{Kind, Note};
+
+/// How long a write is tried when the scene is set.
+const WRITE_PATIENCE: Duration = Duration::from_secs(8);
 
 /// A member as it is picked: number and base URL.
 pub(super) type Seat = (u64, String);
@@ -126,4 +131,46 @@ pub(super) async fn insist(
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
+}
+
+/// Makes a request until some member takes it.
+pub(super) async fn insist_write(
+    stage: &Stage,
+    client: &Client,
+    request: &Request,
+) -> Result<(), String> {
+    let until = tokio::time::Instant::now() + WRITE_PATIENCE;
+    let mut why = "there is no member".to_owned();
+    while tokio::time::Instant::now() < until {
+        for (_, url) in stage.members.all() {
+            let reply = client.send(&url, request).await;
+            if reply.kind == Kind::Ok {
+                return Ok(());
+            }
+            why = reply.error.unwrap_or_default();
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    Err(why)
+}
+
+/// Serves `router` where members reach it, until the stage is over.
+pub(super) async fn serve(
+    stage: &Stage,
+    workload: &'static str,
+    router: axum::Router,
+) -> Result<SocketAddr, HarnessError> {
+    let failed = |what: String| HarnessError { workload, what };
+    let Some(host) = stage.worker_hosts.first() else {
+        return Err(failed("no address for workers is given".to_owned()));
+    };
+    let bound = TcpListener::bind((*host, 0)).await;
+    let listener = bound.map_err(|error| failed(error.to_string()))?;
+    let address = listener.local_addr().map_err(|error| failed(error.to_string()))?;
+    let over = stage.over.clone();
+    tokio::spawn(async move {
+        let served = axum::serve(listener, router);
+        tokio::select! { () = over.cancelled() => {} _ = served => {} }
+    });
+    Ok(address)
 }

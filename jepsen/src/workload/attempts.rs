@@ -11,7 +11,7 @@ use rand::RngExt;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
-use super::actor::{Actor, highest_index, insist};
+use super::actor::{Actor, highest_index, insist, insist_write};
 use super::worker::{NAME, Newest, PLANS, Worker};
 use super::{HarnessError, Stage, Workload};
 use crate::checker::coverage::Floor;
@@ -156,23 +156,6 @@ async fn read_all(stage: &Stage, client: &Client) {
             members.remove(place);
         }
     }
-}
-
-/// Makes a request until some member takes it.
-async fn insist_write(stage: &Stage, client: &Client, request: &Request) -> Result<(), String> {
-    let until = Instant::now() + PATIENCE;
-    let mut why = "there is no member".to_owned();
-    while Instant::now() < until {
-        for (_, url) in stage.members.all() {
-            let reply = client.send(&url, request).await;
-            if reply.kind == Kind::Ok {
-                return Ok(());
-            }
-            why = reply.error.unwrap_or_default();
-        }
-        sleep(Duration::from_millis(100)).await;
-    }
-    Err(why)
 }
 
 impl Workload for Attempts {

@@ -8,7 +8,10 @@
 mod actor;
 mod append;
 mod attempts;
+mod callbacks;
 mod events;
+mod heartbeats;
+mod keys;
 mod monotonic;
 mod observe;
 mod register;
@@ -67,7 +70,19 @@ pub trait Workload: Send + Sync {
 }
 
 /// The workloads that can be asked for by name. `events` and `observe` come with every run.
-pub const NAMES: [&str; 6] = ["register", "append", "set", "attempts", "monotonic", "retry"];
+///
+/// Those that change the configuration first stand in front of `retry`, which counts its changes.
+pub const NAMES: [&str; 9] = [
+    "register",
+    "append",
+    "set",
+    "attempts",
+    "heartbeats",
+    "keys",
+    "callbacks",
+    "monotonic",
+    "retry",
+];
 
 /// The workloads of `names`, with the two that come with every run; `None` when one of the names is
 /// not there. They are to be prepared and finished in this order: readers of events listen until
@@ -81,6 +96,9 @@ pub fn by_names(names: &[&str]) -> Option<Vec<Arc<dyn Workload>>> {
             "append" => Arc::new(append::Append::default()),
             "set" => Arc::new(set::Set::default()),
             "attempts" => Arc::new(attempts::Attempts::default()),
+            "heartbeats" => Arc::new(heartbeats::Heartbeats),
+            "keys" => Arc::new(keys::Keys::default()),
+            "callbacks" => Arc::new(callbacks::Callbacks::default()),
             "monotonic" => Arc::new(monotonic::Monotonic),
             "retry" => Arc::new(retry::Retry::default()),
             _ => return None,
