@@ -4,7 +4,7 @@
 //! Heartbeats decide whether a node is there. Probes say whether it can be called from here: one that
 //! failed some probes in a row gets nothing until it answers again. They also measure how far it is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -18,10 +18,10 @@ use super::http::{Answer, CallError, NodeCaller};
 use super::metrics::DutyName;
 use super::seat::{Seat, SeatError};
 use crate::model::{AGENT_PREFIX, Load, NodeId, NodeStatus};
-use crate::state::{Command, NodeObservation, NodeSpec, Rejection};
+use crate::state::{Command, NodeObservation, NodeSpec, Rejection, State};
 
 /// Probes under way at once.
-const PROBES_MAX: usize = 64;
+const PROBES_MAX: usize = 256;
 /// Between two looks at probes that are under way.
 const COLLECT_PAUSE: Duration = Duration::from_millis(100);
 /// How often it looks whether something is due.
@@ -52,7 +52,10 @@ struct Probed {
 #[derive(Debug, Default)]
 pub(super) struct Prober {
     nodes: BTreeMap<NodeId, Probed>,
+    /// To be asked; at most the fleet.
+    due: VecDeque<Due>,
     probes: JoinSet<(Due, bool, Duration)>,
+    looked_at: Option<Instant>,
     discovered_at: Option<Instant>,
 }
 
@@ -60,26 +63,24 @@ impl<S: Seat> Duty<S> for Prober {
     const NAME: DutyName = DutyName::Prober;
 
     async fn round(&mut self, reign: &Reign<S>) -> Result<Next, DutyError> {
-        let (due, rules, endpoints) = reign.seat.read(|view| {
+        let (rules, endpoints) = reign.seat.read(|view| {
             let policy = view.policy();
             let interval = Duration::from_millis(policy.probe_interval_ms);
-            let rules =
-                (interval, Duration::from_millis(policy.probe_timeout_ms), policy.probe_retries);
-            let nodes = view.nodes().filter(|node| node.agent_type.is_none());
-            let due = nodes.map(|node| Due {
-                node_id: node.node_id.clone(),
-                base_url: node.base_url(),
-                discovered: node.metadata.contains(DISCOVERED),
-            });
-            let due: Vec<Due> = if interval.is_zero() { Vec::new() } else { due.collect() };
-            (due, rules, policy.discovery_endpoints.clone())
+            let timeout = Duration::from_millis(policy.probe_timeout_ms);
+            ((interval, timeout, policy.probe_retries), policy.discovery_endpoints.clone())
         });
-        keep_builtin(reign).await?;
         let answered = self.collect(reign, rules);
         bring_back(reign, answered).await?;
-        self.probe(reign, due, rules);
-        self.discover(reign, endpoints, rules.1).await?;
-        Ok(if self.probes.is_empty() { Next::Wait(PERIOD) } else { Next::Again(COLLECT_PAUSE) })
+        // The fleet is looked through less often than answers are collected.
+        if self.looked_at.is_none_or(|at| at.elapsed() >= PERIOD) {
+            self.looked_at = Some(Instant::now());
+            keep_builtin(reign).await?;
+            reign.seat.read(|view| self.look(view, rules.0));
+            self.discover(reign, endpoints, rules.1).await?;
+        }
+        self.begin(reign, rules.1);
+        let idle = self.probes.is_empty() && self.due.is_empty();
+        Ok(if idle { Next::Wait(PERIOD) } else { Next::Again(COLLECT_PAUSE) })
     }
 
     fn wake(wakes: &Wakes) -> &Notify {
@@ -88,33 +89,45 @@ impl<S: Seat> Duty<S> for Prober {
 }
 
 impl Prober {
-    /// Begins with the probes that are due.
-    fn probe<S: Seat>(
-        &mut self,
-        reign: &Reign<S>,
-        nodes: Vec<Due>,
-        (interval, timeout, _): (Duration, Duration, u32),
-    ) {
+    /// Queues the probes that are due.
+    fn look(&mut self, view: &State, interval: Duration) {
         let now = Instant::now();
-        let spread = |place: usize| interval.mul_f64((place % 97) as f64 / 97.0);
-        let mut known = BTreeMap::new();
-        for (place, node) in nodes.into_iter().enumerate() {
-            // The first look at a fleet is spread over an interval.
-            let first = Probed { next: now + spread(place), failures: 0 };
-            let mut probed = self.nodes.get(&node.node_id).copied().unwrap_or(first);
-            let node_id = node.node_id.clone();
-            if probed.next <= now && self.probes.len() < PROBES_MAX {
+        if self.nodes.len() > view.nodes_len() {
+            self.nodes.retain(|node_id, _| view.node(node_id).is_some());
+        }
+        if interval.is_zero() || !self.due.is_empty() {
+            return;
+        }
+        for (place, node) in view.nodes().enumerate() {
+            let Some(probed) = self.nodes.get_mut(&node.node_id) else {
+                // The first look at a fleet is spread over an interval.
+                let next = now + interval.mul_f64((place % 97) as f64 / 97.0);
+                self.nodes.insert(node.node_id.clone(), Probed { next, failures: 0 });
+                continue;
+            };
+            if probed.next <= now {
                 probed.next = now + interval;
-                let caller = std::sync::Arc::clone(&reign.caller);
-                self.probes.spawn(async move {
-                    let began = Instant::now();
-                    let healthy = is_healthy(caller.as_ref(), &node.base_url, timeout).await;
-                    (node, healthy, began.elapsed())
+                self.due.push_back(Due {
+                    node_id: node.node_id.clone(),
+                    base_url: node.base_url(),
+                    discovered: node.metadata.contains(DISCOVERED),
                 });
             }
-            known.insert(node_id, probed);
         }
-        self.nodes = known;
+    }
+
+    /// Begins with as many probes as may be under way.
+    fn begin<S: Seat>(&mut self, reign: &Reign<S>, timeout: Duration) {
+        while self.probes.len() < PROBES_MAX
+            && let Some(node) = self.due.pop_front()
+        {
+            let caller = std::sync::Arc::clone(&reign.caller);
+            self.probes.spawn(async move {
+                let began = Instant::now();
+                let healthy = is_healthy(caller.as_ref(), &node.base_url, timeout).await;
+                (node, healthy, began.elapsed())
+            });
+        }
     }
 
     /// Notes what was answered meanwhile. Gives the nodes that were found, send no heartbeats, and

@@ -219,13 +219,17 @@ pub(in crate::api) async fn deliveries(
     let (task_id, status) = (params.get("task_id"), params.get("status"));
     let mut stamp = app.admit(&params).await?;
     let body = app.show(&mut stamp, |state| {
-        let wanted = |delivery: &DeliveryView<'_>| {
-            task_id.is_none_or(|wanted| delivery.task_id == Some(wanted))
-                && status.is_none_or(|wanted| delivery.status == wanted)
-                && delivery.delivery_id < before
+        let is_of = |body: &DeliveryBody, wanted: &str| match body {
+            DeliveryBody::Task(task_id) => task_id.as_str() == wanted,
+            DeliveryBody::Text(_) => false,
         };
-        let found = state.deliveries().rev().map(DeliveryView::of).filter(wanted);
-        let mut deliveries: Vec<_> = found.take(limit + 1).collect();
+        let wanted = |delivery: &&Delivery| {
+            delivery.delivery_id < before
+                && task_id.is_none_or(|wanted| is_of(&delivery.body, wanted))
+                && status.is_none_or(|wanted| delivery.state.as_str() == wanted)
+        };
+        let found = state.deliveries().rev().filter(wanted).take(limit + 1);
+        let mut deliveries: Vec<_> = found.map(DeliveryView::of).collect();
         let more = deliveries.len() > limit;
         deliveries.truncate(limit);
         let last = deliveries.last().map(|delivery| delivery.delivery_id.to_string());

@@ -23,6 +23,8 @@ use crate::state::State as Tables;
 const NAMED_MAX: usize = 10;
 /// Steps looked into.
 const STEPS_MAX: usize = 64;
+/// Places of the queue counted; a task further back has no position.
+const POSITION_MAX: usize = 10_000;
 
 #[derive(Debug, Serialize, PartialEq, Eq)]
 struct Blocker {
@@ -56,7 +58,7 @@ struct Why<'a> {
     status: &'static str,
     state: &'static str,
     blocked: bool,
-    /// Tasks in front of it in the queue; `null` when it is in none.
+    /// Tasks in front of it in the queue; `null` when it is in none, or far back.
     queue_position: Option<usize>,
     blockers: Vec<Blocker>,
     spent: Spent,
@@ -270,7 +272,9 @@ pub(in crate::api) async fn why(
         let look = Look { state, now };
         let blockers = look.of(&task);
         let queue_position = (task.status == TaskStatus::Pending)
-            .then(|| state.queue().position(|queued| queued.task_id == task.task_id))
+            .then(|| {
+                state.queue().take(POSITION_MAX).position(|queued| queued.task_id == task.task_id)
+            })
             .flatten();
         Some(reply::encode(&Why {
             success: true,
