@@ -9,8 +9,8 @@ use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU16, Ordering};
 
 const FIRST: u16 = 28_500;
-const BLOCK: u16 = 250;
-const BLOCKS: u16 = 16;
+const BLOCK: u16 = 800;
+const BLOCKS: u16 = 5;
 
 struct Block {
     _mark: TcpListener,
