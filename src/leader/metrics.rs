@@ -18,13 +18,13 @@ pub enum DutyName {
     Dispatcher,
     /// See [`super::reaper`].
     Reaper,
-    /// See [`super::courier`].
+    /// Posts to URLs outside.
     Courier,
-    /// See [`super::watch`].
+    /// Raises alerts and takes them back.
     Watch,
-    /// See [`super::autoscaler`].
+    /// Decides about the number of nodes.
     Autoscaler,
-    /// See [`super::prober`].
+    /// Asks nodes for their health, and looks for new ones.
     Prober,
 }
 
