@@ -13,19 +13,17 @@ use tokio::sync::Notify;
 use tracing::{info, warn};
 
 use super::duty::{Duty, DutyError, Next, Reign, Wakes};
-use super::fleet_figures::{Figures, Sample, Samples};
+use super::fleet_figures::{Figures, SAMPLE_EVERY_MS, Samples};
 use super::metrics::DutyName;
 use super::seat::Seat;
 use super::timers::state_now;
 use crate::model::{ScalingAction, ScalingEvent, TimeMs};
 use crate::state::{Command, ScalingRule, State};
 
-/// How often it looks (contract 2.10).
-const PERIOD: Duration = Duration::from_secs(30);
+/// How often it looks: with every sample, which is more often than contract 2.10 asks for.
+const PERIOD: Duration = Duration::from_millis(SAMPLE_EVERY_MS);
 /// Nothing is decided by fewer samples.
 const SAMPLES_MIN: usize = 3;
-/// Samples of the fleet are this far apart.
-const SAMPLE_MS: TimeMs = 10_000;
 /// The longest the operator's program may run.
 const PROGRAM_TIMEOUT: Duration = Duration::from_secs(300);
 /// What is kept of what it said.
@@ -95,7 +93,6 @@ pub(super) fn plan(view: &State, samples: &Samples, now: TimeMs) -> Vec<(Scaling
 #[derive(Debug, Default)]
 pub(super) struct Autoscaler {
     samples: Samples,
-    sampled_at_ms: TimeMs,
 }
 
 impl<S: Seat> Duty<S> for Autoscaler {
@@ -104,10 +101,7 @@ impl<S: Seat> Duty<S> for Autoscaler {
     async fn round(&mut self, reign: &Reign<S>) -> Result<Next, DutyError> {
         let (due, open) = reign.seat.read(|view| {
             let now = state_now(&*reign.seat, view);
-            if now >= self.sampled_at_ms.saturating_add(SAMPLE_MS) {
-                self.sampled_at_ms = now;
-                self.samples.push(Sample::of(view, now));
-            }
+            self.samples.take(view, now);
             let open = view
                 .scalings()
                 .find(|event| event.outcome.is_none() && event.provider == "command");
@@ -124,7 +118,7 @@ impl<S: Seat> Duty<S> for Autoscaler {
             reign.propose(Command::RecordScalingOutcome { epoch, number, outcome }).await?;
             return Ok(Next::Again(Duration::ZERO));
         }
-        Ok(Next::Wait(PERIOD.min(Duration::from_millis(SAMPLE_MS))))
+        Ok(Next::Wait(PERIOD))
     }
 
     fn wake(wakes: &Wakes) -> &Notify {

@@ -10,6 +10,8 @@ use crate::state::State;
 
 /// The most samples kept.
 const SAMPLES_MAX: usize = 512;
+/// Samples are this far apart, however often a duty looks.
+pub(super) const SAMPLE_EVERY_MS: TimeMs = 10_000;
 
 /// The fleet at one moment. Counters are since ever.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -28,7 +30,7 @@ pub(super) struct Sample {
 
 impl Sample {
     /// The fleet as `view` shows it.
-    pub(super) fn of(view: &State, now: TimeMs) -> Self {
+    fn of(view: &State, now: TimeMs) -> Self {
         let (mut active, mut offline, mut score, mut places) = (0u32, 0u32, 0u64, 0u64);
         for node in view.nodes().filter(|node| node.agent_type.is_none()) {
             match node.status {
@@ -78,8 +80,15 @@ pub(super) struct Figures {
 }
 
 impl Samples {
-    /// Adds one.
-    pub(super) fn push(&mut self, sample: Sample) {
+    /// Takes a sample of the fleet, unless the newest one is young.
+    pub(super) fn take(&mut self, view: &State, now: TimeMs) {
+        let due = |newest: &Sample| now >= newest.at_ms.saturating_add(SAMPLE_EVERY_MS);
+        if self.0.back().is_none_or(due) {
+            self.push(Sample::of(view, now));
+        }
+    }
+
+    fn push(&mut self, sample: Sample) {
         if self.0.len() == SAMPLES_MAX {
             self.0.pop_front();
         }

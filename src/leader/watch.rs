@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use super::duty::{Duty, DutyError, Next, Reign, Wakes};
-use super::fleet_figures::{Figures, Sample, Samples};
+use super::fleet_figures::{Figures, SAMPLE_EVERY_MS, Samples};
 use super::metrics::DutyName;
 use super::seat::Seat;
 use super::timers::state_now;
@@ -17,7 +17,7 @@ const WINDOW_MS: TimeMs = 300_000;
 /// Nothing is decided by fewer samples.
 const SAMPLES_MIN: usize = 3;
 /// How often it looks.
-const PERIOD: Duration = Duration::from_secs(10);
+const PERIOD: Duration = Duration::from_millis(SAMPLE_EVERY_MS);
 
 /// A figure, its limits, and which side of them is bad.
 struct Rule {
@@ -111,7 +111,6 @@ fn message(metric: &str, state: AlertState, value: u64, threshold: u64) -> Strin
 #[derive(Debug, Default)]
 pub(super) struct Watch {
     samples: Samples,
-    sampled_at_ms: TimeMs,
 }
 
 impl<S: Seat> Duty<S> for Watch {
@@ -120,11 +119,7 @@ impl<S: Seat> Duty<S> for Watch {
     async fn round(&mut self, reign: &Reign<S>) -> Result<Next, DutyError> {
         let changes = reign.seat.read(|view| {
             let now = state_now(&*reign.seat, view);
-            // A wake-up makes it look again, not sample more often.
-            if now >= self.sampled_at_ms.saturating_add(PERIOD.as_millis() as u64) {
-                self.sampled_at_ms = now;
-                self.samples.push(Sample::of(view, now));
-            }
+            self.samples.take(view, now);
             plan(view, &self.samples.over(WINDOW_MS))
         });
         if !changes.is_empty() {

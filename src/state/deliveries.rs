@@ -64,8 +64,7 @@ impl Txn<'_> {
             let error = Some("too many deliveries were due".to_owned());
             self.end_delivery(oldest, DeliveryState::GivenUp, error);
         }
-        let newest = self.state.deliveries.iter().next_back().map_or(0, |(id, _)| *id);
-        let delivery_id = newest.max(self.state.counters().deliveries) + 1;
+        let delivery_id = self.state.counters().deliveries + 1;
         self.state.edit_counters(|counters| counters.deliveries = delivery_id);
         let delivery = Delivery {
             delivery_id,

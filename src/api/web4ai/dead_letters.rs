@@ -145,7 +145,8 @@ pub(in crate::api) async fn purge(
     change(&app, ticket, &caller, task_ids, |task_ids| Command::PurgeTasks { task_ids }).await
 }
 
-fn one(app: &App, task_id: &str) -> Result<Vec<TaskId>, ApiError> {
+async fn one(app: &App, task_id: &str) -> Result<Vec<TaskId>, ApiError> {
+    app.barrier(Consistency::Linearizable).await?;
     let not_found = || ApiError::not_found("TASK_NOT_FOUND", "Task not found");
     let task_id = TaskId::parse(task_id).map_err(|_| not_found())?;
     let status = app.cluster().view().read(|state| state.task(&task_id).map(|task| task.status));
@@ -163,8 +164,7 @@ pub(in crate::api) async fn replay_one(
     ticket: Ticket,
     caller: Caller,
 ) -> Result<Response, ApiError> {
-    app.barrier(Consistency::Linearizable).await?;
-    let task_ids = one(&app, &task_id)?;
+    let task_ids = one(&app, &task_id).await?;
     change(&app, ticket, &caller, task_ids, |task_ids| Command::ReplayTasks { task_ids }).await
 }
 
@@ -175,7 +175,6 @@ pub(in crate::api) async fn purge_one(
     ticket: Ticket,
     caller: Caller,
 ) -> Result<Response, ApiError> {
-    app.barrier(Consistency::Linearizable).await?;
-    let task_ids = one(&app, &task_id)?;
+    let task_ids = one(&app, &task_id).await?;
     change(&app, ticket, &caller, task_ids, |task_ids| Command::PurgeTasks { task_ids }).await
 }
