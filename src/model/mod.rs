@@ -12,6 +12,7 @@ mod member;
 mod node;
 mod payload;
 mod scaling;
+mod schedule;
 mod task;
 mod urgency;
 
@@ -24,6 +25,9 @@ pub use member::{Epoch, Incarnation, Member, MemberId};
 pub use node::{AGENT_PREFIX, Agent, Load, Node, NodeStatus};
 pub use payload::Payload;
 pub use scaling::{ScalingAction, ScalingEvent};
+pub use schedule::{
+    Cadence, CatchUp, Errand, Overlap, RunId, Schedule, Slot, SlotDecision, Timetable,
+};
 pub use task::{Concurrency, Execution, Requirements, Task, TaskFailure, TaskStatus};
 pub use urgency::Urgency;
 

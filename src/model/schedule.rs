@@ -1,0 +1,224 @@
+//! A schedule, and the ledger of its slots: each nominal time gets exactly one decision, whoever
+//! leads and however often the leader changes (contract 3.4 "Modes").
+
+use serde::{Deserialize, Serialize};
+
+use super::{DrillKind, TimeMs};
+
+/// When something is due.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Cadence {
+    /// Every so many milliseconds from the moment the schedule was set.
+    Every {
+        /// At least [`Cadence::INTERVAL_MIN_MS`].
+        interval_ms: u64,
+    },
+    /// At the times a cron expression names.
+    Cron {
+        /// Five fields: minute, hour, day of month, month, day of week.
+        expression: String,
+        /// An IANA time zone, `UTC` when none was given.
+        zone: String,
+    },
+}
+
+impl Cadence {
+    /// The shortest interval.
+    pub const INTERVAL_MIN_MS: u64 = 1000;
+    /// The longest interval: a year.
+    pub const INTERVAL_MAX_MS: u64 = 366 * 24 * 3_600_000;
+}
+
+/// What becomes of slots that passed while nobody could decide them. Stored: variants are only
+/// appended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CatchUp {
+    /// They are missed.
+    Skip,
+    /// The newest one within the window is made up for; the others are missed.
+    Latest,
+    /// All within the window are made up for, the oldest first.
+    All,
+}
+
+impl CatchUp {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Skip, Self::Latest, Self::All];
+
+    /// The word on the wire.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Skip => "skip",
+            Self::Latest => "latest",
+            Self::All => "all",
+        }
+    }
+
+    /// The reverse of [`CatchUp::as_str`].
+    #[must_use]
+    pub fn parse(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|policy| policy.as_str() == word)
+    }
+}
+
+/// What becomes of a slot that comes while the run before it is under way. Stored: variants are
+/// only appended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Overlap {
+    /// It is skipped.
+    Forbid,
+    /// It waits for the end of that run.
+    Queue,
+}
+
+impl Overlap {
+    /// Both of them.
+    pub const ALL: [Self; 2] = [Self::Forbid, Self::Queue];
+
+    /// The word on the wire.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Forbid => "forbid",
+            Self::Queue => "queue",
+        }
+    }
+
+    /// The reverse of [`Overlap::as_str`].
+    #[must_use]
+    pub fn parse(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|policy| policy.as_str() == word)
+    }
+}
+
+/// How a schedule goes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Timetable {
+    /// When it is due.
+    pub cadence: Cadence,
+    /// What becomes of slots that were missed.
+    pub catch_up: CatchUp,
+    /// How far back they are made up for.
+    pub catch_up_window_ms: u64,
+    /// What becomes of slots that come too soon.
+    pub overlap: Overlap,
+}
+
+impl Timetable {
+    /// How far back slots are made up for when nothing was said.
+    pub const WINDOW_DEFAULT_MS: u64 = 3_600_000;
+}
+
+impl Default for Timetable {
+    /// Every hour (contract 3.4), the newest missed one made up for.
+    fn default() -> Self {
+        Self {
+            cadence: Cadence::Every { interval_ms: 3_600_000 },
+            catch_up: CatchUp::Latest,
+            catch_up_window_ms: Self::WINDOW_DEFAULT_MS,
+            overlap: Overlap::Forbid,
+        }
+    }
+}
+
+/// What is done when a slot is due.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Errand {
+    /// One step of the orchestrator of the schedule's name.
+    Step,
+    /// A drill.
+    Drill {
+        /// What is rehearsed.
+        kind: DrillKind,
+        /// Options for whoever runs it, as JSON text; empty for none.
+        options: String,
+    },
+}
+
+/// A schedule and how far its ledger goes. The first slot is the first nominal time after
+/// `decided_ms`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Schedule {
+    /// Unique: `orchestrator/<name>` or `drill/<name>`.
+    pub key: String,
+    /// What is done.
+    pub errand: Errand,
+    /// When.
+    pub timetable: Timetable,
+    /// Slots that come while it is off are skipped.
+    pub active: bool,
+    /// When the timetable was set: what intervals count from.
+    pub since_ms: TimeMs,
+    /// Everything up to this nominal time is decided.
+    pub decided_ms: TimeMs,
+    /// Why it cannot go on, in words; empty while it can. It is tried again when it is changed.
+    pub degraded: String,
+    /// Slots by decision, in the order of [`SlotDecision::WORDS`].
+    pub counts: [u64; 5],
+}
+
+/// Numbers the runs of the cluster, from 1 in the order they began.
+pub type RunId = u64;
+
+/// What became of a slot. Stored: variants are only appended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SlotDecision {
+    /// It ran in its time.
+    Ran(RunId),
+    /// The run before it was still under way.
+    SkippedOverlap,
+    /// The orchestrator was not active, or the schedule was off.
+    SkippedInactive,
+    /// Nobody could decide it in its time, and the policy does not make up for it.
+    MissedOutage,
+    /// It ran late, as the policy asks.
+    CaughtUp(RunId),
+}
+
+impl SlotDecision {
+    /// The words on the wire, in the order of the variants.
+    pub const WORDS: [&str; 5] =
+        ["ran", "skipped_overlap", "skipped_inactive", "missed_outage", "caught_up"];
+
+    /// The word on the wire.
+    #[must_use]
+    pub fn as_str(&self) -> &'static str {
+        Self::WORDS[self.ordinal()]
+    }
+
+    /// Its place among [`SlotDecision::WORDS`].
+    #[must_use]
+    pub fn ordinal(&self) -> usize {
+        match self {
+            Self::Ran(_) => 0,
+            Self::SkippedOverlap => 1,
+            Self::SkippedInactive => 2,
+            Self::MissedOutage => 3,
+            Self::CaughtUp(_) => 4,
+        }
+    }
+
+    /// The run that it began.
+    #[must_use]
+    pub fn run_id(&self) -> Option<RunId> {
+        match self {
+            Self::Ran(run_id) | Self::CaughtUp(run_id) => Some(*run_id),
+            Self::SkippedOverlap | Self::SkippedInactive | Self::MissedOutage => None,
+        }
+    }
+}
+
+/// One slot of one schedule: its key holds the schedule and the nominal time, never the time it
+/// was decided at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Slot {
+    /// Whose.
+    pub schedule: String,
+    /// When it was due.
+    pub nominal_ms: TimeMs,
+    /// What became of it.
+    pub decision: SlotDecision,
+    /// When that was decided.
+    pub decided_at_ms: TimeMs,
+}
