@@ -158,7 +158,11 @@ impl From<Rejection> for ApiError {
             | Rejection::MemberNotFound { .. }
             | Rejection::DrillNotFound { .. }
             | Rejection::PipelineNotFound { .. }
-            | Rejection::AlertNotFound => StatusCode::NOT_FOUND,
+            | Rejection::AlertNotFound
+            | Rejection::OrchestratorNotFound { .. }
+            | Rejection::CampaignNotFound { .. }
+            | Rejection::StructuresNotFound
+            | Rejection::ModelNotFound => StatusCode::NOT_FOUND,
             Rejection::TooManyNodes { .. }
             | Rejection::BatchSize { .. }
             | Rejection::InvalidConfig(_)
@@ -166,7 +170,10 @@ impl From<Rejection> for ApiError {
             | Rejection::UnknownTaskType { .. }
             | Rejection::InvalidFlow(_)
             | Rejection::TooManyPipelines { .. }
-            | Rejection::TooManyAgents { .. } => StatusCode::BAD_REQUEST,
+            | Rejection::TooManyAgents { .. }
+            | Rejection::OrchestratorNotActive { .. }
+            | Rejection::CampaignState(_)
+            | Rejection::InvalidCampaign(_) => StatusCode::BAD_REQUEST,
             Rejection::QueueFull { .. } | Rejection::TooManyRevocations { .. } => {
                 StatusCode::TOO_MANY_REQUESTS
             }
@@ -177,7 +184,8 @@ impl From<Rejection> for ApiError {
             | Rejection::StaleEpoch { .. }
             | Rejection::DrillRunning { .. }
             | Rejection::DrillOver { .. }
-            | Rejection::AlertResolved => StatusCode::CONFLICT,
+            | Rejection::AlertResolved
+            | Rejection::RunOpen { .. } => StatusCode::CONFLICT,
         };
         let mut error = Self::new(status, rejection.code(), rejection.to_string());
         if status == StatusCode::TOO_MANY_REQUESTS {

@@ -56,6 +56,7 @@ fn name(fact: &Fact) -> &'static str {
         Fact::DeliveryEnded { .. } => "delivery_ended",
         Fact::AlertChanged { .. } => "alert_changed",
         Fact::ScalingDecided { .. } => "scaling_decided",
+        Fact::Campaign(fact) => fact.as_str(),
     }
 }
 

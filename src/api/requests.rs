@@ -8,7 +8,7 @@ use super::App;
 use super::error::ApiError;
 use super::params::{Params, Path};
 use super::reply;
-use crate::model::{RequestId, TaskId};
+use crate::model::{CampaignId, RequestId, TaskId};
 use crate::state::{Outcome, REQUEST_WINDOW_MS, Recorded};
 
 #[derive(Debug, Serialize)]
@@ -48,6 +48,10 @@ enum OutcomeView {
     ConfigPatched { revision: u64 },
     MemberAllocated { member: u64, replaces: Option<u64> },
     DrillBegun { drill_id: u64 },
+    RunBegun { run_id: u64 },
+    CampaignCreated { campaign_id: CampaignId },
+    IterationsQueued { count: u32 },
+    JobsCreated { count: u32 },
 }
 
 impl From<&Outcome> for OutcomeView {
@@ -76,6 +80,12 @@ impl From<&Outcome> for OutcomeView {
                 Self::MemberAllocated { member: *member_id, replaces: *replaces }
             }
             Outcome::DrillBegun { drill_id } => Self::DrillBegun { drill_id: *drill_id },
+            Outcome::RunBegun { run_id } => Self::RunBegun { run_id: *run_id },
+            Outcome::CampaignCreated { campaign_id } => {
+                Self::CampaignCreated { campaign_id: campaign_id.clone() }
+            }
+            Outcome::IterationsQueued { count } => Self::IterationsQueued { count: *count },
+            Outcome::JobsCreated { count } => Self::JobsCreated { count: *count },
         }
     }
 }

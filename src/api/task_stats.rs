@@ -326,7 +326,8 @@ fn seen(event: &Event) -> Option<Seen<'_>> {
         | Fact::DeliveryQueued { .. }
         | Fact::DeliveryEnded { .. }
         | Fact::AlertChanged { .. }
-        | Fact::ScalingDecided { .. } => None,
+        | Fact::ScalingDecided { .. }
+        | Fact::Campaign(_) => None,
     }
 }
 

@@ -196,7 +196,8 @@ impl<S: Seat> Dispatcher<S> {
             | Fact::DeliveryQueued { .. }
             | Fact::DeliveryEnded { .. }
             | Fact::AlertChanged { .. }
-            | Fact::ScalingDecided { .. } => {}
+            | Fact::ScalingDecided { .. }
+            | Fact::Campaign(_) => {}
         }
     }
 

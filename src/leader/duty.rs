@@ -85,6 +85,8 @@ pub(super) struct Wakes {
     pub autoscaler: Notify,
     /// Nodes came, or the rules of probing changed.
     pub prober: Notify,
+    /// Runs, slots or iterations may be due.
+    pub campaigns: Notify,
 }
 
 /// How many rows of a batch took effect.

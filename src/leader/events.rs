@@ -97,5 +97,6 @@ fn note<S>(reign: &Reign<S>, fact: &Fact) {
         | Fact::AlertChanged { .. } => {}
         Fact::DeliveryQueued { .. } => wakes.courier.notify_one(),
         Fact::ScalingDecided { .. } => wakes.autoscaler.notify_one(),
+        Fact::Campaign(_) => wakes.campaigns.notify_one(),
     }
 }

@@ -22,6 +22,7 @@ use tracing::{error, info, warn};
 
 use super::LeaderOptions;
 use super::autoscaler::Autoscaler;
+use super::campaigns::Campaigns;
 use super::courier::Courier;
 use super::dispatcher::Dispatcher;
 use super::duty::{DutyError, Reign, Wakes, go_round};
@@ -246,6 +247,7 @@ impl Leadership {
         self.spawn(&mut duties, DutyName::Watch, go_round(shared(), Watch::default()));
         self.spawn(&mut duties, DutyName::Autoscaler, go_round(shared(), Autoscaler::default()));
         self.spawn(&mut duties, DutyName::Prober, go_round(shared(), Prober::default()));
+        self.spawn(&mut duties, DutyName::Campaigns, go_round(shared(), Campaigns::default()));
         duties
     }
 

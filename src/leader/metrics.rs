@@ -26,11 +26,13 @@ pub enum DutyName {
     Autoscaler,
     /// Asks nodes for their health, and looks for new ones.
     Prober,
+    /// Runs the steps of orchestrators.
+    Campaigns,
 }
 
 impl DutyName {
     /// All of them, in the order they are started.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Events,
         Self::Timers,
         Self::Liveness,
@@ -41,6 +43,7 @@ impl DutyName {
         Self::Watch,
         Self::Autoscaler,
         Self::Prober,
+        Self::Campaigns,
     ];
 
     /// The word in logs and metric labels.
@@ -57,6 +60,7 @@ impl DutyName {
             Self::Watch => "watch",
             Self::Autoscaler => "autoscaler",
             Self::Prober => "prober",
+            Self::Campaigns => "campaigns",
         }
     }
 }

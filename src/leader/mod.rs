@@ -15,6 +15,7 @@ mod autoscaler;
 mod backups;
 pub mod balance;
 mod brake;
+pub mod campaigns;
 mod courier;
 mod dispatcher;
 mod duty;
@@ -37,7 +38,9 @@ mod record;
 mod reply;
 pub mod scheduler;
 mod seat;
+pub mod slot_plan;
 mod step_caller;
+pub mod step_plan;
 pub mod timers;
 mod watch;
 

@@ -4,30 +4,40 @@
 //! end of a struct together with a new format, and enum variants are only ever appended.
 
 mod alert;
+mod budget;
+mod campaign;
 mod delivery;
 mod drill;
 mod flow;
 mod id;
 mod member;
 mod node;
+mod orchestrator;
 mod payload;
+mod run;
 mod scaling;
 mod schedule;
 mod task;
 mod urgency;
 
 pub use alert::{Alert, AlertState, Severity};
+pub use budget::{Budget, MICRO, Resource};
+pub use campaign::{
+    CANDIDATES_MAX, Campaign, CampaignId, CampaignLine, CampaignPlan, CampaignStatus, Candidate,
+    CandidateNote, CandidateState, ITERATIONS_MAX, Iteration, Job, JobKind, JobTemplate, Model,
+    Score, StopRules, Structure,
+};
 pub use delivery::{Delivery, DeliveryBody, DeliveryId, DeliveryState};
 pub use drill::{Drill, DrillId, DrillKind, DrillPage, DrillState};
 pub use flow::{Flow, FlowMode, Pipeline, STEPS_MAX, Step, StepOf, StepSpec, StepState, Verdict};
 pub use id::{Id, IdError, NodeId, RequestId, TaskId};
 pub use member::{Epoch, Incarnation, Member, MemberId};
 pub use node::{AGENT_PREFIX, Agent, Load, Node, NodeStatus};
+pub use orchestrator::{Acquisition, FleetStats, Mode, Orchestrator, StepConfig, StepSetting};
 pub use payload::Payload;
+pub use run::{Decision, DecisionKind, DecisionPage, Run, RunPhase, StepResult};
 pub use scaling::{ScalingAction, ScalingEvent};
-pub use schedule::{
-    Cadence, CatchUp, Errand, Overlap, RunId, Schedule, Slot, SlotDecision, Timetable,
-};
+pub use schedule::{Cadence, CatchUp, Overlap, RunId, Schedule, Slot, SlotDecision, Timetable};
 pub use task::{Concurrency, Execution, Requirements, Task, TaskFailure, TaskStatus};
 pub use urgency::Urgency;
 

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{DrillKind, TimeMs};
+use super::TimeMs;
 
 /// When something is due.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -122,32 +122,14 @@ impl Default for Timetable {
     }
 }
 
-/// What is done when a slot is due.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Errand {
-    /// One step of the orchestrator of the schedule's name.
-    Step,
-    /// A drill.
-    Drill {
-        /// What is rehearsed.
-        kind: DrillKind,
-        /// Options for whoever runs it, as JSON text; empty for none.
-        options: String,
-    },
-}
-
 /// A schedule and how far its ledger goes. The first slot is the first nominal time after
 /// `decided_ms`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Schedule {
-    /// Unique: `orchestrator/<name>` or `drill/<name>`.
+    /// Unique: the name of the orchestrator whose steps it runs.
     pub key: String,
-    /// What is done.
-    pub errand: Errand,
     /// When.
     pub timetable: Timetable,
-    /// Slots that come while it is off are skipped.
-    pub active: bool,
     /// When the timetable was set: what intervals count from.
     pub since_ms: TimeMs,
     /// Everything up to this nominal time is decided.
@@ -156,6 +138,8 @@ pub struct Schedule {
     pub degraded: String,
     /// Slots by decision, in the order of [`SlotDecision::WORDS`].
     pub counts: [u64; 5],
+    /// Slots whose rows are gone, the oldest first.
+    pub forgotten: u64,
 }
 
 /// Numbers the runs of the cluster, from 1 in the order they began.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Epoch, Flow, NodeId, Payload, StepOf, TaskId, TimeMs, Urgency};
+use super::{Epoch, Flow, Job, NodeId, Payload, StepOf, TaskId, TimeMs, Urgency};
 
 /// Where a task stands. The words that clients see are in `api`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -248,6 +248,8 @@ pub struct Task {
     /// Its newest try failed because nobody was there to do it: no agent of its kind, or none that
     /// could be reached (contract 1.3).
     pub unavailable: bool,
+    /// What it is done for, when a campaign or its like launched it.
+    pub job: Option<Box<Job>>,
 }
 
 impl Task {

@@ -1,8 +1,9 @@
 //! Applying one entry: the frame around the noun files.
 
+use super::campaign_command::{CampaignCommand, JobReading, StepDuty};
 use super::command::{Command, Envelope, LogEntry};
 use super::rows::{FORMAT_BYTES, decode, encode};
-use super::{Applied, Event, Fact, Fatal, Outcome, Rejection, Reply, State};
+use super::{Applied, CampaignFact, Event, Fact, Fatal, Outcome, Rejection, Reply, State};
 use crate::canary::{self, Canary};
 use crate::model::{Epoch, RequestId, TimeMs};
 
@@ -45,6 +46,8 @@ pub(super) struct Txn<'a> {
     pub(super) now: TimeMs,
     pub(super) request_id: RequestId,
     pub(super) facts: &'a mut Vec<Fact>,
+    /// What the result of a job says, from where it is read to the end of its task.
+    pub(super) reading: Option<JobReading>,
 }
 
 impl State {
@@ -86,7 +89,7 @@ impl State {
         }
         let recorded = !is_duty(&command);
         let before = (self.rows.digest(), facts.len());
-        let mut txn = Txn { state: self, index, place, now, request_id, facts };
+        let mut txn = Txn { state: self, index, place, now, request_id, facts, reading: None };
         let reply = txn.apply(command);
         if reply.is_err() && before != (self.rows.digest(), facts.len()) {
             return Err(Fatal::new(format!("entry {index}: a refused command changed the state")));
@@ -114,7 +117,8 @@ fn is_duty(command: &Command) -> bool {
         | Command::RecordDeliveries { .. }
         | Command::RecordAlerts { .. }
         | Command::RecordScaling { .. }
-        | Command::RecordScalingOutcome { .. } => true,
+        | Command::RecordScalingOutcome { .. }
+        | Command::Step { .. } => true,
         Command::RegisterNode(_)
         | Command::SetNodeStatus { .. }
         | Command::RemoveNode { .. }
@@ -135,7 +139,8 @@ fn is_duty(command: &Command) -> bool {
         | Command::PurgeTasks { .. }
         | Command::DrainNode { .. }
         | Command::AcknowledgeAlert { .. }
-        | Command::RevokeSession { .. } => false,
+        | Command::RevokeSession { .. }
+        | Command::Campaign(_) => false,
     }
 }
 
@@ -196,7 +201,66 @@ impl Txn<'_> {
             Command::RevokeSession { session_id, until_ms } => {
                 self.revoke_session(session_id, until_ms)
             }
+            Command::Campaign(command) => self.campaign_command(command),
+            Command::Step { epoch, duty } => self.step_duty(epoch, duty),
         }
+    }
+
+    fn campaign_command(&mut self, command: CampaignCommand) -> Reply {
+        match command {
+            CampaignCommand::EnsureOrchestrator { name } => self.ensure_orchestrator(name),
+            CampaignCommand::PatchOrchestrator { name, patch } => {
+                self.patch_orchestrator(&name, *patch)
+            }
+            CampaignCommand::SetActive { name, active } => {
+                self.set_orchestrator_active(&name, active)
+            }
+            CampaignCommand::BeginRun { name, triggered_by, context } => {
+                self.begin_run(&name, triggered_by, context)
+            }
+            CampaignCommand::CreateCampaign(plan) => self.create_campaign(*plan),
+            CampaignCommand::PatchCampaign { campaign_id, patch } => {
+                self.patch_campaign(&campaign_id, *patch)
+            }
+            CampaignCommand::MoveCampaign { campaign_id, how } => {
+                self.move_campaign(&campaign_id, how)
+            }
+            CampaignCommand::RequestIterations { campaign_id, count, start } => {
+                self.request_iterations(&campaign_id, count, start)
+            }
+            CampaignCommand::PutStructure { structure_id, owner, body } => {
+                self.put_structure(structure_id, owner, body)
+            }
+            CampaignCommand::RemoveStructure { structure_id } => {
+                self.remove_structure(&structure_id)
+            }
+            CampaignCommand::PutModel { name, active, trained_on, job } => {
+                self.put_model(name, active, trained_on, *job)
+            }
+            CampaignCommand::RemoveModel { name } => self.remove_model(&name),
+            CampaignCommand::RequestJobs(request) => self.request_jobs(*request),
+        }
+    }
+
+    fn step_duty(&mut self, epoch: Epoch, duty: StepDuty) -> Reply {
+        match duty {
+            StepDuty::DecideSlots { schedule, seen_decided_ms, slots } => {
+                self.decide_slots(epoch, &schedule, seen_decided_ms, &slots)
+            }
+            StepDuty::JudgeSchedule { schedule, degraded } => {
+                self.judge_schedule(epoch, schedule, degraded)
+            }
+            StepDuty::AdvanceRun { run_id, seen, actions } => {
+                self.advance_run(epoch, run_id, seen, actions)
+            }
+            StepDuty::FailRun { run_id, error } => self.fail_run(epoch, run_id, &error),
+            StepDuty::LaunchIterations { launches } => self.launch_iterations(epoch, &launches),
+        }
+    }
+
+    /// Notes what happened to campaigns.
+    pub(super) fn tell(&mut self, fact: CampaignFact) {
+        self.facts.push(Fact::Campaign(fact));
     }
 
     fn open_epoch(&mut self, epoch: Epoch) -> Reply {
@@ -208,6 +272,7 @@ impl Txn<'_> {
             return Err(Rejection::StaleEpoch { offered: epoch, open });
         }
         self.state.set_epoch(epoch);
+        self.ensure_default_orchestrator();
         self.facts.push(Fact::EpochOpened { epoch, term: epoch.term, leader: epoch.member });
         Ok(Outcome::Done)
     }

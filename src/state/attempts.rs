@@ -110,6 +110,7 @@ impl Txn<'_> {
     fn finish_attempt(&mut self, task_id: &TaskId, end: AttemptEnd) {
         match end.outcome {
             TaskOutcome::Completed { result } => {
+                self.read_job_result(task_id, &result);
                 let rows = &mut self.state.rows;
                 let result = rows.put_payload(task_id, BlobPart::Result, result);
                 let metrics = rows.put_payload(task_id, BlobPart::Metrics, end.performance_metrics);

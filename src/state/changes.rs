@@ -37,6 +37,30 @@ pub enum TableId {
     Scalings = 13,
     /// Logins that were ended early.
     Revocations = 14,
+    /// Orchestrators by name.
+    Orchestrators = 15,
+    /// Their schedules.
+    Schedules = 16,
+    /// The ledger of slots by schedule and nominal time.
+    Slots = 17,
+    /// Steps of orchestrators by number.
+    Runs = 18,
+    /// Their decisions, in pages.
+    DecisionPages = 19,
+    /// Campaigns by id.
+    Campaigns = 20,
+    /// Their iterations by number.
+    Iterations = 21,
+    /// What candidates tried.
+    CandidateNotes = 22,
+    /// Lines of their logs.
+    CampaignLines = 23,
+    /// Structures by id.
+    Structures = 24,
+    /// Models by name.
+    Models = 25,
+    /// Jobs that ended well, by minute.
+    JobMinutes = 26,
 }
 
 impl TableId {
@@ -64,6 +88,18 @@ impl TableId {
             12 => Some(Self::Alerts),
             13 => Some(Self::Scalings),
             14 => Some(Self::Revocations),
+            15 => Some(Self::Orchestrators),
+            16 => Some(Self::Schedules),
+            17 => Some(Self::Slots),
+            18 => Some(Self::Runs),
+            19 => Some(Self::DecisionPages),
+            20 => Some(Self::Campaigns),
+            21 => Some(Self::Iterations),
+            22 => Some(Self::CandidateNotes),
+            23 => Some(Self::CampaignLines),
+            24 => Some(Self::Structures),
+            25 => Some(Self::Models),
+            26 => Some(Self::JobMinutes),
             _ => None,
         }
     }

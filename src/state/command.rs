@@ -6,6 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::campaign_command::{CampaignCommand, StepDuty};
 use crate::model::{
     Agent, AlertState, Concurrency, DeliveryId, DrillId, DrillKind, DrillState, Epoch, FlowMode,
     Incarnation, Load, Member, MemberId, NodeId, NodeStatus, Pipeline, RequestId, Requirements,
@@ -251,6 +252,15 @@ pub enum Command {
         session_id: String,
         /// When the last of its tokens ends by itself.
         until_ms: TimeMs,
+    },
+    /// Something about orchestrators and campaigns.
+    Campaign(CampaignCommand),
+    /// The leader's part of it.
+    Step {
+        /// The reign it was planned in.
+        epoch: Epoch,
+        /// What.
+        duty: StepDuty,
     },
 }
 

@@ -3,8 +3,8 @@
 use serde::Serialize;
 
 use crate::model::{
-    AlertState, DrillKind, DrillState, Epoch, NodeId, NodeStatus, ScalingAction, Severity, TaskId,
-    TaskStatus, TimeMs,
+    AlertState, CampaignId, DrillKind, DrillState, Epoch, NodeId, NodeStatus, ScalingAction,
+    Severity, TaskId, TaskStatus, TimeMs,
 };
 
 /// A fact, in the order of the log.
@@ -187,6 +187,102 @@ pub enum Fact {
         /// Nodes there shall be.
         target_nodes: u32,
     },
+    /// Something about orchestrators and campaigns.
+    #[serde(untagged)]
+    Campaign(CampaignFact),
+}
+
+/// What happened to orchestrators and campaigns.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum CampaignFact {
+    /// An orchestrator was made or changed.
+    OrchestratorChanged {
+        /// Which.
+        name: String,
+    },
+    /// A slot of a schedule got its decision.
+    SlotDecided {
+        /// Whose.
+        schedule: String,
+        /// When it was due.
+        nominal_ms: TimeMs,
+        /// What became of it.
+        decision: &'static str,
+    },
+    /// A step began.
+    RunBegun {
+        /// Its number.
+        run_id: u64,
+        /// Whose.
+        orchestrator: String,
+    },
+    /// A step ended.
+    RunEnded {
+        /// Its number.
+        run_id: u64,
+        /// Whose.
+        orchestrator: String,
+        /// Without an error.
+        success: bool,
+    },
+    /// A campaign was made, changed or moved.
+    CampaignChanged {
+        /// Which.
+        campaign_id: CampaignId,
+        /// Where it stands.
+        status: &'static str,
+    },
+    /// A campaign got its next iteration.
+    IterationBegun {
+        /// Which campaign.
+        campaign_id: CampaignId,
+        /// From 0.
+        iteration: u32,
+        /// Jobs launched.
+        simulations: u32,
+    },
+    /// All jobs of an iteration have ended.
+    IterationEnded {
+        /// Which campaign.
+        campaign_id: CampaignId,
+        /// From 0.
+        iteration: u32,
+        /// It brought a better score.
+        improved: bool,
+    },
+    /// Little is left of a budget.
+    BudgetWarned {
+        /// A campaign or an orchestrator.
+        owner: String,
+        /// What runs out.
+        resource: &'static str,
+    },
+    /// A client asked for jobs.
+    JobsRequested {
+        /// Of which kind.
+        kind: &'static str,
+        /// How many.
+        count: u32,
+    },
+}
+
+impl CampaignFact {
+    /// Its word on the wire.
+    #[must_use]
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::OrchestratorChanged { .. } => "orchestrator_changed",
+            Self::SlotDecided { .. } => "slot_decided",
+            Self::RunBegun { .. } => "run_begun",
+            Self::RunEnded { .. } => "run_ended",
+            Self::CampaignChanged { .. } => "campaign_changed",
+            Self::IterationBegun { .. } => "iteration_begun",
+            Self::IterationEnded { .. } => "iteration_ended",
+            Self::BudgetWarned { .. } => "budget_warned",
+            Self::JobsRequested { .. } => "jobs_requested",
+        }
+    }
 }
 
 fn alert_state<S: serde::Serializer>(state: &AlertState, to: S) -> Result<S::Ok, S::Error> {

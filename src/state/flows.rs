@@ -173,6 +173,7 @@ impl Txn<'_> {
                 submitted_at_ms: task.created_at_ms,
             }),
             unavailable: false,
+            job: None,
         }
     }
 

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::ExpiryKind;
 use super::rows::encode;
-use crate::model::{Concurrency, NodeId, Requirements, Task, TaskStatus, TimeMs};
+use crate::model::{Concurrency, JobKind, NodeId, Requirements, Task, TaskStatus, TimeMs};
 
 /// Place in the queue: a time, and the order of submission. The time is when the task came, plus what
 /// its urgency lacks: of two that came together the more urgent one goes first, and one that has
@@ -43,8 +43,27 @@ pub(super) struct Indexes {
     pub(super) ended: BTreeSet<(TimeMs, u64)>,
     /// Tasks that hold a place of their concurrency key.
     pub(super) holders: BTreeMap<String, BTreeSet<u64>>,
+    /// Jobs by kind, ended ones included.
+    pub(super) jobs: BTreeMap<JobKind, BTreeSet<u64>>,
+    /// How many of them have not ended.
+    pub(super) open_jobs: BTreeMap<JobKind, OpenJobs>,
     /// Steps that have not ended. They are in none of the lists by status.
     pub(super) open_steps: BTreeSet<u64>,
+}
+
+/// Jobs of one kind that have not ended.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct OpenJobs {
+    /// In the queue, or waiting for another try.
+    pub(super) waiting: u64,
+    /// On nodes.
+    pub(super) live: u64,
+}
+
+impl OpenJobs {
+    fn of(&mut self, live: bool) -> &mut u64 {
+        if live { &mut self.live } else { &mut self.waiting }
+    }
 }
 
 /// Orders timers of one task that are due at one time.
@@ -91,6 +110,9 @@ pub(super) struct Places {
     /// Each with the time it is due.
     timers: [Option<(TimeMs, TimerKey)>; 3],
     live_on: Option<NodeId>,
+    job: Option<JobKind>,
+    /// Whether the job is on a node; `None` when it has ended.
+    open_job: Option<bool>,
 }
 
 impl Places {
@@ -116,6 +138,8 @@ impl Places {
                 back_off.map(|at| (at, TimerKey::BackOff)),
             ],
             live_on: task.execution.as_ref().map(|execution| execution.node_id.clone()),
+            job: task.job.as_ref().map(|job| job.kind),
+            open_job: (task.job.is_some() && !status.is_terminal()).then(|| status.is_live()),
         }
     }
 }
@@ -133,6 +157,12 @@ impl Indexes {
         }
         if places.open_step {
             self.open_steps.insert(seq);
+        }
+        if let Some(kind) = places.job {
+            self.jobs.entry(kind).or_default().insert(seq);
+            if let Some(live) = places.open_job {
+                *self.open_jobs.entry(kind).or_default().of(live) += 1;
+            }
         }
         if let Some(at) = places.ended {
             self.ended.insert((at, seq));
@@ -158,6 +188,14 @@ impl Indexes {
             }
         }
         self.open_steps.remove(&seq);
+        if let Some(kind) = places.job {
+            if let Some(jobs) = self.jobs.get_mut(&kind) {
+                jobs.remove(&seq);
+            }
+            if let Some(live) = places.open_job {
+                *self.open_jobs.entry(kind).or_default().of(live) -= 1;
+            }
+        }
         if let Some((need, at)) = places.queued
             && let Some(group) = self.queue.get_mut(&need)
         {

@@ -13,6 +13,9 @@
 mod alerts;
 mod apply;
 mod attempts;
+mod campaign_command;
+mod campaign_rows;
+mod campaigns;
 mod changes;
 mod command;
 mod deliveries;
@@ -21,8 +24,11 @@ mod drills;
 mod event;
 mod flows;
 mod indexes;
+mod jobs;
+mod launches;
 mod members;
 mod nodes;
+mod orchestrators;
 mod outcome;
 mod pipelines;
 mod policy;
@@ -33,12 +39,18 @@ mod replays;
 mod requests;
 mod revocations;
 mod rows;
+mod runs;
 mod scaling;
 mod singles;
+mod structures;
 mod task_table;
 mod tasks;
 mod thresholds;
 
+#[cfg(test)]
+mod campaign_invariants;
+#[cfg(test)]
+mod campaign_words;
 #[cfg(test)]
 mod invariants;
 #[cfg(test)]
@@ -49,6 +61,11 @@ mod script_words;
 mod scripts;
 
 pub use apply::{encode_entry, encode_envelope, join_envelopes};
+pub use campaign_command::{
+    CampaignCommand, CampaignMove, CampaignPatch, IterationPlan, JobRequest, OrchestratorPatch,
+    SlotChoice, SlotPlan, StepAction, StepDuty, StepEffect,
+};
+pub use campaigns::{CAMPAIGN_LINES_MAX, CAMPAIGNS_MAX};
 pub use changes::{Changes, Digest, TableId, row_hash};
 pub use command::{
     AlertChange, Assignment, Command, DeliveryResult, Dispatch, DispatchResult, Envelope,
@@ -57,9 +74,13 @@ pub use command::{
 };
 pub use deliveries::{DUE_DELIVERIES_MAX, ENDED_DELIVERIES_MAX};
 pub use drills::{DRILL_LEASE_MAX_MS, DRILL_REPORT_MAX, DRILL_TEXT_MAX, DRILLS_MAX};
-pub use event::{Event, Fact};
+pub use event::{CampaignFact, Event, Fact};
 pub use flows::{check_steps, is_step_id, step_id};
 pub use indexes::{Need, QueueKey};
+pub use launches::{candidate_job, candidate_structure, parse_candidate};
+pub use orchestrators::{
+    DEFAULT_ORCHESTRATOR, NAME_MAX, ORCHESTRATORS_MAX, SLOTS_MAX, derive_uuid,
+};
 pub use outcome::{Fatal, Outcome, Rejection, Reply};
 pub use pipelines::{PIPELINES_MAX, built_in};
 pub use policy::{Algorithm, Config, Policy, default_document};
@@ -70,7 +91,9 @@ pub use requests::{
 };
 pub use revocations::{REVOCATIONS_MAX, SESSION_ID_MAX};
 pub use rows::{BlobPart, blob_keys};
+pub use runs::{ACTIONS_MAX, RUNS_MAX};
 pub use singles::Counters;
+pub use structures::{JOBS_PER_REQUEST_MAX, MODELS_MAX, STRUCTURES_MAX, requested_job};
 pub use tasks::derive_task_id;
 pub use thresholds::{ScalingRule, Threshold, Thresholds};
 
@@ -78,20 +101,24 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::model::{
-    Alert, Delivery, DeliveryId, Drill, DrillPage, Member, Node, Pipeline, ScalingEvent, TaskId,
-    TimeMs,
+    Alert, Campaign, CampaignId, CampaignLine, CandidateNote, DecisionPage, Delivery, DeliveryId,
+    Drill, DrillPage, Iteration, Member, Model, Node, Orchestrator, Pipeline, Run, ScalingEvent,
+    Schedule, Slot, Structure, TaskId, TimeMs,
 };
 use indexes::{Indexes, Places};
 use requests::{Requests, Tombstones};
 use revocations::Revocations;
 use rows::{Rows, Table};
 use singles::Singles;
+use structures::JobMinute;
 use task_table::TaskTable;
 
 /// The most commands one log entry carries.
 pub const ENVELOPES_PER_ENTRY_MAX: usize = 4096;
 /// The most rows one batched command carries.
 pub const ROWS_PER_COMMAND_MAX: usize = 10_000;
+/// The longest text or JSON of a campaign, a run or a structure, in bytes.
+pub const CONTEXT_MAX: usize = 16 * 1024;
 
 /// Everything the cluster has agreed on.
 #[derive(Debug)]
@@ -109,6 +136,18 @@ pub struct State {
     deliveries: Table<Delivery>,
     alerts: Table<Alert>,
     scalings: Table<ScalingEvent>,
+    orchestrators: Table<Orchestrator>,
+    schedules: Table<Schedule>,
+    slots: Table<Slot>,
+    runs: Table<Run>,
+    decision_pages: Table<DecisionPage>,
+    campaigns: Table<Campaign>,
+    iterations: Table<Iteration>,
+    candidate_notes: Table<CandidateNote>,
+    campaign_lines: Table<CampaignLine>,
+    structures: Table<Structure>,
+    models: Table<Model>,
+    job_minutes: Table<JobMinute>,
     /// Task types that pipelines say something of, with their estimates. Derived, as all that
     /// follows; shared with whoever reads submissions.
     estimates: Arc<BTreeMap<String, u64>>,
@@ -119,6 +158,10 @@ pub struct State {
     /// Deliveries that ended, to be forgotten one day.
     ended_deliveries: BTreeSet<DeliveryId>,
     revocations: Revocations,
+    /// Campaigns that run, by when they last got an iteration.
+    running: BTreeSet<(TimeMs, CampaignId)>,
+    /// Those of them that clients asked iterations of, and that have none under way.
+    requesting: BTreeSet<CampaignId>,
     indexes: Indexes,
 }
 
@@ -147,11 +190,25 @@ impl Default for State {
             deliveries: Table::default(),
             alerts: Table::default(),
             scalings: Table::default(),
+            orchestrators: Table::default(),
+            schedules: Table::default(),
+            slots: Table::default(),
+            runs: Table::default(),
+            decision_pages: Table::default(),
+            campaigns: Table::default(),
+            iterations: Table::default(),
+            candidate_notes: Table::default(),
+            campaign_lines: Table::default(),
+            structures: Table::default(),
+            models: Table::default(),
+            job_minutes: Table::default(),
             estimates: pipelines::estimates(&Table::default()),
             due: BTreeSet::new(),
             untold: BTreeSet::new(),
             ended_deliveries: BTreeSet::new(),
             revocations: Revocations::default(),
+            running: BTreeSet::new(),
+            requesting: BTreeSet::new(),
             indexes: Indexes::default(),
         }
     }
@@ -203,6 +260,23 @@ impl State {
             TableId::Alerts => self.alerts.load(rest, value, hash),
             TableId::Scalings => self.scalings.load(rest, value, hash),
             TableId::Revocations => self.revocations.load(rest, value, hash),
+            TableId::Orchestrators => self.orchestrators.load(rest, value, hash),
+            TableId::Schedules => self.schedules.load(rest, value, hash),
+            TableId::Slots => self.slots.load(rest, value, hash),
+            TableId::Runs => self.runs.load(rest, value, hash),
+            TableId::DecisionPages => self.decision_pages.load(rest, value, hash),
+            TableId::Campaigns => {
+                self.campaigns.load(rest, value, hash)?;
+                let campaign_id = std::str::from_utf8(rest).unwrap_or_default();
+                self.note_campaign(&CampaignId::trusted(campaign_id), None);
+                Ok(())
+            }
+            TableId::Iterations => self.iterations.load(rest, value, hash),
+            TableId::CandidateNotes => self.candidate_notes.load(rest, value, hash),
+            TableId::CampaignLines => self.campaign_lines.load(rest, value, hash),
+            TableId::Structures => self.structures.load(rest, value, hash),
+            TableId::Models => self.models.load(rest, value, hash),
+            TableId::JobMinutes => self.job_minutes.load(rest, value, hash),
         }
     }
 

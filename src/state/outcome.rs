@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{DrillId, Epoch, MemberId, NodeStatus, TaskId, TaskStatus};
+use crate::model::{CampaignId, DrillId, Epoch, MemberId, NodeStatus, RunId, TaskId, TaskStatus};
 
 /// The answer to one command.
 pub type Reply = Result<Outcome, Rejection>;
@@ -74,6 +74,26 @@ pub enum Outcome {
     DrillBegun {
         /// Its number.
         drill_id: DrillId,
+    },
+    /// A step of an orchestrator has begun.
+    RunBegun {
+        /// Its number.
+        run_id: RunId,
+    },
+    /// A campaign is there.
+    CampaignCreated {
+        /// Derived from the request.
+        campaign_id: CampaignId,
+    },
+    /// Iterations will be begun.
+    IterationsQueued {
+        /// How many.
+        count: u32,
+    },
+    /// Jobs were made.
+    JobsCreated {
+        /// How many.
+        count: u32,
     },
 }
 
@@ -208,6 +228,42 @@ pub enum Rejection {
         /// The bound.
         max: u64,
     },
+    /// No such orchestrator.
+    #[error("Orchestrator '{name}' not found")]
+    OrchestratorNotFound {
+        /// As asked for.
+        name: String,
+    },
+    /// Steps of the orchestrator may not run.
+    #[error("Orchestrator '{name}' is not active")]
+    OrchestratorNotActive {
+        /// Which.
+        name: String,
+    },
+    /// A step of the orchestrator is under way.
+    #[error("run {run_id} is under way")]
+    RunOpen {
+        /// Which.
+        run_id: RunId,
+    },
+    /// No such campaign.
+    #[error("Campaign {campaign_id} not found")]
+    CampaignNotFound {
+        /// As asked for.
+        campaign_id: CampaignId,
+    },
+    /// The campaign is not where it would have to be.
+    #[error("{0}")]
+    CampaignState(String),
+    /// What is asked makes no sense.
+    #[error("{0}")]
+    InvalidCampaign(String),
+    /// Structures that are not registered.
+    #[error("One or more structures not found")]
+    StructuresNotFound,
+    /// No such model.
+    #[error("Model not found")]
+    ModelNotFound,
 }
 
 impl Rejection {
@@ -239,6 +295,14 @@ impl Rejection {
             Self::AlertResolved => "ALERT_RESOLVED",
             Self::TooManyAgents { .. } => "TOO_MANY_AGENTS",
             Self::TooManyRevocations { .. } => "TOO_MANY_REVOCATIONS",
+            Self::OrchestratorNotFound { .. } => "ORCHESTRATOR_NOT_FOUND",
+            Self::OrchestratorNotActive { .. } => "ORCHESTRATOR_NOT_ACTIVE",
+            Self::RunOpen { .. } => "RUN_OPEN",
+            Self::CampaignNotFound { .. } => "CAMPAIGN_NOT_FOUND",
+            Self::CampaignState(_) => "CAMPAIGN_STATE",
+            Self::InvalidCampaign(_) => "INVALID_CAMPAIGN",
+            Self::StructuresNotFound => "STRUCTURES_NOT_FOUND",
+            Self::ModelNotFound => "MODEL_NOT_FOUND",
         }
     }
 }

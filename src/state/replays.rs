@@ -28,11 +28,17 @@ impl Txn<'_> {
         task.is_some_and(|task| task.status == TaskStatus::DeadLetter && task.step_of.is_none())
     }
 
+    /// Whether it may be tried again: what a job came to was settled when it ended.
+    fn may_be_replayed(&self, task_id: &TaskId) -> bool {
+        let task = self.state.task(task_id);
+        self.is_dead_letter(task_id) && task.is_some_and(|task| task.job.is_none())
+    }
+
     /// Puts a dead letter back under its own id, as a new task that has never been tried. Only the
     /// attempt goes on counting, so that late reports of old tries stay refused; and steps that
     /// have ended well are not done again.
     fn replay_task(&mut self, task_id: &TaskId) -> bool {
-        if !self.is_dead_letter(task_id) {
+        if !self.may_be_replayed(task_id) {
             return false;
         }
         let mut again = Vec::new();

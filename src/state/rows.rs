@@ -316,6 +316,26 @@ impl<V: TableRow> Table<V> {
         self.rows.iter().map(|(key, row)| (key, &row.value))
     }
 
+    /// Rows with keys from `first` to `last`, in order.
+    pub(super) fn range(
+        &self,
+        first: V::Key,
+        last: V::Key,
+    ) -> impl DoubleEndedIterator<Item = (&V::Key, &V)> + use<'_, V> {
+        let rows = (first <= last).then(|| self.rows.range(first..=last));
+        rows.into_iter().flatten().map(|(key, row)| (key, &row.value))
+    }
+
+    /// Rows behind a key, in order; all of them without one.
+    pub(super) fn after(
+        &self,
+        key: Option<V::Key>,
+    ) -> impl DoubleEndedIterator<Item = (&V::Key, &V)> + use<'_, V> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let from = key.map_or(Unbounded, Excluded);
+        self.rows.range((from, Unbounded)).map(|(key, row)| (key, &row.value))
+    }
+
     pub(super) fn len(&self) -> usize {
         self.rows.len()
     }

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
 
+use super::campaign_words::{campaign_command, campaign_id};
 use super::script_words::{flow, outward_command, step};
 use super::{
     Assignment, Command, Dispatch, DispatchResult, Envelope, ExpiryKind, LogEntry, NodeObservation,
@@ -366,6 +367,7 @@ impl Script {
                     .fleet_command(verb, &words)
                     .or_else(|| self.duty_command(verb, &words))
                     .or_else(|| outward_command(verb, &words))
+                    .or_else(|| campaign_command(&self.state, verb, &words))
                     .unwrap_or_else(|| task_command(verb, &words));
                 self.apply(command, &words, out);
             }
@@ -377,6 +379,21 @@ impl Script {
             writeln!(out, "  {task:?}").unwrap();
         } else if let Some(node) = self.state.node(&NodeId::trusted(id)) {
             writeln!(out, "  {node:?}").unwrap();
+        } else if let Some(orchestrator) = self.state.orchestrator(id) {
+            writeln!(out, "  {orchestrator:?}").unwrap();
+            writeln!(out, "  {:?}", self.state.schedule(id)).unwrap();
+        } else if let Some(campaign) = self.state.campaign(&campaign_id(id)) {
+            writeln!(out, "  {campaign:?}").unwrap();
+            for iteration in self.state.iterations(&campaign.campaign_id) {
+                writeln!(out, "  {iteration:?}").unwrap();
+            }
+        } else if let Some(run) = id.parse().ok().and_then(|run_id| self.state.run(run_id)) {
+            writeln!(out, "  {run:?}").unwrap();
+            for decision in self.state.decisions(run.run_id) {
+                writeln!(out, "  {decision:?}").unwrap();
+            }
+        } else if let Some(model) = self.state.model(id) {
+            writeln!(out, "  {model:?}").unwrap();
         } else {
             writeln!(out, "  nothing").unwrap();
         }

@@ -35,6 +35,17 @@ pub struct Counters {
     pub deliveries: u64,
 }
 
+/// Totals of campaigns that apply keeps.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct CampaignTotals {
+    /// Number of the newest run.
+    pub(super) runs: u64,
+    /// Structures of candidates ever made.
+    pub(super) structures: u64,
+    /// Structures with a result.
+    pub(super) labeled: u64,
+}
+
 /// Who this cluster is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct ClusterRow {
@@ -52,6 +63,7 @@ enum SingleId {
     Config = 3,
     Cluster = 4,
     KeptLearners = 5,
+    Campaigns = 6,
 }
 
 /// One row: its value, and its hash once it was stored.
@@ -83,6 +95,7 @@ pub(super) struct Singles {
     cluster: Single<ClusterRow>,
     /// Members whose vote an operator took away.
     kept_learners: Single<BTreeSet<MemberId>>,
+    campaigns: Single<CampaignTotals>,
     policy: Policy,
 }
 
@@ -99,6 +112,7 @@ impl Singles {
             }
             [4] => self.cluster.load(value, hash, "cluster"),
             [5] => self.kept_learners.load(value, hash, "kept learners"),
+            [6] => self.campaigns.load(value, hash, "campaign totals"),
             _ => Err(Fatal::new(format!("unknown single row {key:02x?}"))),
         }
     }
@@ -168,6 +182,21 @@ impl State {
     #[must_use]
     pub fn last_member_id(&self) -> MemberId {
         self.singles.cluster.value.last_member_id
+    }
+
+    pub(super) fn campaign_totals(&self) -> &CampaignTotals {
+        &self.singles.campaigns.value
+    }
+
+    pub(super) fn edit_campaign_totals(&mut self, edit: impl FnOnce(&mut CampaignTotals)) {
+        edit(&mut self.singles.campaigns.value);
+        self.singles.campaigns.put(&mut self.rows, SingleId::Campaigns);
+    }
+
+    /// The number of a run that is about to begin.
+    pub(super) fn next_run_id(&mut self) -> u64 {
+        self.edit_campaign_totals(|totals| totals.runs += 1);
+        self.campaign_totals().runs
     }
 
     pub(super) fn cluster_row(&self) -> ClusterRow {

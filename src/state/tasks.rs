@@ -9,8 +9,8 @@ use super::rows::BlobPart;
 use super::{Fact, Outcome, Rejection, Reply, State};
 use crate::canary::{self, Canary};
 use crate::model::{
-    DeliveryBody, Epoch, Execution, Flow, Payload, RequestId, StepOf, Task, TaskId, TaskStatus,
-    TimeMs,
+    DeliveryBody, Epoch, Execution, Flow, Job, Payload, RequestId, StepOf, Task, TaskId,
+    TaskStatus, TimeMs,
 };
 
 /// How many nodes of past attempts a task remembers.
@@ -50,7 +50,7 @@ impl Txn<'_> {
                 duplicates += 1;
             } else {
                 created += 1;
-                self.create_task(&task_id, spec, flow);
+                self.create_task(&task_id, spec, flow, None);
             }
             last = Some(task_id);
         }
@@ -77,7 +77,13 @@ impl Txn<'_> {
         (derive_task_id(self.request_id, ordinal, 32), false)
     }
 
-    fn create_task(&mut self, task_id: &TaskId, spec: TaskSpec, flow: Option<Flow>) {
+    pub(super) fn create_task(
+        &mut self,
+        task_id: &TaskId,
+        spec: TaskSpec,
+        flow: Option<Flow>,
+        job: Option<Box<Job>>,
+    ) {
         self.state.edit_counters(|counters| {
             counters.last_seq += 1;
             counters.tasks_submitted += 1;
@@ -121,6 +127,7 @@ impl Txn<'_> {
             flow: flow.map(Box::new),
             step_of: None,
             unavailable: false,
+            job,
         };
         self.state.insert_task(task);
         self.facts.push(Fact::TaskSubmitted { task_id: task_id.clone() });
@@ -263,7 +270,7 @@ impl Txn<'_> {
     ) -> Option<StepOf> {
         let task = self.state.open_task(task_id)?;
         let (created_at_ms, step_of) = (task.created_at_ms, task.step_of.clone());
-        let callback_url = task.callback_url.clone();
+        let (callback_url, job) = (task.callback_url.clone(), task.job.clone());
         let holder = task.execution.as_ref().map(|execution| execution.node_id.clone());
         if let Some(node_id) = &holder {
             self.release_node(node_id, end);
@@ -284,6 +291,10 @@ impl Txn<'_> {
         self.facts.push(Fact::TaskEnded { task_id: ended, status, node_id: holder, attempt });
         if let Some(url) = callback_url {
             self.deliver("callback", url, DeliveryBody::Task(task_id.clone()));
+        }
+        if let Some(job) = job {
+            let reading = self.reading.take();
+            self.job_ended(task_id, status, &job, attempt > 0, reading);
         }
         step_of
     }

@@ -160,7 +160,8 @@ pub(super) fn event(event: &Event) -> Option<Utf8Bytes> {
         | Fact::NodeDrained { .. }
         | Fact::DeliveryQueued { .. }
         | Fact::DeliveryEnded { .. }
-        | Fact::ScalingDecided { .. } => return None,
+        | Fact::ScalingDecided { .. }
+        | Fact::Campaign(_) => return None,
     })
 }
 

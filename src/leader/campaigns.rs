@@ -1,0 +1,131 @@
+//! The periodic campaign step, which only the leader runs (contract 3.4).
+//!
+//! One round looks at what is open and plans one bounded command for each: the next phase of a run, the
+//! slots of a schedule that are due, iterations that clients asked for. Everything it goes by is in the
+//! state, so the next leader goes on where this one stopped. A schedule that makes no sense is marked
+//! and passed over; it holds nobody else up.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tracing::warn;
+
+use super::calendar::Calendar;
+use super::duty::{Duty, DutyError, Next, Reign, Wakes};
+use super::metrics::DutyName;
+use super::seat::Seat;
+use super::timers::state_now;
+use super::{slot_plan, step_plan};
+use crate::model::{Cadence, Mode, Schedule, TimeMs};
+use crate::state::{Command, State, StepDuty};
+
+/// The longest wait: what was set meanwhile is late by at most so much.
+const PERIOD: Duration = Duration::from_millis(500);
+/// The pause when nothing took effect although it seemed due: the clock that counts is the one in the
+/// log.
+const NOT_YET: Duration = Duration::from_millis(20);
+/// Iterations begun in one command.
+const LAUNCHES_MAX: usize = 16;
+/// A run that has not ended after so long never will (contract 3.4: hard limit).
+const RUN_MAX_MS: u64 = 3_600_000;
+
+/// Calendars by schedule, made anew when a timetable changes.
+#[derive(Debug, Default)]
+pub struct Calendars(BTreeMap<String, (Cadence, TimeMs, Result<Calendar, String>)>);
+
+impl Calendars {
+    fn of(&mut self, schedule: &Schedule) -> Result<&Calendar, &str> {
+        let (cadence, since_ms) = (&schedule.timetable.cadence, schedule.since_ms);
+        let known = self.0.get(&schedule.key);
+        if known.is_none_or(|(known, since, _)| known != cadence || *since != since_ms) {
+            let made = Calendar::new(cadence, since_ms).map_err(|error| error.to_string());
+            self.0.insert(schedule.key.clone(), (cadence.clone(), since_ms, made));
+        }
+        let (_, _, made) = &self.0[&schedule.key];
+        made.as_ref().map_err(String::as_str)
+    }
+}
+
+/// What is to be proposed now, and when there is more.
+#[must_use]
+pub fn plan(
+    view: &State,
+    now: TimeMs,
+    calendars: &mut Calendars,
+) -> (Vec<StepDuty>, Option<TimeMs>) {
+    let mut duties = Vec::new();
+    for run in view.open_runs() {
+        if now.saturating_sub(run.started_at_ms) > RUN_MAX_MS {
+            let error = "the run was not finished within an hour".to_owned();
+            duties.push(StepDuty::FailRun { run_id: run.run_id, error });
+        } else {
+            duties.extend(step_plan::plan(view, now, run));
+        }
+    }
+    let launches = step_plan::requested(view, LAUNCHES_MAX);
+    if !launches.is_empty() {
+        duties.push(StepDuty::LaunchIterations { launches });
+    }
+    let mut next: Option<TimeMs> = None;
+    for schedule in view.schedules() {
+        let Some(orchestrator) = view.orchestrator(&schedule.key) else { continue };
+        if orchestrator.mode == Mode::Manual {
+            continue;
+        }
+        let (degraded, (slots, due)) = match calendars.of(schedule) {
+            Ok(calendar) => {
+                let after = |at| calendar.next_after(at);
+                ("", slot_plan::plan(schedule, orchestrator, now, after))
+            }
+            Err(why) => (why, (Vec::new(), None)),
+        };
+        if degraded != schedule.degraded {
+            let (schedule, degraded) = (schedule.key.clone(), degraded.to_owned());
+            duties.push(StepDuty::JudgeSchedule { schedule, degraded });
+        }
+        if !slots.is_empty() {
+            let (key, seen_decided_ms) = (schedule.key.clone(), schedule.decided_ms);
+            duties.push(StepDuty::DecideSlots { schedule: key, seen_decided_ms, slots });
+        }
+        next = [next, due].into_iter().flatten().min();
+    }
+    (duties, next)
+}
+
+/// The duty around [`plan`].
+#[derive(Debug, Default)]
+pub struct Campaigns {
+    calendars: Calendars,
+}
+
+impl<S: Seat> Duty<S> for Campaigns {
+    const NAME: DutyName = DutyName::Campaigns;
+
+    async fn round(&mut self, reign: &Reign<S>) -> Result<Next, DutyError> {
+        let calendars = &mut self.calendars;
+        let (now, (duties, next)) = reign.seat.read(|view| {
+            let now = state_now(&*reign.seat, view);
+            (now, plan(view, now, calendars))
+        });
+        if duties.is_empty() {
+            let wait = next.map(|at| Duration::from_millis(at.saturating_sub(now).max(1)));
+            return Ok(Next::Wait(wait.unwrap_or(PERIOD).min(PERIOD)));
+        }
+        let mut accepted = 0;
+        for duty in duties {
+            if let StepDuty::JudgeSchedule { schedule, degraded } = &duty
+                && !degraded.is_empty()
+            {
+                warn!(schedule, degraded, "a schedule cannot go on");
+            }
+            let command = Command::Step { epoch: reign.epoch, duty };
+            accepted += reign.propose(command).await?.unwrap_or_default().accepted;
+        }
+        Ok(Next::Again(if accepted == 0 { NOT_YET } else { Duration::ZERO }))
+    }
+
+    fn wake(wakes: &Wakes) -> &Notify {
+        &wakes.campaigns
+    }
+}

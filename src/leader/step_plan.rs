@@ -1,0 +1,345 @@
+//! What one step of an orchestrator decides (contract 3.4): pure functions of the replicated state,
+//! one for each phase, in the order of the contract. Apply judges every effect again.
+
+use serde_json::{Map, Value, json};
+
+use crate::model::{
+    Campaign, CandidateState, Decision, DecisionKind, JobKind, Orchestrator, Resource,
+    Run, RunPhase, Score, StepResult, TimeMs,
+};
+use crate::state::{
+    ACTIONS_MAX, IterationPlan, State, StepAction, StepDuty, StepEffect, candidate_structure,
+};
+
+/// Campaigns that are named one by one in one phase; the rest are summed up in one decision, so that
+/// a step over ten thousand campaigns is still a small record.
+pub const NAMED_MAX: usize = 200;
+/// Results that a new iteration's candidates are told of: the newest ones.
+const OBSERVATIONS_MAX: usize = 64;
+/// The longest text of what candidates are told.
+const CONTEXT_BYTES_MAX: usize = 12 * 1024;
+/// Newest iterations that are looked through for candidates worth an experiment.
+const ITERATIONS_LOOKED_AT: usize = 8;
+/// Thousand-millionths in a millionth.
+const NANO_PER_MICRO: i64 = 1000;
+
+/// The next command of a run; `None` when it has ended or its orchestrator is gone.
+#[must_use]
+pub fn plan(view: &State, now: TimeMs, run: &Run) -> Option<StepDuty> {
+    let orchestrator = view.orchestrator(&run.orchestrator)?;
+    let actions = match run.phase {
+        RunPhase::Retraining => retraining(view, now, orchestrator),
+        RunPhase::Campaigns => campaigns(view, orchestrator),
+        RunPhase::Experiments => experiments(view, orchestrator),
+        RunPhase::Ended => return None,
+    };
+    Some(StepDuty::AdvanceRun { run_id: run.run_id, seen: run.phase, actions })
+}
+
+/// Iterations that clients asked for, at most `max`.
+#[must_use]
+pub fn requested(view: &State, max: usize) -> Vec<IterationPlan> {
+    let mut room: std::collections::BTreeMap<&str, u64> = std::collections::BTreeMap::new();
+    let open = view.open_jobs(JobKind::Simulation);
+    let mut plans = Vec::new();
+    for campaign in view.requesting_campaigns() {
+        let Some(orchestrator) = view.orchestrator(&campaign.plan.orchestrator) else { continue };
+        let left = room.entry(&orchestrator.name).or_insert_with(|| {
+            u64::from(orchestrator.config.simulations_max).saturating_sub(open)
+        });
+        let candidates = candidates_of(view, campaign);
+        if candidates == 0 || u64::from(candidates) > *left {
+            continue;
+        }
+        *left -= u64::from(candidates);
+        plans.push(iteration_plan(view, orchestrator, campaign, candidates));
+        if plans.len() >= max {
+            break;
+        }
+    }
+    plans
+}
+
+fn decision(kind: DecisionKind, reason: String, result: StepResult) -> Decision {
+    Decision {
+        kind,
+        reason,
+        result,
+        campaign_id: None,
+        iteration: None,
+        model: None,
+        simulations: 0,
+        experiments: 0,
+    }
+}
+
+fn noted(decision: Decision) -> StepAction {
+    StepAction { decision, effect: StepEffect::Nothing }
+}
+
+/// Phase 1.
+fn retraining(view: &State, now: TimeMs, orchestrator: &Orchestrator) -> Vec<StepAction> {
+    let (last, config) = (orchestrator.last_training_at_ms, &orchestrator.config);
+    let since = now.saturating_sub(last);
+    if last > 0 && since < config.training_gap_ms() {
+        // Tenths of an hour, for people.
+        let tenths = since / 360_000;
+        let reason = format!("too soon (last training {}.{}h ago)", tenths / 10, tenths % 10);
+        return vec![noted(decision(DecisionKind::RetrainingCheck, reason, StepResult::Skipped))];
+    }
+    let labeled = view.labeled_samples();
+    let models = view.models().filter(|model| model.active).take(ACTIONS_MAX);
+    let judge = |model: &crate::model::Model| {
+        let new = labeled.saturating_sub(model.trained_on);
+        let (kind, reason, result) = if model.training.is_some() {
+            let reason = "a training is under way".to_owned();
+            (DecisionKind::RetrainingCheck, reason, StepResult::Skipped)
+        } else if new >= config.samples_for_retrain {
+            let reason = format!("{new} new samples available");
+            (DecisionKind::RetrainTriggered, reason, StepResult::Queued)
+        } else {
+            let reason =
+                format!("{new} new samples, {} are needed", config.samples_for_retrain);
+            (DecisionKind::RetrainingCheck, reason, StepResult::Skipped)
+        };
+        let effect = match kind {
+            DecisionKind::RetrainTriggered => StepEffect::Train { model: model.name.clone() },
+            _ => StepEffect::Nothing,
+        };
+        let model = Some(model.name.clone());
+        StepAction { decision: Decision { model, ..decision(kind, reason, result) }, effect }
+    };
+    models.map(judge).collect()
+}
+
+/// Campaigns of an orchestrator in the order they get their turn: by priority, then those that have
+/// waited longest.
+fn in_turn<'a>(view: &'a State, orchestrator: &Orchestrator) -> Vec<&'a Campaign> {
+    let own = |campaign: &&Campaign| campaign.plan.orchestrator == orchestrator.name;
+    let mut campaigns: Vec<&Campaign> = view.running_campaigns().filter(own).collect();
+    let priorities = &orchestrator.config.priorities;
+    if !priorities.is_empty() {
+        let priority = |campaign: &Campaign| {
+            priorities.get(campaign.campaign_id.as_str()).copied().unwrap_or(0)
+        };
+        campaigns.sort_by_key(|campaign| std::cmp::Reverse(priority(campaign)));
+    }
+    campaigns
+}
+
+/// Phase 2.
+fn campaigns(view: &State, orchestrator: &Orchestrator) -> Vec<StepAction> {
+    let in_turn = in_turn(view, orchestrator);
+    if in_turn.is_empty() {
+        let reason = "no active campaigns".to_owned();
+        return vec![noted(decision(DecisionKind::Advancement, reason, StepResult::Skipped))];
+    }
+    let config = &orchestrator.config;
+    let mut running = view.open_jobs(JobKind::Simulation);
+    let mut advanced = 0;
+    let mut actions = Vec::new();
+    let mut unnamed = Unnamed::default();
+    for campaign in in_turn {
+        let candidates = candidates_of(view, campaign);
+        let after = running + u64::from(candidates);
+        let (result, reason) = if campaign.tripped {
+            (StepResult::Skipped, "stopped by its kill switch".to_owned())
+        } else if advanced >= config.iterations_per_run {
+            let reason = format!("{advanced} campaigns were advanced in this step already");
+            (StepResult::Deferred, reason)
+        } else if candidates == 0 {
+            (StepResult::BudgetExceeded, "its simulation budget is used up".to_owned())
+        } else if after > u64::from(config.simulations_max) {
+            let reason = format!(
+                "{running} simulations run, {candidates} more would be above {}",
+                config.simulations_max
+            );
+            (StepResult::CapacityExceeded, reason)
+        } else if campaign.iterating {
+            let reason = format!("iteration {} is under way", campaign.iterations);
+            (StepResult::Deferred, reason)
+        } else if campaign.iterations >= campaign.plan.stop.max_iterations {
+            (StepResult::Completed, "all iterations are done".to_owned())
+        } else {
+            (StepResult::Queued, format!("{candidates} candidates to evaluate"))
+        };
+        let effect = match result {
+            StepResult::Completed => StepEffect::Complete(campaign.campaign_id.clone()),
+            StepResult::Queued => {
+                advanced += 1;
+                running = after;
+                StepEffect::Iterate(iteration_plan(view, orchestrator, campaign, candidates))
+            }
+            _ => StepEffect::Nothing,
+        };
+        if effect == StepEffect::Nothing && actions.len() >= NAMED_MAX {
+            unnamed.count(result);
+            continue;
+        }
+        if actions.len() + 1 >= ACTIONS_MAX {
+            break;
+        }
+        let decision = Decision {
+            campaign_id: Some(campaign.campaign_id.clone()),
+            iteration: Some(campaign.iterations + 1),
+            ..decision(DecisionKind::Iteration, reason, result)
+        };
+        actions.push(StepAction { decision, effect });
+    }
+    actions.extend(unnamed.told(DecisionKind::Iteration));
+    actions
+}
+
+/// Phase 3.
+fn experiments(view: &State, orchestrator: &Orchestrator) -> Vec<StepAction> {
+    let config = &orchestrator.config;
+    let max = u64::from(config.experiments_max);
+    let mut open = view.open_jobs(JobKind::Experiment);
+    if open >= max {
+        let reason = format!("{open} experiments wait or run, at most {max} may");
+        let result = StepResult::CapacityExceeded;
+        return vec![noted(decision(DecisionKind::Experiments, reason, result))];
+    }
+    let threshold = i64::try_from(config.experiment_threshold_micro).unwrap_or(i64::MAX);
+    let threshold = threshold.saturating_mul(NANO_PER_MICRO);
+    let mut actions = Vec::new();
+    let mut unnamed = Unnamed::default();
+    for campaign in in_turn(view, orchestrator) {
+        let left = view.launches_left(campaign, Resource::Experiments);
+        let found = worth_measuring(view, campaign, threshold);
+        let places = usize::try_from(max.saturating_sub(open).min(left)).unwrap_or(usize::MAX);
+        let chosen: Vec<(u32, u32)> = found.iter().copied().take(places).collect();
+        let (result, reason) = if left == 0 {
+            (StepResult::BudgetExceeded, "its experiment budget is used up".to_owned())
+        } else if found.is_empty() {
+            (StepResult::Evaluated, "no candidate asks for an experiment".to_owned())
+        } else if chosen.is_empty() {
+            let reason = format!("{max} experiments wait or run already");
+            (StepResult::CapacityExceeded, reason)
+        } else {
+            let shown = config.experiment_threshold_micro as f64 / 1e6;
+            let count = chosen.len();
+            let reason = format!("{count} high-scoring candidates found (score > {shown})");
+            (StepResult::Queued, reason)
+        };
+        let campaign_id = campaign.campaign_id.clone();
+        let effect = if result == StepResult::Queued {
+            open += chosen.len() as u64;
+            StepEffect::Measure { campaign_id, candidates: chosen }
+        } else {
+            StepEffect::Nothing
+        };
+        if effect == StepEffect::Nothing && actions.len() >= NAMED_MAX {
+            unnamed.count(result);
+            continue;
+        }
+        if actions.len() + 1 >= ACTIONS_MAX {
+            break;
+        }
+        let campaign_id = Some(campaign.campaign_id.clone());
+        let decision =
+            Decision { campaign_id, ..decision(DecisionKind::Experiments, reason, result) };
+        actions.push(StepAction { decision, effect });
+    }
+    actions.extend(unnamed.told(DecisionKind::Experiments));
+    actions
+}
+
+/// Candidates of the newest iterations above the threshold that no experiment was launched for, the
+/// newest first.
+fn worth_measuring(view: &State, campaign: &Campaign, threshold: Score) -> Vec<(u32, u32)> {
+    let hopeless = campaign.best_score.is_none_or(|best| best <= threshold);
+    if campaign.tripped || campaign.plan.generic || campaign.plan.minimize || hopeless {
+        return Vec::new();
+    }
+    let mut found = Vec::new();
+    for iteration in view.iterations(&campaign.campaign_id).rev().take(ITERATIONS_LOOKED_AT) {
+        for (place, candidate) in (0u32..).zip(&iteration.candidates) {
+            let high = matches!(candidate.state, CandidateState::Scored(score) if score > threshold);
+            if high && !candidate.experiment {
+                found.push((iteration.index, place));
+            }
+        }
+    }
+    found
+}
+
+/// How many candidates the next iteration of a campaign would have: what its budget still holds.
+fn candidates_of(view: &State, campaign: &Campaign) -> u32 {
+    let left = view.launches_left(campaign, Resource::Simulations);
+    u32::try_from(left).unwrap_or(u32::MAX).min(campaign.plan.candidates)
+}
+
+fn iteration_plan(
+    view: &State,
+    orchestrator: &Orchestrator,
+    campaign: &Campaign,
+    candidates: u32,
+) -> IterationPlan {
+    IterationPlan {
+        campaign_id: campaign.campaign_id.clone(),
+        seen_revision: campaign.revision,
+        context: context(view, orchestrator, campaign),
+        candidates,
+    }
+}
+
+/// What every candidate's job is told: how to choose, what for, and what came of others.
+fn context(view: &State, orchestrator: &Orchestrator, campaign: &Campaign) -> String {
+    let score = |score: Score| score as f64 / 1e9;
+    let mut fields = Map::new();
+    if let Ok(Value::Object(config)) = serde_json::from_str::<Value>(&campaign.plan.config) {
+        let wanted = ["goal", "target_properties", "constraints", "evaluation_strategy"];
+        fields.extend(config.into_iter().filter(|(key, _)| wanted.contains(&key.as_str())));
+    }
+    fields.insert("generation_strategy".to_owned(), campaign.plan.strategy.as_str().into());
+    let acquisition = orchestrator.config.acquisition.as_str();
+    fields.insert("acquisition_function".to_owned(), acquisition.into());
+    let threshold = orchestrator.config.active_learning_threshold_micro as f64 / 1e6;
+    fields.insert("active_learning_threshold".to_owned(), threshold.into());
+    fields.insert("best_score".to_owned(), campaign.best_score.map(score).into());
+    let campaign_id = &campaign.campaign_id;
+    let mut observations = Vec::new();
+    for iteration in view.iterations(campaign_id).rev() {
+        for (place, candidate) in (0u32..).zip(&iteration.candidates) {
+            let CandidateState::Scored(value) = candidate.state else { continue };
+            let note = view.candidate_note(campaign_id, iteration.index, place);
+            observations.push(json!({
+                "structure_id": candidate_structure(campaign_id, iteration.index, place),
+                "score": score(value),
+                "parameters": note.and_then(|note| serde_json::from_str::<Value>(note).ok()),
+            }));
+        }
+        if observations.len() >= OBSERVATIONS_MAX {
+            break;
+        }
+    }
+    observations.truncate(OBSERVATIONS_MAX);
+    loop {
+        fields.insert("observations".to_owned(), observations.clone().into());
+        let text = Value::Object(fields.clone()).to_string();
+        if text.len() <= CONTEXT_BYTES_MAX || observations.is_empty() {
+            return text;
+        }
+        observations.truncate(observations.len() / 2);
+    }
+}
+
+/// Campaigns that are not named one by one.
+#[derive(Debug, Default)]
+struct Unnamed(Vec<(StepResult, u64)>);
+
+impl Unnamed {
+    fn count(&mut self, result: StepResult) {
+        match self.0.iter_mut().find(|(known, _)| *known == result) {
+            Some((_, count)) => *count += 1,
+            None => self.0.push((result, 1)),
+        }
+    }
+
+    fn told(self, kind: DecisionKind) -> impl Iterator<Item = StepAction> {
+        self.0.into_iter().map(move |(result, count)| {
+            noted(decision(kind, format!("{count} more campaigns"), result))
+        })
+    }
+}

@@ -1,0 +1,251 @@
+//! Lines of golden scripts about orchestrators and campaigns. A campaign is named by the key of the
+//! request that made it.
+
+use super::scripts::Words;
+use super::{
+    CampaignCommand, CampaignMove, Command, IterationPlan, JobRequest, OrchestratorPatch,
+    SlotChoice, SlotPlan, State, StepAction, StepDuty, StepEffect, derive_uuid,
+};
+use crate::model::{
+    Budget, Cadence, CampaignId, CampaignPlan, CatchUp, Decision, DecisionKind, JobTemplate, Mode,
+    Overlap, RequestId, Resource, RunPhase, StepResult, StepSetting, StopRules, Timetable,
+};
+
+pub(super) fn campaign_id(key: &str) -> CampaignId {
+    let request_id = RequestId::from_key(key).0.to_be_bytes();
+    CampaignId::trusted(&derive_uuid(&[b"campaign", &request_id]))
+}
+
+fn number<T: TryFrom<u64>>(words: &Words<'_>, key: &str, default: u64) -> T {
+    T::try_from(words.number(key, default)).ok().unwrap()
+}
+
+fn optional<T: std::str::FromStr>(words: &Words<'_>, key: &str) -> Option<T> {
+    words.pairs.get(key).map(|text| text.parse().ok().unwrap())
+}
+
+fn job() -> JobTemplate {
+    JobTemplate {
+        task_type: "simulate".to_owned(),
+        timeout_ms: 60_000,
+        max_retries: 1,
+        ..JobTemplate::default()
+    }
+}
+
+/// Whole units, by resource.
+fn budgets(words: &Words<'_>) -> impl Iterator<Item = (Resource, Budget)> {
+    let named = Resource::ALL.map(|resource| {
+        let limit: Option<u64> = optional(words, resource.as_str());
+        let soft = words.number("soft", 0) * crate::model::MICRO;
+        limit.map(|limit| (resource, Budget { soft, ..Budget::of_units(limit) }))
+    });
+    named.into_iter().flatten()
+}
+
+fn plan(words: &Words<'_>) -> CampaignPlan {
+    let per_job = Resource::METERED.map(|resource| {
+        let each: Option<u64> = optional(words, &format!("each_{}", resource.as_str()));
+        each.map(|each| (resource, each * crate::model::MICRO))
+    });
+    CampaignPlan {
+        name: "search".to_owned(),
+        orchestrator: words.text("by", ""),
+        candidates: number(words, "candidates", 2),
+        strategy: "random".to_owned(),
+        minimize: words.pairs.contains_key("minimize"),
+        score_field: words.text("field", "score"),
+        stop: StopRules {
+            max_iterations: number(words, "iterations", 3),
+            patience: optional(words, "patience"),
+            convergence: optional(words, "convergence"),
+            target: optional(words, "target"),
+        },
+        job: job(),
+        budgets: budgets(words).collect(),
+        per_job: per_job.into_iter().flatten().collect(),
+        ..CampaignPlan::default()
+    }
+}
+
+fn orchestrator_patch(words: &Words<'_>) -> OrchestratorPatch {
+    let cadence = words.pairs.contains_key("every").then(|| Cadence::Every {
+        interval_ms: words.number("every", 1000),
+    });
+    OrchestratorPatch {
+        settings: [
+            optional(words, "sims").map(StepSetting::SimulationsMax),
+            optional(words, "experiments_max").map(StepSetting::ExperimentsMax),
+            optional(words, "budget").map(StepSetting::SimulationBudget),
+        ]
+        .into_iter()
+        .flatten()
+        .collect(),
+        mode: words.pairs.get("mode").map(|word| Mode::parse(word).unwrap()),
+        timetable: cadence.map(|cadence| Timetable {
+            cadence,
+            catch_up: CatchUp::parse(&words.text("catchup", "latest")).unwrap(),
+            catch_up_window_ms: words.number("window", 60_000),
+            overlap: Overlap::parse(&words.text("overlap", "forbid")).unwrap(),
+        }),
+        pause_ms: optional(words, "pause"),
+        description: None,
+        budgets: budgets(words).map(|(resource, budget)| (resource, Some(budget))).collect(),
+    }
+}
+
+pub(super) fn campaign_command(state: &State, verb: &str, words: &Words<'_>) -> Option<Command> {
+    let name = || words.places[0].to_owned();
+    let named = || campaign_id(words.places[0]);
+    Some(Command::Campaign(match verb {
+        "orchestrator" => CampaignCommand::EnsureOrchestrator { name: name() },
+        "set" => CampaignCommand::PatchOrchestrator {
+            name: name(),
+            patch: Box::new(orchestrator_patch(words)),
+        },
+        "activate" | "deactivate" => {
+            CampaignCommand::SetActive { name: name(), active: verb == "activate" }
+        }
+        "run" => CampaignCommand::BeginRun {
+            name: name(),
+            triggered_by: "manual".to_owned(),
+            context: "{}".to_owned(),
+        },
+        "campaign" => CampaignCommand::CreateCampaign(Box::new(plan(words))),
+        "move" => CampaignCommand::MoveCampaign {
+            campaign_id: named(),
+            how: match words.places[1] {
+                "start" => CampaignMove::Start,
+                "pause" => CampaignMove::Pause,
+                "resume" => CampaignMove::Resume,
+                "cancel" => CampaignMove::Cancel,
+                _ => CampaignMove::Trip,
+            },
+        },
+        "iterate" => CampaignCommand::RequestIterations {
+            campaign_id: named(),
+            count: words.places[1].parse().unwrap(),
+            start: words.places.contains(&"start"),
+        },
+        "structure" => CampaignCommand::PutStructure {
+            structure_id: name(),
+            owner: "me".to_owned(),
+            body: "{}".to_owned(),
+        },
+        "unstructure" => CampaignCommand::RemoveStructure { structure_id: name() },
+        "model" => CampaignCommand::PutModel {
+            name: name(),
+            active: true,
+            trained_on: optional(words, "on"),
+            job: Box::new(job()),
+        },
+        "unmodel" => CampaignCommand::RemoveModel { name: name() },
+        "jobs" => CampaignCommand::RequestJobs(Box::new(JobRequest {
+            experiments: words.pairs.contains_key("experiments"),
+            register: words.pairs.contains_key("register"),
+            structure_ids: words.places.iter().map(|id| (*id).to_owned()).collect(),
+            owner: "me".to_owned(),
+            instrument: String::new(),
+            job: job(),
+            priority: 5,
+        })),
+        _ => return step_command(state, verb, words),
+    }))
+}
+
+fn step_command(state: &State, verb: &str, words: &Words<'_>) -> Option<Command> {
+    let duty = match verb {
+        "slots" => StepDuty::DecideSlots {
+            schedule: words.places[1].to_owned(),
+            seen_decided_ms: words.number(
+                "seen",
+                state.schedule(words.places[1]).map_or(0, |schedule| schedule.decided_ms),
+            ),
+            slots: words.places[2..].iter().map(|text| slot(text)).collect(),
+        },
+        "degrade" => StepDuty::JudgeSchedule {
+            schedule: words.places[1].to_owned(),
+            degraded: words.text("why", ""),
+        },
+        "advance" => StepDuty::AdvanceRun {
+            run_id: words.places[1].parse().unwrap(),
+            seen: match words.places[2] {
+                "retraining" => RunPhase::Retraining,
+                "campaigns" => RunPhase::Campaigns,
+                _ => RunPhase::Experiments,
+            },
+            actions: words.places[3..].iter().map(|text| action(state, text)).collect(),
+        },
+        "failrun" => StepDuty::FailRun {
+            run_id: words.places[1].parse().unwrap(),
+            error: words.text("error", "too_late"),
+        },
+        "launch" => StepDuty::LaunchIterations {
+            launches: words.places[2..].iter().map(|text| iteration(state, text)).collect(),
+        },
+        _ => return None,
+    };
+    Some(Command::Step { epoch: words.epoch(), duty })
+}
+
+/// `<nominal>:<choice>`.
+fn slot(text: &str) -> SlotPlan {
+    let (nominal, choice) = text.split_once(':').unwrap();
+    SlotPlan {
+        nominal_ms: nominal.parse().unwrap(),
+        choice: match choice {
+            "run" => SlotChoice::Run,
+            "catchup" => SlotChoice::CatchUp,
+            "overlap" => SlotChoice::SkipOverlap,
+            "inactive" => SlotChoice::SkipInactive,
+            _ => SlotChoice::Miss,
+        },
+    }
+}
+
+/// `<campaign>:<candidates>`.
+fn iteration(state: &State, text: &str) -> IterationPlan {
+    let (key, candidates) = text.split_once(':').unwrap();
+    let campaign_id = campaign_id(key);
+    let seen_revision = state.campaign(&campaign_id).map_or(0, |campaign| campaign.revision);
+    let (context, candidates) = ("{\"hint\":1}".to_owned(), candidates.parse().unwrap());
+    IterationPlan { campaign_id, seen_revision, context, candidates }
+}
+
+/// `iterate:c:2`, `complete:c`, `measure:c:0.1`, `train:m`, `note`.
+fn action(state: &State, text: &str) -> StepAction {
+    let (what, rest) = text.split_once(':').unwrap_or((text, ""));
+    let (kind, result, effect) = match what {
+        "iterate" => {
+            let plan = iteration(state, rest);
+            (DecisionKind::Iteration, StepResult::Queued, StepEffect::Iterate(plan))
+        }
+        "complete" => {
+            let effect = StepEffect::Complete(campaign_id(rest));
+            (DecisionKind::Iteration, StepResult::Completed, effect)
+        }
+        "measure" => {
+            let (key, place) = rest.split_once(':').unwrap();
+            let (index, candidate) = place.split_once('.').unwrap();
+            let candidates = vec![(index.parse().unwrap(), candidate.parse().unwrap())];
+            let effect = StepEffect::Measure { campaign_id: campaign_id(key), candidates };
+            (DecisionKind::Experiments, StepResult::Queued, effect)
+        }
+        "train" => {
+            let effect = StepEffect::Train { model: rest.to_owned() };
+            (DecisionKind::RetrainTriggered, StepResult::Queued, effect)
+        }
+        _ => (DecisionKind::Advancement, StepResult::Skipped, StepEffect::Nothing),
+    };
+    let decision = Decision {
+        kind,
+        reason: what.to_owned(),
+        result,
+        campaign_id: None,
+        iteration: None,
+        model: None,
+        simulations: 0,
+        experiments: 0,
+    };
+    StepAction { decision, effect }
+}

@@ -1,0 +1,313 @@
+//! How jobs end: what they used is settled, and their scores go to their campaigns.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use super::apply::Txn;
+use super::campaign_command::JobReading;
+use super::{CampaignFact, State};
+use crate::model::{
+    Budget, Campaign, CampaignId, CampaignStatus, CandidateNote, CandidateState, FleetStats, Job,
+    JobKind, MICRO, Resource, Score, TaskId, TaskStatus, TimeMs,
+};
+
+/// The longest parameters of a candidate that are kept, in bytes.
+const NOTE_MAX: usize = 1024;
+/// Thousand-millionths in a score of one.
+const NANO: f64 = 1e9;
+/// Minutes over which ended jobs are counted: a day.
+const MINUTES: u64 = 24 * 60;
+const MINUTE_MS: u64 = 60_000;
+const DAY_MS: u64 = 24 * 3_600_000;
+/// Names in a list of statistics.
+const NAMES_MAX: usize = 100;
+
+/// Reads what a result says to the campaign. A number is taken as the whole number of
+/// thousand-millionths next to it: reading a decimal text and scaling it are exact in IEEE 754, so
+/// every member reads the same, and from there on whole numbers are compared.
+fn read_result(text: &str, score_field: &str) -> JobReading {
+    let Ok(Value::Object(fields)) = serde_json::from_str::<Value>(text) else {
+        return JobReading::default();
+    };
+    let parameters = fields.get("parameters").filter(|value| !value.is_null());
+    let parameters = parameters.map(Value::to_string).filter(|text| text.len() <= NOTE_MAX);
+    let usage = fields.get("usage").and_then(Value::as_object);
+    let used = |resource: &Resource| {
+        let amount = usage?.get(resource.as_str())?.as_f64()?;
+        (amount >= 0.0).then_some((*resource, (amount * MICRO as f64).round() as u64))
+    };
+    JobReading {
+        score: fields.get(score_field).and_then(Value::as_f64).and_then(to_score),
+        parameters: parameters.unwrap_or_default(),
+        usage: Resource::METERED.iter().filter_map(used).collect(),
+    }
+}
+
+fn to_score(value: f64) -> Option<Score> {
+    let scaled = (value * NANO).round();
+    (scaled.abs() < 9e18).then_some(scaled as Score)
+}
+
+impl State {
+    /// Structures with a result (contract 3.2 `total_labeled_samples`).
+    #[must_use]
+    pub fn labeled_samples(&self) -> u64 {
+        self.campaign_totals().labeled
+    }
+
+    /// The figures of the whole, at `now`. Everything is counted as it comes and goes.
+    #[must_use]
+    pub fn fleet_stats(&self, now: TimeMs) -> FleetStats {
+        let jobs = |kind: JobKind| self.indexes.open_jobs.get(&kind).copied().unwrap_or_default();
+        let simulations = jobs(JobKind::Simulation);
+        let minute = now / MINUTE_MS;
+        let minutes = self.job_minutes.range(minute.saturating_sub(MINUTES), minute);
+        let labeled = self.labeled_samples();
+        let ready = self.models().filter(|model| {
+            // More than 1.2 times as many as it was trained on.
+            model.active && labeled.saturating_mul(5) > model.trained_on.saturating_mul(6)
+        });
+        let old = now.saturating_sub(DAY_MS);
+        let attention = self.running_campaigns().take_while(|row| row.advanced_at_ms < old);
+        let attention = attention.filter(|row| row.iterations > 0);
+        FleetStats {
+            active_campaigns: self.running_campaigns_len() as u64,
+            pending_jobs: simulations.waiting,
+            running_jobs: simulations.live,
+            completed_jobs_24h: minutes.map(|(_, row)| row.count).sum(),
+            pending_experiments: self.open_jobs(JobKind::Experiment),
+            structures: self.campaign_totals().structures + self.structures_len() as u64,
+            labeled_samples: labeled,
+            models_ready: ready.take(NAMES_MAX).map(|model| model.name.clone()).collect(),
+            needing_attention: attention
+                .take(NAMES_MAX)
+                .map(|row| row.campaign_id.as_str().to_owned())
+                .collect(),
+            at_ms: now,
+        }
+    }
+}
+
+impl Txn<'_> {
+    /// Notes what the result of a job says, before it is stored where apply does not look.
+    pub(super) fn read_job_result(&mut self, task_id: &TaskId, result: &str) {
+        let Some(job) = self.state.open_task(task_id).and_then(|task| task.job.as_ref()) else {
+            return;
+        };
+        let campaign = job.candidate.as_ref().and_then(|(id, _, _)| self.state.campaign(id));
+        let field = campaign.map_or("score", |campaign| &campaign.plan.score_field);
+        self.reading = Some(read_result(result, field));
+    }
+
+    /// A job's task has ended.
+    pub(super) fn job_ended(
+        &mut self,
+        task_id: &TaskId,
+        status: TaskStatus,
+        job: &Job,
+        tried: bool,
+        reading: Option<JobReading>,
+    ) {
+        let reading = reading.unwrap_or_default();
+        self.settle(job, status, tried, &reading);
+        let completed = status == TaskStatus::Completed;
+        if completed {
+            self.count_minute();
+        }
+        match job.kind {
+            JobKind::Simulation => match &job.candidate {
+                Some((campaign_id, index, candidate)) => {
+                    if completed {
+                        self.state.edit_campaign_totals(|totals| totals.labeled += 1);
+                    }
+                    self.score_candidate(campaign_id, *index, *candidate, completed, reading);
+                }
+                None if completed => self.label_structure(&job.subject),
+                None => {}
+            },
+            JobKind::Experiment => {
+                if let Some((campaign_id, _, _)) = &job.candidate {
+                    let text = format!("{}: {}", job.subject, status.as_str());
+                    self.log_line(campaign_id, "experiment", text);
+                }
+            }
+            JobKind::Training => self.end_training(task_id, &job.subject, completed),
+        }
+    }
+
+    /// Replaces promises by what was used. A job that was tried and says nothing used what it was
+    /// promised; one that was never tried used nothing.
+    fn settle(&mut self, job: &Job, status: TaskStatus, tried: bool, reading: &JobReading) {
+        let used = |resource: &Resource, promised: u64| match resource {
+            _ if !tried => 0,
+            Resource::Simulations | Resource::Experiments => promised,
+            Resource::Tokens | Resource::Money | Resource::GpuMinutes => {
+                let told = reading.usage.get(resource).copied();
+                told.filter(|_| status == TaskStatus::Completed).unwrap_or(promised)
+            }
+        };
+        let settle = |budgets: &mut BTreeMap<Resource, Budget>| {
+            for (resource, promised) in &job.reserved {
+                if let Some(budget) = budgets.get_mut(resource) {
+                    budget.settle(*promised, used(resource, *promised));
+                }
+            }
+            // What was used without a promise counts, too.
+            for (resource, amount) in &reading.usage {
+                if !job.reserved.contains_key(resource)
+                    && let Some(budget) = budgets.get_mut(resource)
+                {
+                    budget.settle(0, *amount);
+                }
+            }
+        };
+        if let Some((campaign_id, _, _)) = &job.candidate
+            && self.state.campaign(campaign_id).is_some()
+        {
+            self.edit_campaign(campaign_id, |campaign| settle(&mut campaign.budgets));
+        }
+        if self.state.orchestrator(&job.orchestrator).is_some_and(|row| !row.budgets.is_empty()) {
+            self.edit_orchestrator(&job.orchestrator, |row| settle(&mut row.budgets));
+        }
+    }
+
+    fn score_candidate(
+        &mut self,
+        campaign_id: &CampaignId,
+        index: u32,
+        candidate: u32,
+        completed: bool,
+        reading: JobReading,
+    ) {
+        let Some(campaign) = self.state.campaign(campaign_id) else { return };
+        let minimize = campaign.plan.minimize;
+        let score = reading.score.filter(|_| completed);
+        let key = (campaign_id.clone(), index);
+        let open = self.state.iterations.edit(&mut self.state.rows, &key, |row| {
+            let place = row.candidates.get_mut(candidate as usize)?;
+            if place.state != CandidateState::Open {
+                return None;
+            }
+            place.state = match score {
+                Some(score) => CandidateState::Scored(score),
+                None if completed => CandidateState::Unscored,
+                None => CandidateState::Failed,
+            };
+            row.open -= 1;
+            if let Some(score) = score.filter(|score| is_better(*score, row.best_score, minimize)) {
+                row.best_score = Some(score);
+                row.best_candidate = candidate;
+            }
+            Some(row.open)
+        });
+        let Some(open) = open.flatten() else { return };
+        if completed && !reading.parameters.is_empty() {
+            let note = CandidateNote { parameters: reading.parameters };
+            let key = (campaign_id.clone(), index, candidate);
+            self.state.candidate_notes.put(&mut self.state.rows, key, note);
+        }
+        if score.is_some() {
+            self.edit_campaign(campaign_id, |campaign| campaign.evaluated += 1);
+        }
+        if open == 0 {
+            self.end_iteration(campaign_id, index);
+        }
+    }
+
+    fn end_iteration(&mut self, campaign_id: &CampaignId, index: u32) {
+        let now = self.now;
+        let key = (campaign_id.clone(), index);
+        let ended = self.state.iterations.edit(&mut self.state.rows, &key, |row| {
+            row.completed_at_ms = now;
+            (row.best_score, row.best_candidate)
+        });
+        let (Some((best, place)), Some(campaign)) = (ended, self.state.campaign(campaign_id))
+        else {
+            return;
+        };
+        let before = campaign.best_score;
+        let better = best.filter(|best| is_better(*best, before, campaign.plan.minimize));
+        self.edit_campaign(campaign_id, |campaign| {
+            campaign.iterating = false;
+            if let Some(best) = better {
+                campaign.best_score = Some(best);
+                campaign.best_structure =
+                    Some(super::candidate_structure(campaign_id, index, place));
+                campaign.best_iteration = index;
+            }
+        });
+        self.tell(CampaignFact::IterationEnded {
+            campaign_id: campaign_id.clone(),
+            iteration: index,
+            improved: better.is_some(),
+        });
+        self.log_line(campaign_id, "iteration", format!("iteration {} has ended", index + 1));
+        let Some(campaign) = self.state.campaign(campaign_id) else { return };
+        if let Some(why) = stop_reason(campaign, before) {
+            self.end_campaign(campaign_id, CampaignStatus::Completed, &why);
+        }
+    }
+
+    fn count_minute(&mut self) {
+        let minute = self.now / MINUTE_MS;
+        let count = self.state.job_minutes.get(&minute).map_or(0, |row| row.count);
+        let row = super::structures::JobMinute { count: count + 1 };
+        self.state.job_minutes.put(&mut self.state.rows, minute, row);
+        let oldest = |state: &State| state.job_minutes.iter().next().map(|(oldest, _)| *oldest);
+        while let Some(old) = oldest(self.state).filter(|old| old + MINUTES < minute) {
+            self.state.job_minutes.remove(&mut self.state.rows, &old);
+        }
+    }
+
+    /// Gives warnings that have become due.
+    pub(super) fn warn_of_budgets(
+        &mut self,
+        campaign_id: &CampaignId,
+        name: &str,
+        own: &mut BTreeMap<Resource, Budget>,
+        shared: &mut BTreeMap<Resource, Budget>,
+    ) {
+        let mut due = Vec::new();
+        for (budgets, owner) in [(own, campaign_id.as_str()), (shared, name)] {
+            for (resource, budget) in budgets {
+                if budget.warn() {
+                    due.push((owner.to_owned(), resource.as_str()));
+                }
+            }
+        }
+        for (owner, resource) in due {
+            self.log_line(campaign_id, "budget", format!("{owner}: little is left of {resource}"));
+            self.tell(CampaignFact::BudgetWarned { owner, resource });
+        }
+    }
+}
+
+fn is_better(score: Score, than: Option<Score>, minimize: bool) -> bool {
+    than.is_none_or(|than| if minimize { score < than } else { score > than })
+}
+
+/// Why a campaign whose iteration has just ended has found enough, if it has.
+fn stop_reason(campaign: &Campaign, before: Option<Score>) -> Option<String> {
+    if campaign.status != CampaignStatus::Running {
+        return None;
+    }
+    let stop = &campaign.plan.stop;
+    if let (Some(target), Some(best)) = (stop.target, campaign.best_score)
+        && (best == target || is_better(best, Some(target), campaign.plan.minimize))
+    {
+        return Some("the target score is reached".to_owned());
+    }
+    if let (Some(least), Some(before), Some(best)) = (stop.convergence, before, campaign.best_score)
+        && best.abs_diff(before) < least.unsigned_abs()
+    {
+        return Some("the best score has converged".to_owned());
+    }
+    let newest = campaign.iterations.saturating_sub(1);
+    if let Some(patience) = stop.patience
+        && newest.saturating_sub(campaign.best_iteration) >= patience.max(1)
+    {
+        return Some(format!("no better score in {patience} iterations"));
+    }
+    (campaign.iterations >= stop.max_iterations).then(|| "all iterations are done".to_owned())
+}

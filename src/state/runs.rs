@@ -1,0 +1,264 @@
+//! Runs: steps of orchestrators, kept for the record (contract 3.2, 3.4).
+//!
+//! A run is decided in phases, one command each. Which phase comes next is in the run's row, so a
+//! leader that dies in the middle leaves a run that the next one goes on with, and nothing is launched
+//! that the record does not name: the decision and what it does are one entry.
+
+use super::apply::Txn;
+use super::campaign_command::{StepAction, StepEffect};
+use super::launches::Refusal;
+use super::orchestrators::{check_name, unknown};
+use super::{CONTEXT_MAX, CampaignFact, Outcome, Rejection, Reply, State};
+use crate::model::{
+    CampaignStatus, Decision, DecisionKind, DecisionPage, Epoch, Mode, Run, RunId, RunPhase,
+    StepResult, TimeMs,
+};
+
+/// Runs remembered; the oldest are forgotten first.
+pub const RUNS_MAX: usize = 1000;
+/// Decisions of one command.
+pub const ACTIONS_MAX: usize = 512;
+/// Decisions in one row: the home keeps values of this size in its own pages.
+const PAGE_DECISIONS: usize = 16;
+/// The longest reason of a decision, in bytes.
+const REASON_MAX: usize = 256;
+
+impl State {
+    /// One run.
+    #[must_use]
+    pub fn run(&self, run_id: RunId) -> Option<&Run> {
+        self.runs.get(&run_id)
+    }
+
+    /// All runs that are remembered, oldest first.
+    pub fn runs(&self) -> impl DoubleEndedIterator<Item = &Run> {
+        self.runs.iter().map(|(_, run)| run)
+    }
+
+    /// The decisions of a run, in order.
+    pub fn decisions(&self, run_id: RunId) -> impl Iterator<Item = &Decision> {
+        let pages = self.decision_pages.range((run_id, 0), (run_id, u32::MAX));
+        pages.flat_map(|(_, page)| &page.decisions)
+    }
+
+    /// Runs under way, one of each orchestrator at most.
+    pub fn open_runs(&self) -> impl Iterator<Item = &Run> {
+        self.orchestrators().filter_map(|orchestrator| self.run(orchestrator.open_run?))
+    }
+}
+
+impl Txn<'_> {
+    /// A step that a client asks for (contract 3.3 `run_once`).
+    pub(super) fn begin_run(&mut self, name: &str, triggered_by: String, context: String) -> Reply {
+        let orchestrator = self.state.orchestrator(name).ok_or_else(|| unknown(name))?;
+        check_name("triggered_by", &triggered_by)?;
+        if context.len() > CONTEXT_MAX {
+            let text = format!("trigger_context holds at most {CONTEXT_MAX} bytes");
+            return Err(Rejection::InvalidCampaign(text));
+        }
+        if !orchestrator.is_active || orchestrator.mode == Mode::Paused {
+            return Err(Rejection::OrchestratorNotActive { name: name.to_owned() });
+        }
+        if let Some(run_id) = orchestrator.open_run {
+            return Err(Rejection::RunOpen { run_id });
+        }
+        Ok(Outcome::RunBegun { run_id: self.open_run(name, triggered_by, context, 0) })
+    }
+
+    /// Opens a run of an orchestrator that has none open.
+    pub(super) fn open_run(
+        &mut self,
+        name: &str,
+        triggered_by: String,
+        context: String,
+        slot_ms: TimeMs,
+    ) -> RunId {
+        let run_id = self.state.next_run_id();
+        let run = Run {
+            run_id,
+            orchestrator: name.to_owned(),
+            triggered_by,
+            context,
+            slot_ms,
+            started_at_ms: self.now,
+            completed_at_ms: 0,
+            phase: RunPhase::Retraining,
+            error: String::new(),
+            pages: 0,
+            advanced: Vec::new(),
+            simulations: 0,
+            experiments: 0,
+            retrained: Vec::new(),
+            stats_before: self.state.fleet_stats(self.now),
+            stats_after: None,
+        };
+        self.state.runs.put(&mut self.state.rows, run_id, run);
+        let now = self.now;
+        self.edit_orchestrator(name, |orchestrator| {
+            orchestrator.open_run = Some(run_id);
+            orchestrator.last_run_at_ms = now;
+        });
+        self.forget_old_runs();
+        self.tell(CampaignFact::RunBegun { run_id, orchestrator: name.to_owned() });
+        run_id
+    }
+
+    pub(super) fn advance_run(
+        &mut self,
+        epoch: Epoch,
+        run_id: RunId,
+        seen: RunPhase,
+        actions: Vec<StepAction>,
+    ) -> Reply {
+        self.check_epoch(epoch)?;
+        if actions.len() > ACTIONS_MAX {
+            let (len, max) = (actions.len() as u64, ACTIONS_MAX as u64);
+            return Err(Rejection::BatchSize { len, max });
+        }
+        let run = self.state.run(run_id).filter(|run| run.phase == seen);
+        let Some(run) = run.filter(|run| run.phase != RunPhase::Ended) else {
+            return Ok(Outcome::Judged { accepted: 0, stale: 1 });
+        };
+        let name = run.orchestrator.clone();
+        let mut decided = Vec::with_capacity(actions.len());
+        for action in actions {
+            decided.push(self.act(run_id, &name, action));
+        }
+        self.record_decisions(run_id, decided);
+        match seen {
+            RunPhase::Retraining => self.enter_phase(run_id, RunPhase::Campaigns),
+            RunPhase::Campaigns => self.enter_phase(run_id, RunPhase::Experiments),
+            RunPhase::Experiments | RunPhase::Ended => self.end_run(run_id, String::new()),
+        }
+        Ok(Outcome::Judged { accepted: 1, stale: 0 })
+    }
+
+    pub(super) fn fail_run(&mut self, epoch: Epoch, run_id: RunId, error: &str) -> Reply {
+        self.check_epoch(epoch)?;
+        if self.state.run(run_id).is_none_or(|run| run.phase == RunPhase::Ended) {
+            return Ok(Outcome::Judged { accepted: 0, stale: 1 });
+        }
+        let error = clipped(error);
+        let decision = Decision {
+            kind: DecisionKind::Error,
+            reason: error.clone(),
+            result: StepResult::Failed,
+            campaign_id: None,
+            iteration: None,
+            model: None,
+            simulations: 0,
+            experiments: 0,
+        };
+        self.record_decisions(run_id, vec![decision]);
+        self.end_run(run_id, error);
+        Ok(Outcome::Judged { accepted: 1, stale: 0 })
+    }
+
+    /// Does what a decision says, or records why that cannot be done any more.
+    fn act(&mut self, run_id: RunId, name: &str, action: StepAction) -> Decision {
+        let StepAction { mut decision, effect } = action;
+        decision.reason = clipped(&decision.reason);
+        (decision.simulations, decision.experiments) = (0, 0);
+        let done = match effect {
+            StepEffect::Nothing => Ok(()),
+            StepEffect::Iterate(plan) => self.begin_iteration(&plan).map(|count| {
+                decision.simulations = count;
+                let campaign_id = plan.campaign_id;
+                self.edit_run(run_id, |run| {
+                    run.simulations += count;
+                    run.advanced.push(campaign_id);
+                });
+            }),
+            StepEffect::Complete(campaign_id) => {
+                let running = self.state.campaign(&campaign_id);
+                if running.is_some_and(|campaign| campaign.status == CampaignStatus::Running) {
+                    self.end_campaign(&campaign_id, CampaignStatus::Completed, &decision.reason);
+                    Ok(())
+                } else {
+                    Err(Refusal::Stale)
+                }
+            }
+            StepEffect::Measure { campaign_id, candidates } => {
+                self.launch_experiments(name, &campaign_id, &candidates).map(|count| {
+                    decision.experiments = count;
+                    self.edit_run(run_id, |run| run.experiments += count);
+                })
+            }
+            StepEffect::Train { model } => self.launch_training(name, &model).map(|()| {
+                self.edit_run(run_id, |run| run.retrained.push(model));
+            }),
+        };
+        if let Err(refusal) = done {
+            (decision.result, decision.reason) = refusal.told();
+        }
+        decision
+    }
+
+    fn record_decisions(&mut self, run_id: RunId, decisions: Vec<Decision>) {
+        let Some(mut number) = self.state.run(run_id).map(|run| run.pages) else { return };
+        for chunk in decisions.chunks(PAGE_DECISIONS) {
+            let page = DecisionPage { decisions: chunk.to_vec() };
+            self.state.decision_pages.put(&mut self.state.rows, (run_id, number), page);
+            number += 1;
+        }
+        self.edit_run(run_id, |run| run.pages = number);
+    }
+
+    fn edit_run(&mut self, run_id: RunId, edit: impl FnOnce(&mut Run)) {
+        self.state.runs.edit(&mut self.state.rows, &run_id, edit);
+    }
+
+    fn enter_phase(&mut self, run_id: RunId, phase: RunPhase) {
+        self.edit_run(run_id, |run| run.phase = phase);
+    }
+
+    fn end_run(&mut self, run_id: RunId, error: String) {
+        let (now, stats) = (self.now, self.state.fleet_stats(self.now));
+        let (after, why) = (stats.clone(), error.clone());
+        self.edit_run(run_id, |run| {
+            run.phase = RunPhase::Ended;
+            run.completed_at_ms = now;
+            run.error = why;
+            run.stats_after = Some(after);
+        });
+        let Some(run) = self.state.run(run_id).cloned() else { return };
+        let success = error.is_empty();
+        self.edit_orchestrator(&run.orchestrator, |orchestrator| {
+            orchestrator.open_run = None;
+            orchestrator.last_run_ended_ms = now;
+            orchestrator.runs += 1;
+            orchestrator.simulations += u64::from(run.simulations);
+            orchestrator.experiments += u64::from(run.experiments);
+            orchestrator.trainings += run.retrained.len() as u64;
+            if !run.retrained.is_empty() {
+                orchestrator.last_training_at_ms = now;
+            }
+            if run.experiments > 0 {
+                orchestrator.last_experiment_at_ms = now;
+            }
+            orchestrator.error = error;
+            orchestrator.stats = Some(stats);
+        });
+        let orchestrator = run.orchestrator;
+        self.tell(CampaignFact::RunEnded { run_id, orchestrator, success });
+    }
+
+    fn forget_old_runs(&mut self) {
+        while self.state.runs.len() > RUNS_MAX {
+            let Some(oldest) = self.state.runs().find(|run| run.phase == RunPhase::Ended) else {
+                return;
+            };
+            let (run_id, pages) = (oldest.run_id, oldest.pages);
+            self.state.runs.remove(&mut self.state.rows, &run_id);
+            for number in 0..pages {
+                self.state.decision_pages.remove(&mut self.state.rows, &(run_id, number));
+            }
+        }
+    }
+}
+
+/// A text of bounded length for the record.
+fn clipped(text: &str) -> String {
+    let end = (0..=text.len().min(REASON_MAX)).rev().find(|at| text.is_char_boundary(*at));
+    text[..end.unwrap_or(0)].to_owned()
+}
