@@ -4,8 +4,8 @@
 use serde_json::{Map, Value, json};
 
 use crate::model::{
-    Campaign, CandidateState, Decision, DecisionKind, JobKind, Orchestrator, Resource,
-    Run, RunPhase, Score, StepResult, TimeMs,
+    Campaign, CandidateState, Decision, DecisionKind, JobKind, Orchestrator, Resource, Run,
+    RunPhase, Score, StepResult, TimeMs,
 };
 use crate::state::{
     ACTIONS_MAX, IterationPlan, State, StepAction, StepDuty, StepEffect, candidate_structure,
@@ -44,9 +44,9 @@ pub fn requested(view: &State, max: usize) -> Vec<IterationPlan> {
     let mut plans = Vec::new();
     for campaign in view.requesting_campaigns() {
         let Some(orchestrator) = view.orchestrator(&campaign.plan.orchestrator) else { continue };
-        let left = room.entry(&orchestrator.name).or_insert_with(|| {
-            u64::from(orchestrator.config.simulations_max).saturating_sub(open)
-        });
+        let left = room
+            .entry(&orchestrator.name)
+            .or_insert_with(|| u64::from(orchestrator.config.simulations_max).saturating_sub(open));
         let candidates = candidates_of(view, campaign);
         if candidates == 0 || u64::from(candidates) > *left {
             continue;
@@ -98,8 +98,7 @@ fn retraining(view: &State, now: TimeMs, orchestrator: &Orchestrator) -> Vec<Ste
             let reason = format!("{new} new samples available");
             (DecisionKind::RetrainTriggered, reason, StepResult::Queued)
         } else {
-            let reason =
-                format!("{new} new samples, {} are needed", config.samples_for_retrain);
+            let reason = format!("{new} new samples, {} are needed", config.samples_for_retrain);
             (DecisionKind::RetrainingCheck, reason, StepResult::Skipped)
         };
         let effect = match kind {
@@ -255,7 +254,8 @@ fn worth_measuring(view: &State, campaign: &Campaign, threshold: Score) -> Vec<(
     let mut found = Vec::new();
     for iteration in view.iterations(&campaign.campaign_id).rev().take(ITERATIONS_LOOKED_AT) {
         for (place, candidate) in (0u32..).zip(&iteration.candidates) {
-            let high = matches!(candidate.state, CandidateState::Scored(score) if score > threshold);
+            let high =
+                matches!(candidate.state, CandidateState::Scored(score) if score > threshold);
             if high && !candidate.experiment {
                 found.push((iteration.index, place));
             }

@@ -36,9 +36,9 @@ pub(super) fn check(state: &State) {
         }
     }
     for orchestrator in state.orchestrators() {
-        let open = state.runs().filter(|run| {
-            run.orchestrator == orchestrator.name && run.phase != RunPhase::Ended
-        });
+        let open = state
+            .runs()
+            .filter(|run| run.orchestrator == orchestrator.name && run.phase != RunPhase::Ended);
         let open: Vec<u64> = open.map(|run| run.run_id).collect();
         assert_eq!(open, orchestrator.open_run.into_iter().collect::<Vec<_>>());
     }

@@ -4,7 +4,8 @@
 use super::scripts::Words;
 use super::{
     CampaignCommand, CampaignMove, Command, IterationPlan, JobRequest, OrchestratorPatch,
-    SlotChoice, SlotPlan, State, StepAction, StepDuty, StepEffect, derive_uuid,
+    SlotChoice, SlotPlan, State, StepAction, StepDuty, StepEffect, candidate_job,
+    candidate_structure, derive_uuid,
 };
 use crate::model::{
     Budget, Cadence, CampaignId, CampaignPlan, CatchUp, Decision, DecisionKind, JobTemplate, Mode,
@@ -14,6 +15,21 @@ use crate::model::{
 pub(super) fn campaign_id(key: &str) -> CampaignId {
     let request_id = RequestId::from_key(key).0.to_be_bytes();
     CampaignId::trusted(&derive_uuid(&[b"campaign", &request_id]))
+}
+
+/// `@<campaign>.<iteration>.<candidate>` stands for the job of a candidate, and `!...` for its
+/// experiment; any other word for itself.
+pub(super) fn job_word(word: &str) -> String {
+    let place = word.strip_prefix(['@', '!']).and_then(|place| {
+        let (rest, candidate) = place.rsplit_once('.')?;
+        let (key, index) = rest.rsplit_once('.')?;
+        Some((campaign_id(key), index.parse().ok()?, candidate.parse().ok()?))
+    });
+    let Some((campaign_id, index, candidate)) = place else { return word.to_owned() };
+    match word.starts_with('@') {
+        true => candidate_job(&campaign_id, index, candidate).as_str().to_owned(),
+        false => format!("experiment.{}", candidate_structure(&campaign_id, index, candidate)),
+    }
 }
 
 fn number<T: TryFrom<u64>>(words: &Words<'_>, key: &str, default: u64) -> T {
@@ -69,9 +85,10 @@ fn plan(words: &Words<'_>) -> CampaignPlan {
 }
 
 fn orchestrator_patch(words: &Words<'_>) -> OrchestratorPatch {
-    let cadence = words.pairs.contains_key("every").then(|| Cadence::Every {
-        interval_ms: words.number("every", 1000),
-    });
+    let cadence = words
+        .pairs
+        .contains_key("every")
+        .then(|| Cadence::Every { interval_ms: words.number("every", 1000) });
     OrchestratorPatch {
         settings: [
             optional(words, "sims").map(StepSetting::SimulationsMax),

@@ -75,6 +75,7 @@ fn line() -> impl Strategy<Value = String> {
         ),
         1 => task.clone().prop_map(|task| format!("cancel {task}")),
         20 => flow_line(),
+        20 => campaign_line(),
         3 => (epoch.clone(), task.clone(), word(&["attempt", "deadline", "backoff"])).prop_map(
             |(epoch, task, kind)| format!("expire {epoch} {task} {kind}")
         ),
@@ -136,6 +137,59 @@ fn flow_line() -> impl Strategy<Value = String> {
         1 => epoch.prop_map(|epoch| format!("scale {epoch} r")),
         1 => word(&["0", "300", "9"]).prop_map(|s| format!("config tasks.aging_seconds {s}")),
         1 => word(&["true", "false"]).prop_map(|on| format!("config orchestrator.scheduling_paused {on}")),
+    ]
+}
+
+/// As [`line`], about orchestrators, campaigns, their jobs and the ledger.
+fn campaign_line() -> impl Strategy<Value = String> {
+    let epoch = (1..4u8).prop_map(|term| format!("{term}.1"));
+    let word = |words: &'static [&'static str]| proptest::sample::select(words);
+    let name = word(&["c1", "c2", "c3"]);
+    let job = (word(&["@", "@", "@", "!"]), name.clone(), 0..3u8, 0..3u8)
+        .prop_map(|(kind, name, index, place)| format!("{kind}{name}.{index}.{place}"));
+    let limits = word(&[
+        "",
+        "simulations=5",
+        "tokens=9 each_tokens=2 soft=5",
+        "experiments=1",
+        "patience=1 target=900000000",
+    ]);
+    let result = word(&[
+        "done={\"score\":0.5}",
+        "done={\"score\":0.95,\"parameters\":{\"x\":1},\"usage\":{\"tokens\":3}}",
+        "done=7",
+        "fail=permanent",
+        "fail=network",
+    ]);
+    let how = word(&["start", "start", "pause", "resume", "cancel", "trip"]);
+    let choice = word(&["run", "catchup", "overlap", "inactive", "miss"]);
+    let phase = word(&["retraining", "campaigns", "experiments"]);
+    prop_oneof![
+        2 => (name.clone(), 1..4u8, 1..4u8, limits).prop_map(|(name, candidates, iterations, limits)| {
+            format!("campaign request={name} candidates={candidates} iterations={iterations} {limits}")
+        }),
+        3 => (name.clone(), how).prop_map(|(name, how)| format!("move {name} {how}")),
+        2 => (name.clone(), 1..3u8, word(&["", "start"])).prop_map(|(name, count, start)| format!("iterate {name} {count} {start}")),
+        4 => (epoch.clone(), name.clone(), 1..4u8).prop_map(|(epoch, name, count)| format!("launch {epoch} {name}:{count}")),
+        6 => (epoch.clone(), job.clone(), 0..3u8).prop_map(|(epoch, job, node)| format!("assign {epoch} {job} n{node}")),
+        6 => (job.clone(), 1..3u8, result).prop_map(|(job, attempt, result)| format!("report {job} attempt={attempt} {result}")),
+        1 => (job.clone(), word(&["cancel", "replay", "purge"])).prop_map(|(job, what)| format!("{what} {job}")),
+        1 => (epoch.clone(), job).prop_map(|(epoch, job)| format!("retire {epoch} {job}")),
+        2 => word(&["mode=SCHEDULED every=1000", "mode=PAUSED", "mode=MANUAL", "mode=CONTINUOUS pause=10", "sims=2", "sims=100", "tokens=20 soft=4", "budget=3"])
+            .prop_map(|what| format!("set default {what}")),
+        1 => word(&["activate", "deactivate"]).prop_map(|what| format!("{what} default")),
+        3 => Just("run default".to_owned()),
+        3 => (epoch.clone(), 1..20u64, choice).prop_map(|(epoch, at, choice)| format!("slots {epoch} default {}:{choice}", at * 1000)),
+        6 => (epoch.clone(), 1..4u8, phase, name.clone(), 1..4u8).prop_map(|(epoch, run, phase, name, count)| {
+            let action = match phase {
+                "campaigns" => format!("iterate:{name}:{count}"),
+                "experiments" => format!("measure:{name}:0.{}", count - 1),
+                _ => "train:m".to_owned(),
+            };
+            format!("advance {epoch} {run} {phase} {action} note")
+        }),
+        1 => (epoch, 1..4u8).prop_map(|(epoch, run)| format!("failrun {epoch} {run}")),
+        1 => word(&["model m on=0", "unmodel m", "structure s1", "unstructure s1", "jobs s1 s2 register=1", "jobs s1 experiments=1"]).prop_map(str::to_owned),
     ]
 }
 

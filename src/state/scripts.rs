@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
 
-use super::campaign_words::{campaign_command, campaign_id};
+use super::campaign_words::{campaign_command, campaign_id, job_word};
 use super::script_words::{flow, outward_command, step};
 use super::{
     Assignment, Command, Dispatch, DispatchResult, Envelope, ExpiryKind, LogEntry, NodeObservation,
@@ -352,7 +352,8 @@ impl Script {
 
     /// Runs one line: a query (`show`, `queue`), `at` to move the clock, or a command.
     pub(super) fn run(&mut self, line: &str, out: &mut String) {
-        let mut words = line.split_whitespace();
+        let words: Vec<String> = line.split_whitespace().map(job_word).collect();
+        let mut words = words.iter().map(String::as_str);
         let verb = words.next().unwrap();
         let words = Words::parse(words);
         match verb {

@@ -1,6 +1,7 @@
 //! Tests of this room: the plans as properties and tables, the ladder against small real nodes,
 //! the guard and the whole against [`super::solo`].
 
+mod calendars;
 mod guarding;
 mod nodes;
 mod placing;
