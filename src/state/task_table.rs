@@ -216,6 +216,7 @@ mod tests {
             flow: None,
             step_of: None,
             unavailable: false,
+            job: None,
         }
     }
 

@@ -346,6 +346,7 @@ pub(in crate::api) mod tests {
             flow: None,
             step_of: None,
             unavailable: false,
+            job: None,
         }
     }
 
