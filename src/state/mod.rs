@@ -78,8 +78,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::model::{
-    Alert, Delivery, DeliveryId, Drill, DrillPage, Member, Node, Pipeline, ScalingEvent, TaskId,
-    TimeMs,
+    Alert, Delivery, DeliveryId, Drill, DrillPage, Member, Node, NodeId, Pipeline, ScalingEvent,
+    TaskId, TimeMs,
 };
 use indexes::{Indexes, Places};
 use requests::{Requests, Tombstones};
@@ -102,6 +102,8 @@ pub struct State {
     nodes: Table<Node>,
     tasks: TaskTable,
     requests: Requests,
+    /// How many of `nodes` are agents of family A. Derived.
+    agents_len: usize,
     tombstones: Tombstones,
     drills: Table<Drill>,
     drill_pages: Table<DrillPage>,
@@ -140,6 +142,7 @@ impl Default for State {
             nodes: Table::default(),
             tasks: TaskTable::default(),
             requests: Requests::new(),
+            agents_len: 0,
             tombstones: Tombstones::new(),
             drills: Table::default(),
             drill_pages: Table::default(),
@@ -175,7 +178,13 @@ impl State {
         match table {
             TableId::Singles => self.singles.load(rest, value, hash),
             TableId::Members => self.members.load(rest, value, hash),
-            TableId::Nodes => self.nodes.load(rest, value, hash),
+            TableId::Nodes => {
+                self.nodes.load(rest, value, hash)?;
+                let node_id = std::str::from_utf8(rest).ok().map(NodeId::trusted);
+                let node = node_id.and_then(|node_id| self.nodes.get(&node_id));
+                self.agents_len += usize::from(node.is_some_and(Node::is_agent));
+                Ok(())
+            }
             TableId::Tasks => {
                 let task = self.tasks.load(rest, value, hash)?;
                 self.indexes.insert(task.seq, &Places::of(&task, self.policy().aging_ms));
