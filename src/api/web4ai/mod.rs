@@ -31,4 +31,4 @@ pub(super) mod task_view;
 mod task_walk;
 pub(super) mod tasks;
 pub(super) mod why;
-mod words;
+pub(super) mod words;
