@@ -25,6 +25,7 @@ use crate::leader::{
     BackupPlan, Backups, HttpCaller, LeaderOptions, Leadership, Outward, StepCaller,
 };
 use crate::model::Member;
+use crate::outward::Clients;
 use crate::security;
 use crate::state::Command;
 use crate::storage::{Disk, Storage, StorageOptions};
@@ -76,13 +77,14 @@ struct Server {
 
 impl Server {
     async fn start(config: Config) -> anyhow::Result<Self> {
+        let clients = config.ca_file.as_deref().map_or(Ok(Clients::default()), Clients::reading);
+        let clients = clients.map_err(|error| anyhow::anyhow!("cluster.ca_file: {error}"))?;
         std::fs::create_dir_all(&config.data_dir)
             .with_context(|| format!("creating {}", config.data_dir.display()))?;
         let storage = Storage::open(storage_options(&config)).await?;
         let cluster = Cluster::start(cluster_options(&config), storage, Arc::new(TcpNet)).await?;
-        let caller = HttpCaller::new().context("building the client that calls nodes")?;
         let leadership =
-            Leadership::new(LeaderOptions::default(), outward(caller, &cluster, &config));
+            Leadership::new(LeaderOptions::default(), outward(clients, &cluster, &config)?);
         let restart = CancellationToken::new();
         let backups = Backups::new(backup_plan(&config));
         let options = ApiOptions {
@@ -252,13 +254,15 @@ impl Server {
 }
 
 /// What the leader's work reaches outside the cluster by.
-fn outward(caller: HttpCaller, cluster: &Cluster, config: &Config) -> Outward {
-    Outward {
-        agents: Arc::new(StepCaller::default()),
+fn outward(clients: Clients, cluster: &Cluster, config: &Config) -> anyhow::Result<Outward> {
+    let caller =
+        HttpCaller::with(clients.clone()).context("building the client that calls nodes")?;
+    Ok(Outward {
+        agents: Arc::new(StepCaller::new(clients)),
         renderer: Arc::new(CallbackRenderer(Arc::clone(cluster.view()))),
         scaling_program: config.scaling_program.clone(),
         ..Outward::new(Arc::new(caller))
-    }
+    })
 }
 
 fn storage_options(config: &Config) -> StorageOptions {

@@ -24,6 +24,7 @@ mod indexes;
 mod members;
 mod nodes;
 mod outcome;
+mod outward;
 mod pipelines;
 mod policy;
 mod query;
@@ -100,10 +101,10 @@ pub struct State {
     singles: Singles,
     members: Table<Member>,
     nodes: Table<Node>,
-    tasks: TaskTable,
-    requests: Requests,
     /// How many of `nodes` are agents of family A. Derived.
     agents_len: usize,
+    tasks: TaskTable,
+    requests: Requests,
     tombstones: Tombstones,
     drills: Table<Drill>,
     drill_pages: Table<DrillPage>,
@@ -140,9 +141,9 @@ impl Default for State {
             singles: Singles::default(),
             members: Table::default(),
             nodes: Table::default(),
+            agents_len: 0,
             tasks: TaskTable::default(),
             requests: Requests::new(),
-            agents_len: 0,
             tombstones: Tombstones::new(),
             drills: Table::default(),
             drill_pages: Table::default(),

@@ -4,5 +4,6 @@
 mod guarding;
 mod nodes;
 mod placing;
+mod telling;
 mod watching;
 mod working;
