@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::keys::{KEYS, Kind};
 use super::tree::Tree;
 use crate::security;
-use crate::state::Policy;
+use crate::state::{Policy, check_channels};
 
 const RATIO: Kind = Kind::Amount;
 const COUNT: Kind = Kind::Number(0, u64::MAX);
@@ -323,7 +323,8 @@ pub(super) fn check(tree: &mut Tree) -> Value {
     }
     let document = tree.replicated();
     // What the single checks do not cover is covered by the reader that will use it.
-    if let Err(what) = Policy::from_document(&document) {
+    let read = Policy::from_document(&document).map(|_| ());
+    if let Err(what) = read.and_then(|()| check_channels(&document)) {
         let key = what.split_whitespace().next().unwrap_or_default().to_owned();
         tree.fault(&key, what);
     }

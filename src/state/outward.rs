@@ -6,6 +6,22 @@ use serde_json::Value;
 use super::policy::{flag, text, texts};
 use crate::model::{AllowedHosts, Reach};
 
+/// Refuses to switch on a channel that is not there. A document that has it on already is still read:
+/// only changes are refused, with what to do.
+///
+/// # Errors
+/// What cannot be switched on.
+pub fn check_channels(document: &Value) -> Result<(), String> {
+    if flag(document, "alerts.email.enabled")? == Some(true) {
+        return Err(
+            "alerts.email.enabled cannot be true: there is no email channel; switch it off, \
+                    and let alerts.webhook or alerts.slack reach something that sends mail"
+                .to_owned(),
+        );
+    }
+    Ok(())
+}
+
 /// Where a channel of alerts leads, when it is enabled.
 pub(super) fn channel(
     document: &Value,
@@ -50,10 +66,14 @@ mod tests {
             ("security.outward.allowed_hosts", "[\"a b\"]", "allowed_hosts: `a b` is no host"),
             ("security.outward.allowed_hosts", "\"a\"", "allowed_hosts must be a list"),
             ("agents.fetch_inputs", "1", "agents.fetch_inputs must be true or false"),
+            ("alerts.email", "{\"enabled\":true}", "alerts.email.enabled cannot be true"),
+            ("alerts.email", "{\"enabled\":1}", "alerts.email.enabled must be true or false"),
         ] {
             let error = Config::default().patched(path, value).unwrap_err().to_string();
             assert!(error.contains(part), "{error}");
         }
+        let off = r#"{"enabled":false,"smtp_server":"mail.example"}"#;
+        assert!(Config::default().patched("alerts.email", off).is_ok(), "kept, as other keys are");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::Rejection;
-use super::outward::{channel, reach, web_url};
+use super::outward::{channel, check_channels, reach, web_url};
 use super::thresholds::{ScalingRule, Thresholds, scaling_rules};
 use crate::model::{Reach, TimeMs};
 
@@ -216,6 +216,7 @@ impl Config {
         let mut document = self.document();
         merge(&mut document, patch, 0).map_err(invalid)?;
         let policy = Policy::from_document(&document).map_err(invalid)?;
+        check_channels(&document).map_err(invalid)?;
         let text = document.to_string();
         if text.len() > DOCUMENT_BYTES_MAX {
             return Err(invalid(format!("the document is over {DOCUMENT_BYTES_MAX} bytes")));

@@ -248,4 +248,6 @@ async fn a_host_that_is_not_allowed_is_refused_at_the_door() {
     let refused = put(list("hooks.slack.com")).await;
     assert!(refused.text.contains("alerts.webhook.url"), "{}", refused.text);
     assert_eq!(refused.status, StatusCode::BAD_REQUEST);
+    let email = put(json!({"alerts": {"email": {"enabled": true}}})).await;
+    assert_eq!(email.json()["code"], "INVALID_CONFIG", "{}", email.text);
 }
