@@ -23,12 +23,20 @@ is_running() {
     [ "$(cat "/proc/$pid/comm" 2>/dev/null)" = "$process_name" ]
 }
 
-# Leaves PROGRAM running in a session of its own: run_as_member N PROGRAM ARGUMENTS.
+# Leaves PROGRAM running in a session of its own: run_as_member N PROGRAM ARGUMENTS. It writes its
+# process id itself: under a shell with job control setsid forks, and $! is not the program's.
 run_as_member() {
     local n=$1
     shift
-    setsid "$@" </dev/null >>"$dir/m$n.log" 2>&1 &
-    echo $! >"$dir/m$n.pid"
+    rm -f "$dir/m$n.pid"
+    setsid bash -c 'echo $$ >"$1"; shift; exec "$@"' bash "$dir/m$n.pid" "$@" \
+        </dev/null >>"$dir/m$n.log" 2>&1 &
+    for _ in $(seq 100); do
+        [ -s "$dir/m$n.pid" ] && return
+        sleep 0.05
+    done
+    echo "member $n did not start, see $dir/m$n.log" >&2
+    exit 1
 }
 
 wait_ready() {
