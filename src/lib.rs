@@ -12,6 +12,7 @@ pub mod config;
 pub mod drill;
 pub mod leader;
 pub mod model;
+pub mod outward;
 pub mod security;
 pub mod server;
 pub mod state;

@@ -16,12 +16,13 @@ const CORRIDOR: [&str; 12] = [
 ];
 /// Rooms beside the corridor, usable from `storage` on, never in `model` and `state`; with what
 /// they themselves may import. Whoever needs more belongs into the corridor.
-const SIDE_ROOMS: [(&str, &[&str]); 7] = [
+const SIDE_ROOMS: [(&str, &[&str]); 8] = [
     ("clock", &["model"]),
     ("telemetry", &["model"]),
     ("client", &["model", "clock"]),
+    ("outward", &["model"]),
     ("worker", &["model", "clock", "client"]),
-    ("agent", &["model", "clock", "client", "worker"]),
+    ("agent", &["model", "clock", "client", "outward", "worker"]),
     ("bench", &["model", "clock", "client"]),
     ("drill", &["model", "clock", "client"]),
 ];

@@ -22,7 +22,7 @@ fn json_file(example: &str, name: &str) -> Value {
 /// Runs the steps one after the other on the example's request.
 async fn run(example: &str, pipeline: &[&str]) -> Value {
     let request = json_file(example, "request.json");
-    let builtins = Builtins::new();
+    let (builtins, reach) = (Builtins::default(), crate::model::Reach::default());
     let mut inputs = request["inputs"].clone();
     let mut output = Value::Null;
     for agent_type in pipeline {
@@ -32,7 +32,10 @@ async fn run(example: &str, pipeline: &[&str]) -> Value {
             agent_type: (*agent_type).to_owned(),
             ..texts.unwrap()
         };
-        let done = builtins.run(task).await.unwrap_or_else(|error| panic!("{agent_type}: {error}"));
+        let done = builtins
+            .run(task, &reach)
+            .await
+            .unwrap_or_else(|error| panic!("{agent_type}: {error}"));
         output = done.to_json();
         inputs = json!([{"input_id": agent_type, "type": "json", "data": output}]);
     }

@@ -28,7 +28,7 @@ pub use builtin::{Builtins, concurrency, knows, output_type, types};
 pub use caller::{AgentCaller, GrpcCaller};
 pub use input::{AgentInput, INPUTS_MAX, InputData, InputKind};
 pub use run::{Agent, Error, Options};
-pub use runner::Engine;
+pub use runner::{Engine, Outside};
 pub use task::{
     AgentDone, AgentFailure, AgentTask, FailureCode, OUTPUT_BYTES_MAX, STEP_TIMEOUT, scalar,
 };

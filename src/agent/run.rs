@@ -13,7 +13,7 @@ use super::desk::Desk;
 use super::join::{self, Members, NotRegistered};
 use super::proto::AgentRegistration;
 use super::proto::agent_service_server::AgentServiceServer;
-use super::runner::{Engine, Runner};
+use super::runner::{Engine, Outside, Runner};
 use crate::clock;
 
 /// Time between registrations (contract 4.7).
@@ -53,6 +53,8 @@ pub struct Options {
     pub capabilities: Vec<String>,
     /// Who does the work.
     pub engine: Engine,
+    /// Whom it reaches by itself.
+    pub outside: Outside,
     /// Shown to members that ask for one.
     pub api_key: Option<String>,
     /// How long a leaving agent lets its steps finish.
@@ -109,8 +111,8 @@ impl Agent {
         }
         let drawn = || format!("agent-{agent_type}-{:08x}", clock::random() as u32);
         let agent_id = options.agent_id.clone().unwrap_or_else(drawn);
-        let runner =
-            Runner::new(&agent_id, &agent_type, &options.engine).map_err(Error::Options)?;
+        let runner = Runner::new(&agent_id, &agent_type, &options.engine, &options.outside);
+        let runner = runner.map_err(Error::Options)?;
         let members =
             Members::new(&options.join, options.api_key.as_deref()).map_err(Error::Options)?;
         let addr = options.listen;

@@ -1,19 +1,19 @@
 //! Does the work of an agent: by what is built in, by a program, or by a model behind HTTP.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use reqwest::redirect::Policy;
-use reqwest::{StatusCode, Url};
+use reqwest::{Client, StatusCode, Url};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::builtin::{self, Builtins};
 use super::task::{AgentDone, AgentFailure, AgentTask, FailureCode, OUTPUT_BYTES_MAX};
+use crate::model::{AllowedHosts, Reach};
+use crate::outward::{self, Clients};
 use crate::worker::exec::{self, End, Ended, Job};
-
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Who does the work.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -24,8 +24,17 @@ pub enum Engine {
     /// A command for `sh -c`: the task as JSON on standard input, the output as JSON on standard
     /// output.
     Exec(String),
-    /// An HTTP endpoint: the task as JSON in a POST, the output as JSON in the answer.
+    /// An HTTP or HTTPS endpoint: the task as JSON in a POST, the output as JSON in the answer.
     Model(String),
+}
+
+/// What an agent reaches others by, and which of those that clients name.
+#[derive(Debug, Clone, Default)]
+pub struct Outside {
+    /// Whom https believes.
+    pub clients: Clients,
+    /// What built-in types may call and fetch.
+    pub reach: Reach,
 }
 
 /// Runs steps. Cloning shares what the built-in types remember.
@@ -37,17 +46,25 @@ pub(super) struct Runner {
 
 #[derive(Debug, Clone)]
 enum How {
-    Builtin(Builtins),
+    Builtin(Builtins, Arc<Reach>),
     Exec(String),
-    Model(reqwest::Client, Url),
+    Model(Client, Url),
 }
 
 impl Runner {
     /// # Errors
     /// In words: a type that is not built in, a URL that is none.
-    pub(super) fn new(agent_id: &str, agent_type: &str, engine: &Engine) -> Result<Self, String> {
+    pub(super) fn new(
+        agent_id: &str,
+        agent_type: &str,
+        engine: &Engine,
+        outside: &Outside,
+    ) -> Result<Self, String> {
+        let Outside { clients, reach } = outside;
         let how = match engine {
-            Engine::Builtin if builtin::knows(agent_type) => How::Builtin(Builtins::new()),
+            Engine::Builtin if builtin::knows(agent_type) => {
+                How::Builtin(Builtins::new(clients.clone()), Arc::new(reach.clone()))
+            }
             Engine::Builtin => {
                 let known = builtin::types().collect::<Vec<_>>().join(", ");
                 return Err(format!(
@@ -56,9 +73,11 @@ impl Runner {
             }
             Engine::Exec(program) => How::Exec(program.clone()),
             Engine::Model(url) => {
-                let parsed = Url::parse(url).ok().filter(|url| url.scheme() == "http");
-                let url = parsed.ok_or_else(|| format!("`{url}` is no http URL"))?;
-                How::Model(model_client()?, url)
+                // The operator named it: no list has to allow it.
+                let url = outward::target(url, &AllowedHosts::default());
+                let url = url.map_err(|error| error.to_string())?;
+                let client = clients.builder().build();
+                How::Model(client.map_err(|error| outward::innermost(&error))?, url)
             }
         };
         Ok(Self { agent_id: agent_id.to_owned(), how })
@@ -72,10 +91,10 @@ impl Runner {
     ) -> Result<AgentDone, AgentFailure> {
         let killed = || AgentFailure::new(FailureCode::Cancelled, "the step was cancelled");
         match &self.how {
-            How::Builtin(builtins) => tokio::select! {
+            How::Builtin(builtins, reach) => tokio::select! {
                 biased;
                 () = kill.cancelled() => Err(killed()),
-                done = builtins.run(task) => done,
+                done = builtins.run(task, reach) => done,
             },
             How::Model(client, url) => tokio::select! {
                 biased;
@@ -161,22 +180,8 @@ fn output(agent_type: &str, said: &[u8], took: Duration) -> Result<AgentDone, Ag
     Ok(AgentDone { output_type, data, execution_ms })
 }
 
-fn model_client() -> Result<reqwest::Client, String> {
-    let client = reqwest::Client::builder()
-        .user_agent(concat!("quorate/", env!("CARGO_PKG_VERSION")))
-        .connect_timeout(CONNECT_TIMEOUT)
-        .redirect(Policy::none())
-        .no_proxy()
-        .build();
-    client.map_err(|error| error.to_string())
-}
-
 /// Asks the model. A 4xx says that the task makes no sense to it, 429 that it has no room.
-async fn ask(
-    client: &reqwest::Client,
-    url: Url,
-    task: &AgentTask,
-) -> Result<AgentDone, AgentFailure> {
+async fn ask(client: &Client, url: Url, task: &AgentTask) -> Result<AgentDone, AgentFailure> {
     let started = Instant::now();
     let broken = |error: reqwest::Error| {
         let late = error.is_timeout() && !error.is_connect();
@@ -212,6 +217,7 @@ mod tests {
 
     use super::super::input::AgentInput;
     use super::*;
+    use crate::outward::testing;
 
     fn task() -> AgentTask {
         AgentTask {
@@ -224,7 +230,7 @@ mod tests {
 
     async fn exec(program: &str, task: AgentTask) -> Result<AgentDone, AgentFailure> {
         let engine = Engine::Exec(program.to_owned());
-        let runner = Runner::new("me", "data_ingest", &engine).unwrap();
+        let runner = Runner::new("me", "data_ingest", &engine, &Outside::default()).unwrap();
         runner.run(task, &CancellationToken::new()).await
     }
 
@@ -257,12 +263,11 @@ mod tests {
             .route("/", post(|body: String| async move { body }))
             .route("/busy", post(|| async { StatusCode::TOO_MANY_REQUESTS }))
             .route("/no", post(|| async { (StatusCode::BAD_REQUEST, "no frames") }));
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let base = format!("http://{}", listener.local_addr().unwrap());
-        tokio::spawn(async move { axum::serve(listener, router).await });
+        let base = format!("http://{}", testing::serve(router).await);
         let ask = async |path: &str| {
             let engine = Engine::Model(format!("{base}{path}"));
-            let runner = Runner::new("me", "video_detection", &engine).unwrap();
+            let runner = Runner::new("me", "video_detection", &engine, &Outside::default());
+            let runner = runner.unwrap();
             runner.run(task(), &CancellationToken::new()).await
         };
         assert_eq!(ask("/").await.unwrap().data["task_id"], "t");
@@ -272,11 +277,28 @@ mod tests {
         assert!(failure.message.contains("no frames"), "{failure}");
     }
 
+    #[tokio::test]
+    async fn models_answer_over_https() {
+        let addr =
+            testing::serve_tls(Router::new().route("/", post(|body: String| async { body })));
+        let engine = Engine::Model(format!("https://localhost:{}/", addr.await.port()));
+        let ask = async |clients: Clients| {
+            let outside = Outside { clients, ..Outside::default() };
+            let runner = Runner::new("me", "video_detection", &engine, &outside).unwrap();
+            runner.run(task(), &CancellationToken::new()).await
+        };
+        assert_eq!(ask(testing::clients()).await.unwrap().data["task_id"], "t");
+        let failure = ask(Clients::default()).await.unwrap_err();
+        assert_eq!(failure.code, FailureCode::ExecutionFailed, "nobody vouches: {failure}");
+    }
+
     #[test]
     fn engines_are_checked() {
-        let new = |agent_type: &str, engine| Runner::new("me", agent_type, &engine);
+        let new =
+            |agent_type: &str, engine| Runner::new("me", agent_type, &engine, &Outside::default());
         assert!(new("telepathy", Engine::Builtin).unwrap_err().contains("--exec"));
         assert!(new("telepathy", Engine::Exec("cat".to_owned())).is_ok());
-        assert!(new("x", Engine::Model("https://a".to_owned())).unwrap_err().contains("http"));
+        assert!(new("x", Engine::Model("https://a".to_owned())).is_ok());
+        assert!(new("x", Engine::Model("ftp://a".to_owned())).unwrap_err().contains("https URL"));
     }
 }

@@ -21,7 +21,9 @@ use super::proto::agent_service_client::AgentServiceClient;
 use super::proto::agent_service_server::{AgentService, AgentServiceServer};
 use super::proto::{self, AgentHealthRequest, AgentTaskRequest, TaskStatus};
 use super::task::FailureCode;
-use super::{Agent, AgentCaller, AgentInput, AgentTask, Engine, Error, GrpcCaller, Options};
+use super::{
+    Agent, AgentCaller, AgentInput, AgentTask, Engine, Error, GrpcCaller, Options, Outside,
+};
 
 /// Long enough for anything on a busy machine.
 const LONG: Duration = Duration::from_secs(30);
@@ -90,6 +92,7 @@ fn options(agent_type: &str, join: &[String]) -> Options {
         max_concurrent_tasks: None,
         capabilities: vec!["extra".to_owned()],
         engine: Engine::Builtin,
+        outside: Outside::default(),
         api_key: None,
         drain_timeout: LONG,
     }

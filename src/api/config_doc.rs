@@ -18,6 +18,7 @@ use super::reply;
 use super::ticket::{Caller, Ticket};
 use crate::clock;
 use crate::cluster::ReadStamp;
+use crate::outward;
 use crate::security::{Access, MASK, seal};
 use crate::state::{Command, Config, Outcome};
 
@@ -218,6 +219,7 @@ pub(super) async fn change_document(
     .await
     .map_err(|_| ApiError::unavailable("MEMBER_STOPPED", "this member stops", 1))??;
     check_access(app, address, &change, &config)?;
+    check_webhooks(&change, &config)?;
     let Change { path, value, expected_revision } = change;
     let command = Command::PatchConfig { path, value: value.to_string(), expected_revision };
     let Written { index, outcome } = app.write(ticket, caller, command).await?;
@@ -251,6 +253,23 @@ fn prepared(change: Change, config: &Config) -> Result<Change, ApiError> {
         return Err(invalid("the value is what stands for a secret in answers"));
     }
     Ok(Change { path, value, expected_revision })
+}
+
+/// Refuses webhooks that the list of allowed hosts would keep from ever being called.
+fn check_webhooks(change: &Change, config: &Config) -> Result<(), ApiError> {
+    let (_, policy) = config.patched(&change.path, &change.value.to_string())?;
+    let webhooks = [
+        ("alerts.webhook.url", &policy.alert_webhook),
+        ("alerts.slack.webhook_url", &policy.alert_slack),
+        ("auto_scaling.webhook_url", &policy.scaling_webhook),
+    ];
+    for (key, url) in webhooks {
+        if let Some(Err(error)) = url.as_ref().map(|url| outward::target(url, &policy.reach.hosts))
+        {
+            return Err(ApiError::bad_request("HOST_NOT_ALLOWED", format!("{key}: {error}")));
+        }
+    }
+    Ok(())
 }
 
 /// Refuses what makes no sense for who may come in, and what would lock everybody out, or the

@@ -3,19 +3,21 @@
 //! Ids are `<log index>-<ordinal>`, the same on every member, so `Last-Event-ID` goes on where
 //! another member stopped. A reader that asks for more than the ring holds gets one `gap` event and
 //! what came after; it must list again. Readers are bounded, and a slow one is slowed down by its
-//! own connection: nothing is buffered for it.
+//! own connection: nothing is buffered for it. One whose key or login ended is cut at the next
+//! keep-alive, however much happens.
 
 use std::convert::Infallible;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::State;
+use axum::extract::{Extension, State};
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::Response;
 use bytes::Bytes;
 use futures::Stream;
 use serde::Serialize;
 use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::App;
@@ -23,6 +25,7 @@ use super::error::ApiError;
 use super::params::Params;
 use super::reply::write_stamp;
 use crate::cluster::Consistency;
+use crate::security::{Action, Area, Permission, Principal};
 use crate::state::{Event, Fact};
 use crate::storage::{EventBatch, EventFollower, EventPosition};
 
@@ -30,6 +33,8 @@ use crate::storage::{EventBatch, EventFollower, EventPosition};
 const BATCH_MAX: usize = 256;
 /// A comment is sent after so much silence, so that proxies keep the connection.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// To see what happens.
+const LOOK: Permission = Permission(Area::Metrics, Action::Read);
 
 /// The name of an event on the wire; the same word as its `type`.
 fn name(fact: &Fact) -> &'static str {
@@ -87,6 +92,11 @@ fn start(headers: &HeaderMap, params: &Params) -> Result<Option<EventPosition>, 
 
 /// One reader.
 struct Reader {
+    app: App,
+    /// `None` when nobody asked who it is.
+    principal: Option<Principal>,
+    /// When it is next asked whether it may still be here.
+    check_at: Instant,
     follower: EventFollower,
     types: Vec<String>,
     closing: CancellationToken,
@@ -120,10 +130,17 @@ impl Reader {
         let silence = tokio::time::sleep(KEEP_ALIVE);
         tokio::pin!(silence);
         loop {
+            if self.check_at <= Instant::now() {
+                if !self.app.still_admits(self.principal.as_ref(), LOOK) {
+                    return None;
+                }
+                self.check_at = Instant::now() + KEEP_ALIVE;
+            }
             let batch = tokio::select! {
                 biased;
                 () = self.closing.cancelled() => return None,
                 batch = self.follower.next(BATCH_MAX) => batch,
+                () = tokio::time::sleep_until(self.check_at) => continue,
                 () = &mut silence => {
                     return Some(Bytes::from_static(b": keep-alive\n\n"));
                 }
@@ -176,6 +193,7 @@ fn stream(reader: Reader) -> impl Stream<Item = Result<Bytes, Infallible>> {
 /// See the module's description. `?from=now|<index>|<id>`, `?types=task_ended,...`.
 pub(super) async fn events(
     State(app): State<App>,
+    principal: Option<Extension<Principal>>,
     headers: HeaderMap,
     params: Params,
 ) -> Result<Response, ApiError> {
@@ -192,6 +210,9 @@ pub(super) async fn events(
         follower: app.cluster().view().events().follow(start),
         types,
         closing: app.closing().clone(),
+        principal: principal.map(|Extension(principal)| principal),
+        check_at: Instant::now() + KEEP_ALIVE,
+        app,
         greeted: false,
         _permit: permit,
     };

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use super::prometheus::Page;
+use super::web4ai::words::error_code;
 use crate::model::{NodeId, NodeStatus, TaskId, TaskStatus};
 use crate::state::{Event, Fact, State as Tables};
 use crate::storage::{EventBatch, Machine};
@@ -65,11 +66,22 @@ pub(super) struct TypeStats {
     pub(super) submitted: u64,
     pub(super) completed: u64,
     pub(super) failed: u64,
+    /// Of those that failed: nobody was there to do them.
+    pub(super) unavailable: u64,
     pub(super) timeout: u64,
     pub(super) cancelled: u64,
     /// Completed tasks by how long they ran, each in one bucket.
     pub(super) buckets: [u64; BUCKETS_MS.len() + 1],
     pub(super) sum_ms: u64,
+}
+
+/// How one task or step ended.
+#[derive(Debug, Clone, Copy)]
+struct End {
+    status: TaskStatus,
+    /// Nobody was there for its last try.
+    unavailable: bool,
+    execution_ms: u64,
 }
 
 impl Default for TaskStats {
@@ -80,10 +92,14 @@ impl Default for TaskStats {
 }
 
 impl TypeStats {
-    fn record(&mut self, status: TaskStatus, execution_ms: u64) {
+    fn record(&mut self, End { status, unavailable, execution_ms }: End) {
         match status {
             TaskStatus::Completed => self.completed += 1,
-            TaskStatus::Failed | TaskStatus::DeadLetter => self.failed += 1,
+            TaskStatus::Failed | TaskStatus::DeadLetter => {
+                self.failed += 1;
+                let code = error_code(status, unavailable);
+                self.unavailable += u64::from(code == Some("AGENT_UNAVAILABLE"));
+            }
             TaskStatus::TimedOut => self.timeout += 1,
             TaskStatus::Cancelled => self.cancelled += 1,
             TaskStatus::Pending
@@ -104,6 +120,7 @@ impl TypeStats {
         self.submitted += other.submitted;
         self.completed += other.completed;
         self.failed += other.failed;
+        self.unavailable += other.unavailable;
         self.timeout += other.timeout;
         self.cancelled += other.cancelled;
         self.sum_ms += other.sum_ms;
@@ -132,8 +149,9 @@ impl Book {
         self.types.get_mut(key).expect("it was just put there")
     }
 
-    fn ended(&mut self, task_type: &str, status: TaskStatus, execution_ms: u64) {
-        self.of_type(task_type).record(status, execution_ms);
+    fn ended(&mut self, task_type: &str, end: End) {
+        self.of_type(task_type).record(end);
+        let End { status, execution_ms, .. } = end;
         if status != TaskStatus::Completed {
             return;
         }
@@ -285,11 +303,13 @@ fn note(stats: &TaskStats, state: &Tables, seen: Vec<Seen<'_>>) {
             }
             Seen::Ended(task_id, status) => {
                 let Some(task) = state.task(task_id) else { continue };
+                let (unavailable, execution_ms) = (task.unavailable, task.execution_ms);
+                let end = End { status, unavailable, execution_ms };
                 if task.step_of.is_none() {
-                    book.ended(&task.task_type, status, task.execution_ms);
+                    book.ended(&task.task_type, end);
                 } else if let Some(kind) = &task.requirements.agent_type {
                     let key = counted_as(&book.agents, kind).to_owned();
-                    book.agents.entry(key).or_default().record(status, task.execution_ms);
+                    book.agents.entry(key).or_default().record(end);
                 }
             }
             Seen::NodeFailed(node_id) => book.node_failed(node_id),
@@ -336,7 +356,23 @@ mod tests {
     use super::*;
 
     fn record(stats: &TaskStats, task_type: &str, status: TaskStatus, execution_ms: u64) {
-        stats.0.lock().ended(task_type, status, execution_ms);
+        let end = End { status, unavailable: false, execution_ms };
+        stats.0.lock().ended(task_type, end);
+    }
+
+    #[test]
+    fn contract_4_8_tasks_that_nobody_was_there_for_are_counted_apart() {
+        let stats = TaskStats::default();
+        for (status, unavailable) in [
+            (TaskStatus::DeadLetter, true),
+            (TaskStatus::DeadLetter, false),
+            (TaskStatus::Failed, true),
+            (TaskStatus::Completed, true),
+        ] {
+            stats.0.lock().ended("t", End { status, unavailable, execution_ms: 1 });
+        }
+        // The code is that of the task's own view: a permanent failure is no missing agent.
+        assert_eq!((stats.all().failed, stats.all().unavailable), (3, 1));
     }
 
     #[test]

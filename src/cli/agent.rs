@@ -1,6 +1,7 @@
 //! `quorate agent`: from the command line to a running agent, and signals to its end.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -8,7 +9,9 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::exit::Failure;
 use super::output;
-use crate::agent::{Agent, Engine, Error, Options};
+use crate::agent::{Agent, Engine, Error, Options, Outside};
+use crate::model::{AllowedHosts, Reach};
+use crate::outward::Clients;
 
 const HELP: &str = "\
 Built-in types need no program: data_ingest, data_analysis, synthesis, video_detection, alerting,
@@ -46,9 +49,19 @@ pub(super) struct AgentArgs {
     /// A program that does the steps, run through `sh -c`
     #[arg(long, value_name = "COMMAND", conflicts_with = "model_url")]
     exec: Option<String>,
-    /// An HTTP endpoint that does the steps: a POST of what a program gets on standard input
+    /// An http or https endpoint that does the steps: a POST of what a program gets on standard input
     #[arg(long, value_name = "URL")]
     model_url: Option<String>,
+    /// Lets built-in types fetch inputs that only name a URL
+    #[arg(long)]
+    fetch_inputs: bool,
+    /// Hosts that built-in types may call and fetch from: names, *.domain, addresses, ranges
+    /// [default: all]
+    #[arg(long = "allow-host", value_delimiter = ',', value_name = "HOST")]
+    allowed_hosts: Vec<String>,
+    /// A PEM file with authorities that https believes, beside the well-known ones
+    #[arg(long, value_name = "FILE")]
+    ca_file: Option<PathBuf>,
     /// API key, when the cluster asks for one
     #[arg(long, env = "QUORATE_API_KEY", hide_env_values = true)]
     api_key: Option<String>,
@@ -60,7 +73,7 @@ pub(super) struct AgentArgs {
 pub(super) fn run(args: AgentArgs) -> Result<ExitCode, Failure> {
     let runtime = tokio::runtime::Runtime::new().map_err(Failure::failed)?;
     runtime.block_on(async {
-        let agent = Agent::bind(args.options()).await.map_err(failure)?;
+        let agent = Agent::bind(args.options()?).await.map_err(failure)?;
         output::talk(&format!("{} listens on {}", agent.agent_id(), agent.endpoint()));
         let (stop, abort) = (agent.stop_token(), agent.abort_token());
         let mut terminate = signal(SignalKind::terminate()).map_err(Failure::failed)?;
@@ -93,13 +106,14 @@ fn failure(error: Error) -> Failure {
 }
 
 impl AgentArgs {
-    fn options(self) -> Options {
+    fn options(self) -> Result<Options, Failure> {
+        let outside = self.outside()?;
         let engine = match (self.exec, self.model_url) {
             (Some(program), _) => Engine::Exec(program),
             (None, Some(url)) => Engine::Model(url),
             (None, None) => Engine::Builtin,
         };
-        Options {
+        Ok(Options {
             agent_type: self.agent_type,
             agent_id: self.agent_id.filter(|id| !id.is_empty()),
             join: self.join,
@@ -108,9 +122,21 @@ impl AgentArgs {
             max_concurrent_tasks: self.max_concurrent_tasks,
             capabilities: self.capabilities,
             engine,
+            outside,
             api_key: self.api_key,
             drain_timeout: Duration::from_secs(self.drain_timeout),
-        }
+        })
+    }
+
+    fn outside(&self) -> Result<Outside, Failure> {
+        let hosts = AllowedHosts::parse(self.allowed_hosts.iter().map(String::as_str));
+        let hosts = hosts.map_err(|error| Failure::usage(format!("--allow-host: {error}")))?;
+        let clients = match &self.ca_file {
+            None => Clients::default(),
+            Some(path) => Clients::reading(path)
+                .map_err(|error| Failure::usage(format!("--ca-file: {error}")))?,
+        };
+        Ok(Outside { clients, reach: Reach { hosts, fetch_inputs: self.fetch_inputs } })
     }
 }
 
@@ -126,9 +152,22 @@ mod tests {
         args: AgentArgs,
     }
 
-    fn parse(words: &[&str]) -> Result<Options, clap::Error> {
+    fn parse(words: &[&str]) -> Result<Options, String> {
         let words = ["agent", "--agent-type", "synthesis"].into_iter().chain(words.iter().copied());
-        Ok(Line::try_parse_from(words)?.args.options())
+        let line = Line::try_parse_from(words).map_err(|error| error.to_string())?;
+        line.args.options().map_err(|failure| format!("{failure:?}"))
+    }
+
+    #[test]
+    fn what_an_agent_may_reach_is_told_by_flags() {
+        let reach = parse(&[]).unwrap().outside.reach;
+        assert!(reach.hosts.is_open() && !reach.fetch_inputs);
+        let words = ["--fetch-inputs", "--allow-host", "10.0.0.0/8,*.example.com"];
+        let reach = parse(&words).unwrap().outside.reach;
+        assert!(reach.fetch_inputs && reach.hosts.has_networks());
+        assert!(reach.hosts.admits_name("a.example.com") && !reach.hosts.admits_name("b.example"));
+        assert!(parse(&["--allow-host", "a b"]).unwrap_err().contains("--allow-host: `a b`"));
+        assert!(parse(&["--ca-file", "/nowhere.pem"]).unwrap_err().contains("/nowhere.pem"));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::keys::{KEYS, Kind};
 use super::tree::Tree;
 use crate::security;
-use crate::state::Policy;
+use crate::state::{Policy, check_channels};
 
 const RATIO: Kind = Kind::Amount;
 const COUNT: Kind = Kind::Number(0, u64::MAX);
@@ -129,6 +129,7 @@ const SECTIONS: [Section; 26] = [
             ("encryption_enabled", FLAG),
             ("audit_logging", FLAG),
             ("allowed_ips", Kind::Texts),
+            ("outward.allowed_hosts", Kind::Texts),
             ("cors_enabled", FLAG),
             ("cors_origins", Kind::Any),
         ],
@@ -224,6 +225,7 @@ const SECTIONS: [Section; 26] = [
             ("removal_timeout", Kind::Number(1, 86_400)),
             ("load_balancing", Kind::Words(&["least_loaded", "round_robin", "weighted", "random"])),
             ("builtin", Kind::Texts),
+            ("fetch_inputs", FLAG),
         ],
     ),
     ("callbacks", &[("max_tries", Kind::Number(1, 100))]),
@@ -321,7 +323,8 @@ pub(super) fn check(tree: &mut Tree) -> Value {
     }
     let document = tree.replicated();
     // What the single checks do not cover is covered by the reader that will use it.
-    if let Err(what) = Policy::from_document(&document) {
+    let read = Policy::from_document(&document).map(|_| ());
+    if let Err(what) = read.and_then(|()| check_channels(&document)) {
         let key = what.split_whitespace().next().unwrap_or_default().to_owned();
         tree.fault(&key, what);
     }

@@ -41,7 +41,7 @@ const fn key(path: &'static str, kind: Kind, default: &'static str, doc: &'stati
 const MIB: u64 = 1024 * 1024;
 const HOUR_MS: u64 = 3_600_000;
 
-pub(super) const KEYS: [Key; 28] = [
+pub(super) const KEYS: [Key; 29] = [
     key("cluster.name", Kind::Text, "member-1", "This member's name, unique in the cluster."),
     key(
         "cluster.data_dir",
@@ -170,6 +170,12 @@ pub(super) const KEYS: [Key; 28] = [
         Kind::Text,
         "",
         "Run by the leader when auto_scaling.provider is command:\nPROGRAM scale_up|scale_down CURRENT TARGET (numbers of nodes).",
+    ),
+    key(
+        "cluster.ca_file",
+        Kind::Text,
+        "",
+        "A PEM file with authorities that calls over https believe, beside the well-known ones:\nfor callbacks, webhooks, nodes and calls of built-in agents. All members need the same.",
     ),
     key(
         "cluster.drills.enabled",

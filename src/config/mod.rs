@@ -57,6 +57,8 @@ pub struct Config {
     pub admin_key: Option<AdminKey>,
     /// `cluster.scaling_program`.
     pub scaling_program: Option<PathBuf>,
+    /// `cluster.ca_file`.
+    pub ca_file: Option<PathBuf>,
     /// `cluster.drills`.
     pub drills: Drills,
     /// `logging.level`: a level or directives.
@@ -245,6 +247,7 @@ fn assemble(tree: &mut tree::Tree, listeners: Listeners, document: Value) -> Con
     }
     let admin_key = admin_key(tree);
     let backup_dir = tree.text("cluster.backup.dir");
+    let file = |text: String| Some(text).filter(|text| !text.is_empty()).map(PathBuf::from);
     Config {
         name: tree.text("cluster.name"),
         data_dir: PathBuf::from(tree.text("cluster.data_dir")),
@@ -276,9 +279,8 @@ fn assemble(tree: &mut tree::Tree, listeners: Listeners, document: Value) -> Con
             events: tree.number("cluster.limits.events"),
         },
         admin_key,
-        scaling_program: Some(tree.text("cluster.scaling_program"))
-            .filter(|program| !program.is_empty())
-            .map(PathBuf::from),
+        scaling_program: file(tree.text("cluster.scaling_program")),
+        ca_file: file(tree.text("cluster.ca_file")),
         drills: Drills {
             enabled: tree.flag("cluster.drills.enabled"),
             supervised: tree.flag("cluster.drills.supervised"),

@@ -2,6 +2,7 @@
 //!
 //! Behind a small trait, as [`super::http`] is: in a simulation agents are functions.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -9,7 +10,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::seat::{Seat, SeatError};
-use crate::model::{AGENT_PREFIX, Flow, Node, Payload, Task, TaskFailure, TaskId};
+use crate::model::{AGENT_PREFIX, Flow, Node, Payload, Reach, Task, TaskFailure, TaskId};
 use crate::state::{BlobPart, State, step_id};
 
 /// One attempt of a step, as an agent gets it.
@@ -29,6 +30,8 @@ pub struct AgentCall {
     pub parameters: String,
     /// Longest time.
     pub timeout: Duration,
+    /// What an agent that the leader serves itself may reach for it.
+    pub reach: Arc<Reach>,
 }
 
 /// What came of it.

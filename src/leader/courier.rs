@@ -2,7 +2,8 @@
 //!
 //! The state is its queue. A post may be made again by the next leader when its answer was not
 //! recorded: receivers tell a repetition by `delivery_id`. Posts to one host are bounded, so that a slow
-//! receiver holds up nobody else.
+//! receiver holds up nobody else. A host that the operator's list does not have is not called: its
+//! delivery is given up at once.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -114,23 +115,27 @@ impl<S: Seat> Duty<S> for Courier {
             return Ok(Next::Again(Duration::ZERO));
         }
         let room = POSTS_MAX.saturating_sub(self.under_way.len());
-        let due = reign
-            .seat
-            .read(|view| plan(view, state_now(&*reign.seat, view), &self.under_way, room));
+        let (due, reach) = reign.seat.read(|view| {
+            let due = plan(view, state_now(&*reign.seat, view), &self.under_way, room);
+            (due, Arc::clone(&view.policy().reach))
+        });
         for delivery in due {
             self.under_way.insert(delivery.delivery_id, host_of(&delivery.url).to_owned());
             let (caller, renderer) = (Arc::clone(&reign.caller), Arc::clone(&reign.renderer));
+            let reach = Arc::clone(&reach);
             self.posts.spawn(async move {
                 let (delivery_id, seen_tries) = (delivery.delivery_id, delivery.tries);
                 let body = body_of(delivery.body, delivery_id, renderer.as_ref()).await;
-                let error = match body {
+                let (error, for_good) = match body {
                     Some(body) => {
                         let call = Call { url: delivery.url, body, timeout: POST_TIMEOUT };
-                        refusal(caller.post(call).await)
+                        let answer = caller.post_outside(call, &reach.hosts).await;
+                        let for_good = matches!(answer, Err(CallError::NotAllowed(_)));
+                        (refusal(answer), for_good)
                     }
-                    None => Some("the task is gone".to_owned()),
+                    None => (Some("the task is gone".to_owned()), true),
                 };
-                DeliveryResult { delivery_id, seen_tries, error }
+                DeliveryResult { delivery_id, seen_tries, error, for_good }
             });
         }
         if self.posts.is_empty() {

@@ -110,6 +110,7 @@ pub(super) fn agent_job(view: &State, task: &Task, node: &Node) -> Option<AgentJ
         inputs: String::new(),
         parameters: String::new(),
         timeout: Duration::from_millis(task.timeout_ms),
+        reach: Arc::clone(&view.policy().reach),
     };
     Some(AgentJob { call, inputs: StepInputs::of(view, task)? })
 }

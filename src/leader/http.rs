@@ -1,4 +1,4 @@
-//! Calls to nodes, over HTTP.
+//! Calls to nodes, and to what lies outside the fleet, over HTTP.
 //!
 //! Behind a small trait, because a simulation has no sockets: there, nodes are functions.
 
@@ -6,16 +6,13 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures::future::BoxFuture;
-use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
-use reqwest::redirect::Policy;
+use reqwest::header::{CONTENT_TYPE, HeaderMap, RETRY_AFTER};
+
+use crate::model::AllowedHosts;
+use crate::outward::{self, Clients};
 
 /// The largest answer that is read. Larger results have no place in a replicated log.
 pub const ANSWER_BYTES_MAX: usize = 1 << 20;
-/// How long a connection may take to open.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// Idle connections are dropped before the usual servers of nodes do it (uvicorn: after 5 s), so
-/// that a call is not sent into one that is just closing.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
 /// Idle connections kept to one node.
 const IDLE_PER_NODE_MAX: usize = 64;
 
@@ -56,6 +53,9 @@ pub enum CallError {
     /// The answer is over [`ANSWER_BYTES_MAX`].
     #[error("the answer is over {ANSWER_BYTES_MAX} bytes")]
     TooLarge,
+    /// The operator's list of hosts does not have it: nothing was sent.
+    #[error("{0}")]
+    NotAllowed(String),
 }
 
 /// Makes calls to nodes.
@@ -65,11 +65,26 @@ pub trait NodeCaller: Send + Sync + 'static {
 
     /// Asks for what is at `url`.
     fn get(&self, url: String, timeout: Duration) -> BoxFuture<'static, Result<Answer, CallError>>;
+
+    /// Makes one call to an address that a client or an operator named, if `hosts` has it.
+    fn post_outside(
+        &self,
+        call: Call,
+        hosts: &AllowedHosts,
+    ) -> BoxFuture<'static, Result<Answer, CallError>> {
+        match outward::target(&call.url, hosts) {
+            Ok(_) => self.post(call),
+            Err(error) => Box::pin(async move { Err(CallError::NotAllowed(error.to_string())) }),
+        }
+    }
 }
 
-/// The real one: a client that keeps connections open per node.
+/// The real one: a client that keeps connections open per node, and one for all others.
 #[derive(Debug, Clone)]
-pub struct HttpCaller(reqwest::Client);
+pub struct HttpCaller {
+    nodes: reqwest::Client,
+    clients: Clients,
+}
 
 impl HttpCaller {
     /// A client of its own.
@@ -77,30 +92,46 @@ impl HttpCaller {
     /// # Errors
     /// When the client cannot be built on this machine.
     pub fn new() -> Result<Self, CallError> {
-        let mut headers = HeaderMap::new();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        let client = reqwest::Client::builder()
-            .default_headers(headers)
-            .user_agent(concat!("quorate/", env!("CARGO_PKG_VERSION")))
-            .redirect(Policy::none())
-            .no_proxy()
-            .tcp_nodelay(true)
-            .connect_timeout(CONNECT_TIMEOUT)
-            .pool_idle_timeout(IDLE_TIMEOUT)
-            .pool_max_idle_per_host(IDLE_PER_NODE_MAX)
-            .build();
-        client.map(Self).map_err(|error| CallError::Broken(error.to_string()))
+        Self::with(Clients::default())
     }
+
+    /// As [`Self::new`], with the authorities that `clients` believe.
+    ///
+    /// # Errors
+    /// When the client cannot be built on this machine.
+    pub fn with(clients: Clients) -> Result<Self, CallError> {
+        let nodes = clients.builder().pool_max_idle_per_host(IDLE_PER_NODE_MAX).build();
+        let nodes = nodes.map_err(|error| CallError::Broken(error.to_string()))?;
+        Ok(Self { nodes, clients })
+    }
+}
+
+fn posted(client: &reqwest::Client, call: Call) -> reqwest::RequestBuilder {
+    let request = client.post(call.url).header(CONTENT_TYPE, "application/json");
+    request.timeout(call.timeout).body(call.body)
 }
 
 impl NodeCaller for HttpCaller {
     fn post(&self, call: Call) -> BoxFuture<'static, Result<Answer, CallError>> {
-        let request = self.0.post(call.url).timeout(call.timeout).body(call.body);
-        Box::pin(answered(request))
+        Box::pin(answered(posted(&self.nodes, call)))
     }
 
     fn get(&self, url: String, timeout: Duration) -> BoxFuture<'static, Result<Answer, CallError>> {
-        Box::pin(answered(self.0.get(url).timeout(timeout)))
+        Box::pin(answered(self.nodes.get(url).timeout(timeout)))
+    }
+
+    fn post_outside(
+        &self,
+        call: Call,
+        hosts: &AllowedHosts,
+    ) -> BoxFuture<'static, Result<Answer, CallError>> {
+        let client = outward::target(&call.url, hosts)
+            .map_err(|error| CallError::NotAllowed(error.to_string()))
+            .and_then(|_| self.clients.within(hosts).map_err(CallError::Broken));
+        match client {
+            Ok(client) => Box::pin(answered(posted(&client, call))),
+            Err(error) => Box::pin(async move { Err(error) }),
+        }
     }
 }
 
@@ -124,16 +155,15 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 }
 
 fn explain(error: &reqwest::Error) -> CallError {
-    // The innermost cause says most: "connection refused" rather than "error sending request".
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(inner) = cause.source() {
-        cause = inner;
+    if let Some(refusal) = outward::refusal(error) {
+        return CallError::NotAllowed(refusal.to_string());
     }
+    let cause = outward::innermost(error);
     if error.is_connect() {
-        CallError::Connect(cause.to_string())
+        CallError::Connect(cause)
     } else if error.is_timeout() {
         CallError::Timeout
     } else {
-        CallError::Broken(cause.to_string())
+        CallError::Broken(cause)
     }
 }

@@ -161,10 +161,14 @@ fn unanswered(rung: Rung, timeout: Duration, error: &CallError) -> Climbed {
         CallError::Timeout if rung == Rung::Execute => (TaskFailure::Timeout, Reach::Silent),
         CallError::Timeout | CallError::Broken(_) => (TaskFailure::Network, Reach::Silent),
         CallError::TooLarge => (TaskFailure::Permanent, Reach::Answered),
+        CallError::NotAllowed(_) => (TaskFailure::Permanent, Reach::Silent),
     };
     let text = match error {
         CallError::Timeout => format!("no answer within {} ms", timeout.as_millis()),
-        CallError::Connect(_) | CallError::Broken(_) | CallError::TooLarge => error.to_string(),
+        CallError::Connect(_)
+        | CallError::Broken(_)
+        | CallError::TooLarge
+        | CallError::NotAllowed(_) => error.to_string(),
     };
     // A path that took the connection exists; whether it took the task is not known.
     Climbed { result: failed(failure, text), rung: None, reach }

@@ -43,6 +43,8 @@ pub struct Seen {
     pub sightings: BTreeMap<NodeId, Sighting>,
     /// How long ago nodes registered or changed their status, as far as this reign saw it.
     pub changed_ago: BTreeMap<NodeId, Duration>,
+    /// How long nodes took to answer the last probe, in microseconds.
+    pub latencies_us: BTreeMap<NodeId, u32>,
     /// Time since the reign began.
     pub now: Duration,
     /// Time since this member itself was asleep, if it was: it heard nobody then.
@@ -108,9 +110,18 @@ pub fn plan(
         let fresh = sighting.filter(|sighting| {
             sighting.age < timeout && sighting.age < changed_ago.unwrap_or(seen.now)
         });
-        let Some(sighting) = fresh else { continue };
+        let Some(sighting) = fresh else {
+            // One that was found tells nothing of itself: only how far it is, is known.
+            if let Some(load) = moved_latency(node, seen, memory) {
+                loads.push(observation(node, node.status, Some(load)));
+            }
+            continue;
+        };
         let status = heard_status(node.status, sighting.status);
-        let load = moved_load(node, sighting, memory, seen.now);
+        let load = match sighting.load {
+            Some(_) => moved_load(node, sighting, memory, seen.now),
+            None => moved_latency(node, seen, memory),
+        };
         if status != node.status {
             look.recovered += usize::from(node.status == NodeStatus::Offline);
             look.observations.push(observation(node, status, load));
@@ -167,6 +178,16 @@ fn moved_load(node: &Node, sighting: &Sighting, memory: &Memory, now: Duration) 
         Some(since) => since >= LOAD_GAP_MAX,
     };
     due.then_some(new)
+}
+
+/// A node's figures with its measured latency, when that moved enough to be worth a place in the log.
+/// It jitters with every probe, so what has not really moved is never replicated.
+fn moved_latency(node: &Node, seen: &Seen, memory: &Memory) -> Option<Load> {
+    let (old, new) = (node.load.latency_us, *seen.latencies_us.get(&node.node_id)?);
+    let moved = old == 0 || old.abs_diff(new) >= (old / 4).max(1000);
+    let since = memory.loads_sent.get(&node.node_id).map(|at| seen.now.saturating_sub(*at));
+    let due = since.is_none_or(|since| since >= LOAD_GAP);
+    (moved && due && old != new).then_some(Load { latency_us: new, ..node.load })
 }
 
 fn observation(node: &Node, status: NodeStatus, load: Option<Load>) -> NodeObservation {
@@ -229,6 +250,7 @@ impl<S: Seat> Duty<S> for Liveness {
         let seen = Seen {
             sightings: sightings.into_iter().map(|seen| (seen.node_id.clone(), seen)).collect(),
             changed_ago: changes.into_iter().map(|(id, at)| (id, now.duration_since(at))).collect(),
+            latencies_us: reign.fleet.latencies(),
             now: now.duration_since(reign.since),
             awake_for: self.woke_up.map(|at| now.duration_since(at)),
         };

@@ -280,7 +280,12 @@ async fn is_healthy(caller: &dyn NodeCaller, base: &str, timeout: Duration) -> b
     match caller.get(format!("{base}/api/health"), timeout).await {
         Ok(answer) => answer.status < 500,
         Err(CallError::TooLarge) => true,
-        Err(CallError::Connect(_) | CallError::Timeout | CallError::Broken(_)) => false,
+        Err(
+            CallError::Connect(_)
+            | CallError::Timeout
+            | CallError::Broken(_)
+            | CallError::NotAllowed(_),
+        ) => false,
     }
 }
 

@@ -7,12 +7,21 @@ use crate::agent::{
     AgentCaller as _, AgentDone, AgentFailure, AgentTask, Builtins, FailureCode, GrpcCaller,
 };
 use crate::model::TaskFailure;
+use crate::outward::Clients;
 
 /// See the module's description. Cloning shares its connections and what its agents remember.
 #[derive(Debug, Clone, Default)]
 pub struct StepCaller {
     grpc: GrpcCaller,
     builtins: Builtins,
+}
+
+impl StepCaller {
+    /// One whose own agents reach others by `clients`.
+    #[must_use]
+    pub fn new(clients: Clients) -> Self {
+        Self { grpc: GrpcCaller::new(), builtins: Builtins::new(clients) }
+    }
 }
 
 impl AgentCaller for StepCaller {
@@ -30,7 +39,8 @@ impl AgentCaller for StepCaller {
         };
         if call.endpoint.is_empty() {
             let builtins = self.builtins.clone();
-            return Box::pin(async move { answer(builtins.run(task).await) });
+            let reach = call.reach;
+            return Box::pin(async move { answer(builtins.run(task, &reach).await) });
         }
         let called = self.grpc.execute(&call.endpoint, task);
         Box::pin(async move { answer(called.await) })

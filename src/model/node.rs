@@ -140,6 +140,12 @@ pub struct Node {
 pub const AGENT_PREFIX: &str = "agent:";
 
 impl Node {
+    /// Whether it is an agent of family A.
+    #[must_use]
+    pub fn is_agent(&self) -> bool {
+        self.agent_type.is_some()
+    }
+
     /// Whether it could do work of these requirements at all, load aside. The scheduler and apply
     /// share this rule, so that they cannot disagree for ever.
     #[must_use]

@@ -253,6 +253,47 @@ pub struct Task {
 }
 
 impl Task {
+    /// A task that waits, with nothing to do yet: for whoever says what.
+    #[must_use]
+    pub fn blank(task_id: TaskId, seq: u64, created_at_ms: TimeMs, revision: u64) -> Self {
+        Self {
+            task_id,
+            task_type: String::new(),
+            urgency: Urgency::NORMAL,
+            priority_raw: String::new(),
+            requirements: Requirements::default(),
+            requirements_raw: Payload::Absent,
+            input: Payload::Absent,
+            metadata: Payload::Absent,
+            timeout_ms: 0,
+            max_retries: 0,
+            deadline_ms: None,
+            callback_url: None,
+            seq,
+            status: TaskStatus::Pending,
+            attempt: 0,
+            retry_count: 0,
+            not_before_ms: 0,
+            execution: None,
+            assigned_nodes: Vec::new(),
+            created_at_ms,
+            started_at_ms: 0,
+            completed_at_ms: 0,
+            node_id: None,
+            agent_id: None,
+            result: Payload::Absent,
+            error: None,
+            execution_ms: 0,
+            performance_metrics: Payload::Absent,
+            revision,
+            concurrency: None,
+            flow: None,
+            step_of: None,
+            unavailable: false,
+            job: None,
+        }
+    }
+
     /// Since when it has waited, for its place in the queue.
     #[must_use]
     pub fn waits_since_ms(&self) -> TimeMs {

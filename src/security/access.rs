@@ -8,12 +8,11 @@ use serde_json::Value;
 
 use super::keys::{ApiKey, User};
 use super::limits::{Limits, Who};
-use super::networks::Networks;
 use super::roles::{Permission, Role};
 use super::secrets::{Hash, hash};
 use super::tokens::{self, Claims, TokenKind};
 use super::{Cors, Credentials, Refusal};
-use crate::model::TimeMs;
+use crate::model::{Networks, TimeMs};
 
 /// How long an access token is good when nobody says (contract C7).
 const ACCESS_S: u64 = 1800;

@@ -15,7 +15,6 @@ mod credentials;
 mod guard;
 mod keys;
 mod limits;
-mod networks;
 mod passwords;
 mod roles;
 mod seal;
@@ -33,7 +32,6 @@ pub use credentials::{ACCESS_COOKIE, Credentials, REFRESH_COOKIE, Refusal, cooki
 pub use guard::Guard;
 pub use keys::{ApiKey, Usage, User};
 pub use limits::{Limiter, Limits, Verdict, Who};
-pub use networks::Networks;
 pub use passwords::{PASSWORD_MAX, hash_password, is_password_hash, verify_password};
 pub use roles::{Action, Area, Permission, Role};
 pub use seal::{MASK, check, seal};

@@ -25,7 +25,8 @@ use crate::leader::{
     BackupPlan, Backups, HttpCaller, LeaderOptions, Leadership, Outward, StepCaller,
 };
 use crate::model::Member;
-use crate::security;
+use crate::outward::Clients;
+use crate::security::{self, Access};
 use crate::state::Command;
 use crate::storage::{Disk, Storage, StorageOptions};
 
@@ -38,6 +39,11 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 const EXIT_RESTART: u8 = 75;
 /// Between two tries to write the first configuration.
 const SEED_PAUSE: Duration = Duration::from_millis(500);
+/// Why a new cluster is not begun with a file that keeps everybody out.
+const LOCKED: &str = "the file asks for credentials (security.api_key_required or \
+    orchestrator.security_enabled) and names nobody who could administer the new cluster: give an \
+    admin a key in security.api_keys or a password in security.users, or set cluster.admin_key, on \
+    every member, and start again; nothing was lost";
 
 /// Runs a member until it is told to stop, or must.
 ///
@@ -69,6 +75,8 @@ struct Server {
     duties: CancellationToken,
     /// A drill wants this process started again.
     restart: CancellationToken,
+    /// The file would lock a new cluster for good.
+    locked: CancellationToken,
     /// Ends the listeners.
     listeners: CancellationToken,
     tasks: JoinSet<()>,
@@ -76,13 +84,14 @@ struct Server {
 
 impl Server {
     async fn start(config: Config) -> anyhow::Result<Self> {
+        let clients = config.ca_file.as_deref().map_or(Ok(Clients::default()), Clients::reading);
+        let clients = clients.map_err(|error| anyhow::anyhow!("cluster.ca_file: {error}"))?;
         std::fs::create_dir_all(&config.data_dir)
             .with_context(|| format!("creating {}", config.data_dir.display()))?;
         let storage = Storage::open(storage_options(&config)).await?;
         let cluster = Cluster::start(cluster_options(&config), storage, Arc::new(TcpNet)).await?;
-        let caller = HttpCaller::new().context("building the client that calls nodes")?;
         let leadership =
-            Leadership::new(LeaderOptions::default(), outward(caller, &cluster, &config));
+            Leadership::new(LeaderOptions::default(), outward(clients, &cluster, &config)?);
         let restart = CancellationToken::new();
         let backups = Backups::new(backup_plan(&config));
         let options = ApiOptions {
@@ -96,6 +105,7 @@ impl Server {
             leadership,
             duties: CancellationToken::new(),
             restart,
+            locked: CancellationToken::new(),
             listeners: CancellationToken::new(),
             tasks: JoinSet::new(),
         };
@@ -118,14 +128,16 @@ impl Server {
     }
 
     /// The configuration file's sections for the fleet become the first configuration of a new
-    /// cluster, once. Later changes go through the API.
+    /// cluster, once. Later changes go through the API. Sections that would lock everybody out for
+    /// good end the member instead: with none in force, a mended file can still become the first.
     fn spawn_first_configuration(&mut self, config: &Config) {
         if config.document.as_object().is_none_or(serde_json::Map::is_empty) {
             return;
         }
         let document = config.document.clone();
         let (cluster, mut serving) = (self.cluster.clone(), self.leadership.serving());
-        let stop = self.duties.clone();
+        let (stop, locked) = (self.duties.clone(), self.locked.clone());
+        let has_other_way = config.admin_key.is_some();
         self.tasks.spawn(async move {
             while cluster.view().read(|state| state.config().revision) == 0 {
                 tokio::select! {
@@ -135,6 +147,10 @@ impl Server {
                 }
                 // Hashing passwords takes long, and is done by nobody who does not lead.
                 let Some(value) = sealed(&document).await else { return };
+                if !has_other_way && Access::read(&value).is_locked(clock::now_ms()) {
+                    return locked.cancel();
+                }
+                let value = value.to_string();
                 let command =
                     Command::PatchConfig { path: String::new(), value, expected_revision: Some(0) };
                 match cluster.propose(clock::mint_request_id(), "", command).await {
@@ -207,6 +223,7 @@ impl Server {
             _ = terminate.recv() => None,
             _ = interrupt.recv() => None,
             () = self.restart.cancelled() => None,
+            () = self.locked.cancelled() => Some(LOCKED.to_owned()),
             fault = ended.wait_for(Option::is_some) => {
                 fault.ok().and_then(|why| why.clone())
             }
@@ -252,13 +269,15 @@ impl Server {
 }
 
 /// What the leader's work reaches outside the cluster by.
-fn outward(caller: HttpCaller, cluster: &Cluster, config: &Config) -> Outward {
-    Outward {
-        agents: Arc::new(StepCaller::default()),
+fn outward(clients: Clients, cluster: &Cluster, config: &Config) -> anyhow::Result<Outward> {
+    let caller =
+        HttpCaller::with(clients.clone()).context("building the client that calls nodes")?;
+    Ok(Outward {
+        agents: Arc::new(StepCaller::new(clients)),
         renderer: Arc::new(CallbackRenderer(Arc::clone(cluster.view()))),
         scaling_program: config.scaling_program.clone(),
         ..Outward::new(Arc::new(caller))
-    }
+    })
 }
 
 fn storage_options(config: &Config) -> StorageOptions {
@@ -303,13 +322,13 @@ fn cluster_options(config: &Config) -> ClusterOptions {
 }
 
 /// The file's sections as they are proposed: keys and passwords as hashes.
-async fn sealed(document: &Value) -> Option<String> {
+async fn sealed(document: &Value) -> Option<Value> {
     let mut document = document.clone();
     let sealing = tokio::task::spawn_blocking(move || {
         security::seal(&mut document, &Value::Null, clock::now_ms()).map(|_| document)
     });
     match sealing.await.map_err(|error| error.to_string()) {
-        Ok(Ok(document)) => Some(document.to_string()),
+        Ok(Ok(document)) => Some(document),
         Ok(Err(error)) | Err(error) => {
             tracing::warn!(error, "the file's configuration is refused");
             None

@@ -282,6 +282,8 @@ pub struct DeliveryResult {
     pub seen_tries: u32,
     /// `None` when it was taken.
     pub error: Option<String>,
+    /// With an error: no other try would do better.
+    pub for_good: bool,
 }
 
 /// A change of one alert that the watch proposes.

@@ -102,7 +102,7 @@ impl Txn<'_> {
     }
 
     fn record_delivery(&mut self, result: DeliveryResult) -> bool {
-        let DeliveryResult { delivery_id, seen_tries, error } = result;
+        let DeliveryResult { delivery_id, seen_tries, error, for_good } = result;
         let Some(delivery) = self.state.delivery(delivery_id) else { return false };
         if delivery.state != DeliveryState::Due || delivery.tries != seen_tries {
             return false;
@@ -112,7 +112,7 @@ impl Txn<'_> {
         let tries = delivery.tries + 1;
         if error.is_none() {
             self.end_delivery(delivery_id, DeliveryState::Delivered, None);
-        } else if tries >= tries_max {
+        } else if for_good || tries >= tries_max {
             self.end_delivery(delivery_id, DeliveryState::GivenUp, error);
         } else {
             let wait = first_wait.saturating_mul(1 << (tries - 1).min(16)).min(WAIT_MAX_MS);

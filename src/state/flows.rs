@@ -9,8 +9,8 @@ use super::command::{FlowRequest, StepRefusal, TaskSpec};
 use super::nodes::ExecutionEnd;
 use super::{Fact, Outcome, Rejection, Reply, State};
 use crate::model::{
-    Epoch, Flow, FlowMode, Node, NodeStatus, Payload, Requirements, STEPS_MAX, Step, StepOf,
-    StepSpec, StepState, Task, TaskFailure, TaskId, TaskStatus, Verdict,
+    Epoch, Flow, FlowMode, Node, NodeStatus, Requirements, STEPS_MAX, Step, StepOf, StepSpec,
+    StepState, Task, TaskFailure, TaskId, TaskStatus, Verdict,
 };
 
 /// The longest time for one attempt of an agent that the pipeline does not limit (contract 4.6).
@@ -136,44 +136,19 @@ impl Txn<'_> {
         // Once the task has its place, its steps need none.
         let concurrency = task.concurrency.clone().filter(|_| !task.holds_place());
         Task {
-            task_id: step_id(task_id, step),
             task_type: if by_agents { spec.agent_type.clone() } else { task.task_type.clone() },
             urgency: task.urgency,
-            priority_raw: String::new(),
             requirements,
-            requirements_raw: Payload::Absent,
-            input: Payload::Absent,
-            metadata: Payload::Absent,
             timeout_ms,
             max_retries: spec.max_retries,
-            deadline_ms: None,
-            callback_url: None,
-            seq,
-            status: TaskStatus::Pending,
             attempt,
-            retry_count: 0,
-            not_before_ms: 0,
-            execution: None,
-            assigned_nodes: Vec::new(),
-            created_at_ms: self.now,
-            started_at_ms: 0,
-            completed_at_ms: 0,
-            node_id: None,
-            agent_id: None,
-            result: Payload::Absent,
-            error: None,
-            execution_ms: 0,
-            performance_metrics: Payload::Absent,
-            revision: self.index,
             concurrency,
-            flow: None,
             step_of: Some(StepOf {
                 task_id: task_id.clone(),
                 step,
                 submitted_at_ms: task.created_at_ms,
             }),
-            unavailable: false,
-            job: None,
+            ..Task::blank(step_id(task_id, step), seq, self.now, self.index)
         }
     }
 

@@ -25,6 +25,8 @@ pub(super) fn check(state: &State) {
         assert_eq!(node.live, holds, "node {} counts its executions", node.node_id);
         assert_eq!(state.live_on(&node.node_id).len(), holds as usize);
     }
+    assert_eq!(state.agents_len(), state.agents().count(), "agents are counted");
+    assert_eq!(state.nodes_len(), state.nodes().count(), "nodes are counted");
     assert!(live.is_empty(), "executions on nodes that are not there: {live:?}");
     let queued = state.queue().count();
     let pending = state.rows_after(0).filter(|task| task.status == TaskStatus::Pending).count();

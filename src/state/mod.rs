@@ -30,6 +30,7 @@ mod members;
 mod nodes;
 mod orchestrators;
 mod outcome;
+mod outward;
 mod pipelines;
 mod policy;
 mod query;
@@ -82,6 +83,7 @@ pub use orchestrators::{
     DEFAULT_ORCHESTRATOR, NAME_MAX, ORCHESTRATORS_MAX, SLOTS_MAX, derive_uuid,
 };
 pub use outcome::{Fatal, Outcome, Rejection, Reply};
+pub use outward::check_channels;
 pub use pipelines::{PIPELINES_MAX, built_in};
 pub use policy::{Algorithm, Config, Policy, default_document};
 pub use ranges::EndedKey;
@@ -102,8 +104,8 @@ use std::sync::Arc;
 
 use crate::model::{
     Alert, Campaign, CampaignId, CampaignLine, CandidateNote, DecisionPage, Delivery, DeliveryId,
-    Drill, DrillPage, Iteration, Member, Model, Node, Orchestrator, Pipeline, Run, ScalingEvent,
-    Schedule, Slot, Structure, TaskId, TimeMs,
+    Drill, DrillPage, Iteration, Member, Model, Node, NodeId, Orchestrator, Pipeline, Run,
+    ScalingEvent, Schedule, Slot, Structure, TaskId, TimeMs,
 };
 use indexes::{Indexes, Places};
 use requests::{Requests, Tombstones};
@@ -127,6 +129,8 @@ pub struct State {
     singles: Singles,
     members: Table<Member>,
     nodes: Table<Node>,
+    /// How many of `nodes` are agents of family A. Derived.
+    agents_len: usize,
     tasks: TaskTable,
     requests: Requests,
     tombstones: Tombstones,
@@ -181,6 +185,7 @@ impl Default for State {
             singles: Singles::default(),
             members: Table::default(),
             nodes: Table::default(),
+            agents_len: 0,
             tasks: TaskTable::default(),
             requests: Requests::new(),
             tombstones: Tombstones::new(),
@@ -232,7 +237,13 @@ impl State {
         match table {
             TableId::Singles => self.singles.load(rest, value, hash),
             TableId::Members => self.members.load(rest, value, hash),
-            TableId::Nodes => self.nodes.load(rest, value, hash),
+            TableId::Nodes => {
+                self.nodes.load(rest, value, hash)?;
+                let node_id = std::str::from_utf8(rest).ok().map(NodeId::trusted);
+                let node = node_id.and_then(|node_id| self.nodes.get(&node_id));
+                self.agents_len += usize::from(node.is_some_and(Node::is_agent));
+                Ok(())
+            }
             TableId::Tasks => {
                 let task = self.tasks.load(rest, value, hash)?;
                 self.indexes.insert(task.seq, &Places::of(&task, self.policy().aging_ms));

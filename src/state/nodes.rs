@@ -33,7 +33,7 @@ impl State {
     /// How many agents of family A there are.
     #[must_use]
     pub fn agents_len(&self) -> usize {
-        self.agents().count()
+        self.agents_len
     }
 
     /// One node, or one agent.
@@ -63,6 +63,9 @@ impl Txn<'_> {
         let known = self.state.node(&spec.node_id).cloned();
         let node_id = spec.node_id.clone();
         let node = merge_registration(known.as_ref(), spec, self.now, self.index);
+        let was_agent = known.as_ref().is_some_and(Node::is_agent);
+        let agents_len = self.state.agents_len + usize::from(node.is_agent());
+        self.state.agents_len = agents_len - usize::from(was_agent);
         self.state.nodes.put(&mut self.state.rows, node_id.clone(), node);
         self.facts.push(Fact::NodeRegistered { node_id: node_id.clone(), new });
         if let Some(old) = old_status
@@ -118,7 +121,8 @@ impl Txn<'_> {
             return Err(Rejection::NodeNotFound);
         }
         self.fail_live_attempts(node_id, "the node was removed");
-        self.state.nodes.remove(&mut self.state.rows, node_id);
+        let removed = self.state.nodes.remove(&mut self.state.rows, node_id);
+        self.state.agents_len -= usize::from(removed.is_some_and(|node| node.is_agent()));
         self.facts.push(Fact::NodeRemoved { node_id: node_id.clone() });
         Ok(Outcome::Done)
     }

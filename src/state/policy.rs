@@ -1,12 +1,15 @@
 //! The orchestrator configuration: one replicated JSON document (contract 2.12), and the few
 //! values of it that change what apply and the leader do.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::Rejection;
+use super::outward::{channel, check_channels, reach, web_url};
 use super::thresholds::{ScalingRule, Thresholds, scaling_rules};
-use crate::model::TimeMs;
+use crate::model::{Reach, TimeMs};
 
 /// The deepest path or document accepted.
 const DEPTH_MAX: usize = 32;
@@ -115,6 +118,8 @@ pub struct Policy {
     pub agent_algorithm: Algorithm,
     /// `agents.builtin`: kinds of agents that the leader serves itself.
     pub builtin_agents: Vec<String>,
+    /// What may be reached outside on behalf of clients.
+    pub reach: Arc<Reach>,
     /// `callbacks.max_tries`: posts of one delivery before it is given up.
     pub delivery_tries: u32,
     /// `alerts.enabled`.
@@ -211,6 +216,7 @@ impl Config {
         let mut document = self.document();
         merge(&mut document, patch, 0).map_err(invalid)?;
         let policy = Policy::from_document(&document).map_err(invalid)?;
+        check_channels(&document).map_err(invalid)?;
         let text = document.to_string();
         if text.len() > DOCUMENT_BYTES_MAX {
             return Err(invalid(format!("the document is over {DOCUMENT_BYTES_MAX} bytes")));
@@ -304,6 +310,7 @@ impl Policy {
             agent_removal_ms: number("agents.removal_timeout", 60, 1, 86_400)? * 1000,
             agent_algorithm: agent_algorithm(document)?,
             builtin_agents: texts(document, "agents.builtin", 64)?,
+            reach: Arc::new(reach(document)?),
             delivery_tries: small("callbacks.max_tries", 3, 1, 100)?,
             alerts_enabled: flag(document, "alerts.enabled")?.unwrap_or(true),
             thresholds: Thresholds::of(document)?,
@@ -316,7 +323,7 @@ impl Policy {
             },
             scaling_by_command: text(document, "auto_scaling.provider")?.as_deref()
                 == Some("command"),
-            scaling_webhook: text(document, "auto_scaling.webhook_url")?,
+            scaling_webhook: web_url(document, "auto_scaling.webhook_url")?,
             scaling_rules: scaling_rules(document)?,
             probe_interval_ms: number("performance.health_checks.interval", 30, 0, 86_400)? * 1000,
             probe_timeout_ms: number("performance.health_checks.timeout", 5, 1, 60)? * 1000,
@@ -360,36 +367,23 @@ fn agent_algorithm(document: &Value) -> Result<Algorithm, String> {
     })
 }
 
-fn flag(document: &Value, path: &str) -> Result<Option<bool>, String> {
+pub(super) fn flag(document: &Value, path: &str) -> Result<Option<bool>, String> {
     let Some(value) = lookup(document, path) else { return Ok(None) };
     value.as_bool().map(Some).ok_or_else(|| format!("{path} must be true or false, not {value}"))
 }
 
-fn text(document: &Value, path: &str) -> Result<Option<String>, String> {
+pub(super) fn text(document: &Value, path: &str) -> Result<Option<String>, String> {
     let Some(value) = lookup(document, path) else { return Ok(None) };
     let text = value.as_str().ok_or_else(|| format!("{path} must be a text, not {value}"))?;
     Ok(Some(text.to_owned()).filter(|text| !text.is_empty()))
 }
 
-fn texts(document: &Value, path: &str, max: usize) -> Result<Vec<String>, String> {
+pub(super) fn texts(document: &Value, path: &str, max: usize) -> Result<Vec<String>, String> {
     let wrong = || format!("{path} must be a list of at most {max} texts");
     let Some(value) = lookup(document, path) else { return Ok(Vec::new()) };
     let list = value.as_array().filter(|list| list.len() <= max).ok_or_else(wrong)?;
     let texts = list.iter().map(|item| item.as_str().map(str::to_owned));
     texts.collect::<Option<_>>().ok_or_else(wrong)
-}
-
-/// Where a channel of alerts leads, when it is enabled.
-fn channel(document: &Value, section: &str, key: &str) -> Result<Option<String>, String> {
-    if flag(document, &format!("{section}.enabled"))? != Some(true) {
-        return Ok(None);
-    }
-    let path = format!("{section}.{key}");
-    let url = text(document, &path)?.ok_or_else(|| format!("{path} is required"))?;
-    if !url.starts_with("http://") && !url.starts_with("https://") {
-        return Err(format!("{path} must be an http or https URL"));
-    }
-    Ok(Some(url))
 }
 
 fn lookup<'a>(document: &'a Value, path: &str) -> Option<&'a Value> {

@@ -41,6 +41,7 @@ pub(super) fn outward_command(verb: &str, words: &Words<'_>) -> Option<Command> 
                 delivery_id: words.places[1].parse().unwrap(),
                 seen_tries: u32::try_from(words.number("tries", 0)).unwrap(),
                 error: words.pairs.get("error").map(|error| (*error).to_owned()),
+                for_good: words.pairs.contains_key("for_good"),
             }],
         },
         "alert" => Command::RecordAlerts {

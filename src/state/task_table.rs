@@ -179,44 +179,15 @@ impl TaskTable {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Payload, Requirements, TaskStatus, Urgency};
+    use crate::model::{Payload, TaskStatus};
 
     fn task(seq: u64, status: TaskStatus) -> Task {
         Task {
-            task_id: TaskId::trusted(&format!("t{seq}")),
             task_type: "t".to_owned(),
-            urgency: Urgency::NORMAL,
-            priority_raw: String::new(),
-            requirements: Requirements::default(),
-            requirements_raw: Payload::Absent,
             input: Payload::inline("1"),
-            metadata: Payload::Absent,
             timeout_ms: 1,
-            max_retries: 0,
-            deadline_ms: None,
-            callback_url: None,
-            seq,
             status,
-            attempt: 0,
-            retry_count: 0,
-            not_before_ms: 0,
-            execution: None,
-            assigned_nodes: Vec::new(),
-            created_at_ms: 1,
-            started_at_ms: 0,
-            completed_at_ms: 0,
-            node_id: None,
-            agent_id: None,
-            result: Payload::Absent,
-            error: None,
-            execution_ms: 0,
-            performance_metrics: Payload::Absent,
-            revision: 7,
-            concurrency: None,
-            flow: None,
-            step_of: None,
-            unavailable: false,
-            job: None,
+            ..Task::blank(TaskId::trusted(&format!("t{seq}")), seq, 1, 7)
         }
     }
 

@@ -9,8 +9,7 @@ use super::rows::BlobPart;
 use super::{Fact, Outcome, Rejection, Reply, State};
 use crate::canary::{self, Canary};
 use crate::model::{
-    DeliveryBody, Epoch, Execution, Flow, Job, Payload, RequestId, StepOf, Task, TaskId,
-    TaskStatus, TimeMs,
+    DeliveryBody, Epoch, Execution, Flow, Job, RequestId, StepOf, Task, TaskId, TaskStatus, TimeMs,
 };
 
 /// How many nodes of past attempts a task remembers.
@@ -93,8 +92,8 @@ impl Txn<'_> {
             rows.put_payload(task_id, BlobPart::Requirements, spec.requirements_raw);
         let input = rows.put_payload(task_id, BlobPart::Input, spec.input);
         let metadata = rows.put_payload(task_id, BlobPart::Metadata, spec.metadata);
+        let seq = self.state.counters().last_seq;
         let task = Task {
-            task_id: task_id.clone(),
             task_type: spec.task_type,
             urgency: spec.urgency,
             priority_raw: spec.priority_raw,
@@ -106,28 +105,11 @@ impl Txn<'_> {
             max_retries: spec.max_retries,
             deadline_ms: spec.deadline_ms,
             callback_url: spec.callback_url,
-            seq: self.state.counters().last_seq,
             status: if flow.is_some() { TaskStatus::Waiting } else { TaskStatus::Pending },
-            attempt: 0,
-            retry_count: 0,
-            not_before_ms: 0,
-            execution: None,
-            assigned_nodes: Vec::new(),
-            created_at_ms: self.now,
-            started_at_ms: 0,
-            completed_at_ms: 0,
-            node_id: None,
-            agent_id: None,
-            result: Payload::Absent,
-            error: None,
-            execution_ms: 0,
-            performance_metrics: Payload::Absent,
-            revision: self.index,
             concurrency: spec.concurrency,
             flow: flow.map(Box::new),
-            step_of: None,
-            unavailable: false,
             job,
+            ..Task::blank(task_id.clone(), seq, self.now, self.index)
         };
         self.state.insert_task(task);
         self.facts.push(Fact::TaskSubmitted { task_id: task_id.clone() });

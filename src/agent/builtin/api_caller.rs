@@ -6,15 +6,15 @@ use std::time::Duration;
 use bytes::BytesMut;
 use futures::StreamExt;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
-use reqwest::redirect::Policy;
 use reqwest::{Method, Url};
 use serde_json::{Map, Value, json};
-use tokio::sync::OnceCell;
 use tokio::time::Instant;
 
 use super::super::input::{AgentInput, InputData};
 use super::super::task::{AgentFailure, AgentTask, FailureCode};
 use super::breaker::Breakers;
+use crate::model::AllowedHosts;
+use crate::outward::{self, Clients};
 
 /// Tries of one call.
 const TRIES: u32 = 3;
@@ -23,7 +23,6 @@ const PAUSE_MIN: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(10);
 /// How long one try may take.
 const TRY_TIMEOUT: Duration = Duration::from_secs(10);
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// The most calls of one task, and how many of them at once.
 const CALLS_MAX: usize = 100;
 const AT_ONCE: usize = 8;
@@ -34,7 +33,6 @@ const ANSWER_BYTES_MAX: usize = 256 * 1024;
 #[derive(Debug, Default)]
 pub(super) struct ApiCaller {
     breakers: Breakers,
-    http: OnceCell<reqwest::Client>,
 }
 
 /// One call.
@@ -56,10 +54,16 @@ struct Broken {
 
 impl ApiCaller {
     /// Makes all calls of the inputs; the responses are in their order.
-    pub(super) async fn run(&self, task: &AgentTask) -> Result<Value, AgentFailure> {
-        let calls = read(task)?;
-        let http = self.http.get_or_try_init(|| async { client() }).await?;
-        let made: Vec<_> = calls.into_iter().map(|call| self.make(http, call)).collect();
+    pub(super) async fn run(
+        &self,
+        task: &AgentTask,
+        clients: &Clients,
+        hosts: &AllowedHosts,
+    ) -> Result<Value, AgentFailure> {
+        let calls = read(task, hosts)?;
+        let http = clients.within(hosts);
+        let http = http.map_err(|why| AgentFailure::new(FailureCode::ExecutionFailed, why))?;
+        let made: Vec<_> = calls.into_iter().map(|call| self.make(&http, call)).collect();
         let responses: Vec<Value> = futures::stream::iter(made).buffered(AT_ONCE).collect().await;
         let succeeded = responses.iter().filter(|response| response["status"] == "success").count();
         // A task of which no call was answered has done nothing; it may do so later.
@@ -116,16 +120,6 @@ impl ApiCaller {
     }
 }
 
-fn client() -> Result<reqwest::Client, AgentFailure> {
-    let client = reqwest::Client::builder()
-        .user_agent(concat!("quorate/", env!("CARGO_PKG_VERSION")))
-        .connect_timeout(CONNECT_TIMEOUT)
-        .redirect(Policy::none())
-        .no_proxy()
-        .build();
-    client.map_err(|error| AgentFailure::new(FailureCode::ExecutionFailed, error.to_string()))
-}
-
 async fn attempt(http: &reqwest::Client, call: &Call) -> Result<(u16, Value), Broken> {
     let mut request = http.request(call.method.clone(), call.url.clone());
     request = request.headers(call.headers.clone()).timeout(call.timeout);
@@ -149,11 +143,9 @@ async fn attempt(http: &reqwest::Client, call: &Call) -> Result<(u16, Value), Br
 }
 
 fn broken(error: &reqwest::Error) -> Broken {
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(inner) = cause.source() {
-        cause = inner;
-    }
-    Broken { message: cause.to_string(), again: error.is_connect() || error.is_timeout() }
+    let refused = outward::refusal(error).is_some();
+    let again = !refused && (error.is_connect() || error.is_timeout());
+    Broken { message: outward::innermost(error), again }
 }
 
 /// What fails or does not: the address without its query.
@@ -166,12 +158,16 @@ fn endpoint(url: &Url) -> String {
 
 /// The calls of all inputs: an object with a `url` or `endpoint`, a list of them, an object with
 /// `requests`, or an input that only has a `url`.
-fn read(task: &AgentTask) -> Result<Vec<Call>, AgentFailure> {
+fn read(task: &AgentTask, hosts: &AllowedHosts) -> Result<Vec<Call>, AgentFailure> {
     let mut calls = Vec::new();
     for input in &task.inputs {
         for call in calls_of(input)? {
+            let allowed = call.and_then(|call| match outward::check(&call.url, hosts) {
+                Ok(()) => Ok(call),
+                Err(why) => Err(why.to_string()),
+            });
             calls.push(
-                call.map_err(|why| AgentFailure::invalid(format!("{}: {why}", input.name())))?,
+                allowed.map_err(|why| AgentFailure::invalid(format!("{}: {why}", input.name())))?,
             );
         }
     }
@@ -215,8 +211,8 @@ fn call(given: &Value, input: &AgentInput) -> Result<Call, String> {
         None => &input.url,
     };
     let mut url = Url::parse(text).map_err(|error| format!("`{text}` is no URL: {error}"))?;
-    if url.scheme() != "http" {
-        return Err(format!("`{text}`: only http is built in"));
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err(format!("`{text}` is no http or https URL"));
     }
     for (key, value) in fields.get("params").and_then(Value::as_object).unwrap_or(&empty) {
         url.query_pairs_mut().append_pair(key, &plain(value));
@@ -257,16 +253,18 @@ mod tests {
 
     use super::super::task;
     use super::*;
+    use crate::outward::testing;
 
     fn api_task(value: Value) -> AgentTask {
         task("api_caller", vec![AgentInput::json(value)], &[])
     }
 
     async fn serve(router: Router) -> String {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let addr = listener.local_addr().unwrap();
-        tokio::spawn(async move { axum::serve(listener, router).await });
-        format!("http://{addr}")
+        format!("http://{}", testing::serve(router).await)
+    }
+
+    async fn run(caller: &ApiCaller, value: Value) -> Result<Value, AgentFailure> {
+        caller.run(&api_task(value), &Clients::default(), &AllowedHosts::default()).await
     }
 
     #[tokio::test]
@@ -281,14 +279,12 @@ mod tests {
             )
             .route("/no", get(|| async { (StatusCode::NOT_FOUND, "no") }));
         let base = serve(router).await;
-        let data = ApiCaller::default()
-            .run(&api_task(json!([
-                {"url": format!("{base}/echo"), "body": {"a": 1}},
-                {"endpoint": format!("{base}/query"), "params": {"n": 3}},
-                {"url": format!("{base}/no")},
-            ])))
-            .await
-            .unwrap();
+        let calls = json!([
+            {"url": format!("{base}/echo"), "body": {"a": 1}},
+            {"endpoint": format!("{base}/query"), "params": {"n": 3}},
+            {"url": format!("{base}/no")},
+        ]);
+        let data = run(&ApiCaller::default(), calls).await.unwrap();
         assert_eq!((&data["success_count"], &data["error_count"]), (&json!(2), &json!(1)));
         assert_eq!(data["responses"][0]["data"], json!({"a": 1}));
         assert_eq!(data["responses"][1]["data"], "n=3");
@@ -310,10 +306,10 @@ mod tests {
         let url = serve(router).await;
         let caller = ApiCaller::default();
         for _ in 0..5 {
-            let data = caller.run(&api_task(json!({"url": url}))).await.unwrap();
+            let data = run(&caller, json!({"url": url})).await.unwrap();
             assert_eq!(data["responses"][0]["status"], "error");
         }
-        let data = caller.run(&api_task(json!({"url": url}))).await.unwrap();
+        let data = run(&caller, json!({"url": url})).await.unwrap();
         let response = &data["responses"][0];
         assert_eq!(response["status"], "circuit_open");
         assert_eq!(response["endpoint"], format!("{url}/"));
@@ -326,8 +322,7 @@ mod tests {
         // Port 1 of this machine: nobody listens.
         let started = Instant::now();
         let caller = ApiCaller::default();
-        let failure =
-            caller.run(&api_task(json!({"url": "http://127.0.0.1:1/"}))).await.unwrap_err();
+        let failure = run(&caller, json!({"url": "http://127.0.0.1:1/"})).await.unwrap_err();
         assert_eq!((failure.code, failure.retryable), (FailureCode::ExecutionFailed, true));
         let took = started.elapsed();
         assert!(
@@ -337,18 +332,56 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn calls_are_made_over_https() {
+        let addr = testing::serve_tls(Router::new().route("/", get(|| async { "7" }))).await;
+        let task = api_task(json!({"url": format!("https://localhost:{}/", addr.port())}));
+        let (caller, open) = (ApiCaller::default(), AllowedHosts::default());
+        let data = caller.run(&task, &testing::clients(), &open).await.unwrap();
+        assert_eq!((&data["success_count"], &data["responses"][0]["data"]), (&json!(1), &json!(7)));
+    }
+
+    #[tokio::test]
+    async fn hosts_that_are_not_on_the_list_are_not_called() {
+        let calls = Arc::new(AtomicU32::new(0));
+        let counted = Arc::clone(&calls);
+        let router = Router::new().route(
+            "/",
+            get(move || {
+                counted.fetch_add(1, Ordering::Relaxed);
+                async { "in" }
+            }),
+        );
+        let port = testing::serve(router).await.port();
+        let run = async |list: &str, host: &str| {
+            let hosts = AllowedHosts::parse(std::iter::once(list)).unwrap();
+            let task = api_task(json!({"url": format!("http://{host}:{port}/")}));
+            ApiCaller::default().run(&task, &Clients::default(), &hosts).await
+        };
+        for (list, host) in [("10.0.0.0/8", "127.0.0.1"), ("a.example", "localhost")] {
+            let failure = run(list, host).await.unwrap_err();
+            assert_eq!(failure.code, FailureCode::ValidationError);
+            assert!(failure.message.contains("allowed hosts"), "{failure}");
+        }
+        // Only its address tells that this one is not in the network.
+        let response = run("10.0.0.0/8", "localhost").await.unwrap()["responses"][0].take();
+        assert_eq!((&response["status"], &response["attempts"]), (&json!("error"), &json!(1)));
+        assert_eq!(calls.load(Ordering::Relaxed), 0);
+        assert!(run("127.0.0.0/8", "127.0.0.1").await.is_ok());
+    }
+
+    #[tokio::test]
     async fn nonsense_is_named() {
         for (value, word) in [
             (json!({}), "URL"),
             (json!([]), "no calls"),
             (json!({"url": 3}), "no URL"),
-            (json!({"url": "https://a"}), "only http"),
+            (json!({"url": "ftp://a"}), "no http or https"),
             (json!({"url": "http://a", "method": "G T"}), "no method"),
             (json!({"url": "http://a", "headers": {"a b": 1}}), "no header"),
             (json!({"url": "http://a", "timeout": -1}), "timeout"),
             (json!(vec![json!({"url": "http://a"}); CALLS_MAX + 1]), "at most"),
         ] {
-            let failure = ApiCaller::default().run(&api_task(value.clone())).await.unwrap_err();
+            let failure = run(&ApiCaller::default(), value.clone()).await.unwrap_err();
             assert_eq!(failure.code, FailureCode::ValidationError);
             assert!(failure.message.contains(word), "{value}: {failure}");
         }

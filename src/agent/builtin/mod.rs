@@ -2,7 +2,8 @@
 //!
 //! They are functions of inputs, parameters and the time; only two remember something between
 //! tasks: `alerting` what it alerted of lately, `api_caller` which endpoints fail. Both are kept by
-//! [`Builtins`], per process, in bounded tables.
+//! [`Builtins`], per process, in bounded tables. What an input only names is fetched before the work
+//! begins, where that is allowed.
 //!
 //! An input is a task's own, the output of the step before, or a list of outputs (contract 4.5): all
 //! types take all three, see `pieces`. In parallel mode every step works on the task's inputs, so a
@@ -15,6 +16,7 @@ mod csv;
 mod data_analysis;
 mod data_ingest;
 mod document_reader;
+mod fetch;
 mod industry_synthesis;
 mod pieces;
 mod podcast_transcript;
@@ -33,9 +35,11 @@ use tokio::time::{Instant, timeout};
 use super::input::InputData;
 use super::task::{AgentDone, AgentFailure, AgentTask, FailureCode, OUTPUT_BYTES_MAX};
 use crate::clock;
-use crate::model::TimeMs;
+use crate::model::{Reach, TimeMs};
+use crate::outward::Clients;
 use alerting::Recent;
 use api_caller::ApiCaller;
+use fetch::Fetcher;
 
 /// Inputs over this size are worked on outside the runtime's threads. Below it the work takes
 /// microseconds, and stays where a simulation can order it.
@@ -92,27 +96,29 @@ pub struct Builtins(Arc<Memory>);
 struct Memory {
     recent: Recent,
     api: ApiCaller,
+    fetcher: Fetcher,
+    clients: Clients,
 }
 
 impl Builtins {
-    /// Agents that remember nothing yet.
+    /// Agents that remember nothing yet, and reach others by `clients`.
     #[must_use]
-    pub fn new() -> Self {
-        Self::default()
+    pub fn new(clients: Clients) -> Self {
+        Self(Arc::new(Memory { clients, ..Memory::default() }))
     }
 
-    /// Does the work of one step, within its time.
+    /// Does the work of one step, within its time and what `reach` allows.
     ///
     /// # Errors
-    /// `VALIDATION_ERROR` for inputs that make no sense, for types that are not built in and for
-    /// outputs over [`OUTPUT_BYTES_MAX`]; `TIMEOUT`; `EXECUTION_FAILED` when no call of an
-    /// `api_caller` was answered.
-    pub async fn run(&self, task: AgentTask) -> Result<AgentDone, AgentFailure> {
+    /// `VALIDATION_ERROR` for inputs that make no sense or may not be fetched, for types that are not
+    /// built in and for outputs over [`OUTPUT_BYTES_MAX`]; `TIMEOUT`; `EXECUTION_FAILED` when no call
+    /// of an `api_caller` was answered, or an input could not be fetched.
+    pub async fn run(&self, task: AgentTask, reach: &Reach) -> Result<AgentDone, AgentFailure> {
         let started = Instant::now();
         let limit = task.time_limit();
         let output_type = output_type(&task.agent_type).to_owned();
         let late = |_| AgentFailure::new(FailureCode::Timeout, "the step's time is over");
-        let data = timeout(limit, self.work(task)).await.map_err(late)??;
+        let data = timeout(limit, self.work(task, reach)).await.map_err(late)??;
         let size = data.to_string().len();
         if size > OUTPUT_BYTES_MAX {
             let message = format!("the output has {size} bytes, at most {OUTPUT_BYTES_MAX}");
@@ -122,10 +128,13 @@ impl Builtins {
         Ok(AgentDone { output_type, data, execution_ms })
     }
 
-    async fn work(&self, task: AgentTask) -> Result<Value, AgentFailure> {
+    async fn work(&self, mut task: AgentTask, reach: &Reach) -> Result<Value, AgentFailure> {
+        let clients = &self.0.clients;
         if task.agent_type == "api_caller" {
-            return self.0.api.run(&task).await;
+            return self.0.api.run(&task, clients, &reach.hosts).await;
         }
+        // What was fetched is bounded as long as it is held.
+        let _room = self.0.fetcher.fetch(&mut task, clients, reach).await?;
         let now = clock::now_ms();
         if size(&task) <= INLINE_BYTES_MAX {
             return compute(&self.0.recent, &task, now);
@@ -221,15 +230,15 @@ mod tests {
 
     #[tokio::test]
     async fn contract_4_4_every_type_of_the_pipelines_is_built_in() {
-        let builtins = Builtins::new();
+        let (builtins, reach) = (Builtins::default(), Reach::default());
         for agent_type in types() {
-            let failure =
-                builtins.run(task(agent_type, vec![AgentInput::json(json!(3))], &[])).await;
+            let task = task(agent_type, vec![AgentInput::json(json!(3))], &[]);
+            let failure = builtins.run(task, &reach).await;
             if let Err(failure) = failure {
                 assert_eq!(failure.code, FailureCode::ValidationError, "{agent_type}: {failure}");
             }
         }
-        let failure = builtins.run(task("telepathy", Vec::new(), &[])).await.unwrap_err();
+        let failure = builtins.run(task("telepathy", Vec::new(), &[]), &reach).await.unwrap_err();
         assert!(failure.message.contains("needs a program"), "{failure}");
         assert_eq!((concurrency("api_caller"), concurrency("telepathy")), (25, 10));
     }
@@ -238,10 +247,11 @@ mod tests {
     async fn large_inputs_are_worked_on_elsewhere_and_large_outputs_refused() {
         let rows = |n: usize| (0..n).map(|n| json!({"value": n})).collect::<Vec<_>>();
         let inputs = || vec![AgentInput::json(json!(rows(5000)))];
-        let done = Builtins::new().run(task("data_analysis", inputs(), &[])).await.unwrap();
+        let (builtins, reach) = (Builtins::default(), Reach::default());
+        let done = builtins.run(task("data_analysis", inputs(), &[]), &reach).await.unwrap();
         assert_eq!(done.data["summary_statistics"]["count"], 5000);
         let inputs = vec![AgentInput::json(json!(rows(100_000)))];
-        let failure = Builtins::new().run(task("data_ingest", inputs, &[])).await.unwrap_err();
+        let failure = builtins.run(task("data_ingest", inputs, &[]), &reach).await.unwrap_err();
         assert_eq!(failure.code, FailureCode::ValidationError);
         assert!(failure.message.contains("bytes"), "{failure}");
     }

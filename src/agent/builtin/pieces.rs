@@ -72,7 +72,7 @@ impl Piece {
 /// Opens all inputs of a task.
 ///
 /// # Errors
-/// `VALIDATION_ERROR` for an input that only names a URL.
+/// `VALIDATION_ERROR` for an input that only names a URL and was not fetched.
 pub(super) fn pieces(task: &AgentTask) -> Result<Vec<Piece>, AgentFailure> {
     let mut pieces = Vec::new();
     for (n, input) in task.inputs.iter().enumerate() {
@@ -82,8 +82,9 @@ pub(super) fn pieces(task: &AgentTask) -> Result<Vec<Piece>, AgentFailure> {
             InputData::None if input.url.is_empty() => {}
             InputData::None => {
                 let message = format!(
-                    "input {name} names {} but carries no data: {} does not fetch",
-                    input.url, task.agent_type
+                    "input {name} names {} but carries no data, and nothing is fetched unless \
+                     agents.fetch_inputs (of members) or --fetch-inputs (of an agent) says so",
+                    input.url
                 );
                 return Err(AgentFailure::invalid(message));
             }
@@ -210,6 +211,6 @@ mod tests {
     fn a_url_alone_is_refused() {
         let input = AgentInput { url: "http://a".to_owned(), ..AgentInput::default() };
         let failure = pieces(&task("data_ingest", vec![input], &[])).unwrap_err();
-        assert!(failure.message.contains("does not fetch"), "{failure}");
+        assert!(failure.message.contains("nothing is fetched"), "{failure}");
     }
 }

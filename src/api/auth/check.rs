@@ -15,7 +15,7 @@ use crate::api::App;
 use crate::api::error::ApiError;
 use crate::api::headers;
 use crate::clock;
-use crate::security::{Access, Credentials, Principal, Refusal, Verdict};
+use crate::security::{Access, Credentials, Permission, Principal, Refusal, Verdict};
 
 /// The address at the other end of a connection, as the listener saw it.
 #[derive(Debug, Clone, Copy)]
@@ -71,6 +71,21 @@ impl App {
     /// As [`Self::access`], also when everybody is let in.
     pub(in crate::api) fn whole_access(&self) -> Arc<Access> {
         self.cluster().view().read(|state| self.guard().whole(state))
+    }
+
+    /// Whether whoever was let in a while ago may stay: its key is not taken back and has not ended,
+    /// its login goes on, its role still may. `None` was let in when nobody was asked who it is.
+    pub(in crate::api) fn still_admits(
+        &self,
+        principal: Option<&Principal>,
+        permission: Permission,
+    ) -> bool {
+        let Some(access) = self.access().filter(|access| access.is_required()) else {
+            return true;
+        };
+        let revoked = |id: &str| self.is_revoked(id);
+        principal
+            .is_some_and(|known| access.still_admits(known, permission, clock::now_ms(), revoked))
     }
 
     pub(in crate::api) fn is_revoked(&self, session_id: &str) -> bool {

@@ -123,8 +123,8 @@ fn write_errors(page: &mut Page, app: &App, all: &TypeStats) {
     page.family("errors_total", "counter", "Requests refused and tasks that failed, by code.");
     for (code, of_tasks) in [
         ("VALIDATION_ERROR", 0),
-        ("AGENT_UNAVAILABLE", 0),
-        ("EXECUTION_FAILED", all.failed),
+        ("AGENT_UNAVAILABLE", all.unavailable),
+        ("EXECUTION_FAILED", all.failed - all.unavailable),
         ("TIMEOUT", all.timeout),
         ("CANCELLED", all.cancelled),
     ] {

@@ -1,12 +1,15 @@
 //! The event stream: names, resuming, gaps, bounds.
 
+use std::time::Duration;
+
 use axum::body::{Body, BodyDataStream};
 use axum::http::{Request, StatusCode};
 use futures::StreamExt as _;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
 use super::World;
+use super::auth::ROOT;
 use crate::api::ApiOptions;
 
 /// An open stream, read frame by frame.
@@ -24,9 +27,14 @@ struct Frame {
 
 impl Stream {
     async fn open(world: &World, query: &str, last_id: Option<&str>) -> Self {
+        let headers: Vec<_> = last_id.map(|id| ("last-event-id", id)).into_iter().collect();
+        Self::open_with(world, query, &headers).await
+    }
+
+    async fn open_with(world: &World, query: &str, headers: &[(&str, &str)]) -> Self {
         let mut request = Request::builder().uri(format!("/api/v1/events?{query}"));
-        if let Some(id) = last_id {
-            request = request.header("last-event-id", id);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
         }
         let request = request.body(Body::empty()).unwrap();
         let response = world.router.clone().oneshot(request).await.unwrap();
@@ -145,4 +153,42 @@ async fn silence_is_broken_by_comments() {
     assert!(stream.piece().await.unwrap().starts_with("retry: 1000"));
     world.submit("unwanted").await;
     assert_eq!(stream.piece().await.unwrap(), ": keep-alive");
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_loses_its_key_or_login_loses_its_stream() {
+    let world = World::of_roles().await;
+    let open = async |key| Stream::open_with(&world, "types=none", &[("x-api-key", key)]).await;
+    let (mut client, mut operator) = (open("client-key").await, open("operator-key").await);
+    for stream in [&mut client, &mut operator] {
+        assert!(stream.piece().await.unwrap().starts_with("retry: 1000"));
+        assert_eq!(stream.piece().await.unwrap(), ": keep-alive");
+    }
+    let keys = json!({"security": {"api_keys": ["root-key", {"key": "operator-key",
+        "role": "operator"}]}});
+    world.ask("PUT", "/api/v1/config", &[ROOT], &keys.to_string()).await.ok();
+    assert!(client.piece().await.is_none(), "cut at the next keep-alive");
+    assert_eq!(operator.piece().await.unwrap(), ": keep-alive", "its key is still good");
+    let none = json!({"security": {"api_keys": ["root-key"]}}).to_string();
+    world.ask("PUT", "/api/v1/config", &[ROOT], &none).await.ok();
+    assert!(operator.piece().await.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_busy_stream_is_cut_as_well_when_its_key_is_gone() {
+    let world = World::of_roles().await;
+    let mut stream = Stream::open_with(&world, "", &[("x-api-key", "client-key")]).await;
+    let none = json!({"security": {"api_keys": ["root-key"]}}).to_string();
+    world.ask("PUT", "/api/v1/config", &[ROOT], &none).await.ok();
+    // Something happens every second, so that there is never a silence.
+    for second in 0..60 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let task = format!("{{\"task_type\":\"t\",\"task_id\":\"t{second}\"}}");
+        world.ask("POST", "/api/v1/tasks", &[ROOT], &task).await.ok();
+        match stream.body.next().await {
+            Some(piece) => assert!(second < 16, "{piece:?} after {second} s"),
+            None => return assert!(second >= 14, "after {second} s"),
+        }
+    }
+    panic!("the stream goes on");
 }

@@ -4,6 +4,8 @@ use axum::http::StatusCode;
 use serde_json::json;
 
 use super::{World, take};
+use crate::model::{Load, NodeId, NodeStatus};
+use crate::state::{Command, NodeObservation, Outcome};
 
 #[tokio::test]
 async fn contract_2_3_register() {
@@ -175,4 +177,21 @@ async fn contract_2_3_agents_of_all_nodes() {
         (missing.status, &missing.json()["error"]),
         (StatusCode::NOT_FOUND, &json!("Agent not found"))
     );
+}
+
+#[tokio::test]
+async fn the_measured_latency_of_a_node_is_shown_with_and_without_heartbeats() {
+    let world = World::new().await;
+    world.register("n1").await;
+    let load = Load { latency_us: 2500, ..Load::default() };
+    let seen = NodeStatus::Active;
+    let node_id = NodeId::trusted("n1");
+    let observations = vec![NodeObservation { node_id, seen, status: seen, load: Some(load) }];
+    let measured = Command::ObserveNodes { epoch: world.epoch, observations };
+    assert_eq!(world.commit(measured).await, Outcome::Judged { accepted: 1, stale: 0 });
+    let shown = async || world.get("/api/v1/nodes").await.ok()["nodes"]["n1"].clone();
+    assert_eq!(shown().await["network_latency"], 2.5, "a node that was found sends nothing");
+    world.post("/api/v1/nodes/n1/heartbeat", r#"{"cpu_usage":7}"#).await.ok();
+    let node = shown().await;
+    assert_eq!((&node["cpu_usage"], &node["network_latency"]), (&json!(7.0), &json!(2.5)));
 }

@@ -29,7 +29,8 @@ impl World {
 
     /// What the courier writes down of a post.
     async fn posted(&self, delivery_id: u64, seen_tries: u32, error: Option<&str>) -> Outcome {
-        let result = DeliveryResult { delivery_id, seen_tries, error: error.map(str::to_owned) };
+        let error = error.map(str::to_owned);
+        let result = DeliveryResult { delivery_id, seen_tries, error, for_good: false };
         let results = vec![result];
         self.commit(Command::RecordDeliveries { epoch: self.epoch, results }).await
     }
@@ -222,4 +223,31 @@ async fn contract_6_row_12_only_urls_are_called_back() {
     }
     let code = world.get("/api/v1/deliveries?cursor=x").await.json()["code"].clone();
     assert_eq!(code, "INVALID_CURSOR");
+}
+
+#[tokio::test]
+async fn a_host_that_is_not_allowed_is_refused_at_the_door() {
+    let world = World::new().await;
+    let submit = |id: &str| {
+        let url = "http://169.254.169.254/latest";
+        json!({"task_id": id, "task_type": "t", "callback_url": url}).to_string()
+    };
+    let put = async |body: Value| world.call("PUT", "/api/v1/config", &body.to_string()).await;
+    world.post("/api/v1/tasks", &submit("before")).await.ok();
+    let list = |host: &str| json!({"security": {"outward": {"allowed_hosts": [host]}}});
+    put(list("*.example")).await.ok();
+    let refused = world.post("/api/v1/tasks", &submit("after")).await;
+    assert_eq!(refused.status, StatusCode::BAD_REQUEST);
+    assert_eq!(refused.json()["code"], "HOST_NOT_ALLOWED");
+    assert_eq!(world.get("/api/v1/tasks/after").await.status, StatusCode::NOT_FOUND);
+    let webhook = |url: &str| json!({"alerts": {"webhook": {"enabled": true, "url": url}}});
+    let refused = put(webhook("http://pager.internal/")).await;
+    assert_eq!(refused.json()["code"], "HOST_NOT_ALLOWED", "{}", refused.text);
+    put(webhook("http://pager.example/")).await.ok();
+    // A list that cuts off a webhook that is in use would be noticed when nobody is told.
+    let refused = put(list("hooks.slack.com")).await;
+    assert!(refused.text.contains("alerts.webhook.url"), "{}", refused.text);
+    assert_eq!(refused.status, StatusCode::BAD_REQUEST);
+    let email = put(json!({"alerts": {"email": {"enabled": true}}})).await;
+    assert_eq!(email.json()["code"], "INVALID_CONFIG", "{}", email.text);
 }

@@ -1,7 +1,7 @@
 //! Family W: nodes, agents, tasks, status, metrics (contract section 2), with family A's fields
 //! on the paths the two share (contract section 7).
 //!
-//! Reading bodies (`submit`, `register`, `heartbeat`, `report`, `load`) and writing objects
+//! Reading bodies (`submit`, `callback`, `register`, `heartbeat`, `report`, `load`) and writing objects
 //! (`task_view`, `node_view`, `words`) are pure and tested as tables by paragraph of the contract;
 //! the doors (`tasks`, `lists`, `nodes`, `beats`, `agents`, `status`, `performance`, `node_list`,
 //! `agent_list`, `task_walk`, `dashboard`) only tie them to the cluster.
@@ -9,6 +9,7 @@
 pub(super) mod agent_list;
 pub(super) mod agents;
 pub(super) mod beats;
+mod callback;
 pub(super) mod control;
 pub(super) mod dashboard;
 pub(super) mod dead_letters;
@@ -31,4 +32,4 @@ pub(super) mod task_view;
 mod task_walk;
 pub(super) mod tasks;
 pub(super) mod why;
-mod words;
+pub(super) mod words;

@@ -46,7 +46,14 @@ impl Book {
     /// A node that was never heard of since has at least registered.
     pub(in crate::api) fn of(&self, node: &Node) -> Freshness {
         match self.heard.get(&node.node_id) {
-            Some(heard) => freshness(heard, self.now),
+            Some(heard) => {
+                let mut fresh = freshness(heard, self.now);
+                // What was measured from here says more than what the node says, if anything.
+                if let (Some(load), 1..) = (&mut fresh.load, node.load.latency_us) {
+                    load.latency_us = node.load.latency_us;
+                }
+                fresh
+            }
             None => Freshness { heard_at_ms: node.registered_at_ms, load: None },
         }
     }

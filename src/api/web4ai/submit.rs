@@ -9,11 +9,12 @@ use std::sync::Arc;
 
 use serde_json::value::RawValue;
 
+use super::callback;
 use super::words::RESERVED_TASK_IDS;
 use crate::api::agents::steps;
 use crate::api::object::{FieldError, Object, text_of};
 use crate::api::wire_time::parse_time;
-use crate::model::{Concurrency, FlowMode, NodeId, Requirements, TaskId, TimeMs, Urgency};
+use crate::model::{Concurrency, FlowMode, NodeId, Reach, Requirements, TaskId, TimeMs, Urgency};
 use crate::state::{FlowRequest, TaskSpec};
 
 /// Family A's default for `timeout_ms`.
@@ -22,7 +23,6 @@ const AGENTS_TIMEOUT_MS: u64 = 30_000;
 const TIMEOUT_MS_MAX: u64 = 366 * 24 * 3600 * 1000;
 const RETRIES_MAX: u64 = 1000;
 const TASK_TYPE_BYTES_MAX: usize = 256;
-const CALLBACK_BYTES_MAX: usize = 2048;
 const COPIES_MAX: u64 = 16;
 const CONCURRENCY_KEY_BYTES_MAX: usize = 256;
 const CONCURRENCY_MAX: u64 = 1_000_000;
@@ -52,6 +52,8 @@ pub(in crate::api) struct Defaults {
     pub(super) agents_ascending: bool,
     /// Task types that pipelines say something of, with their estimates.
     pub(super) estimates: Arc<BTreeMap<String, u64>>,
+    /// Where callbacks may go.
+    pub(super) reach: Arc<Reach>,
 }
 
 /// Which family a body is written for (contract C1).
@@ -72,6 +74,8 @@ pub(in crate::api) struct Submission {
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::api) struct Refusal {
     pub(in crate::api) error: String,
+    /// The stable code.
+    pub(in crate::api) code: &'static str,
     pub(super) shape: Shape,
     /// The id that the client gave, for family A's failure form.
     pub(super) task_id: Option<String>,
@@ -85,10 +89,11 @@ pub(in crate::api) fn parse(body: &Object<'_>, defaults: &Defaults) -> Result<Su
     let task_type = body.text("task_type");
     let pipelines = &defaults.estimates;
     let shape = shape_of(body, task_type.as_ref().ok().and_then(Option::as_deref), pipelines);
-    let refuse = |error: String| {
+    let refuse_as = |(code, error)| {
         let task_id = body.text("task_id").ok().flatten().map(Cow::into_owned);
-        Refusal { error, shape, task_id }
+        Refusal { error, code, shape, task_id }
     };
+    let refuse = |error: String| refuse_as(("INVALID_TASK", error));
     if body.is_empty() {
         return Err(refuse("No task data provided".to_owned()));
     }
@@ -103,7 +108,9 @@ pub(in crate::api) fn parse(body: &Object<'_>, defaults: &Defaults) -> Result<Su
     if shape == Shape::Agents && estimate_ms.is_none() && !body.has("steps") {
         return Err(refuse(format!("unknown task_type: {task_type}")));
     }
+    let callback_url = callback::url(body, &defaults.reach.hosts).map_err(refuse_as)?;
     let spec = spec_of(body, shape, task_type, defaults).map_err(refuse)?;
+    let spec = TaskSpec { callback_url, ..spec };
     Ok(Submission { spec, estimate_ms: estimate_ms.unwrap_or(1000) })
 }
 
@@ -152,7 +159,7 @@ fn spec_of(
         timeout_ms: timeout_ms(body, shape, defaults).map_err(field)?,
         max_retries,
         deadline_ms,
-        callback_url: callback_url(body)?,
+        callback_url: None,
         concurrency: concurrency(body)?,
         flow: match shape {
             Shape::Agents => Some(steps_of(body)?),
@@ -279,18 +286,6 @@ fn metadata(body: &Object<'_>) -> Result<String, FieldError> {
     body.remainder("metadata", &known)
 }
 
-fn callback_url(body: &Object<'_>) -> Result<Option<String>, String> {
-    let text = body.text("callback_url").map_err(|error| error.to_string())?.unwrap_or_default();
-    if text.is_empty() {
-        return Ok(None);
-    }
-    let is_http = text.starts_with("http://") || text.starts_with("https://");
-    if !is_http || text.len() > CALLBACK_BYTES_MAX {
-        return Err("callback_url must be an http or https URL of at most 2048 bytes".to_owned());
-    }
-    Ok(Some(text.into_owned()))
-}
-
 /// Contract 2.8. Whatever else is said stays in `requirements_raw`.
 fn parse_requirements(body: &Object<'_>) -> Result<Requirements, FieldError> {
     if body.is_empty() {
@@ -329,7 +324,8 @@ mod tests {
 
     fn defaults() -> Defaults {
         let estimates = crate::state::State::default().estimates();
-        Defaults { timeout_ms: 300_000, max_retries: 3, agents_ascending: false, estimates }
+        let reach = Arc::default();
+        Defaults { timeout_ms: 300_000, max_retries: 3, agents_ascending: false, estimates, reach }
     }
 
     fn read(body: &str) -> Result<Submission, Refusal> {

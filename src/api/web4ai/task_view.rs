@@ -308,45 +308,17 @@ pub(in crate::api) mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::model::{Execution, Payload, Requirements, TaskId, Urgency};
+    use crate::model::{Execution, TaskId, Urgency};
 
     /// A task that waits, for tables to start from.
     pub(in crate::api) fn waiting() -> Task {
         Task {
-            task_id: TaskId::trusted("t-1"),
             task_type: "thumb".to_owned(),
             urgency: Urgency::from_web4ai(2),
             priority_raw: "\"high\"".to_owned(),
-            requirements: Requirements::default(),
-            requirements_raw: Payload::Absent,
-            input: Payload::Absent,
-            metadata: Payload::Absent,
             timeout_ms: 300_000,
             max_retries: 3,
-            deadline_ms: None,
-            callback_url: None,
-            seq: 1,
-            status: TaskStatus::Pending,
-            attempt: 0,
-            retry_count: 0,
-            not_before_ms: 0,
-            execution: None,
-            assigned_nodes: Vec::new(),
-            created_at_ms: 1_700_000_000_000,
-            started_at_ms: 0,
-            completed_at_ms: 0,
-            node_id: None,
-            agent_id: None,
-            result: Payload::Absent,
-            error: None,
-            execution_ms: 0,
-            performance_metrics: Payload::Absent,
-            revision: 1,
-            concurrency: None,
-            flow: None,
-            step_of: None,
-            unavailable: false,
-            job: None,
+            ..Task::blank(TaskId::trusted("t-1"), 1, 1_700_000_000_000, 1)
         }
     }
 

@@ -1,5 +1,7 @@
 //! Doors of single tasks and batches: submit, get, cancel, report (contract 2.3, 2.7, 4.2).
 
+use std::sync::Arc;
+
 use axum::extract::State;
 use axum::response::Response;
 use bytes::Bytes;
@@ -64,13 +66,14 @@ pub(in crate::api) fn defaults(app: &App) -> Defaults {
             max_retries: policy.max_retries,
             agents_ascending: app.settings(state).agents_ascending,
             estimates: state.estimates(),
+            reach: Arc::clone(&policy.reach),
         }
     })
 }
 
 impl From<Refusal> for ApiError {
     fn from(refusal: Refusal) -> Self {
-        let error = Self::bad_request("INVALID_TASK", refusal.error);
+        let error = Self::bad_request(refusal.code, refusal.error);
         match refusal.shape {
             Shape::Web4ai => error,
             Shape::Agents => error.of_submission(refusal.task_id),
@@ -152,7 +155,7 @@ fn parse_batch(body: &Bytes, defaults: &Defaults) -> Result<Vec<TaskSpec>, ApiEr
         Ok(submission) => Ok(submission.spec),
         Err(refusal) => {
             let text = format!("tasks[{place}]: {}", refusal.error);
-            Err(ApiError::bad_request("INVALID_TASK", text))
+            Err(ApiError::bad_request(refusal.code, text))
         }
     };
     tasks.iter().enumerate().map(read).collect()
@@ -281,8 +284,10 @@ mod tests {
     #[test]
     fn batches_name_the_task_that_is_wrong() {
         let estimates = crate::state::State::default().estimates();
+        let reach = crate::model::AllowedHosts::parse(std::iter::once("a.example")).unwrap();
+        let reach = Arc::new(crate::model::Reach { hosts: reach, fetch_inputs: false });
         let defaults =
-            Defaults { timeout_ms: 1, max_retries: 0, agents_ascending: false, estimates };
+            Defaults { timeout_ms: 1, max_retries: 0, agents_ascending: false, estimates, reach };
         let read =
             |body: &'static str| parse_batch(&Bytes::from_static(body.as_bytes()), &defaults);
         let specs = read(r#"{"tasks":[{"task_type":"a"},{"task_type":"b","task_id":"x"}]}"#);
@@ -292,6 +297,10 @@ mod tests {
         assert_eq!(ids[1].as_str(), "x");
         for (body, code) in [
             (r#"{"tasks":[{"task_type":"a"},{}]}"#, "INVALID_TASK"),
+            (
+                r#"{"tasks":[{"task_type":"a","callback_url":"http://b.example/"}]}"#,
+                "HOST_NOT_ALLOWED",
+            ),
             (r#"{"tasks":[]}"#, "BATCH_SIZE"),
             (r#"{"tasks":[1]}"#, "INVALID_TASK"),
             ("{}", "INVALID_TASK"),

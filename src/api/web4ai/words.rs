@@ -83,7 +83,7 @@ pub(super) fn agents_status(status: TaskStatus) -> &'static str {
 
 /// The code of family A for a task that ended without a result (contract 1.3); `unavailable` when its
 /// last try found nobody to do it.
-pub(super) fn error_code(status: TaskStatus, unavailable: bool) -> Option<&'static str> {
+pub(in crate::api) fn error_code(status: TaskStatus, unavailable: bool) -> Option<&'static str> {
     match status {
         TaskStatus::DeadLetter if unavailable => Some("AGENT_UNAVAILABLE"),
         TaskStatus::Failed | TaskStatus::DeadLetter => Some("EXECUTION_FAILED"),

@@ -11,7 +11,6 @@ use super::hub::Place;
 use crate::api::App;
 use crate::api::settings::Timing;
 use crate::api::web4ai::{nodes, status};
-use crate::clock;
 use crate::security::{Action, Area, Permission, Principal};
 
 /// To see status and events.
@@ -125,12 +124,7 @@ impl Session {
     }
 
     fn may(&self, permission: Permission) -> bool {
-        let Some(access) = self.app.access().filter(|access| access.is_required()) else {
-            return true;
-        };
-        let revoked = |id: &str| self.app.is_revoked(id);
-        let known = self.principal.as_ref();
-        known.is_some_and(|known| access.still_admits(known, permission, clock::now_ms(), revoked))
+        self.app.still_admits(self.principal.as_ref(), permission)
     }
 
     fn answer(&self, frame: &[u8]) -> Option<Message> {

@@ -5,5 +5,6 @@ mod calendars;
 mod guarding;
 mod nodes;
 mod placing;
+mod telling;
 mod watching;
 mod working;

@@ -108,7 +108,7 @@ fn heartbeats_from_before_a_change_say_nothing_about_it() {
             sightings: BTreeMap::from([sighting("n", secs(age), Some(NodeStatus::Active))]),
             changed_ago: changed_ago.map(|ago| (id("n"), secs(ago))).into_iter().collect(),
             now: LONG,
-            awake_for: None,
+            ..Seen::default()
         };
         let look = look(&solo, &seen, &mut Memory::default());
         assert_eq!(look.recovered, usize::from(recovers), "{age} {changed_ago:?}");
@@ -160,6 +160,35 @@ fn figures_are_replicated_when_they_moved_and_not_too_often() {
             let epoch = solo.state.read().epoch();
             let observations = look.observations;
             solo.commit(Command::ObserveNodes { epoch, observations }).unwrap();
+        }
+    }
+}
+
+#[test]
+fn how_far_a_node_is_that_tells_nothing_is_replicated_when_it_moved() {
+    let solo = fleet(&[("n", NodeStatus::Active)]);
+    let mut memory = Memory::default();
+    // Seconds into the reign, microseconds to the node, whether that is worth a place in the log.
+    for (now, latency_us, sent) in [
+        (100, 0, false),
+        (101, 300, true),
+        (140, 900, false),
+        (141, 1300, true),
+        (143, 9000, false),
+        (146, 9000, true),
+        (180, 10_500, false),
+        (181, 11_250, true),
+    ] {
+        // It registered or answered a probe just now, so it is not silent.
+        let changed_ago = BTreeMap::from([(id("n"), secs(1))]);
+        let latencies_us = BTreeMap::from([(id("n"), latency_us)]);
+        let seen = Seen { changed_ago, latencies_us, now: secs(now), ..Seen::default() };
+        let look = look(&solo, &seen, &mut memory);
+        assert_eq!(look.observations.len(), usize::from(sent), "at {now} s, {latency_us} us");
+        if sent {
+            let (epoch, observations) = (solo.state.read().epoch(), look.observations);
+            solo.commit(Command::ObserveNodes { epoch, observations }).unwrap();
+            assert_eq!(solo.state.read().node(&id("n")).unwrap().load.latency_us, latency_us);
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Lists of address ranges, `10.0.0.0/8` or a single address.
 
-use std::net::IpAddr;
+// The types of addresses alone: `core` has no sockets.
+use core::net::IpAddr;
 
 /// One range: addresses whose first `bits` bits are those of `base`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
