@@ -132,7 +132,7 @@ async fn look(actor: &mut Actor<'_>) {
     let any = actor.rng.random_bool(0.1);
     let on: Vec<&Value> =
         alerts.iter().filter(|alert| any || alert["status"] == "active").collect();
-    if on.is_empty() || actor.rng.random_bool(0.4) {
+    if on.is_empty() || actor.rng.random_bool(0.15) {
         return;
     }
     let id = on[actor.rng.random_range(0..on.len())]["id"].as_str().unwrap_or_default();

@@ -2,8 +2,8 @@
 //!
 //! Known to have ended is what somebody was told of: by an event of its end, by a read that shows its
 //! result, or by a run of a later step that works on it. Handing over is at least once under one
-//! attempt, so two kinds of calls may come to an agent later than that; they are counted. Both are for
-//! the attempt that ended or an older one, never for a new one, and agents can tell by its name.
+//! attempt, so some calls may come to an agent later than that; they are counted. All are for the
+//! attempt that ended or an older one, never for a new one, and agents can tell by its name.
 //!
 //! * A leader that was deposed and does not know it yet (paused, cut off) makes the call that its
 //!   successor has made long since. So it comes from a member that had led before the end was
@@ -11,6 +11,8 @@
 //! * A call was on its way, in the sending machine's buffers, while the way to the agent was cut. That
 //!   its caller has given it up since comes behind it, maybe after the work is done. So the way was cut
 //!   before anybody knew of the end, and a moment ago.
+//! * A step that is cancelled, because its task ended without it, may have been handed over in that very
+//!   moment.
 
 use std::collections::BTreeMap;
 
@@ -37,6 +39,8 @@ struct End {
     at: EventId,
     told: u64,
     attempt: u64,
+    /// It had not finished: its task ended without it.
+    cancelled: bool,
 }
 
 /// What the event stream tells.
@@ -71,7 +75,8 @@ fn stream(history: &History, findings: &mut Findings) -> Stream {
             }
             "task_ended" if is_ours => {
                 let attempt = data["attempt"].as_u64().unwrap_or(0);
-                stream.ends.insert(task.to_owned(), End { at, told, attempt });
+                let cancelled = data["status"] == "cancelled";
+                stream.ends.insert(task.to_owned(), End { at, told, attempt, cancelled });
             }
             _ => {}
         }
@@ -97,9 +102,15 @@ fn was_deposed(reigns: &[Reign], seat: u64, end: &End, time: u64) -> bool {
 /// How long after a cut what was sent during it may still arrive: TCP waits longer with each try.
 const ARRIVES_WITHIN_NS: u64 = 5_000_000_000;
 
+/// How long after a cancel a call that was made before it may arrive.
+const CANCELLED_WITHIN_NS: u64 = 1_000_000_000;
+
 /// Whether a call that comes from `seat` at `time` may have been sent before the end was known, while
-/// its way was cut.
+/// its way was cut, or in the moment of a cancel.
 fn was_on_its_way(cuts: &[FaultSpan], seat: u64, end: &End, time: u64) -> bool {
+    if end.cancelled && time.saturating_sub(end.told) <= CANCELLED_WITHIN_NS {
+        return true;
+    }
     cuts.iter().any(|cut| {
         let until = cut.healed_ns.unwrap_or(u64::MAX).saturating_add(ARRIVES_WITHIN_NS);
         cut.members.contains(&seat) && cut.begin_ns <= end.told && time <= until

@@ -143,6 +143,20 @@ fn a_call_that_was_on_its_way_while_it_was_cut_is_told_from_a_new_one() {
 }
 
 #[test]
+fn a_call_may_cross_a_cancel_and_no_other_end() {
+    for (status, attempt, expected) in
+        [("cancelled", 1, Valid), ("cancelled", 2, Invalid), ("failed", 1, Invalid)]
+    {
+        let mut story = Story::new();
+        let end = json!({"type": "task_ended", "task_id": "pipe-1#0", "attempt": 1,
+            "status": status});
+        story.leads(1).event(end).begin(&format!("pipe-1#0@{attempt}"), 1, &["pipe-1"]);
+        let told = reruns::check(&story.0.finish().unwrap());
+        assert_eq!(told.validity, expected, "{status} {attempt}: {told:?}");
+    }
+}
+
+#[test]
 fn a_call_that_is_made_twice_before_the_end_is_good() {
     let mut story = Story::new();
     story.leads(1).begin("pipe-1#0@1", 1, &["pipe-1"]);
