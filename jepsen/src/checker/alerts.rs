@@ -109,13 +109,11 @@ fn deliveries(history: &History) -> Verdict {
                 let text = format!("{alert} has had {total} transitions, the {channel} was told");
                 findings.add(format!("{text} of {}: {:?}", posts.len(), posts.keys()), &[]);
             }
-            let mut wanted = 1;
-            for (delivery, post) in posts {
+            for (wanted, (delivery, post)) in (1..).zip(posts) {
                 if let Some(transition) = post.transition.filter(|number| *number != wanted) {
                     let text = format!("delivery {delivery} tells transition {transition} of");
                     findings.add(format!("{text} {alert}, due was {wanted}"), &[post.line]);
                 }
-                wanted += 1;
             }
         }
     }

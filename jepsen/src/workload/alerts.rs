@@ -44,7 +44,7 @@ const TROUBLE: u64 = 6;
 const LIMITS: [[f64; 2]; 4] = [[2.0, 3.0], [0.5, 2.0], [0.01, 2.0], [0.01, 0.02]];
 
 /// See the module's description.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Alerts;
 
 /// The receivers.

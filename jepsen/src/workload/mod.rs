@@ -106,7 +106,7 @@ pub fn by_names(names: &[&str]) -> Option<Vec<Arc<dyn Workload>>> {
             "keys" => Arc::new(keys::Keys::default()),
             "callbacks" => Arc::new(callbacks::Callbacks::default()),
             "pipelines" => Arc::new(pipelines::Pipelines::default()),
-            "alerts" => Arc::new(alerts::Alerts::default()),
+            "alerts" => Arc::new(alerts::Alerts),
             "monotonic" => Arc::new(monotonic::Monotonic),
             "retry" => Arc::new(retry::Retry::default()),
             _ => return None,
