@@ -1,4 +1,4 @@
-//! The fixed set of short runs that every change goes through, within five minutes on two cores.
+//! The fixed set of short runs that every change goes through, within six minutes on two cores.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::selftest::power_cut_controls;
 const TIME: Duration = Duration::from_secs(20);
 
 /// Name, faults, workloads.
-const RUNS: [(&str, &[&str], &[&str]); 6] = [
+const RUNS: [(&str, &[&str], &[&str]); 7] = [
     (
         "ci-partitions",
         &["isolate-leader", "partition-halves", "one-way-leader-deaf", "flapping", "client-cut"],
@@ -25,6 +25,11 @@ const RUNS: [(&str, &[&str], &[&str]); 6] = [
         &["set", "callbacks", "retry"],
     ),
     ("ci-attempts", &["pause-leader", "one-way-leader-mute", "worker-cut"], &["attempts", "keys"]),
+    (
+        "ci-pipelines",
+        &["kill-leader", "pause-leader", "isolate-leader", "kill-majority", "partition-halves"],
+        &["pipelines", "alerts", "retry"],
+    ),
     (
         "ci-clocks",
         &["clock-jump", "kill-follower", "forced-snapshots", "reorder"],

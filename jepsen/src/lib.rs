@@ -1,5 +1,5 @@
 //! Black-box fault tests of quorate, in the manner of Jepsen: a cluster of real processes is driven
-//! through its public REST API while faults are injected; what the clients saw is recorded and
+//! through its public interfaces while faults are injected; what the clients saw is recorded and
 //! checked afterwards. The crate under test is not a dependency.
 //!
 //! The judge's half: [`history`] (what happened), [`client`] (one call and how it ended),
@@ -11,5 +11,6 @@
 pub mod checker;
 pub mod client;
 pub mod history;
+mod proto;
 pub mod report;
 pub mod workload;

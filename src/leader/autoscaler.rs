@@ -101,7 +101,7 @@ impl<S: Seat> Duty<S> for Autoscaler {
     async fn round(&mut self, reign: &Reign<S>) -> Result<Next, DutyError> {
         let (due, open) = reign.seat.read(|view| {
             let now = state_now(&*reign.seat, view);
-            self.samples.take(view, now);
+            self.samples.take(view, now, SAMPLE_EVERY_MS);
             let open = view
                 .scalings()
                 .find(|event| event.outcome.is_none() && event.provider == "command");

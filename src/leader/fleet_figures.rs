@@ -10,7 +10,7 @@ use crate::state::State;
 
 /// The most samples kept.
 const SAMPLES_MAX: usize = 512;
-/// Samples are this far apart, however often a duty looks.
+/// Samples are this far apart, however often a duty looks, where nothing else is asked for.
 pub(super) const SAMPLE_EVERY_MS: TimeMs = 10_000;
 
 /// The fleet at one moment. Counters are since ever.
@@ -80,9 +80,9 @@ pub(super) struct Figures {
 }
 
 impl Samples {
-    /// Takes a sample of the fleet, unless the newest one is young.
-    pub(super) fn take(&mut self, view: &State, now: TimeMs) {
-        let due = |newest: &Sample| now >= newest.at_ms.saturating_add(SAMPLE_EVERY_MS);
+    /// Takes a sample of the fleet, unless the newest one is younger than `every_ms`.
+    pub(super) fn take(&mut self, view: &State, now: TimeMs, every_ms: TimeMs) {
+        let due = |newest: &Sample| now >= newest.at_ms.saturating_add(every_ms);
         if self.0.back().is_none_or(due) {
             self.push(Sample::of(view, now));
         }
@@ -155,5 +155,21 @@ mod tests {
         let short = samples.over(60_000);
         assert_eq!((short.samples, short.success_milli), (2, Some(750)));
         assert!(!samples.over(300_000).whole);
+    }
+
+    #[test]
+    fn samples_are_as_far_apart_as_is_asked_for() {
+        let solo = crate::leader::solo::Solo::new();
+        let mut samples = Samples::default();
+        for (now, every_ms, taken) in [
+            (0, 1000, 1),
+            (999, 1000, 1),
+            (1000, 1000, 2),
+            (2500, SAMPLE_EVERY_MS, 2),
+            (11_000, SAMPLE_EVERY_MS, 3),
+        ] {
+            samples.take(&solo.state.read(), now, every_ms);
+            assert_eq!(samples.over(300_000).samples, taken, "at {now} ms");
+        }
     }
 }

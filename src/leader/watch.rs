@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use super::duty::{Duty, DutyError, Next, Reign, Wakes};
-use super::fleet_figures::{Figures, SAMPLE_EVERY_MS, Samples};
+use super::fleet_figures::{Figures, Samples};
 use super::metrics::DutyName;
 use super::seat::Seat;
 use super::timers::state_now;
@@ -16,8 +16,6 @@ use crate::state::{AlertChange, Command, State, Threshold};
 const WINDOW_MS: TimeMs = 300_000;
 /// Nothing is decided by fewer samples.
 const SAMPLES_MIN: usize = 3;
-/// How often it looks.
-const PERIOD: Duration = Duration::from_millis(SAMPLE_EVERY_MS);
 
 /// A figure, its limits, and which side of them is bad.
 struct Rule {
@@ -117,15 +115,16 @@ impl<S: Seat> Duty<S> for Watch {
     const NAME: DutyName = DutyName::Watch;
 
     async fn round(&mut self, reign: &Reign<S>) -> Result<Next, DutyError> {
-        let changes = reign.seat.read(|view| {
+        let (changes, every_ms) = reign.seat.read(|view| {
             let now = state_now(&*reign.seat, view);
-            self.samples.take(view, now);
-            plan(view, &self.samples.over(WINDOW_MS))
+            let every_ms = view.policy().alert_check_ms;
+            self.samples.take(view, now, every_ms);
+            (plan(view, &self.samples.over(WINDOW_MS)), every_ms)
         });
         if !changes.is_empty() {
             reign.propose(Command::RecordAlerts { epoch: reign.epoch, changes }).await?;
         }
-        Ok(Next::Wait(PERIOD))
+        Ok(Next::Wait(Duration::from_millis(every_ms)))
     }
 
     fn wake(wakes: &Wakes) -> &Notify {

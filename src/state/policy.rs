@@ -124,6 +124,8 @@ pub struct Policy {
     pub delivery_tries: u32,
     /// `alerts.enabled`.
     pub alerts_enabled: bool,
+    /// `alerts.check_interval`: how often the leader looks at the fleet's figures.
+    pub alert_check_ms: TimeMs,
     /// `alerts.thresholds`.
     pub thresholds: Thresholds,
     /// `alerts.webhook`, when it is enabled.
@@ -313,6 +315,8 @@ impl Policy {
             reach: Arc::new(reach(document)?),
             delivery_tries: small("callbacks.max_tries", 3, 1, 100)?,
             alerts_enabled: flag(document, "alerts.enabled")?.unwrap_or(true),
+            // Three looks decide, and the window is five minutes: more than 100 s could not.
+            alert_check_ms: number("alerts.check_interval", 10, 1, 100)? * 1000,
             thresholds: Thresholds::of(document)?,
             alert_webhook: channel(document, "alerts.webhook", "url")?,
             alert_slack: channel(document, "alerts.slack", "webhook_url")?,
@@ -424,6 +428,17 @@ mod tests {
         ] {
             let error = Config::default().patched(path, value).unwrap_err().to_string();
             assert!(error.contains(part), "{error}");
+        }
+    }
+
+    #[test]
+    fn contract_2_11_how_often_figures_are_looked_at() {
+        assert_eq!(Policy::default().alert_check_ms, 10_000);
+        let set = |value: &str| Config::default().patched("alerts.check_interval", value);
+        assert_eq!(set("1").unwrap().1.alert_check_ms, 1000);
+        for value in ["0", "101", "0.5"] {
+            let error = set(value).unwrap_err().to_string();
+            assert!(error.contains("alerts.check_interval"), "{error}");
         }
     }
 

@@ -1,12 +1,14 @@
 //! What the checkers say. A verdict is data; a failure of the harness itself is an error and stops
 //! the run.
 
+pub mod alerts;
 pub mod attempts;
 pub mod availability;
 pub mod coverage;
 pub mod linear;
 pub mod lists;
 pub mod logs;
+pub mod pipelines;
 pub mod register;
 pub mod reigns;
 pub mod streams;

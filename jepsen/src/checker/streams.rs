@@ -36,11 +36,18 @@ pub fn parse_id(text: &str) -> Option<EventId> {
 /// Every event that any reader was told, in order.
 #[must_use]
 pub fn all_events(history: &History) -> BTreeMap<EventId, &Value> {
+    first_told(history).into_iter().map(|(id, (_, data))| (id, data)).collect()
+}
+
+/// Every event that any reader was told, in order, with the time (ns) at which the first of them was:
+/// what it tells of had happened by then.
+#[must_use]
+pub fn first_told(history: &History) -> BTreeMap<EventId, (u64, &Value)> {
     let mut all = BTreeMap::new();
     for op in history.observed("events", "events") {
         for (id, name, data) in told(op) {
             if name != "gap" {
-                all.entry(id).or_insert(data);
+                all.entry(id).or_insert((op.time, data));
             }
         }
     }

@@ -6,6 +6,8 @@
 //! history; [`Workload::check`] sees the history and nothing else.
 
 mod actor;
+mod agent;
+mod alerts;
 mod append;
 mod attempts;
 mod callbacks;
@@ -14,6 +16,8 @@ mod heartbeats;
 mod keys;
 mod monotonic;
 mod observe;
+mod pipelines;
+mod plan;
 mod register;
 mod retry;
 mod set;
@@ -72,7 +76,7 @@ pub trait Workload: Send + Sync {
 /// The workloads that can be asked for by name. `events` and `observe` come with every run.
 ///
 /// Those that change the configuration first stand in front of `retry`, which counts its changes.
-pub const NAMES: [&str; 9] = [
+pub const NAMES: [&str; 11] = [
     "register",
     "append",
     "set",
@@ -80,6 +84,8 @@ pub const NAMES: [&str; 9] = [
     "heartbeats",
     "keys",
     "callbacks",
+    "pipelines",
+    "alerts",
     "monotonic",
     "retry",
 ];
@@ -99,6 +105,8 @@ pub fn by_names(names: &[&str]) -> Option<Vec<Arc<dyn Workload>>> {
             "heartbeats" => Arc::new(heartbeats::Heartbeats),
             "keys" => Arc::new(keys::Keys::default()),
             "callbacks" => Arc::new(callbacks::Callbacks::default()),
+            "pipelines" => Arc::new(pipelines::Pipelines::default()),
+            "alerts" => Arc::new(alerts::Alerts),
             "monotonic" => Arc::new(monotonic::Monotonic),
             "retry" => Arc::new(retry::Retry::default()),
             _ => return None,

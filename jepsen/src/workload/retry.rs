@@ -271,7 +271,7 @@ fn effects(history: &History) -> Verdict {
     for (number, call) in history.all_calls().iter().enumerate() {
         let op = call.invoke;
         let changes = match (op.workload.as_str(), op.f.as_str()) {
-            ("register", "write" | "cas") | (NAME, "put") => true,
+            ("register", "write" | "cas") | ("alerts", "limits") | (NAME, "put") => true,
             ("append", "txn") => op.value.to_string().contains("\"append\""),
             _ => false,
         };

@@ -93,7 +93,7 @@ fn other_bodies() -> Vec<(&'static str, &'static str, Value)> {
         "tasks": {"retry_delay_ms": 1000, "aging_seconds": 300},
         "agents": {"max_agents": 10, "builtin": ["synthesis"], "load_balancing": "random"},
         "callbacks": {"max_tries": 3},
-        "alerts": {"enabled": true, "thresholds": {"medium_utilization": 0.8},
+        "alerts": {"enabled": true, "check_interval": 10, "thresholds": {"medium_utilization": 0.8},
             "webhook": {"enabled": true, "url": "http://h/"}},
         "auto_scaling": {"enabled": true, "provider": "manual", "webhook_url": "http://h/",
             "scaling_rules": [rule]},
