@@ -18,7 +18,7 @@ use super::fleet::Loads;
 use super::metrics::DutyName;
 use super::seat::{Seat, Sighting};
 use super::timers::state_now;
-use crate::model::{Load, Node, NodeId, NodeStatus};
+use crate::model::{Load, Node, NodeId, NodeStatus, TimeMs};
 use crate::state::{Command, NodeObservation, State};
 
 /// How often it looks.
@@ -293,12 +293,18 @@ fn with_latencies<S: Seat>(reign: &Reign<S>, mut loads: Loads) -> Loads {
     loads
 }
 
+/// Nodes and agents whose drains are over at `now`, at most as many as one command takes.
+#[must_use]
+pub(super) fn drained(view: &State, now: TimeMs) -> Vec<NodeId> {
+    let over = |node: &&Node| node.drain_until_ms.is_some_and(|until_ms| until_ms <= now);
+    let drained = view.holders_of_work().filter(over).map(|node| node.node_id.clone());
+    drained.take(ROUND_MAX).collect()
+}
+
 /// Ends drains whose time is over, and takes out agents that have been silent for long.
 async fn take_out<S: Seat>(reign: &Reign<S>, seen: &Seen) -> Result<(), DutyError> {
     let (drained, gone) = reign.seat.read(|view| {
-        let now = state_now(&*reign.seat, view);
-        let over = |node: &&Node| node.drain_until_ms.is_some_and(|until_ms| until_ms <= now);
-        let drained = view.nodes().filter(over).map(|node| node.node_id.clone());
+        let drained = drained(view, state_now(&*reign.seat, view));
         let removal = Duration::from_millis(view.policy().agent_removal_ms);
         let is_gone = |agent: &&Node| {
             let sighting = seen.sightings.get(&agent.node_id);
@@ -309,8 +315,7 @@ async fn take_out<S: Seat>(reign: &Reign<S>, seen: &Seen) -> Result<(), DutyErro
                 && changed_ago.is_none_or(|ago| ago >= removal / 2)
         };
         let gone = view.agents().filter(is_gone).map(|agent| agent.node_id.clone());
-        let ids = |ids: &mut dyn Iterator<Item = NodeId>| ids.take(ROUND_MAX).collect::<Vec<_>>();
-        (ids(&mut { drained }), ids(&mut { gone }))
+        (drained, gone.take(ROUND_MAX).collect::<Vec<_>>())
     });
     let epoch = reign.epoch;
     if !drained.is_empty() {

@@ -13,6 +13,8 @@ use crate::invariants::{Kind, Operation, Process, Told, expected_by_a_read};
 use crate::stage::{Phase, Stage};
 use crate::{sink, work};
 
+/// Under which name a task carries what its client knows it by.
+pub(crate) const MARKER: &str = "marker";
 /// Where in the configuration the register is.
 const REGISTER: &str = "sim.register";
 /// What no node can do: tasks that ask for it wait for ever.
@@ -76,7 +78,8 @@ fn spec(marker: &str, named: bool) -> TaskSpec {
     };
     let mut spec = TaskSpec {
         task_id: named.then(|| TaskId::trusted(marker)),
-        task_type: marker.to_owned(),
+        task_type: "plain".to_owned(),
+        metadata: json!({ MARKER: marker }).to_string(),
         requirements,
         input: format!("\"{}\"", "x".repeat(if large { 900 } else { (random % 200) as usize })),
         timeout_ms: 1500 + random % 2000,
@@ -125,6 +128,10 @@ fn answered(
             Ok(Outcome::TaskSubmitted { task_id, duplicate }) => {
                 stage.book().cover("acked");
                 Told::Acknowledged { task_id, index: committed.index, duplicate }
+            }
+            Err(Rejection::UnknownTaskType { .. }) => {
+                stage.book().cover("refused");
+                Told::Refused
             }
             other => {
                 let what = format!("{marker} was answered with {other:?}");

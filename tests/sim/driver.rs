@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use quorate::clock;
 use quorate::cluster::Cluster;
-use quorate::model::TaskStatus;
+use quorate::model::{Node, NodeStatus, TaskStatus};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use turmoil::{Builder, Sim};
 
 use crate::clients::IMPOSSIBLE;
 use crate::faults::Ballot;
+use crate::nodes::FLEET;
 use crate::plan::{Plan, next_fault};
 use crate::skew;
 use crate::stage::{Order, Phase, Stage, name};
@@ -279,7 +280,12 @@ impl Driver {
                 ];
                 let busy = open.into_iter().any(|status| state.tasks_in(status) > 0)
                     || state.due_deliveries_len() > 0;
-                !busy && state.queue().all(|task| !task.requirements.capabilities.is_empty())
+                // Whoever was taken out or drained is back as well.
+                let is_active = |node: &&Node| node.status == NodeStatus::Active;
+                let is_back = state.holders_of_work().filter(is_active).count() == FLEET;
+                !busy
+                    && is_back
+                    && state.queue().all(|task| !task.requirements.capabilities.is_empty())
             });
             if !done {
                 return false;
@@ -297,8 +303,13 @@ impl Driver {
                 TaskStatus::ALL.into_iter().map(count).collect()
             });
             let at = member.view().digest().0;
-            let due = member.view().read(|state| state.due_deliveries_len());
-            format!("place {} at {at:?}: {counts:?}, {due} deliveries due", process.place)
+            let (due, fleet) = member.view().read(|state| {
+                let fleet = state.holders_of_work();
+                let fleet: Vec<_> = fleet.map(|node| (node.node_id.clone(), node.status)).collect();
+                (state.due_deliveries_len(), fleet)
+            });
+            let place = process.place;
+            format!("place {place} at {at:?}: {counts:?}, {due} deliveries due, {fleet:?}")
         });
         format!("{:?} ({IMPOSSIBLE} tasks stay pending)", left.collect::<Vec<_>>())
     }

@@ -1,12 +1,13 @@
-//! Who looks after the fleet: drains nodes and puts them back, pauses placing and goes on, has dead
-//! letters tried again, and raises and ends alerts as several leaders in a row would.
+//! Who looks after the fleet: drains nodes and puts them back or takes them out, pauses placing and goes
+//! on, has dead letters tried again, and raises, acknowledges and ends alerts as several leaders in a
+//! row would.
 
 use std::time::Duration;
 
 use quorate::clock;
 use quorate::cluster::Cluster;
 use quorate::model::{AlertState, Epoch, NodeId, NodeStatus, Severity, TaskId, TaskStatus};
-use quorate::state::{AlertChange, Command, Outcome, State};
+use quorate::state::{AlertChange, Command, Outcome, Reply, State};
 
 use crate::stage::{Phase, Stage};
 
@@ -39,38 +40,49 @@ pub(crate) async fn run(stage: Stage, member: Cluster) {
 
 async fn act(stage: &Stage, member: &Cluster) {
     match clock::random() % 100 {
-        0..4 => {
-            let value = "true".to_owned();
-            propose(stage, member, "pauses", patch(value)).await;
-        }
-        4..25 => start(stage, member).await,
-        25..31 => drain(stage, member).await,
-        31..50 => put_back(stage, member).await,
-        50..72 => replay(stage, member).await,
-        72..92 => alert(stage, member).await,
+        0..4 => pause(stage, member, true).await,
+        4..16 => start(stage, member).await,
+        16..22 => drain(stage, member).await,
+        22..26 => take_out(stage, member).await,
+        26..48 => put_back(stage, member).await,
+        48..70 => replay(stage, member).await,
+        70..90 => alert(stage, member).await,
         _ => acknowledge(stage, member).await,
     }
 }
 
-fn patch(value: String) -> Command {
-    Command::PatchConfig { path: PAUSED.to_owned(), value, expected_revision: None }
+async fn pause(stage: &Stage, member: &Cluster, paused: bool) {
+    let (path, value) = (PAUSED.to_owned(), paused.to_string());
+    let command = Command::PatchConfig { path, value: value.clone(), expected_revision: None };
+    let covers = if paused { "pauses" } else { "starts" };
+    if let Some(Ok(Outcome::ConfigPatched { revision })) =
+        propose(stage, member, covers, command).await
+    {
+        stage.invariants.set(revision, PAUSED, &value);
+    }
 }
 
-async fn propose(stage: &Stage, member: &Cluster, covers: &'static str, command: Command) {
+async fn propose(
+    stage: &Stage,
+    member: &Cluster,
+    covers: &'static str,
+    command: Command,
+) -> Option<Reply> {
     let request_id = clock::mint_request_id();
-    let done = member.propose(request_id, "keeper", command).await;
-    match done.map(|committed| committed.reply) {
-        Ok(Ok(Outcome::Judged { accepted, .. })) => {
-            stage.book().cover_many(covers, u64::from(accepted));
+    let done = member.propose(request_id, "keeper", command).await.ok()?.reply;
+    match &done {
+        Ok(Outcome::Judged { accepted, .. }) => {
+            stage.book().cover_many(covers, u64::from(*accepted));
         }
-        Ok(Ok(_)) => stage.book().cover(covers),
-        Ok(Err(_)) | Err(_) => {}
+        Ok(_) => stage.book().cover(covers),
+        Err(_) => {}
     }
+    Some(done)
 }
 
 async fn start(stage: &Stage, member: &Cluster) {
     if member.view().read(|state| state.policy().paused) {
-        propose(stage, member, "starts", patch("false".to_owned())).await;
+        pause(stage, member, false).await;
     }
 }
 
@@ -84,6 +96,18 @@ async fn drain(stage: &Stage, member: &Cluster) {
     let node_id = nodes[clock::random() as usize % nodes.len()].clone();
     let within_ms = clock::random() % 1500;
     propose(stage, member, "drains", Command::DrainNode { node_id, within_ms }).await;
+}
+
+/// Takes out one that is at work, an agent with its steps rather than a node. As long as it sends
+/// heartbeats it registers again.
+async fn take_out(stage: &Stage, member: &Cluster) {
+    let busy: Vec<NodeId> = member.view().read(|state| {
+        let agents = state.agents().chain(state.nodes());
+        agents.filter(|node| node.live > 0).map(|node| node.node_id.clone()).collect()
+    });
+    let Some(node_id) = busy.first().cloned() else { return };
+    stage.invariants.takes_out(&node_id);
+    propose(stage, member, "taken_out_at_work", Command::RemoveNode { node_id }).await;
 }
 
 async fn put_back(stage: &Stage, member: &Cluster) {

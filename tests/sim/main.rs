@@ -15,6 +15,7 @@
 #![allow(clippy::print_stdout, reason = "a run reports to the process that started it")]
 
 mod agents;
+mod authors;
 mod book;
 #[cfg(feature = "canaries")]
 mod canaries;
@@ -29,6 +30,7 @@ mod nodes;
 mod operator;
 mod plan;
 mod rogue;
+mod settings;
 mod sink;
 mod skew;
 mod stage;
@@ -52,13 +54,14 @@ const MUTATION_SEEDS: u64 = 10;
 /// Seeds that found something once.
 const REGRESSIONS: &str = include_str!("seeds.txt");
 /// What every build must have exercised: a run that broke nothing has shown nothing.
-const COVERED: [(&str, u64); 37] = [
+const COVERED: [(&str, u64); 45] = [
     ("acked", 7_000),
+    ("acknowledged", 8),
     ("agent_calls", 3_000),
     ("agent_calls_again", 200),
     ("agents_died_at_work", 3),
     ("alerts", 200),
-    ("calls", 6_000),
+    ("calls", 5_500),
     ("cancelled", 500),
     ("careless_plans", 65),
     ("clock_steps", 50),
@@ -71,22 +74,29 @@ const COVERED: [(&str, u64); 37] = [
     ("elections_crashed", 20),
     ("joined", 10),
     ("lag_then_crash", 15),
+    ("logged_out", 500),
     ("lost_disks", 3),
     ("node_turns", 250),
     ("partitions", 100),
     ("pauses", 20),
+    ("pipelines_defined", 300),
+    ("pipelines_taken_back", 60),
     ("posts", 2_500),
     ("promoted", 1),
     ("reads", 2_500),
+    ("refused", 250),
     ("register_reads", 1_500),
     ("register_writes", 1_000),
+    ("reigns_while_paused", 10),
     ("removed", 2),
     ("replays", 60),
     ("reports", 400),
     ("retried", 450),
+    ("settings", 200),
     ("slow_disks", 25),
     ("snapshots_ordered", 55),
     ("stragglers", 200),
+    ("taken_out_at_work", 20),
     ("torn_crashes", 200),
     ("transfers", 35),
     ("unknown", 65),

@@ -38,8 +38,11 @@ pub(crate) struct Faults {
     pub(crate) rogue: bool,
     /// Clients send requests again that were answered long ago.
     pub(crate) retries: bool,
-    /// Nodes are drained, placing is paused, dead letters are tried again, alerts acknowledged.
+    /// Nodes are drained or taken out, placing is paused, settings are changed, dead letters are tried
+    /// again, alerts acknowledged.
     pub(crate) keeper: bool,
+    /// Pipelines are defined anew and taken back while tasks follow them.
+    pub(crate) authors: bool,
 }
 
 /// See the module's description.
@@ -86,6 +89,7 @@ impl Plan {
             rogue: rng.random_bool(0.5),
             retries: rng.random_bool(0.6),
             keeper: rng.random_bool(0.6),
+            authors: rng.random_bool(0.6),
         };
         Self {
             founders: if five { 5 } else { 3 },

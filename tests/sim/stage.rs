@@ -20,7 +20,7 @@ use crate::net::SimNet;
 use crate::nodes::{Nodes, SimCaller};
 use crate::plan::Plan;
 use crate::sink::SimRenderer;
-use crate::{clients, keeper, nodes, operator, rogue, skew};
+use crate::{authors, clients, keeper, nodes, operator, rogue, settings, skew};
 
 /// Where every member listens for its peers.
 const PORT: u16 = 7000;
@@ -212,6 +212,8 @@ impl Stage {
         tokio::spawn(clients::probe(self.clone(), place, member.clone()));
         tokio::spawn(operator::run(self.clone(), place, member.clone()));
         tokio::spawn(keeper::run(self.clone(), member.clone()));
+        tokio::spawn(settings::run(self.clone(), member.clone()));
+        tokio::spawn(authors::run(self.clone(), member.clone()));
         tokio::spawn(nodes::keep(self.clone(), member.clone()));
         tokio::spawn(nodes::report(self.clone(), member.clone()));
         if self.plan.faults.rogue {

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::leader::brake::BrakeOptions;
-use crate::leader::liveness::{Look, Memory, Seen, plan};
+use crate::leader::liveness::{Look, Memory, Seen, drained, plan};
 use crate::leader::seat::Sighting;
 use crate::leader::solo::Solo;
-use crate::model::{Load, NodeId, NodeStatus};
-use crate::state::Command;
+use crate::model::{Epoch, FlowMode, Load, NodeId, NodeStatus, StepSpec, TaskId};
+use crate::state::{Assignment, Command, FlowRequest, Outcome};
 
 /// The default timeout of a node is 120 s.
 const LONG: Duration = Duration::from_secs(1000);
@@ -227,4 +227,29 @@ fn a_look_is_bounded_and_says_when_there_is_more() {
     let options = BrakeOptions::default();
     let look = plan(&solo.state.read(), &seen, &mut Memory::default(), options, 10);
     assert_eq!((look.observations.len(), look.more), (10, true));
+}
+
+#[test]
+fn a_drained_agent_gives_back_what_it_has_when_its_time_is_over() {
+    let solo = Solo::new();
+    let epoch = Epoch { term: 1, member: 1 };
+    solo.commit(Command::OpenEpoch(epoch)).unwrap();
+    solo.register("agent:a", |spec| spec.agent_type = Some("alpha".to_owned()));
+    let step =
+        StepSpec { name: "only".to_owned(), agent_type: "alpha".to_owned(), ..StepSpec::default() };
+    solo.submit("t", |spec| {
+        spec.flow = Some(FlowRequest::Steps { mode: FlowMode::Sequential, steps: vec![step] });
+    });
+    let task_id = TaskId::trusted("t#0");
+    let seen_revision = solo.state.read().open_task(&task_id).unwrap().revision;
+    let assignments = vec![Assignment { task_id, seen_revision, node_id: id("agent:a") }];
+    solo.commit(Command::AssignTasks { epoch, assignments }).unwrap();
+    solo.commit(Command::DrainNode { node_id: id("agent:a"), within_ms: 0 }).unwrap();
+    let now = solo.state.read().counters().last_at_ms;
+    assert_eq!(drained(&solo.state.read(), now - 1), []);
+    let node_ids = drained(&solo.state.read(), now);
+    assert_eq!(node_ids, [id("agent:a")]);
+    let ended = solo.commit(Command::EndDrains { epoch, node_ids });
+    assert_eq!(ended, Ok(Outcome::Judged { accepted: 1, stale: 0 }));
+    assert_eq!(solo.state.read().node(&id("agent:a")).unwrap().live, 0);
 }

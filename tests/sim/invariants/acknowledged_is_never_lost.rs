@@ -5,8 +5,11 @@
 use std::collections::BTreeMap;
 
 use quorate::cluster::Cluster;
-use quorate::model::{RequestId, TaskId};
+use quorate::model::{Payload, RequestId, TaskId};
 use quorate::state::{Command, TaskSpec, derive_task_id};
+use serde_json::Value;
+
+use crate::clients::MARKER;
 
 /// What a client was told of a submission.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,6 +20,8 @@ pub(crate) enum Told {
     Acknowledged { task_id: TaskId, index: u64, duplicate: bool },
     /// It certainly is not.
     NotStarted,
+    /// It is in the log, and was refused there for good.
+    Refused,
 }
 
 /// One submission, under a marker of its own.
@@ -87,7 +92,10 @@ pub(super) fn by_marker(member: &Cluster) -> BTreeMap<String, Vec<TaskId>> {
     member.view().read(|state| {
         let mut tasks: BTreeMap<String, Vec<TaskId>> = BTreeMap::new();
         for task in state.tasks_after(0) {
-            tasks.entry(task.task_type.clone()).or_default().push(task.task_id.clone());
+            let Payload::Inline(said) = &task.metadata else { continue };
+            let said: Value = serde_json::from_str(said).unwrap_or_default();
+            let marker = said[MARKER].as_str().unwrap_or_default().to_owned();
+            tasks.entry(marker).or_default().push(task.task_id.clone());
         }
         tasks
     })

@@ -20,6 +20,12 @@ pub(super) struct Events {
 }
 
 impl Events {
+    /// One fact per index, from 1: a history made by hand, for the tests of what reads it.
+    pub(super) fn made(facts: impl IntoIterator<Item = Fact>) -> Self {
+        let all = (1..).map(|index| (index, 0)).zip(facts).collect();
+        Self { all, new: Vec::new() }
+    }
+
     /// Takes what a member has told since it was last looked at.
     pub(super) fn follow(
         &mut self,

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use quorate::model::{TaskId, TaskStatus};
-use quorate::state::Fact;
+use quorate::state::{Command, Fact, FlowRequest, TaskSpec};
 
 use super::events_are_the_same::Events;
 use super::{Submissions, Told};
@@ -33,8 +33,21 @@ pub(super) fn answered(
             }
             Err(format!("{marker} was answered with {task_id}, and at {index} with {other}"))
         }
+        (Told::Acknowledged { .. }, Told::Refused) | (Told::Refused, Told::Acknowledged { .. }) => {
+            Err(format!("{marker} was answered with {:?}, then with {told:?}", submission.told))
+        }
         // What a retry was told says nothing of the first try.
-        (_, Told::Unknown) | (Told::Acknowledged { .. }, Told::NotStarted) => Ok(()),
+        (_, Told::Unknown)
+        | (Told::Acknowledged { .. } | Told::Refused, Told::NotStarted | Told::Refused) => Ok(()),
+        (_, Told::Refused) => {
+            let Command::SubmitTasks(specs) = &submission.command else { return Ok(()) };
+            let piped = |spec: &TaskSpec| matches!(spec.flow, Some(FlowRequest::Pipeline { .. }));
+            submission.told = told;
+            if specs.iter().any(piped) {
+                return Ok(());
+            }
+            Err(format!("{marker} was refused, and follows no pipeline"))
+        }
         (_, Told::Acknowledged { .. }) => {
             acknowledged.push(marker.to_owned());
             submission.told = told;

@@ -10,6 +10,7 @@ use quorate::leader::AgentCall;
 use quorate::model::{FlowMode, TaskId, TaskStatus};
 use quorate::state::{Fact, FlowRequest, State, TaskSpec, is_step_id, step_id};
 
+use super::flows_keep_their_definition::Held;
 use crate::agents::result_of;
 
 #[derive(Default)]
@@ -34,6 +35,7 @@ impl Steps {
         &mut self,
         call: &AgentCall,
         spec: Option<&TaskSpec>,
+        held: Option<&Held>,
     ) -> Result<bool, String> {
         let attempt = &call.agent_task_id;
         let (step, _) = attempt.rsplit_once('@').ok_or("a call names no attempt")?;
@@ -46,7 +48,7 @@ impl Steps {
         }
         let place: u16 = place.parse().map_err(|_| "a step has no number")?;
         let task = TaskId::trusted(task);
-        for on in spec.map(|spec| needs(spec, place)).unwrap_or_default() {
+        for on in spec.map(|spec| needs(spec, held, place)).unwrap_or_default() {
             let on = step_id(&task, on);
             if !self.finished.contains(&on) || !call.inputs.contains(&format!("\"{on}@")) {
                 return Err(format!("{attempt} was begun without what {on} gave: {}", call.inputs));
@@ -59,15 +61,18 @@ impl Steps {
 }
 
 /// The steps whose results a step cannot do without. In a hybrid flow some of the first may fail.
-fn needs(spec: &TaskSpec, place: u16) -> Vec<u16> {
-    match &spec.flow {
-        Some(FlowRequest::Steps { mode: FlowMode::Sequential, .. }) => {
-            (place.saturating_sub(1)..place).collect()
-        }
-        Some(FlowRequest::Steps { mode: FlowMode::Graph, steps }) => {
+fn needs(spec: &TaskSpec, held: Option<&Held>, place: u16) -> Vec<u16> {
+    let (mode, steps) = match (&spec.flow, held) {
+        (Some(FlowRequest::Steps { mode, steps }), _) => (mode, steps),
+        (Some(FlowRequest::Pipeline { .. }), Some((mode, steps))) => (mode, steps),
+        _ => return Vec::new(),
+    };
+    match mode {
+        FlowMode::Sequential => (place.saturating_sub(1)..place).collect(),
+        FlowMode::Graph => {
             steps.get(usize::from(place)).map(|step| step.depends_on.clone()).unwrap_or_default()
         }
-        _ => Vec::new(),
+        FlowMode::Parallel | FlowMode::Hybrid | FlowMode::Copies => Vec::new(),
     }
 }
 

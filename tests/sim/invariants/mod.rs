@@ -13,25 +13,30 @@ mod events_are_the_same;
 mod exactly_once;
 mod finished_steps_stay_finished;
 mod flows_agree_with_their_steps;
+mod flows_keep_their_definition;
 mod keys_keep_their_limit;
+mod logouts_are_kept;
 mod nodes_keep_their_capacity;
 mod nodes_stay_registered;
+mod nothing_is_placed_while_paused;
 mod one_leader_per_term;
 mod reads_are_linearizable;
+mod settings_are_kept;
 mod states_are_equal;
 mod the_register_is_linearizable;
+mod told;
 mod unknown_is_once_or_never;
 mod votes_are_kept;
+mod what_is_derived_is_equal;
+mod work_goes_to_those_in_service;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use quorate::cluster::Cluster;
-use quorate::leader::AgentCall;
-use quorate::model::{NodeId, TaskId};
+use quorate::model::NodeId;
 use quorate::storage::EventFollower;
-use serde_json::Value;
 
 pub(crate) use acknowledged_is_never_lost::{Submissions, Told};
 pub(crate) use reads_are_linearizable::expected_by_a_read;
@@ -69,12 +74,18 @@ struct Checks {
     callbacks: callbacks_are_made::Callbacks,
     alerts: alerts_are_told_once::Alerts,
     registered: nodes_stay_registered::Registered,
+    definitions: flows_keep_their_definition::Definitions,
+    settings: settings_are_kept::Settings,
+    logouts: logouts_are_kept::Logouts,
+    derived: what_is_derived_is_equal::Derived,
     watches: BTreeMap<Process, Watch>,
 }
 
 /// How far one process was looked at.
 struct Watch {
     seen: u64,
+    /// Its configuration was looked at since it started.
+    settled: bool,
     events: EventFollower,
 }
 
@@ -105,6 +116,7 @@ impl Invariants {
         let (index, digest) = view.digest();
         let watch = checks.watches.entry(process).or_insert_with(|| Watch {
             seen: u64::MAX,
+            settled: false,
             events: view.events().follow(Some((0, 0))),
         });
         if watch.seen == index {
@@ -117,6 +129,7 @@ impl Invariants {
         let applied = view.applied();
         self.book.check("committed never changes", checks.committed.at(applied, process));
         let watch = checks.watches.get_mut(&process).expect("it was made above");
+        let started = !std::mem::replace(&mut watch.settled, true);
         let new = checks.events.follow(&mut watch.events, process);
         self.book.check("events are the same", new);
         for fact in checks.events.take_new() {
@@ -130,76 +143,22 @@ impl Invariants {
             let open = flows_agree_with_their_steps::check(state);
             self.book.check("flows agree with their steps", open);
             checks.attempts.note(state);
+            let kept = checks.definitions.note(state);
+            self.book.check("flows keep their definition", kept);
+            self.book.check("settings are kept", checks.settings.note(state));
+            if started {
+                self.book.check("settings are kept", settings_are_kept::derived(state));
+            }
+            self.book.check("logouts are kept", checks.logouts.check(state, index));
+            let equal = checks.derived.at(index, state, process);
+            self.book.check("what is derived is equal", equal);
         });
-    }
-
-    /// An agent begins an attempt of a step.
-    pub(crate) fn agent_called(&self, call: &AgentCall) {
-        let Checks { steps, submissions, .. } = &mut *self.checks.lock();
-        let spec = submissions.spec_of(&TaskId::trusted(&call.task_id));
-        match steps.called(call, spec) {
-            Ok(true) => {}
-            Ok(false) => self.book.cover("agent_calls_again"),
-            Err(what) => self.book.violation("finished steps stay finished", &what),
-        }
-    }
-
-    /// Somebody outside was told of an end or of an alert.
-    pub(crate) fn posted(&self, body: &[u8]) {
-        let body: Value = serde_json::from_slice(body).expect("what is posted is JSON");
-        let delivery_id = body["delivery_id"].as_u64().expect("a post has its number");
-        let Checks { callbacks, alerts, .. } = &mut *self.checks.lock();
-        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        if let Some(alert) = body.get("alert") {
-            let transition = alert["transition"].as_u64().unwrap_or_default();
-            let held = alerts.posted(delivery_id, &text(&alert["id"]), transition);
-            return self.book.check("alerts are told once", held);
-        }
-        let (task_id, status) = (text(&body["task_id"]), text(&body["status"]));
-        self.book.check("callbacks are made", callbacks.posted(delivery_id, &task_id, &status));
-    }
-
-    /// A node was told that it is registered.
-    pub(crate) fn registered(&self, node_id: &NodeId) {
-        self.checks.lock().registered.told(node_id);
-    }
-
-    /// A command of an older reign was answered.
-    pub(crate) fn straggler(&self, accepted: bool, what: &str) {
-        self.book.cover("stragglers");
-        self.book.check("epochs only grow", epochs_only_grow::refused(accepted, what));
-    }
-
-    /// A node was called.
-    pub(crate) fn called(&self, task: &str, attempt: u64, epoch: &str, node: &str) {
-        let held = self.checks.lock().attempts.called(task, attempt, epoch, node);
-        self.book.check("attempts are fenced", held);
-    }
-
-    pub(crate) fn submissions<T>(&self, look: impl FnOnce(&mut Submissions) -> T) -> T {
-        look(&mut self.checks.lock().submissions)
-    }
-
-    /// The answer to a request, the first or a later one.
-    pub(crate) fn answered(&self, marker: &str, told: Told) {
-        let held = exactly_once::answered(&mut self.checks.lock().submissions, marker, told);
-        self.book.check("exactly once", held);
-    }
-
-    /// An operation on the register begins; gives its number.
-    pub(crate) fn operates(&self, operation: Operation) -> usize {
-        self.checks.lock().register.begin(operation)
-    }
-
-    /// It ended as told, or certainly never was.
-    pub(crate) fn operated(&self, number: usize, operation: Option<Operation>) {
-        self.checks.lock().register.end(number, operation);
     }
 
     /// The last word: every member against everything that clients were told. Nodes that are `steady`
     /// were there all the time.
     pub(crate) fn judge(&self, members: &[Cluster], steady: &[NodeId]) {
-        let checks = self.checks.lock();
+        let checks = &mut *self.checks.lock();
         for member in members {
             let tasks = acknowledged_is_never_lost::by_marker(member);
             let lost = acknowledged_is_never_lost::check(&checks.submissions, &tasks);
@@ -214,6 +173,9 @@ impl Invariants {
                 self.book.check("flows agree with their steps", held);
                 let held = checks.registered.check(state, steady);
                 self.book.check("nodes stay registered", held);
+                let held = checks.definitions.check_end(&checks.submissions, state);
+                self.book.check("flows keep their definition", held);
+                self.book.check("logouts are kept", checks.logouts.check_end(state));
             });
             let (index, digest) = member.view().digest();
             self.book.trace(&format!("end {} {index} {digest}", member.member_id()));
@@ -223,7 +185,7 @@ impl Invariants {
         self.book.check("epochs only grow", checks.epochs.check(&checks.events));
         self.book
             .check("exactly once", exactly_once::check_events(&checks.submissions, &checks.events));
-        self.judge_events(&checks, steady);
+        self.judge_events(checks, steady);
         let register = checks.register.check();
         self.book.check("the register is linearizable", register);
         self.book.cover_many("events", checks.events.len() as u64);
@@ -231,13 +193,21 @@ impl Invariants {
 
     /// What the events of the whole run say.
     fn judge_events(&self, checks: &Checks, steady: &[NodeId]) {
-        let Checks { submissions, events, .. } = checks;
+        let Checks { submissions, events, settings, .. } = checks;
         let keys = keys_keep_their_limit::check_events(submissions, events);
         self.book.check("keys keep their limit", keys);
         let callbacks = checks.callbacks.check(submissions, events);
         self.book.check("callbacks are made", callbacks);
         self.book.check("alerts are told once", checks.alerts.check(events));
-        let lost = nodes_stay_registered::check_events(events, steady);
+        let lost = checks.registered.check_events(events, steady);
         self.book.check("nodes stay registered", lost);
+        let placed = work_goes_to_those_in_service::check_events(events);
+        self.book.check("work goes to those in service", placed);
+        let kept = checks.definitions.check_events(submissions, events);
+        self.book.check("flows keep their definition", kept);
+        self.book.check("settings are kept", settings.check());
+        let paused = nothing_is_placed_while_paused::check_events(settings, events);
+        self.book.cover_many("reigns_while_paused", paused.as_ref().copied().unwrap_or(0));
+        self.book.check("nothing is placed while paused", paused.map(drop));
     }
 }

@@ -1,5 +1,6 @@
-//! No node and no agent holds more executions than it said it can take, and its count is the number of
-//! executions that name it. (Nodes of the simulation never shrink.)
+//! No node and no agent holds more executions than it said it can take, its count is the number of
+//! executions that name it, and none names one that is not registered. (Nodes of the simulation never
+//! shrink.)
 //!
 //! Source: docs/architecture.md, "state"; Amazon and Kubernetes both count capacity at the
 //! scheduler and again where it is taken, because the scheduler's view may be old.
@@ -16,7 +17,7 @@ pub(super) fn check(state: &State) -> Result<(), String> {
         }
     }
     for node in state.holders_of_work() {
-        let counted = live.get(node.node_id.as_str()).copied().unwrap_or(0);
+        let counted = live.remove(node.node_id.as_str()).unwrap_or(0);
         if node.live != counted {
             return Err(format!("{} says {} and holds {counted}", node.node_id, node.live));
         }
@@ -25,5 +26,5 @@ pub(super) fn check(state: &State) -> Result<(), String> {
             return Err(format!("{} holds {live} of at most {capacity}", node.node_id));
         }
     }
-    Ok(())
+    if live.is_empty() { Ok(()) } else { Err(format!("work is with those not there: {live:?}")) }
 }

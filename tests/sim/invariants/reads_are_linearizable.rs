@@ -16,7 +16,7 @@ pub(crate) fn expected_by_a_read(submissions: &Submissions) -> Vec<TaskId> {
     let told = newest.filter_map(|marker| submissions.all.get(marker));
     let id = |told: &Told| match told {
         Told::Acknowledged { task_id, .. } => Some(task_id.clone()),
-        Told::Unknown | Told::NotStarted => None,
+        Told::Unknown | Told::NotStarted | Told::Refused => None,
     };
     told.filter_map(|submission| id(&submission.told)).collect()
 }

@@ -1,4 +1,4 @@
-//! What was reported as not started is nowhere, what is unknown is there once or not at all, and
+//! What was reported as not started, or refused, is nowhere, what is unknown is there once or not at all, and
 //! nothing is there that nobody asked for.
 //!
 //! Source: design, "exactly once from the client's view"; FoundationDB's `commit_unknown_result`.
@@ -17,8 +17,11 @@ pub(super) fn check(
         let Some(submission) = submissions.all.get(marker) else {
             return Err(format!("{marker} is there, and nobody submitted it"));
         };
-        if submission.told == Told::NotStarted {
-            return Err(format!("{marker} is there, though it was reported as not started"));
+        if matches!(submission.told, Told::NotStarted | Told::Refused) {
+            return Err(format!(
+                "{marker} is there, though its client was told {:?}",
+                submission.told
+            ));
         }
         if ids.len() > 1 {
             return Err(format!("{marker} is there as {ids:?}"));

@@ -1,0 +1,110 @@
+//! What those outside tell the invariants: what they are about to do, and what they were told.
+
+use quorate::leader::AgentCall;
+use quorate::model::{NodeId, Pipeline, TaskId, TimeMs};
+use serde_json::Value;
+
+use super::{Checks, Invariants, Operation, Submissions, Told, epochs_only_grow, exactly_once};
+
+impl Invariants {
+    /// An agent begins an attempt of a step.
+    pub(crate) fn agent_called(&self, call: &AgentCall) {
+        let Checks { steps, submissions, definitions, .. } = &mut *self.checks.lock();
+        let task_id = TaskId::trusted(&call.task_id);
+        let (spec, held) = (submissions.spec_of(&task_id), definitions.of(&task_id));
+        match steps.called(call, spec, held) {
+            Ok(true) => {}
+            Ok(false) => self.book.cover("agent_calls_again"),
+            Err(what) => self.book.violation("finished steps stay finished", &what),
+        }
+    }
+
+    /// Somebody outside was told of an end or of an alert.
+    pub(crate) fn posted(&self, body: &[u8]) {
+        let body: Value = serde_json::from_slice(body).expect("what is posted is JSON");
+        let delivery_id = body["delivery_id"].as_u64().expect("a post has its number");
+        let Checks { callbacks, alerts, .. } = &mut *self.checks.lock();
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        if let Some(alert) = body.get("alert") {
+            let transition = alert["transition"].as_u64().unwrap_or_default();
+            let (alert_id, state) = (text(&alert["id"]), text(&alert["status"]));
+            let held = alerts.posted(delivery_id, &alert_id, transition, &state);
+            return self.book.check("alerts are told once", held);
+        }
+        let (task_id, status) = (text(&body["task_id"]), text(&body["status"]));
+        self.book.check("callbacks are made", callbacks.posted(delivery_id, &task_id, &status));
+    }
+
+    /// A node was told that it is registered.
+    pub(crate) fn registered(&self, node_id: &NodeId) {
+        self.checks.lock().registered.told(node_id);
+    }
+
+    /// A command of an older reign was answered.
+    pub(crate) fn straggler(&self, accepted: bool, what: &str) {
+        self.book.cover("stragglers");
+        self.book.check("epochs only grow", epochs_only_grow::refused(accepted, what));
+    }
+
+    /// A node was called.
+    pub(crate) fn called(&self, task: &str, attempt: u64, epoch: &str, node: &str) {
+        let held = self.checks.lock().attempts.called(task, attempt, epoch, node);
+        self.book.check("attempts are fenced", held);
+    }
+
+    pub(crate) fn submissions<T>(&self, look: impl FnOnce(&mut Submissions) -> T) -> T {
+        look(&mut self.checks.lock().submissions)
+    }
+
+    /// The answer to a request, the first or a later one.
+    pub(crate) fn answered(&self, marker: &str, told: Told) {
+        let held = exactly_once::answered(&mut self.checks.lock().submissions, marker, told);
+        self.book.check("exactly once", held);
+    }
+
+    /// An operation on the register begins; gives its number.
+    pub(crate) fn operates(&self, operation: Operation) -> usize {
+        self.checks.lock().register.begin(operation)
+    }
+
+    /// It ended as told, or certainly never was.
+    pub(crate) fn operated(&self, number: usize, operation: Option<Operation>) {
+        self.checks.lock().register.end(number, operation);
+    }
+
+    /// An operator is about to take a node out.
+    pub(crate) fn takes_out(&self, node_id: &NodeId) {
+        self.checks.lock().registered.takes_out(node_id);
+    }
+
+    /// An author is about to define a pipeline, under a name that no other one bears.
+    pub(crate) fn defines(&self, name: &str, pipeline: &Pipeline) {
+        self.checks.lock().definitions.offered(name, pipeline);
+    }
+
+    /// An author was told that it is defined; with no name, that it is taken back.
+    pub(crate) fn defined(&self, index: u64, task_type: &str, name: Option<&str>) {
+        self.checks.lock().definitions.told(index, task_type, name);
+    }
+
+    /// An author does not know whether it took a pipeline back.
+    pub(crate) fn maybe_taken_back(&self, task_type: &str) {
+        self.checks.lock().definitions.maybe_taken_back(task_type);
+    }
+
+    /// Somebody was told that a setting is what it set.
+    pub(crate) fn set(&self, revision: u64, path: &str, value: &str) {
+        let held = self.checks.lock().settings.set(revision, path, value);
+        self.book.check("settings are kept", held);
+    }
+
+    /// Somebody is about to end a login.
+    pub(crate) fn logs_out(&self, session_id: &str) {
+        self.checks.lock().logouts.asked(session_id);
+    }
+
+    /// Somebody was told that a login is ended.
+    pub(crate) fn logged_out(&self, index: u64, session_id: &str, until_ms: TimeMs) {
+        self.checks.lock().logouts.told(index, session_id, until_ms);
+    }
+}
