@@ -23,6 +23,8 @@ struct Rule {
     value_milli: Option<u64>,
     threshold: Threshold,
     low_is_bad: bool,
+    /// The figure can only be too low: it is a sum over a window that is not whole yet.
+    lower_bound: bool,
 }
 
 impl Rule {
@@ -44,24 +46,28 @@ fn rules(view: &State, figures: &Figures) -> [Rule; 4] {
             value_milli: figures.utilization_milli,
             threshold: limits.network_utilization,
             low_is_bad: false,
+            lower_bound: false,
         },
         Rule {
             metric: "node_failure_rate",
             value_milli: Some(figures.failures_milli),
             threshold: limits.node_failure_rate,
             low_is_bad: false,
+            lower_bound: !figures.whole,
         },
         Rule {
             metric: "task_success_rate",
             value_milli: figures.success_milli,
             threshold: limits.task_success_rate,
             low_is_bad: true,
+            lower_bound: false,
         },
         Rule {
             metric: "average_response_time",
             value_milli: figures.response_milli,
             threshold: limits.average_response_time,
             low_is_bad: false,
+            lower_bound: false,
         },
     ]
 }
@@ -78,6 +84,9 @@ pub(super) fn plan(view: &State, figures: &Figures) -> Vec<AlertChange> {
         let on = known.filter(|alert| alert.state != AlertState::Resolved);
         // A figure that cannot be told neither raises an alert nor ends one.
         let value_milli = rule.value_milli?;
+        // What the leader before counted goes on counting until this one has seen a whole window.
+        let before = on.filter(|_| rule.lower_bound).map_or(0, |alert| alert.value_milli);
+        let value_milli = value_milli.max(before);
         let (state, severity, threshold_milli) = match (rule.severity(value_milli), on) {
             (Some((severity, _)), Some(alert)) if alert.severity == severity => return None,
             (Some((severity, limit)), _) => (AlertState::Active, severity, limit),
@@ -129,5 +138,35 @@ impl<S: Seat> Duty<S> for Watch {
 
     fn wake(wakes: &Wakes) -> &Notify {
         &wakes.watch
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::leader::solo::Solo;
+    use crate::model::Epoch;
+
+    /// Found by the workload `alerts` of the fault tests: a new leader counted from nothing, and took
+    /// back what was raised a moment before it came.
+    #[tokio::test]
+    async fn a_new_leader_does_not_take_back_what_it_has_not_seen_the_window_of() {
+        let solo = Solo::new();
+        let epoch = Epoch { term: 1, member: 1 };
+        solo.commit(Command::OpenEpoch(epoch)).unwrap();
+        let limit = solo.state.read().policy().thresholds.node_failure_rate.critical_milli;
+        let figures = |failures_milli: u64, whole: bool| Figures {
+            samples: SAMPLES_MIN,
+            whole,
+            failures_milli,
+            ..Figures::default()
+        };
+        let changes = plan(&solo.state.read(), &figures(limit + 1000, false));
+        assert_eq!(changes.len(), 1);
+        solo.commit(Command::RecordAlerts { epoch, changes }).unwrap();
+        let part = plan(&solo.state.read(), &figures(0, false));
+        assert_eq!(part, Vec::new(), "a part of the window says nothing about the rest");
+        let whole = plan(&solo.state.read(), &figures(0, true));
+        assert_eq!(whole.first().map(|change| change.state), Some(AlertState::Resolved));
     }
 }

@@ -198,7 +198,7 @@ fn step_command(state: &State, verb: &str, words: &Words<'_>) -> Option<Command>
             error: words.text("error", "too_late"),
         },
         "launch" => StepDuty::LaunchIterations {
-            launches: words.places[2..].iter().map(|text| iteration(state, text)).collect(),
+            launches: words.places[1..].iter().map(|text| iteration(state, text)).collect(),
         },
         _ => return None,
     };

@@ -149,9 +149,7 @@ impl Indexes {
         if let Some(status) = places.status {
             self.by_status.entry(status).or_default().insert(seq);
         }
-        if let Some((need, at)) = places.queued {
-            self.queue.entry(need).or_default().insert((at, seq));
-        }
+        self.enqueue(seq, places);
         if let Some(key) = &places.holds {
             self.holders.entry(key.clone()).or_default().insert(seq);
         }
@@ -172,6 +170,13 @@ impl Indexes {
         }
         if let Some(node_id) = &places.live_on {
             self.live_by_node.entry(node_id.clone()).or_default().insert(seq);
+        }
+    }
+
+    /// Puts a task that waits into its place of the queue.
+    pub(super) fn enqueue(&mut self, seq: u64, places: &Places) {
+        if let Some((need, at)) = places.queued {
+            self.queue.entry(need).or_default().insert((at, seq));
         }
     }
 

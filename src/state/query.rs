@@ -87,7 +87,7 @@ impl State {
         let aging_ms = self.policy().aging_ms;
         for seq in seqs {
             let Some(task) = self.tasks.open_at(seq) else { continue };
-            self.indexes.insert(seq, &Places::of(task, aging_ms));
+            self.indexes.enqueue(seq, &Places::of(task, aging_ms));
         }
     }
 

@@ -5,6 +5,7 @@ mod calendars;
 mod guarding;
 mod nodes;
 mod placing;
+mod stepping;
 mod telling;
 mod watching;
 mod working;

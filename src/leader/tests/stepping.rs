@@ -1,0 +1,325 @@
+//! The campaign step as tables: what one phase decides (contract 3.4), and what becomes of slots.
+
+use crate::clock;
+use crate::leader::campaigns::{Calendars, plan};
+use crate::leader::slot_plan;
+use crate::leader::solo::Solo;
+use crate::model::{
+    Cadence, CampaignId, CampaignPlan, CatchUp, Epoch, JobTemplate, Mode, Overlap, Run, Schedule,
+    StepSetting, StopRules, TaskId, Timetable,
+};
+use crate::state::{
+    CampaignCommand, CampaignMove, Command, OrchestratorPatch, Outcome, SlotChoice, TaskOutcome,
+    TaskReport, candidate_job,
+};
+
+const EPOCH: Epoch = Epoch { term: 1, member: 1 };
+
+fn led() -> std::sync::Arc<Solo> {
+    let solo = Solo::new();
+    solo.commit(Command::OpenEpoch(EPOCH)).unwrap();
+    solo.register("n", |spec| spec.capacity = 1000);
+    solo
+}
+
+fn ask(solo: &Solo, command: CampaignCommand) -> Outcome {
+    solo.commit(Command::Campaign(command)).unwrap()
+}
+
+fn set(solo: &Solo, patch: OrchestratorPatch) {
+    let name = "default".to_owned();
+    ask(solo, CampaignCommand::PatchOrchestrator { name, patch: Box::new(patch) });
+}
+
+/// A campaign that runs.
+fn campaign(solo: &Solo, edit: impl FnOnce(&mut CampaignPlan)) -> CampaignId {
+    let mut plan = CampaignPlan {
+        name: "search".to_owned(),
+        candidates: 10,
+        strategy: "random".to_owned(),
+        score_field: "score".to_owned(),
+        stop: StopRules { max_iterations: 10, ..StopRules::default() },
+        job: JobTemplate {
+            task_type: "simulate".to_owned(),
+            timeout_ms: 1000,
+            ..JobTemplate::default()
+        },
+        ..CampaignPlan::default()
+    };
+    edit(&mut plan);
+    let Outcome::CampaignCreated { campaign_id } =
+        ask(solo, CampaignCommand::CreateCampaign(Box::new(plan)))
+    else {
+        panic!("a campaign is created");
+    };
+    let how = CampaignMove::Start;
+    ask(solo, CampaignCommand::MoveCampaign { campaign_id: campaign_id.clone(), how });
+    campaign_id
+}
+
+/// Goes round as the duty does, until nothing is left to do.
+fn go_round(solo: &Solo) {
+    let mut calendars = Calendars::default();
+    for _ in 0..100 {
+        let now = clock::now_ms();
+        let (duties, _) = plan(&solo.state.read(), now, &mut calendars);
+        if duties.is_empty() {
+            return;
+        }
+        for duty in duties {
+            solo.commit(Command::Step { epoch: EPOCH, duty }).unwrap();
+        }
+    }
+    panic!("the duty never rests");
+}
+
+/// Runs one step and gives its decisions as `kind: result (reason)`.
+fn step(solo: &Solo) -> Vec<String> {
+    let command = CampaignCommand::BeginRun {
+        name: "default".to_owned(),
+        triggered_by: "manual".to_owned(),
+        context: String::new(),
+    };
+    let Outcome::RunBegun { run_id } = ask(solo, command) else { panic!("a run begins") };
+    go_round(solo);
+    let state = solo.state.read();
+    let run: &Run = state.run(run_id).unwrap();
+    assert!(run.completed_at_ms > 0 && run.error.is_empty(), "{run:?}");
+    let told = state.decisions(run_id);
+    told.map(|decision| {
+        format!("{}: {} ({})", decision.kind.as_str(), decision.result.as_str(), decision.reason)
+    })
+    .collect()
+}
+
+/// Ends the job of a candidate with a result.
+fn finish(solo: &Solo, campaign_id: &CampaignId, place: (u32, u32), result: &str) {
+    let task_id: TaskId = candidate_job(campaign_id, place.0, place.1);
+    let seen_revision = solo.state.read().open_task(&task_id).unwrap().revision;
+    let node_id = crate::model::NodeId::trusted("n");
+    let assignment = crate::state::Assignment { task_id: task_id.clone(), seen_revision, node_id };
+    solo.commit(Command::AssignTasks { epoch: EPOCH, assignments: vec![assignment] }).unwrap();
+    let report = TaskReport {
+        task_id,
+        attempt: None,
+        epoch: None,
+        node_id: None,
+        agent_id: None,
+        outcome: TaskOutcome::Completed { result: result.to_owned() },
+        execution_ms: 1,
+        performance_metrics: String::new(),
+    };
+    solo.commit(Command::ReportTasks(vec![report])).unwrap();
+}
+
+#[tokio::test]
+async fn contract_3_4_a_step_without_campaigns_says_so() {
+    let solo = led();
+    assert_eq!(step(&solo), ["campaign_advancement: skipped (no active campaigns)"]);
+}
+
+#[tokio::test]
+async fn contract_3_4_with_the_defaults_one_campaign_of_ten_candidates_fits_in_a_step() {
+    let solo = led();
+    let (first, _) = (campaign(&solo, |_| ()), campaign(&solo, |_| ()));
+    let decisions = step(&solo);
+    assert_eq!(decisions[0], "campaign_iteration: queued (10 candidates to evaluate)");
+    assert!(decisions[1].starts_with("campaign_iteration: capacity_exceeded"), "{decisions:?}");
+    assert_eq!(
+        decisions[2..],
+        vec!["experiment_scheduling: evaluated (no candidate asks for an experiment)"; 2],
+    );
+    let state = solo.state.read();
+    let begun = state.campaigns_after(None).filter(|campaign| campaign.iterating).count();
+    assert_eq!((begun, state.open_jobs(crate::model::JobKind::Simulation)), (1, 10));
+    assert!(state.campaign(&first).is_some());
+}
+
+#[tokio::test]
+async fn contract_3_4_the_first_matching_rule_wins() {
+    let solo = led();
+    let settings = vec![StepSetting::SimulationsMax(100), StepSetting::IterationsPerRun(1)];
+    set(&solo, OrchestratorPatch { settings, ..OrchestratorPatch::default() });
+    let open = campaign(&solo, |_| ());
+    step(&solo);
+    // One iterates, one has no budget, one is free, and one comes too late.
+    let broke = campaign(&solo, |plan| {
+        plan.budgets.insert(crate::model::Resource::Simulations, Default::default());
+    });
+    campaign(&solo, |_| ());
+    campaign(&solo, |_| ());
+    let decisions = step(&solo);
+    let results: Vec<&str> = decisions
+        .iter()
+        .filter(|text| text.starts_with("campaign_iteration"))
+        .map(|text| {
+            let (_, rest) = text.split_once(": ").unwrap();
+            rest.split_once(' ').unwrap().0
+        })
+        .collect();
+    let mut sorted = results.clone();
+    sorted.sort_unstable();
+    assert_eq!(results.len(), 4, "{decisions:?}");
+    assert!(sorted.contains(&"queued") && sorted.contains(&"deferred"), "{decisions:?}");
+    assert_eq!(results.iter().filter(|result| **result == "queued").count(), 1);
+    let state = solo.state.read();
+    assert_eq!(state.campaign(&open).unwrap().iterations, 1, "one at a time");
+    assert_eq!(state.campaign(&broke).unwrap().iterations, 0);
+}
+
+#[tokio::test]
+async fn contract_3_4_high_scores_get_experiments_once() {
+    let solo = led();
+    let id = campaign(&solo, |plan| plan.candidates = 3);
+    step(&solo);
+    for (place, score) in [(0, "0.95"), (1, "0.5"), (2, "0.91")] {
+        finish(&solo, &id, (0, place), &format!("{{\"score\": {score}}}"));
+    }
+    let decisions = step(&solo);
+    let wanted = "experiment_scheduling: queued (2 high-scoring candidates found (score > 0.9))";
+    assert!(decisions.iter().any(|text| text == wanted), "{decisions:?}");
+    let again = step(&solo);
+    assert!(!again.iter().any(|text| text == wanted), "{again:?}");
+    let state = solo.state.read();
+    let row = state.campaign(&id).unwrap();
+    assert_eq!(row.best_score, Some(950_000_000));
+    assert_eq!(state.open_jobs(crate::model::JobKind::Experiment), 2);
+}
+
+#[tokio::test]
+async fn contract_3_4_trainings_wait_for_samples_and_for_their_time() {
+    let solo = led();
+    let settings = vec![StepSetting::SamplesForRetrain(10)];
+    set(&solo, OrchestratorPatch { settings, ..OrchestratorPatch::default() });
+    let job = JobTemplate { task_type: "train".to_owned(), ..JobTemplate::default() };
+    let name = "m".to_owned();
+    let model =
+        CampaignCommand::PutModel { name, active: true, trained_on: None, job: Box::new(job) };
+    ask(&solo, model);
+    assert_eq!(step(&solo)[0], "model_retraining_check: skipped (0 new samples, 10 are needed)");
+    let id = campaign(&solo, |_| ());
+    step(&solo);
+    for place in 0..10 {
+        finish(&solo, &id, (0, place), "{}");
+    }
+    assert_eq!(step(&solo)[0], "model_retrain_triggered: queued (10 new samples available)");
+    let last = step(&solo);
+    assert_eq!(last[0], "model_retraining_check: skipped (too soon (last training 0.0h ago))");
+}
+
+#[tokio::test]
+async fn iterations_that_clients_ask_for_follow_one_another() {
+    let solo = led();
+    let id = campaign(&solo, |plan| plan.candidates = 1);
+    let command =
+        CampaignCommand::RequestIterations { campaign_id: id.clone(), count: 2, start: false };
+    assert_eq!(ask(&solo, command), Outcome::IterationsQueued { count: 2 });
+    go_round(&solo);
+    assert_eq!(solo.state.read().campaign(&id).unwrap().iterations, 1);
+    finish(&solo, &id, (0, 0), "{\"score\": 0.1, \"parameters\": {\"x\": 3}}");
+    go_round(&solo);
+    let state = solo.state.read();
+    assert_eq!(state.campaign(&id).unwrap().iterations, 2);
+    assert_eq!(state.candidate_note(&id, 0, 0), Some("{\"x\":3}"));
+}
+
+/// Ten thousand campaigns are planned without a word for each.
+#[tokio::test]
+async fn a_step_over_many_campaigns_is_a_small_record() {
+    let solo = led();
+    for _ in 0..1000 {
+        campaign(&solo, |_| ());
+    }
+    let decisions = step(&solo);
+    assert!(decisions.len() < 450, "{}", decisions.len());
+    let wanted = "campaign_iteration: capacity_exceeded (800 more campaigns)";
+    assert!(decisions.iter().any(|text| text == wanted), "{:?}", &decisions[198..204]);
+}
+
+fn schedule(catch_up: CatchUp, overlap: Overlap) -> Schedule {
+    Schedule {
+        key: "default".to_owned(),
+        timetable: Timetable {
+            cadence: Cadence::Every { interval_ms: 1000 },
+            catch_up,
+            catch_up_window_ms: 15_000,
+            overlap,
+        },
+        since_ms: 0,
+        decided_ms: 0,
+        degraded: String::new(),
+        counts: [0; 5],
+        forgotten: 0,
+    }
+}
+
+/// The choices for slots of a second each, at `now`, in one letter each.
+fn choices(
+    (catch_up, overlap): (CatchUp, Overlap),
+    now: u64,
+    edit: impl FnOnce(&mut crate::model::Orchestrator),
+) -> String {
+    let solo = led();
+    let mut orchestrator = solo.state.read().orchestrator("default").unwrap().clone();
+    orchestrator.mode = Mode::Scheduled;
+    edit(&mut orchestrator);
+    let schedule = schedule(catch_up, overlap);
+    let next = |after: u64| Some(after / 1000 * 1000 + 1000);
+    let (slots, _) = slot_plan::plan(&schedule, &orchestrator, now, next);
+    for (number, slot) in (1..).zip(&slots) {
+        assert_eq!(slot.nominal_ms, number * 1000, "in order and without a gap");
+    }
+    let letter = |choice: SlotChoice| match choice {
+        SlotChoice::Run => 'r',
+        SlotChoice::CatchUp => 'c',
+        SlotChoice::SkipOverlap => 'o',
+        SlotChoice::SkipInactive => 'i',
+        SlotChoice::Miss => 'm',
+    };
+    slots.iter().map(|slot| letter(slot.choice)).collect()
+}
+
+#[tokio::test]
+async fn slots_are_decided_by_their_policies() {
+    use CatchUp::{All, Latest, Skip};
+    use Overlap::{Forbid, Queue};
+    let idle = |_: &mut crate::model::Orchestrator| ();
+    let busy = |row: &mut crate::model::Orchestrator| {
+        row.open_run = Some(1);
+        row.last_run_at_ms = 500;
+    };
+    let cases = [
+        ("in time", choices((Latest, Forbid), 1200, idle), "r"),
+        ("not yet", choices((Latest, Forbid), 999, idle), ""),
+        ("the next one overlaps", choices((Latest, Forbid), 2200, idle), "ro"),
+        ("it waits", choices((Latest, Queue), 2200, idle), "r"),
+        ("busy", choices((Latest, Forbid), 1200, busy), "o"),
+        ("busy and patient", choices((Latest, Queue), 1200, busy), ""),
+        ("long ago, skip", choices((Skip, Forbid), 12_500, idle), "mmrooooooooo"),
+        ("long ago, latest", choices((Latest, Forbid), 12_500, idle), "mmrooooooooo"),
+        ("long ago, all", choices((All, Queue), 12_500, idle), "c"),
+        ("beyond the window", choices((All, Queue), 18_500, idle), "mmmc"),
+        ("inactive", choices((All, Queue), 2500, |row| row.is_active = false), "ii"),
+        ("paused", choices((All, Queue), 2500, |row| row.mode = Mode::Paused), "ii"),
+        ("manual", choices((All, Queue), 2500, |row| row.mode = Mode::Manual), ""),
+    ];
+    for (name, given, wanted) in cases {
+        assert_eq!(given, wanted, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn continuous_steps_follow_one_another_with_a_pause() {
+    let plan_at = |now: u64, open: Option<u64>| {
+        let solo = led();
+        let mut row = solo.state.read().orchestrator("default").unwrap().clone();
+        (row.mode, row.pause_ms, row.open_run) = (Mode::Continuous, 30, open);
+        row.last_run_ended_ms = 1000;
+        let schedule = schedule(CatchUp::Latest, Overlap::Forbid);
+        let (slots, next) = slot_plan::plan(&schedule, &row, now, |_| None);
+        (slots.first().map(|slot| slot.nominal_ms), next)
+    };
+    assert_eq!(plan_at(1029, None), (None, Some(1030)));
+    assert_eq!(plan_at(1031, None), (Some(1030), None));
+    assert_eq!(plan_at(9000, Some(1)), (None, None), "while a run is under way nothing is due");
+}
