@@ -25,6 +25,7 @@ mod fragment;
 mod headers;
 mod host;
 mod list_query;
+mod nanoos;
 mod object;
 mod params;
 mod probes;

@@ -3,13 +3,14 @@
 use axum::Router;
 use axum::extract::Request;
 use axum::http::StatusCode;
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{from_fn_with_state, map_response};
 use axum::routing::{MethodRouter, delete, get, post, put};
 
 use super::agents::{pipelines, registry};
 use super::around::{Route, around};
 use super::auth::{Needs, UNMATCHED, keys, login};
 use super::error::ApiError;
+use super::nanoos::{campaigns, orchestrators, shape, slots};
 use super::web4ai::{
     agent_list, agents, beats, control, dashboard, dead_letters, drain, lists, node_list, nodes,
     notices, performance, status, tasks, why,
@@ -39,7 +40,25 @@ impl Builder {
     }
 
     fn add(self, path: &'static str, doors: MethodRouter<App>, always: bool) -> Self {
+        let doors = self.guarded(path, doors, always);
         let Self { app, router } = self;
+        Self { app, router: router.route(path, doors) }
+    }
+
+    /// As [`Self::route`], for doors of family N, whose errors have a shape of their own.
+    fn nanoos(self, path: &'static str, doors: MethodRouter<App>) -> Self {
+        let doors = self.guarded(path, doors, false).layer(map_response(shape::reshaped));
+        let Self { app, router } = self;
+        Self { app, router: router.route(path, doors) }
+    }
+
+    fn guarded(
+        &self,
+        path: &'static str,
+        doors: MethodRouter<App>,
+        always: bool,
+    ) -> MethodRouter<App> {
+        let app = &self.app;
         let route = Route {
             app: app.clone(),
             stats: app.stats().route(path),
@@ -47,8 +66,7 @@ impl Builder {
             needs: Needs::of(path),
             takes_query: path == WEBSOCKET,
         };
-        let doors = doors.fallback(wrong_method).layer(from_fn_with_state(route, around));
-        Self { app, router: router.route(path, doors) }
+        doors.fallback(wrong_method).layer(from_fn_with_state(route, around))
     }
 }
 
@@ -65,7 +83,7 @@ async fn no_route(request: Request) -> ApiError {
 pub fn router(app: App) -> Router {
     let builder = Builder { app, router: Router::new() };
     let builder = common_routes(builder).route(WEBSOCKET, get(websocket::connect));
-    let builder = auth_routes(task_routes(node_routes(builder)));
+    let builder = campaign_routes(auth_routes(task_routes(node_routes(builder))));
     finish(dashboard_routes(admin_routes(cluster_routes(builder))))
 }
 
@@ -134,6 +152,68 @@ fn auth_routes(builder: Builder) -> Builder {
         .route("/api/v1/auth/logout", post(login::logout))
         .route("/api/v1/auth/api-keys", get(keys::list).post(keys::create))
         .route("/api/v1/auth/api-keys/{key}", delete(keys::remove))
+}
+
+/// Each under the three prefixes that family N's clients use (contract 3.1).
+fn campaign_routes(builder: Builder) -> Builder {
+    builder
+        .nanoos("/orchestrator/state", get(orchestrators::state))
+        .nanoos("/orchestrator/config", post(orchestrators::set_config))
+        .nanoos("/orchestrator/run_once", post(orchestrators::run_once))
+        .nanoos("/orchestrator/runs", get(orchestrators::runs))
+        .nanoos("/orchestrator/stats", get(orchestrators::stats))
+        .nanoos("/orchestrator/slots", get(slots::list))
+        .nanoos("/orchestrator/activate", post(orchestrators::activate))
+        .nanoos("/orchestrator/deactivate", post(orchestrators::deactivate))
+        .nanoos("/campaigns", get(campaigns::list).post(campaigns::create))
+        .nanoos("/campaigns/{id}", get(campaigns::get).patch(campaigns::patch))
+        .nanoos("/campaigns/{id}/start", post(campaigns::start))
+        .nanoos("/campaigns/{id}/pause", post(campaigns::pause))
+        .nanoos("/campaigns/{id}/resume", post(campaigns::resume))
+        .nanoos("/campaigns/{id}/cancel", post(campaigns::cancel))
+        .nanoos("/campaigns/{id}/step", post(campaigns::step))
+        .nanoos("/campaigns/{id}/iterations", get(campaigns::iterations))
+        .nanoos("/campaigns/{id}/summary", get(campaigns::summary))
+        .nanoos("/agent/campaigns/{id}/stop", post(campaigns::stop))
+        .nanoos("/agent/campaigns/{id}/log", get(campaigns::log))
+        .nanoos("/api/v1/orchestrator/state", get(orchestrators::state))
+        .nanoos("/api/v1/orchestrator/config", post(orchestrators::set_config))
+        .nanoos("/api/v1/orchestrator/run_once", post(orchestrators::run_once))
+        .nanoos("/api/v1/orchestrator/runs", get(orchestrators::runs))
+        .nanoos("/api/v1/orchestrator/stats", get(orchestrators::stats))
+        .nanoos("/api/v1/orchestrator/slots", get(slots::list))
+        .nanoos("/api/v1/orchestrator/activate", post(orchestrators::activate))
+        .nanoos("/api/v1/orchestrator/deactivate", post(orchestrators::deactivate))
+        .nanoos("/api/v1/campaigns", get(campaigns::list).post(campaigns::create))
+        .nanoos("/api/v1/campaigns/{id}", get(campaigns::get).patch(campaigns::patch))
+        .nanoos("/api/v1/campaigns/{id}/start", post(campaigns::start))
+        .nanoos("/api/v1/campaigns/{id}/pause", post(campaigns::pause))
+        .nanoos("/api/v1/campaigns/{id}/resume", post(campaigns::resume))
+        .nanoos("/api/v1/campaigns/{id}/cancel", post(campaigns::cancel))
+        .nanoos("/api/v1/campaigns/{id}/step", post(campaigns::step))
+        .nanoos("/api/v1/campaigns/{id}/iterations", get(campaigns::iterations))
+        .nanoos("/api/v1/campaigns/{id}/summary", get(campaigns::summary))
+        .nanoos("/api/v1/agent/campaigns/{id}/stop", post(campaigns::stop))
+        .nanoos("/api/v1/agent/campaigns/{id}/log", get(campaigns::log))
+        .nanoos("/api/orchestrator/state", get(orchestrators::state))
+        .nanoos("/api/orchestrator/config", post(orchestrators::set_config))
+        .nanoos("/api/orchestrator/run_once", post(orchestrators::run_once))
+        .nanoos("/api/orchestrator/runs", get(orchestrators::runs))
+        .nanoos("/api/orchestrator/stats", get(orchestrators::stats))
+        .nanoos("/api/orchestrator/slots", get(slots::list))
+        .nanoos("/api/orchestrator/activate", post(orchestrators::activate))
+        .nanoos("/api/orchestrator/deactivate", post(orchestrators::deactivate))
+        .nanoos("/api/campaigns", get(campaigns::list).post(campaigns::create))
+        .nanoos("/api/campaigns/{id}", get(campaigns::get).patch(campaigns::patch))
+        .nanoos("/api/campaigns/{id}/start", post(campaigns::start))
+        .nanoos("/api/campaigns/{id}/pause", post(campaigns::pause))
+        .nanoos("/api/campaigns/{id}/resume", post(campaigns::resume))
+        .nanoos("/api/campaigns/{id}/cancel", post(campaigns::cancel))
+        .nanoos("/api/campaigns/{id}/step", post(campaigns::step))
+        .nanoos("/api/campaigns/{id}/iterations", get(campaigns::iterations))
+        .nanoos("/api/campaigns/{id}/summary", get(campaigns::summary))
+        .nanoos("/api/agent/campaigns/{id}/stop", post(campaigns::stop))
+        .nanoos("/api/agent/campaigns/{id}/log", get(campaigns::log))
 }
 
 fn node_routes(builder: Builder) -> Builder {

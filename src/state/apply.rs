@@ -238,7 +238,7 @@ impl Txn<'_> {
                 self.put_model(name, active, trained_on, *job)
             }
             CampaignCommand::RemoveModel { name } => self.remove_model(&name),
-            CampaignCommand::RequestJobs(request) => self.request_jobs(*request),
+            CampaignCommand::RequestJobs(request) => self.request_jobs(&request),
         }
     }
 

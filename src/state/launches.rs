@@ -206,7 +206,7 @@ impl Txn<'_> {
         };
         let template = campaign.plan.job.clone();
         let task_id = candidate_job(&plan.campaign_id, index, candidate);
-        self.launch(task_id, template, input, Urgency::default(), job);
+        self.launch(&task_id, template, input, Urgency::default(), job);
     }
 
     /// Launches experiments for candidates with a score; gives how many.
@@ -285,7 +285,7 @@ impl Txn<'_> {
         let template =
             JobTemplate { task_type: "experiment".to_owned(), ..campaign.plan.job.clone() };
         let task_id = TaskId::trusted(&format!("experiment.{structure}"));
-        self.launch(task_id, template, input, Urgency::default(), job);
+        self.launch(&task_id, template, input, Urgency::default(), job);
     }
 
     /// Launches the training of a model.
@@ -322,7 +322,7 @@ impl Txn<'_> {
             row.training = Some(task_id.clone());
             row.updated_at_ms = now;
         });
-        self.launch(task_id, template, input, Urgency::default(), job);
+        self.launch(&task_id, template, input, Urgency::default(), job);
         Ok(())
     }
 
@@ -365,14 +365,14 @@ impl Txn<'_> {
     /// failed then, as nobody would ever answer for it.
     pub(super) fn launch(
         &mut self,
-        task_id: TaskId,
+        task_id: &TaskId,
         template: JobTemplate,
         input: Map<String, Value>,
         urgency: Urgency,
         job: Job,
     ) {
-        if self.state.has_task(&task_id) || self.state.tombstones.contains(&task_id) {
-            self.job_ended(&task_id, crate::model::TaskStatus::Failed, &job, false, None);
+        if self.state.has_task(task_id) || self.state.tombstones.contains(task_id) {
+            self.job_ended(task_id, crate::model::TaskStatus::Failed, &job, false, None);
             return;
         }
         let spec = TaskSpec {
@@ -384,7 +384,7 @@ impl Txn<'_> {
             max_retries: template.max_retries,
             ..TaskSpec::default()
         };
-        self.create_task(&task_id, spec, None, Some(Box::new(job)));
+        self.create_task(task_id, spec, None, Some(Box::new(job)));
     }
 }
 

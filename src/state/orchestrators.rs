@@ -310,7 +310,8 @@ fn may_follow(schedule: &Schedule, orchestrator: &Orchestrator, nominal_ms: Time
         (Mode::Continuous, _) | (_, Cadence::Cron { .. }) => true,
         (Mode::Scheduled | Mode::Paused, Cadence::Every { interval_ms }) => {
             let since = |at: TimeMs| at.saturating_sub(schedule.since_ms) / interval_ms;
-            let on_time = (nominal_ms - schedule.since_ms.min(nominal_ms)) % interval_ms == 0;
+            let on_time =
+                (nominal_ms - schedule.since_ms.min(nominal_ms)).is_multiple_of(*interval_ms);
             on_time && since(nominal_ms) == since(schedule.decided_ms) + 1
         }
     }

@@ -124,7 +124,7 @@ impl Txn<'_> {
         for action in actions {
             decided.push(self.act(run_id, &name, action));
         }
-        self.record_decisions(run_id, decided);
+        self.record_decisions(run_id, &decided);
         match seen {
             RunPhase::Retraining => self.enter_phase(run_id, RunPhase::Campaigns),
             RunPhase::Campaigns => self.enter_phase(run_id, RunPhase::Experiments),
@@ -149,7 +149,7 @@ impl Txn<'_> {
             simulations: 0,
             experiments: 0,
         };
-        self.record_decisions(run_id, vec![decision]);
+        self.record_decisions(run_id, &[decision]);
         self.end_run(run_id, error);
         Ok(Outcome::Judged { accepted: 1, stale: 0 })
     }
@@ -194,7 +194,7 @@ impl Txn<'_> {
         decision
     }
 
-    fn record_decisions(&mut self, run_id: RunId, decisions: Vec<Decision>) {
+    fn record_decisions(&mut self, run_id: RunId, decisions: &[Decision]) {
         let Some(mut number) = self.state.run(run_id).map(|run| run.pages) else { return };
         for chunk in decisions.chunks(PAGE_DECISIONS) {
             let page = DecisionPage { decisions: chunk.to_vec() };

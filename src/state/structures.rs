@@ -184,7 +184,7 @@ impl Txn<'_> {
     }
 
     /// Makes a job for each structure: all of them or none.
-    pub(super) fn request_jobs(&mut self, request: JobRequest) -> Reply {
+    pub(super) fn request_jobs(&mut self, request: &JobRequest) -> Reply {
         let count = request.structure_ids.len();
         if count == 0 || count > JOBS_PER_REQUEST_MAX {
             let (len, max) = (count as u64, JOBS_PER_REQUEST_MAX as u64);
@@ -237,7 +237,7 @@ impl Txn<'_> {
                 reserved: BTreeMap::new(),
             };
             let task_id = requested_job(self.request_id, ordinal);
-            self.launch(task_id, request.job.clone(), input, urgency, job);
+            self.launch(&task_id, request.job.clone(), input, urgency, job);
         }
         let count = u32::try_from(count).expect("a request is bounded");
         self.tell(CampaignFact::JobsRequested { kind: kind.as_str(), count });

@@ -14,6 +14,7 @@ mod hostile;
 mod lists;
 mod logins;
 mod metrics;
+mod nanoos;
 mod nodes;
 mod notices;
 mod performance;
@@ -23,6 +24,7 @@ mod why;
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, to_bytes};
@@ -34,6 +36,7 @@ use super::{ApiOptions, App, router};
 use crate::clock;
 use crate::cluster::net::{BoxFuture, BoxedStream, Listener};
 use crate::cluster::{Cluster, ClusterOptions, Net};
+use crate::leader::campaigns::{Calendars, plan};
 use crate::model::{Epoch, Member, NodeId, TaskId};
 use crate::state::{Assignment, Command, Dispatch, DispatchResult, Outcome};
 use crate::storage::{Disk, SimDisk, SimOptions, Storage, StorageOptions};
@@ -90,6 +93,23 @@ impl World {
     pub(super) async fn commit(&self, command: Command) -> Outcome {
         let proposed = self.cluster.propose(clock::mint_request_id(), "", command).await;
         proposed.unwrap().reply.unwrap()
+    }
+
+    /// Runs steps of orchestrators, as the leader's duty does, until the test ends.
+    pub(super) fn play_steps(&self) {
+        let (cluster, epoch) = (self.cluster.clone(), self.epoch);
+        tokio::spawn(async move {
+            let mut calendars = Calendars::default();
+            loop {
+                let now = clock::now_ms();
+                let (duties, _) = cluster.view().read(|state| plan(state, now, &mut calendars));
+                for duty in duties {
+                    let command = Command::Step { epoch, duty };
+                    let _ = cluster.propose(clock::mint_request_id(), "", command).await;
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        });
     }
 
     pub(super) async fn send(&self, request: Request<Body>) -> Answer {

@@ -31,6 +31,7 @@ async fn open(body_bytes_max: usize) -> World {
     let (admin, admin_key) = (Admin { drills: true, ..Admin::default() }, AdminKey::new(KEY));
     let defaults = ApiOptions::default();
     let world = World::with(ApiOptions { admin, admin_key, body_bytes_max, ..defaults }).await;
+    world.play_steps();
     world.register("n1").await;
     world.agent("a1", "x").await;
     world.submit("t").await;
@@ -78,7 +79,10 @@ async fn check(world: &World, request: Request<Body>, what: &str) -> StatusCode 
     let is_behind = problem["code"] == "MEMBER_BEHIND";
     assert!(status.as_u16() < 500 || is_behind, "{what}: {status} {text}");
     assert_eq!(problem["success"], false, "{what}: {text}");
-    for key in ["error", "message", "code", "error_code"] {
+    let error = if problem["error"].is_object() { "/error/message" } else { "/error" };
+    let said = problem.pointer(error).and_then(Value::as_str);
+    assert!(said.is_some_and(|text| !text.is_empty()), "{what}: {text}");
+    for key in ["detail", "message", "code", "error_code"] {
         assert!(problem[key].as_str().is_some_and(|text| !text.is_empty()), "{what}: {text}");
     }
     status

@@ -1,0 +1,182 @@
+//! What clients send of a campaign (contract 3.6).
+
+use std::collections::BTreeMap;
+
+use super::config::budget;
+use crate::api::error::ApiError;
+use crate::api::object::{FieldError, Object};
+use crate::model::{
+    CANDIDATES_MAX, CampaignPlan, ITERATIONS_MAX, JobTemplate, MICRO, Requirements, Resource,
+    Score, StopRules,
+};
+use crate::state::CampaignPatch;
+
+/// A campaign that says nothing (contract 3.6).
+const MAX_ITERATIONS: u32 = 10;
+const CANDIDATES: u32 = 10;
+/// The longest time of one attempt of a job: family N's hard limit.
+const JOB_TIMEOUT_S: f64 = 3600.0;
+const JOB_TIMEOUT_S_MAX: f64 = 7.0 * 86_400.0;
+/// Attempts after the first (contract 3.4: three retries).
+const JOB_RETRIES: u64 = 3;
+const JOB_RETRIES_MAX: u64 = 20;
+
+/// Reads a whole campaign.
+pub(in crate::api) fn plan(body: &Object<'_>, owner: &str) -> Result<CampaignPlan, ApiError> {
+    let name = body.text("name")?.ok_or_else(|| FieldError::new("name", "a text"))?;
+    let generic = match body.text("kind")?.as_deref() {
+        None | Some("materials") => false,
+        Some("generic") => true,
+        Some(_) => return Err(FieldError::new("kind", "materials or generic").into()),
+    };
+    let config = body.object("config")?;
+    let mut plan = configured(&config, generic)?;
+    plan.owner = owner.to_owned();
+    plan.name = name.into_owned();
+    plan.description = body.text("description")?.unwrap_or_default().into_owned();
+    plan.orchestrator = body.text("orchestrator")?.unwrap_or_default().into_owned();
+    plan.config = if config.is_empty() { "{}".to_owned() } else { body.json("config") };
+    body.object("metadata")?;
+    plan.metadata = body.json("metadata");
+    Ok(plan)
+}
+
+/// Reads what is to change of one: what is not sent stays.
+pub(in crate::api) fn patch(body: &Object<'_>, generic: bool) -> Result<CampaignPatch, ApiError> {
+    let config = match body.raw("config") {
+        None => None,
+        Some(_) => {
+            let mut plan = configured(&body.object("config")?, generic)?;
+            plan.config = body.json("config");
+            Some(plan)
+        }
+    };
+    body.object("metadata")?;
+    Ok(CampaignPatch {
+        name: body.text("name")?.map(|text| text.into_owned()),
+        description: body.text("description")?.map(|text| text.into_owned()),
+        metadata: body.raw("metadata").map(|_| body.json("metadata")),
+        plan: config,
+        stop: None,
+    })
+}
+
+/// What a configuration says; the rest of the plan is empty.
+fn configured(config: &Object<'_>, generic: bool) -> Result<CampaignPlan, ApiError> {
+    let bounded = |field: &'static str, usual: u32, max: u32, wanted: &'static str| match config
+        .number(field)?
+    {
+        None => Ok(usual),
+        Some(value) if value.fract() == 0.0 && (1.0..=f64::from(max)).contains(&value) => {
+            Ok(value as u32)
+        }
+        Some(_) => Err(FieldError::new(field, wanted)),
+    };
+    let scored = |field: &'static str| -> Result<Option<Score>, FieldError> {
+        match config.number(field)? {
+            None => Ok(None),
+            Some(value) if value.abs() < 9e9 => Ok(Some((value * 1e9).round() as Score)),
+            Some(_) => Err(FieldError::new(field, "a number below 9e9")),
+        }
+    };
+    let patience = match config.count("early_stopping_patience")? {
+        None => None,
+        Some(value @ 1..=1000) => Some(value as u32),
+        Some(_) => return Err(FieldError::new("early_stopping_patience", "1 to 1000").into()),
+    };
+    let minimize = match config.text("direction")?.as_deref() {
+        None | Some("maximize") => false,
+        Some("minimize") => true,
+        Some(_) => return Err(FieldError::new("direction", "maximize or minimize").into()),
+    };
+    let evaluation = config.text("evaluation_strategy")?;
+    let evaluation = evaluation.as_deref().unwrap_or("ml_prediction");
+    let strategy = config.text("generation_strategy")?;
+    let score_field = config.text("score_field")?;
+    Ok(CampaignPlan {
+        generic,
+        candidates: bounded("candidates_per_iteration", CANDIDATES, CANDIDATES_MAX, "1 to 100")?,
+        strategy: strategy.as_deref().unwrap_or("random").to_owned(),
+        minimize,
+        score_field: score_field.as_deref().unwrap_or("score").to_owned(),
+        stop: StopRules {
+            max_iterations: bounded("max_iterations", MAX_ITERATIONS, ITERATIONS_MAX, "1 to 1000")?,
+            patience,
+            convergence: scored("convergence_threshold")?,
+            target: scored("target_score")?,
+        },
+        job: job(&config.object("task")?, generic, evaluation)?,
+        budgets: budgets(config)?,
+        per_job: per_job(config)?,
+        ..CampaignPlan::default()
+    })
+}
+
+/// The task of a candidate; one of a generic campaign must say its type.
+fn job(task: &Object<'_>, generic: bool, evaluation: &str) -> Result<JobTemplate, ApiError> {
+    let task_type = match task.text("task_type")? {
+        Some(word) => word.into_owned(),
+        None if generic => {
+            return Err(
+                FieldError::new("config.task.task_type", "a text in a generic campaign").into()
+            );
+        }
+        None => evaluation.to_owned(),
+    };
+    task.object("input")?;
+    let timeout_s = task.number("timeout")?.unwrap_or(JOB_TIMEOUT_S);
+    if !(0.1..=JOB_TIMEOUT_S_MAX).contains(&timeout_s) {
+        return Err(FieldError::new("timeout", "0.1 to 604800 seconds").into());
+    }
+    Ok(JobTemplate {
+        task_type,
+        input: task.json("input"),
+        requirements: Requirements {
+            capabilities: task.texts("capabilities")?,
+            ..Requirements::default()
+        },
+        timeout_ms: (timeout_s * 1000.0) as u64,
+        max_retries: task.count("max_retries")?.unwrap_or(JOB_RETRIES).min(JOB_RETRIES_MAX) as u32,
+    })
+}
+
+/// Own limits: `simulation_budget`, `experiment_budget`, and `budgets` by resource.
+fn budgets(config: &Object<'_>) -> Result<BTreeMap<Resource, crate::model::Budget>, ApiError> {
+    let mut limits = BTreeMap::new();
+    let short = [
+        ("simulation_budget", Resource::Simulations),
+        ("experiment_budget", Resource::Experiments),
+    ];
+    for (field, resource) in short {
+        if let Some(value) = config.raw(field) {
+            limits.insert(resource, budget(field, value)?);
+        }
+    }
+    for (name, value) in config.object("budgets")?.fields() {
+        limits.insert(resource(name)?, budget(name, value)?);
+    }
+    Ok(limits)
+}
+
+/// What one job may use of metered resources.
+fn per_job(config: &Object<'_>) -> Result<BTreeMap<Resource, u64>, ApiError> {
+    let mut each = BTreeMap::new();
+    let object = config.object("per_job")?;
+    for (name, _) in object.fields() {
+        let wanted = || FieldError::new(name, "a number from 0 to 1e9");
+        let units = object.number(name)?.filter(|units| (0.0..=1e9).contains(units));
+        let micro = (units.ok_or_else(wanted)? * MICRO as f64).round() as u64;
+        let resource = resource(name)?;
+        if Resource::METERED.contains(&resource) {
+            each.insert(resource, micro);
+        }
+    }
+    Ok(each)
+}
+
+fn resource(name: &str) -> Result<Resource, ApiError> {
+    let words = Resource::ALL.map(Resource::as_str).join(", ");
+    let unknown =
+        || ApiError::bad_request("INVALID_FIELD", format!("{name} must be one of {words}"));
+    Resource::parse(name).ok_or_else(unknown)
+}

@@ -1,0 +1,297 @@
+//! The doors of campaigns (contract 3.6).
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+use serde_json::{Value, json};
+
+use super::campaign_view::{campaign_view, iteration_view, summary_view};
+use super::{campaign_parse, runs::iso_or_null};
+use crate::api::App;
+use crate::api::app::{Written, key_reused};
+use crate::api::body::RequestBody;
+use crate::api::error::ApiError;
+use crate::api::object::Object;
+use crate::api::params::{Params, Path};
+use crate::api::reply;
+use crate::api::ticket::{Caller, Ticket};
+use crate::model::{Campaign, CampaignId, CampaignStatus};
+use crate::state::{CampaignCommand, CampaignMove, Command, Outcome, State as Tables};
+
+/// Campaigns in one answer.
+const LIMIT: u64 = 20;
+const LIMIT_MAX: u64 = 100;
+
+fn not_found(id: &str) -> ApiError {
+    ApiError::not_found("CAMPAIGN_NOT_FOUND", format!("Campaign {id} not found"))
+}
+
+fn campaign_id(text: &str) -> Result<CampaignId, ApiError> {
+    CampaignId::parse(text).map_err(|_| not_found(text))
+}
+
+async fn propose(
+    app: &App,
+    ticket: Ticket,
+    caller: &Caller,
+    command: CampaignCommand,
+) -> Result<Written, ApiError> {
+    app.write(ticket, caller, Command::Campaign(command)).await
+}
+
+/// Shows a campaign after a write.
+async fn shown(app: &App, ticket: Ticket, index: u64, id: &CampaignId) -> Result<Value, ApiError> {
+    let mut stamp = app.caught_up(ticket, index).await?;
+    let view = app.show(&mut stamp, |state| state.campaign(id).map(campaign_view));
+    view.ok_or_else(|| not_found(id.as_str()))
+}
+
+/// Reads one campaign under the consistency that was asked for.
+async fn read(
+    app: &App,
+    params: &Params,
+    id: &str,
+    view: impl FnOnce(&Tables, &Campaign) -> Option<Value>,
+) -> Result<Response, ApiError> {
+    let id = campaign_id(id)?;
+    let mut stamp = app.admit(params).await?;
+    let shown = app.show(&mut stamp, |state| view(state, state.campaign(&id)?));
+    let shown = shown.ok_or_else(|| not_found(id.as_str()))?;
+    Ok(reply::read(&stamp, reply::encode(&shown)))
+}
+
+/// `POST /campaigns`.
+pub(in crate::api) async fn create(
+    State(app): State<App>,
+    ticket: Ticket,
+    caller: Caller,
+    RequestBody(body): RequestBody,
+) -> Result<Response, ApiError> {
+    let plan = campaign_parse::plan(&Object::parse(&body)?, &caller.0)?;
+    let command = CampaignCommand::CreateCampaign(Box::new(plan));
+    let Written { index, outcome } = propose(&app, ticket, &caller, command).await?;
+    let Outcome::CampaignCreated { campaign_id } = outcome else {
+        return Err(key_reused(ticket.request_id));
+    };
+    let view = shown(&app, ticket, index, &campaign_id).await?;
+    let mut response = reply::written(ticket, index, &view);
+    *response.status_mut() = StatusCode::CREATED;
+    Ok(response)
+}
+
+/// `GET /campaigns?status=`, in pages: `skip` and `limit`, or `page` and `page_size`.
+pub(in crate::api) async fn list(
+    State(app): State<App>,
+    params: Params,
+) -> Result<Response, ApiError> {
+    let invalid = |text: &str| ApiError::bad_request("INVALID_QUERY", text);
+    let size = params.number("page_size")?.or(params.number("limit")?).unwrap_or(LIMIT);
+    if size == 0 || size > LIMIT_MAX {
+        return Err(invalid("limit is 1 to 100"));
+    }
+    let skip = match (params.number("page")?, params.number("skip")?) {
+        (Some(0), _) => return Err(invalid("page is 1 or more")),
+        (Some(page), _) => (page - 1).saturating_mul(size),
+        (None, skip) => skip.unwrap_or(0),
+    };
+    let status = match params.get("status").filter(|word| !word.is_empty()) {
+        None => None,
+        Some(word) => Some(
+            CampaignStatus::parse(word)
+                .ok_or_else(|| invalid("status is no status of campaigns"))?,
+        ),
+    };
+    let mut stamp = app.admit(&params).await?;
+    let (campaigns, total) = app.show(&mut stamp, |state| {
+        let wanted = |row: &&Campaign| status.is_none_or(|status| row.status == status);
+        let total = match status {
+            None => state.campaigns_len(),
+            Some(_) => state.campaigns_after(None).filter(wanted).count(),
+        };
+        let rows = state.campaigns_after(None).filter(wanted);
+        let page = rows.skip(usize::try_from(skip).unwrap_or(usize::MAX)).take(size as usize);
+        (page.map(campaign_view).collect::<Vec<_>>(), total)
+    });
+    let page = json!({
+        "campaigns": campaigns,
+        "total": total,
+        "page": skip / size + 1,
+        "page_size": size,
+    });
+    Ok(reply::read(&stamp, reply::encode(&page)))
+}
+
+/// `GET /campaigns/{id}`.
+pub(in crate::api) async fn get(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    params: Params,
+) -> Result<Response, ApiError> {
+    read(&app, &params, &id, |_, campaign| Some(campaign_view(campaign))).await
+}
+
+/// `PATCH /campaigns/{id}`: only while it is `CREATED` or `PAUSED`.
+pub(in crate::api) async fn patch(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    ticket: Ticket,
+    caller: Caller,
+    RequestBody(body): RequestBody,
+) -> Result<Response, ApiError> {
+    let id = campaign_id(&id)?;
+    let generic = app
+        .cluster()
+        .view()
+        .read(|state| state.campaign(&id).is_some_and(|campaign| campaign.plan.generic));
+    let patch = Box::new(campaign_parse::patch(&Object::parse(&body)?, generic)?);
+    let command = CampaignCommand::PatchCampaign { campaign_id: id.clone(), patch };
+    let Written { index, .. } = propose(&app, ticket, &caller, command).await?;
+    let view = shown(&app, ticket, index, &id).await?;
+    Ok(reply::written(ticket, index, &view))
+}
+
+async fn moved(
+    app: App,
+    id: String,
+    ticket: Ticket,
+    caller: Caller,
+    how: CampaignMove,
+) -> Result<Response, ApiError> {
+    let campaign_id = campaign_id(&id)?;
+    let command = CampaignCommand::MoveCampaign { campaign_id: campaign_id.clone(), how };
+    let Written { index, .. } = propose(&app, ticket, &caller, command).await?;
+    let view = shown(&app, ticket, index, &campaign_id).await?;
+    Ok(reply::written(ticket, index, &view))
+}
+
+/// `POST /campaigns/{id}/start`.
+pub(in crate::api) async fn start(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    ticket: Ticket,
+    caller: Caller,
+) -> Result<Response, ApiError> {
+    moved(app, id, ticket, caller, CampaignMove::Start).await
+}
+
+/// `POST /campaigns/{id}/pause`.
+pub(in crate::api) async fn pause(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    ticket: Ticket,
+    caller: Caller,
+) -> Result<Response, ApiError> {
+    moved(app, id, ticket, caller, CampaignMove::Pause).await
+}
+
+/// `POST /campaigns/{id}/resume`.
+pub(in crate::api) async fn resume(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    ticket: Ticket,
+    caller: Caller,
+) -> Result<Response, ApiError> {
+    moved(app, id, ticket, caller, CampaignMove::Resume).await
+}
+
+/// `POST /campaigns/{id}/cancel`.
+pub(in crate::api) async fn cancel(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    ticket: Ticket,
+    caller: Caller,
+) -> Result<Response, ApiError> {
+    moved(app, id, ticket, caller, CampaignMove::Cancel).await
+}
+
+/// `POST /campaigns/{id}/step`: iterations beside those of the orchestrator's steps, one after
+/// another.
+pub(in crate::api) async fn step(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    ticket: Ticket,
+    caller: Caller,
+    RequestBody(body): RequestBody,
+) -> Result<Response, ApiError> {
+    let id = campaign_id(&id)?;
+    let count = Object::parse(&body)?.count("num_iterations")?.unwrap_or(1);
+    let count = u32::try_from(count).unwrap_or(u32::MAX);
+    let command =
+        CampaignCommand::RequestIterations { campaign_id: id.clone(), count, start: false };
+    let Written { index, outcome } = propose(&app, ticket, &caller, command).await?;
+    let Outcome::IterationsQueued { count } = outcome else {
+        return Err(key_reused(ticket.request_id));
+    };
+    let mut stamp = app.caught_up(ticket, index).await?;
+    let view = app.show(&mut stamp, |state| {
+        let campaign = state.campaign(&id)?;
+        let newest = state.iterations(&id).next_back();
+        let open = newest.filter(|row| row.completed_at_ms == 0);
+        Some(json!({
+            "campaign": campaign_view(campaign),
+            "iterations": open.map(|row| iteration_view(state, row)).into_iter().collect::<Vec<_>>(),
+            "iterations_queued": count,
+            "message": format!("{count} iterations queued"),
+        }))
+    });
+    Ok(reply::written(ticket, index, &view.ok_or_else(|| not_found(id.as_str()))?))
+}
+
+/// `GET /campaigns/{id}/iterations`.
+pub(in crate::api) async fn iterations(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    params: Params,
+) -> Result<Response, ApiError> {
+    let limit = params.number("limit")?.unwrap_or(LIMIT_MAX).clamp(1, LIMIT_MAX);
+    let skip = usize::try_from(params.number("skip")?.unwrap_or(0)).unwrap_or(usize::MAX);
+    let page = |state: &Tables, campaign: &Campaign| {
+        let rows = state.iterations(&campaign.campaign_id).skip(skip).take(limit as usize);
+        Some(rows.map(|row| iteration_view(state, row)).collect::<Vec<_>>().into())
+    };
+    read(&app, &params, &id, page).await
+}
+
+/// `GET /campaigns/{id}/summary`.
+pub(in crate::api) async fn summary(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    params: Params,
+) -> Result<Response, ApiError> {
+    read(&app, &params, &id, |state, campaign| Some(summary_view(state, campaign))).await
+}
+
+/// `POST /agent/campaigns/{id}/stop`: the kill switch (contract 3.5).
+pub(in crate::api) async fn stop(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    ticket: Ticket,
+    caller: Caller,
+) -> Result<Response, ApiError> {
+    let campaign_id = campaign_id(&id)?;
+    let how = CampaignMove::Trip;
+    let command = CampaignCommand::MoveCampaign { campaign_id: campaign_id.clone(), how };
+    let Written { index, .. } = propose(&app, ticket, &caller, command).await?;
+    let message = format!("Campaign {campaign_id} is stopped: nothing more is launched for it");
+    let view = json!({"campaign_id": campaign_id, "tripped": true, "message": message});
+    Ok(reply::written(ticket, index, &view))
+}
+
+/// `GET /agent/campaigns/{id}/log` (contract 3.5).
+pub(in crate::api) async fn log(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    params: Params,
+) -> Result<Response, ApiError> {
+    let view = |state: &Tables, campaign: &Campaign| {
+        let lines = state.campaign_lines(&campaign.campaign_id);
+        let entry = |line: &crate::model::CampaignLine| json!({"at": iso_or_null(line.at_ms), "event": line.event, "message": line.text});
+        let entries: Vec<Value> = lines.map(entry).collect();
+        Some(json!({
+            "campaign_id": campaign.campaign_id,
+            "n_entries": entries.len(),
+            "entries": entries,
+        }))
+    };
+    read(&app, &params, &id, view).await
+}

@@ -1,0 +1,235 @@
+//! The configuration of a step on the wire (contract 3.2): which fields there are, and their units.
+
+use serde_json::value::RawValue;
+use serde_json::{Map, Value, json};
+
+use crate::api::error::ApiError;
+use crate::api::object::{FieldError, Object};
+use crate::leader::Calendar;
+use crate::model::{
+    Acquisition, Budget, Cadence, CatchUp, MICRO, Mode, Orchestrator, Overlap, Resource, Schedule,
+    StepConfig, StepSetting, Timetable,
+};
+use crate::state::OrchestratorPatch;
+
+const MILLION: f64 = 1e6;
+
+/// A configuration as clients see it.
+pub(in crate::api) fn view(config: &StepConfig) -> Value {
+    let micro = |value: u64| value as f64 / MILLION;
+    let priorities = config.priorities.iter();
+    let priorities: Map<String, Value> =
+        priorities.map(|(id, micro)| (id.clone(), (*micro as f64 / MILLION).into())).collect();
+    json!({
+        "max_simultaneous_simulations": config.simulations_max,
+        "max_simultaneous_experiments": config.experiments_max,
+        "training_frequency_hours": whole_or_not(micro(config.training_frequency_micro)),
+        "min_new_samples_for_retrain": config.samples_for_retrain,
+        "experiment_budget_per_campaign": config.experiment_budget,
+        "simulation_budget_per_campaign": config.simulation_budget,
+        "active_learning_threshold": micro(config.active_learning_threshold_micro),
+        "bo_acquisition_function": config.acquisition.as_str(),
+        "max_iterations_per_run": config.iterations_per_run,
+        "experiment_trigger_score_threshold": micro(config.experiment_threshold_micro),
+        "campaign_priorities": priorities,
+    })
+}
+
+/// A number that was sent as a whole one is shown as one.
+fn whole_or_not(value: f64) -> Value {
+    if value.fract() == 0.0 { json!(value as u64) } else { json!(value) }
+}
+
+/// A timetable as clients see it.
+pub(in crate::api) fn schedule_view(orchestrator: &Orchestrator, schedule: &Schedule) -> Value {
+    let timetable = &schedule.timetable;
+    let mut view = json!({
+        "catch_up": timetable.catch_up.as_str(),
+        "catch_up_window_seconds": timetable.catch_up_window_ms as f64 / 1000.0,
+        "overlap": timetable.overlap.as_str(),
+        "continuous_pause_seconds": orchestrator.pause_ms as f64 / 1000.0,
+        "status": if schedule.degraded.is_empty() { "ok" } else { "degraded" },
+        "reason": Some(&schedule.degraded).filter(|why| !why.is_empty()),
+    });
+    match &timetable.cadence {
+        Cadence::Every { interval_ms } => {
+            view["interval_seconds"] = whole_or_not(*interval_ms as f64 / 1000.0);
+        }
+        Cadence::Cron { expression, zone } => {
+            view["cron"] = json!(expression);
+            view["timezone"] = json!(zone);
+        }
+    }
+    view
+}
+
+/// Budgets as clients see them, in whole units.
+pub(in crate::api) fn budgets_view<'a>(
+    budgets: impl IntoIterator<Item = (&'a Resource, &'a Budget)>,
+) -> Value {
+    let units = |micro: u64| whole_or_not(micro as f64 / MICRO as f64);
+    let view = budgets.into_iter().map(|(resource, budget)| {
+        let view = json!({
+            "limit": (budget.limit < u64::MAX).then(|| units(budget.limit)),
+            "soft": (budget.soft > 0).then(|| units(budget.soft)),
+            "reserved": units(budget.reserved),
+            "spent": units(budget.spent),
+        });
+        (resource.as_str().to_owned(), view)
+    });
+    Value::Object(view.collect())
+}
+
+/// Reads what a client wants changed. Fields that are null or unknown are left alone.
+pub(in crate::api) fn parse(body: &Object<'_>, now_ms: u64) -> Result<OrchestratorPatch, ApiError> {
+    let mode =
+        match body.text("mode")? {
+            None => None,
+            Some(word) => Some(Mode::parse(&word).ok_or_else(|| {
+                FieldError::new("mode", "MANUAL, SCHEDULED, CONTINUOUS or PAUSED")
+            })?),
+        };
+    let settings = settings(body)?;
+    for setting in &settings {
+        setting.check().map_err(|text| ApiError::bad_request("INVALID_FIELD", text))?;
+    }
+    Ok(OrchestratorPatch {
+        settings,
+        mode,
+        timetable: match body.has("schedule") && body.raw("schedule").is_some() {
+            true => Some(timetable(&body.object("schedule")?, now_ms)?),
+            false => None,
+        },
+        pause_ms: milliseconds(body, "continuous_pause_seconds")?,
+        description: body.text("description")?.map(|text| text.into_owned()),
+        budgets: match body.raw("budgets") {
+            None => Default::default(),
+            Some(_) => {
+                let mut changes = std::collections::BTreeMap::new();
+                for (name, value) in body.object("budgets")?.fields() {
+                    let resource = Resource::parse(name).ok_or_else(|| unknown_resource(name))?;
+                    let taken_away = value.get() == "null";
+                    let budget = if taken_away { None } else { Some(budget(name, value)?) };
+                    changes.insert(resource, budget);
+                }
+                changes
+            }
+        },
+    })
+}
+
+fn unknown_resource(name: &str) -> ApiError {
+    let words = Resource::ALL.map(Resource::as_str).join(", ");
+    ApiError::bad_request("INVALID_FIELD", format!("{name} must be one of {words}"))
+}
+
+/// A number, or `{"limit": n, "soft": n}`.
+pub(in crate::api) fn budget(name: &str, value: &RawValue) -> Result<Budget, ApiError> {
+    let wanted =
+        || ApiError::from(FieldError::new(name, "a number of at least 0, or limit and soft"));
+    let units = |units: f64| {
+        let fits = (0.0..=1e12).contains(&units);
+        fits.then(|| (units * MICRO as f64).round() as u64).ok_or_else(wanted)
+    };
+    if let Ok(limit) = value.get().parse::<f64>() {
+        return Ok(Budget { limit: units(limit)?, ..Budget::default() });
+    }
+    let object = Object::of(value).ok_or_else(wanted)?;
+    let limit = units(object.number("limit")?.ok_or_else(wanted)?)?;
+    let soft = units(object.number("soft")?.unwrap_or(0.0))?;
+    Ok(Budget { limit, soft, ..Budget::default() })
+}
+
+/// Seconds, as milliseconds.
+fn milliseconds(body: &Object<'_>, field: &'static str) -> Result<Option<u64>, ApiError> {
+    match body.number(field)? {
+        None => Ok(None),
+        Some(seconds) if (0.001..=1e9).contains(&seconds) => {
+            Ok(Some((seconds * 1000.0).round() as u64))
+        }
+        Some(_) => Err(FieldError::new(field, "a number of seconds above 0").into()),
+    }
+}
+
+fn timetable(body: &Object<'_>, now_ms: u64) -> Result<Timetable, ApiError> {
+    let usual = Timetable::default();
+    let cadence = match (body.text("cron")?, milliseconds(body, "interval_seconds")?) {
+        (Some(_), Some(_)) => {
+            return Err(FieldError::new("schedule", "either cron or interval_seconds").into());
+        }
+        (Some(expression), None) => Cadence::Cron {
+            expression: expression.into_owned(),
+            zone: body.text("timezone")?.map_or_else(|| "UTC".to_owned(), |zone| zone.into_owned()),
+        },
+        (None, Some(interval_ms)) => Cadence::Every { interval_ms },
+        (None, None) => usual.cadence,
+    };
+    if let Err(error) = Calendar::new(&cadence, now_ms) {
+        return Err(ApiError::bad_request("INVALID_FIELD", format!("schedule: {error}")));
+    }
+    let catch_up = body.text("catch_up")?.map(|word| {
+        CatchUp::parse(&word).ok_or_else(|| FieldError::new("catch_up", "skip, latest or all"))
+    });
+    let overlap = body.text("overlap")?.map(|word| {
+        Overlap::parse(&word).ok_or_else(|| FieldError::new("overlap", "forbid or queue"))
+    });
+    Ok(Timetable {
+        cadence,
+        catch_up: catch_up.transpose()?.unwrap_or(usual.catch_up),
+        catch_up_window_ms: milliseconds(body, "catch_up_window_seconds")?
+            .unwrap_or(usual.catch_up_window_ms),
+        overlap: overlap.transpose()?.unwrap_or(usual.overlap),
+    })
+}
+
+fn settings(body: &Object<'_>) -> Result<Vec<StepSetting>, ApiError> {
+    let count = |field: &'static str| -> Result<Option<u64>, ApiError> {
+        match body.number(field)? {
+            None => Ok(None),
+            Some(value) if value >= 0.0 && value.fract() == 0.0 => Ok(Some(value as u64)),
+            Some(_) => Err(FieldError::new(field, "a whole number of at least 0").into()),
+        }
+    };
+    let small = |field: &'static str| -> Result<Option<u32>, ApiError> {
+        Ok(count(field)?.map(|value| u32::try_from(value).unwrap_or(u32::MAX)))
+    };
+    let micro = |field: &'static str| -> Result<Option<u64>, ApiError> {
+        match body.number(field)? {
+            None => Ok(None),
+            Some(value) if (0.0..1e9).contains(&value) => {
+                Ok(Some((value * MILLION).round() as u64))
+            }
+            Some(_) => Err(FieldError::new(field, "a number of at least 0").into()),
+        }
+    };
+    let acquisition = body.text("bo_acquisition_function")?.map(|word| {
+        let wanted = || FieldError::new("bo_acquisition_function", "ei, pi or ucb");
+        Acquisition::parse(&word).ok_or_else(wanted)
+    });
+    let priorities = match body.raw("campaign_priorities") {
+        None => None,
+        Some(_) => {
+            let named = body.object("campaign_priorities")?;
+            let mut priorities = std::collections::BTreeMap::new();
+            for (id, _) in named.fields() {
+                let value = named.number(id)?.unwrap_or(0.0);
+                priorities.insert(id.to_owned(), (value.clamp(-1e9, 1e9) * MILLION).round() as i64);
+            }
+            Some(priorities)
+        }
+    };
+    let given = [
+        small("max_simultaneous_simulations")?.map(StepSetting::SimulationsMax),
+        small("max_simultaneous_experiments")?.map(StepSetting::ExperimentsMax),
+        micro("training_frequency_hours")?.map(StepSetting::TrainingFrequency),
+        count("min_new_samples_for_retrain")?.map(StepSetting::SamplesForRetrain),
+        count("experiment_budget_per_campaign")?.map(StepSetting::ExperimentBudget),
+        count("simulation_budget_per_campaign")?.map(StepSetting::SimulationBudget),
+        micro("active_learning_threshold")?.map(StepSetting::ActiveLearningThreshold),
+        acquisition.transpose()?.map(StepSetting::Acquisition),
+        small("max_iterations_per_run")?.map(StepSetting::IterationsPerRun),
+        micro("experiment_trigger_score_threshold")?.map(StepSetting::ExperimentThreshold),
+        priorities.map(StepSetting::Priorities),
+    ];
+    Ok(given.into_iter().flatten().collect())
+}

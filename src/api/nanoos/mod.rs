@@ -1,0 +1,10 @@
+//! Family N: orchestrators and campaigns (contract section 3), under its three prefixes.
+
+pub(super) mod campaign_parse;
+pub(super) mod campaign_view;
+pub(super) mod campaigns;
+pub(super) mod config;
+pub(super) mod orchestrators;
+pub(super) mod runs;
+pub(super) mod shape;
+pub(super) mod slots;

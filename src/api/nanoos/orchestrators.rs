@@ -1,0 +1,227 @@
+//! The doors of orchestrators (contract 3.3).
+
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use super::config::{budgets_view, parse, schedule_view, view};
+use super::runs::{iso_or_null, run_view, stats_view};
+use crate::api::App;
+use crate::api::app::{Written, key_reused};
+use crate::api::body::RequestBody;
+use crate::api::error::ApiError;
+use crate::api::object::Object;
+use crate::api::params::Params;
+use crate::api::reply;
+use crate::api::ticket::{Caller, Ticket};
+use crate::api::wire_time::iso;
+use crate::clock;
+use crate::model::{RunId, RunPhase};
+use crate::state::{CampaignCommand, Command, DEFAULT_ORCHESTRATOR, Outcome, State as Tables};
+
+/// Runs in one answer.
+const LIMIT: u64 = 20;
+const LIMIT_MAX: u64 = 1000;
+/// How long one step is waited for, and for the one before it to end.
+const RUN_WAIT: Duration = Duration::from_secs(20);
+/// How often is looked whether it has ended.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+
+pub(super) fn name(params: &Params) -> String {
+    params.get("name").filter(|name| !name.is_empty()).unwrap_or(DEFAULT_ORCHESTRATOR).to_owned()
+}
+
+pub(super) fn unknown(name: &str) -> ApiError {
+    let text = format!("Orchestrator '{name}' not found");
+    ApiError::not_found("ORCHESTRATOR_NOT_FOUND", text)
+}
+
+/// An orchestrator as clients see it; `None` when there is none of that name.
+fn orchestrator_view(state: &Tables, name: &str) -> Option<Value> {
+    let row = state.orchestrator(name)?;
+    Some(json!({
+        "id": row.id,
+        "name": row.name,
+        "description": row.description,
+        "mode": row.mode.as_str(),
+        "config": view(&row.config),
+        "schedule": state.schedule(name).map(|schedule| schedule_view(row, schedule)),
+        "budgets": budgets_view(&row.budgets),
+        "last_run_at": iso_or_null(row.last_run_at_ms),
+        "last_training_at": iso_or_null(row.last_training_at_ms),
+        "last_experiment_at": iso_or_null(row.last_experiment_at_ms),
+        "run_count": row.runs,
+        "total_simulations_launched": row.simulations,
+        "total_experiments_launched": row.experiments,
+        "total_trainings_launched": row.trainings,
+        "is_active": row.is_active,
+        "error_message": Some(&row.error).filter(|error| !error.is_empty()),
+        "stats": row.stats.as_ref().map(stats_view),
+        "created_at": iso(row.created_at_ms),
+        "updated_at": iso(row.updated_at_ms),
+    }))
+}
+
+/// `GET /orchestrator/state`: makes the named one when it is missing.
+pub(in crate::api) async fn state(
+    State(app): State<App>,
+    params: Params,
+    ticket: Ticket,
+    caller: Caller,
+) -> Result<Response, ApiError> {
+    let name = name(&params);
+    let mut stamp = app.admit(&params).await?;
+    if let Some(shown) = app.show(&mut stamp, |state| orchestrator_view(state, &name)) {
+        return Ok(reply::read(&stamp, reply::encode(&shown)));
+    }
+    let command = CampaignCommand::EnsureOrchestrator { name: name.clone() };
+    changed(&app, ticket, &caller, &name, command).await
+}
+
+/// Commits a change of an orchestrator and shows what it is then.
+async fn changed(
+    app: &App,
+    ticket: Ticket,
+    caller: &Caller,
+    name: &str,
+    command: CampaignCommand,
+) -> Result<Response, ApiError> {
+    let Written { index, .. } = app.write(ticket, caller, Command::Campaign(command)).await?;
+    let mut stamp = app.caught_up(ticket, index).await?;
+    let shown = app.show(&mut stamp, |state| orchestrator_view(state, name));
+    Ok(reply::written(ticket, index, &shown.ok_or_else(|| unknown(name))?))
+}
+
+/// `POST /orchestrator/config`.
+pub(in crate::api) async fn set_config(
+    State(app): State<App>,
+    params: Params,
+    ticket: Ticket,
+    caller: Caller,
+    RequestBody(body): RequestBody,
+) -> Result<Response, ApiError> {
+    let name = name(&params);
+    let patch = Box::new(parse(&Object::parse(&body)?, clock::now_ms())?);
+    let command = CampaignCommand::PatchOrchestrator { name: name.clone(), patch };
+    changed(&app, ticket, &caller, &name, command).await
+}
+
+/// `POST /orchestrator/activate`.
+pub(in crate::api) async fn activate(
+    State(app): State<App>,
+    params: Params,
+    ticket: Ticket,
+    caller: Caller,
+) -> Result<Response, ApiError> {
+    let name = name(&params);
+    let command = CampaignCommand::SetActive { name: name.clone(), active: true };
+    changed(&app, ticket, &caller, &name, command).await
+}
+
+/// `POST /orchestrator/deactivate`.
+pub(in crate::api) async fn deactivate(
+    State(app): State<App>,
+    params: Params,
+    ticket: Ticket,
+    caller: Caller,
+) -> Result<Response, ApiError> {
+    let name = name(&params);
+    let command = CampaignCommand::SetActive { name: name.clone(), active: false };
+    changed(&app, ticket, &caller, &name, command).await
+}
+
+/// `POST /orchestrator/run_once`: answers when the run has ended, with 200 whether it failed or not.
+pub(in crate::api) async fn run_once(
+    State(app): State<App>,
+    params: Params,
+    ticket: Ticket,
+    caller: Caller,
+    RequestBody(body): RequestBody,
+) -> Result<Response, ApiError> {
+    let name = name(&params);
+    let body = Object::parse(&body)?;
+    let context = match body.raw("trigger_context") {
+        None => json!({"user_id": Some(&caller.0).filter(|user| !user.is_empty())}).to_string(),
+        Some(_) => {
+            body.object("trigger_context")?;
+            body.json("trigger_context")
+        }
+    };
+    let until = Instant::now() + RUN_WAIT;
+    let command = CampaignCommand::BeginRun {
+        name: name.clone(),
+        triggered_by: "manual".to_owned(),
+        context,
+    };
+    let mut tries = 0;
+    let Written { index, outcome } = loop {
+        let written =
+            app.write(ticket.nth(tries), &caller, Command::Campaign(command.clone())).await;
+        match written {
+            // The run before it is under way: its end is waited for.
+            Err(error) if error.code() == "RUN_OPEN" && Instant::now() < until => {
+                tries += 1;
+                tokio::time::sleep(LOOK_EVERY * 5).await;
+            }
+            other => break other?,
+        }
+    };
+    let Outcome::RunBegun { run_id } = outcome else { return Err(key_reused(ticket.request_id)) };
+    app.caught_up(ticket, index).await?;
+    let (index, run) = ended(&app, run_id, until).await?;
+    Ok(reply::written(ticket, index, &run))
+}
+
+/// Waits for the end of a run.
+async fn ended(app: &App, run_id: RunId, until: Instant) -> Result<(u64, Value), ApiError> {
+    loop {
+        let (index, shown) = app.cluster().view().read_at(|state| {
+            let run = state.run(run_id).filter(|run| run.phase == RunPhase::Ended)?;
+            Some(run_view(state, run))
+        });
+        if let Some(run) = shown {
+            return Ok((index, run));
+        }
+        if Instant::now() >= until {
+            let text = format!("run {run_id} has begun and has not ended yet");
+            return Err(ApiError::new(StatusCode::GATEWAY_TIMEOUT, "RUN_UNFINISHED", text));
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// `GET /orchestrator/runs`: a bare array, newest first.
+pub(in crate::api) async fn runs(
+    State(app): State<App>,
+    params: Params,
+) -> Result<Response, ApiError> {
+    let name = name(&params);
+    let limit = params.number("limit")?.unwrap_or(LIMIT);
+    if limit == 0 || limit > LIMIT_MAX {
+        return Err(ApiError::bad_request("INVALID_QUERY", "limit is 1 to 1000"));
+    }
+    let offset = params.number("offset")?.unwrap_or(0);
+    let mut stamp = app.admit(&params).await?;
+    let shown = app.show(&mut stamp, |state| {
+        state.orchestrator(&name)?;
+        let own = state.runs().rev().filter(|run| run.orchestrator == name);
+        let page = own.skip(usize::try_from(offset).unwrap_or(usize::MAX)).take(limit as usize);
+        Some(page.map(|run| run_view(state, run)).collect::<Vec<_>>())
+    });
+    let runs = shown.ok_or_else(|| unknown(&name))?;
+    Ok(reply::read(&stamp, reply::encode(&runs)))
+}
+
+/// `GET /orchestrator/stats`.
+pub(in crate::api) async fn stats(
+    State(app): State<App>,
+    params: Params,
+) -> Result<Response, ApiError> {
+    let mut stamp = app.admit(&params).await?;
+    let stats = app.show(&mut stamp, |state| stats_view(&state.fleet_stats(clock::now_ms())));
+    Ok(reply::read(&stamp, reply::encode(&stats)))
+}
