@@ -25,6 +25,8 @@ pub(super) fn check(state: &State) {
         assert_eq!(node.live, holds, "node {} counts its executions", node.node_id);
         assert_eq!(state.live_on(&node.node_id).len(), holds as usize);
     }
+    let agents = state.holders_of_work().filter(|node| node.agent_type.is_some());
+    assert!(agents.eq(state.agents()), "the agents among the nodes are known");
     assert!(live.is_empty(), "executions on nodes that are not there: {live:?}");
     let queued = state.queue().count();
     let pending = state.rows_after(0).filter(|task| task.status == TaskStatus::Pending).count();

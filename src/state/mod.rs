@@ -78,8 +78,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::model::{
-    Alert, Delivery, DeliveryId, Drill, DrillPage, Member, Node, Pipeline, ScalingEvent, TaskId,
-    TimeMs,
+    Alert, Delivery, DeliveryId, Drill, DrillPage, Member, Node, NodeId, Pipeline, ScalingEvent,
+    TaskId, TimeMs,
 };
 use indexes::{Indexes, Places};
 use requests::{Requests, Tombstones};
@@ -112,6 +112,8 @@ pub struct State {
     /// Task types that pipelines say something of, with their estimates. Derived, as all that
     /// follows; shared with whoever reads submissions.
     estimates: Arc<BTreeMap<String, u64>>,
+    /// Those of `nodes` that are agents.
+    agents: BTreeSet<NodeId>,
     /// Deliveries to be posted, by when.
     due: BTreeSet<(TimeMs, DeliveryId)>,
     /// Tasks whose ends are among them.
@@ -148,6 +150,7 @@ impl Default for State {
             alerts: Table::default(),
             scalings: Table::default(),
             estimates: pipelines::estimates(&Table::default()),
+            agents: BTreeSet::new(),
             due: BTreeSet::new(),
             untold: BTreeSet::new(),
             ended_deliveries: BTreeSet::new(),
@@ -175,7 +178,11 @@ impl State {
         match table {
             TableId::Singles => self.singles.load(rest, value, hash),
             TableId::Members => self.members.load(rest, value, hash),
-            TableId::Nodes => self.nodes.load(rest, value, hash),
+            TableId::Nodes => {
+                self.nodes.load(rest, value, hash)?;
+                self.note_agent(rest);
+                Ok(())
+            }
             TableId::Tasks => {
                 let task = self.tasks.load(rest, value, hash)?;
                 self.indexes.insert(task.seq, &Places::of(&task, self.policy().aging_ms));
