@@ -121,6 +121,11 @@ pub fn plan(view: &State, inputs: &PlanInputs, limits: PlanLimits) -> Plan {
     if view.policy().paused {
         return plan;
     }
+    let at_front = inputs.cursor.is_none() && !inputs.unfinished;
+    if at_front && view.queue_groups(None).next().is_none() {
+        // Nobody waits: the fleet need not be looked through.
+        return Plan { count: inputs.count, ..plan };
+    }
     let mut room = Room::of(view, inputs);
     let mut taken = Taken::default();
     let mut groups = Vec::new();

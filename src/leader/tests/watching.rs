@@ -1,6 +1,5 @@
 //! The liveness watch and its brake, as tables over hand-made books.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +8,7 @@ use crate::leader::liveness::{Look, Memory, Seen, plan};
 use crate::leader::seat::Sighting;
 use crate::leader::solo::Solo;
 use crate::model::{Load, NodeId, NodeStatus};
-use crate::state::Command;
+use crate::state::{Assignment, Command};
 
 /// The default timeout of a node is 120 s.
 const LONG: Duration = Duration::from_secs(1000);
@@ -32,8 +31,8 @@ fn fleet(nodes: &[(&str, NodeStatus)]) -> Arc<Solo> {
     solo
 }
 
-fn sighting(name: &str, age: Duration, status: Option<NodeStatus>) -> (NodeId, Sighting) {
-    (id(name), Sighting { node_id: id(name), age, status, load: None })
+fn sighting(name: &str, age: Duration, status: Option<NodeStatus>) -> Sighting {
+    Sighting { node_id: id(name), age, status, load: None }
 }
 
 fn look(solo: &Solo, seen: &Seen, memory: &mut Memory) -> Look {
@@ -73,7 +72,7 @@ fn what_a_node_is_and_says_decides_what_it_becomes() {
     ];
     for (is, age, says, becomes) in cases {
         let solo = fleet(&[("n", is)]);
-        let sightings = BTreeMap::from([sighting("n", secs(age), says)]);
+        let sightings = Arc::new(vec![sighting("n", secs(age), says)]);
         let seen = Seen { sightings, now: LONG, ..Seen::default() };
         let look = look(&solo, &seen, &mut Memory::default());
         let expected: Vec<_> = becomes.into_iter().map(|status| ("n", status)).collect();
@@ -92,7 +91,7 @@ fn a_new_leader_judges_by_what_it_knows_and_gives_others_a_full_timeout() {
         (secs(120), vec![("known", NodeStatus::Offline), ("unknown", NodeStatus::Offline)]),
     ] {
         // The known one was last heard of 100 s before the reign began.
-        let sightings = BTreeMap::from([sighting("known", now + secs(100), None)]);
+        let sightings = Arc::new(vec![sighting("known", now + secs(100), None)]);
         let seen = Seen { sightings, now, ..Seen::default() };
         assert_eq!(changes(&look(&solo, &seen, &mut Memory::default())), gone, "{now:?}");
     }
@@ -105,10 +104,10 @@ fn heartbeats_from_before_a_change_say_nothing_about_it() {
         [(10, Some(5), false), (4, Some(5), true), (10, None, true), (1001, None, false)]
     {
         let seen = Seen {
-            sightings: BTreeMap::from([sighting("n", secs(age), Some(NodeStatus::Active))]),
+            sightings: Arc::new(vec![sighting("n", secs(age), Some(NodeStatus::Active))]),
             changed_ago: changed_ago.map(|ago| (id("n"), secs(ago))).into_iter().collect(),
             now: LONG,
-            awake_for: None,
+            ..Seen::default()
         };
         let look = look(&solo, &seen, &mut Memory::default());
         assert_eq!(look.recovered, usize::from(recovers), "{age} {changed_ago:?}");
@@ -116,7 +115,7 @@ fn heartbeats_from_before_a_change_say_nothing_about_it() {
     // A registration counts as a sign of life.
     let solo = fleet(&[("n", NodeStatus::Active)]);
     for (changed_ago, evicted) in [(119, 0), (120, 1)] {
-        let changed_ago = BTreeMap::from([(id("n"), secs(changed_ago))]);
+        let changed_ago = vec![(id("n"), secs(changed_ago))];
         let seen = Seen { changed_ago, now: LONG, ..Seen::default() };
         assert_eq!(look(&solo, &seen, &mut Memory::default()).evicted, evicted);
     }
@@ -126,7 +125,7 @@ fn heartbeats_from_before_a_change_say_nothing_about_it() {
 fn a_leader_that_slept_itself_gives_everybody_a_full_timeout() {
     let solo = fleet(&[("n", NodeStatus::Active)]);
     for (awake_for, evicted) in [(Some(0), 0), (Some(119), 0), (Some(120), 1), (None, 1)] {
-        let sightings = BTreeMap::from([sighting("n", secs(900), None)]);
+        let sightings = Arc::new(vec![sighting("n", secs(900), None)]);
         let awake_for = awake_for.map(secs);
         let seen = Seen { sightings, now: LONG, awake_for, ..Seen::default() };
         assert_eq!(look(&solo, &seen, &mut Memory::default()).evicted, evicted);
@@ -149,9 +148,8 @@ fn figures_are_replicated_when_they_moved_and_not_too_often() {
         (137, 52, true),
     ] {
         let load = Load { cpu_milli: cpu * 1000, ..Load::default() };
-        let (node_id, mut sighting) = sighting("n", secs(1), None);
-        sighting.load = Some(load);
-        let sightings = BTreeMap::from([(node_id, sighting)]);
+        let sighting = Sighting { load: Some(load), ..sighting("n", secs(1), None) };
+        let sightings = Arc::new(vec![sighting]);
         let seen = Seen { sightings, now: secs(now), ..Seen::default() };
         let look = look(&solo, &seen, &mut memory);
         assert_eq!(look.observations.len(), usize::from(sent), "at {now} s, {cpu} %");
@@ -170,9 +168,9 @@ fn most_of_a_fleet_falling_silent_is_evicted_slowly_longest_silence_first() {
     let all: Vec<_> = names.iter().map(|name| (name.as_str(), NodeStatus::Active)).collect();
     for (silent, expected) in [(5, 5), (6, 0), (10, 0)] {
         let solo = fleet(&all);
-        let sightings: BTreeMap<_, _> = (0..10)
-            .map(|n| sighting(&names[n], secs(if n < silent { 200 + n as u64 } else { 5 }), None))
-            .collect();
+        let sightings = (0..10)
+            .map(|n| sighting(&names[n], secs(if n < silent { 200 + n as u64 } else { 5 }), None));
+        let sightings: Arc<Vec<_>> = Arc::new(sightings.collect());
         let mut memory = Memory::default();
         let seen = Seen { sightings: sightings.clone(), now: LONG, ..Seen::default() };
         let first = look(&solo, &seen, &mut memory);
@@ -193,9 +191,68 @@ fn a_look_is_bounded_and_says_when_there_is_more() {
     let all: Vec<_> = names.iter().map(|name| (name.as_str(), NodeStatus::Active)).collect();
     let solo = fleet(&all);
     let degraded = Some(NodeStatus::Degraded);
-    let sightings = names.iter().map(|name| sighting(name, secs(1), degraded)).collect();
+    let sightings = names.iter().map(|name| sighting(name, secs(1), degraded));
+    let sightings = Arc::new(sightings.collect());
     let seen = Seen { sightings, now: LONG, ..Seen::default() };
     let options = BrakeOptions::default();
     let look = plan(&solo.state.read(), &seen, &mut Memory::default(), options, 10);
     assert_eq!((look.observations.len(), look.more), (10, true));
+}
+
+#[test]
+fn figures_of_a_large_fleet_wait_longer_for_their_turn() {
+    // Nodes, and seconds after which figures that moved far are replicated again.
+    for (nodes, gap) in [(1, 5), (2000, 5), (4000, 10)] {
+        let names: Vec<String> = (0..nodes).map(|n| format!("n{n:05}")).collect();
+        let solo = Solo::new();
+        let (path, value) = ("network.max_nodes".to_owned(), nodes.to_string());
+        solo.commit(Command::PatchConfig { path, value, expected_revision: None }).unwrap();
+        names.iter().for_each(|name| solo.register(name, |_| {}));
+        let mut memory = Memory::default();
+        let mut sent = Vec::new();
+        for (now, cpu_milli) in [(100, 1000), (100 + gap - 1, 50_000), (100 + gap, 50_000)] {
+            let load = Some(Load { cpu_milli, ..Load::default() });
+            let sightings = vec![Sighting { load, ..sighting("n00000", secs(1), None) }];
+            let sightings = Arc::new(sightings);
+            let seen = Seen { sightings, now: secs(now), ..Seen::default() };
+            sent.push(look(&solo, &seen, &mut memory).observations.len());
+        }
+        assert_eq!(sent, [1, 0, 1], "{nodes} nodes");
+    }
+}
+
+#[test]
+fn drains_that_are_over_and_agents_long_silent_are_named() {
+    let solo = Solo::new();
+    for (name, drained) in [("a", Some(0)), ("b", None), ("c", Some(3_600_000))] {
+        solo.register(name, |_| {});
+        let task_id = solo.submit(name, |_| {});
+        let seen_revision = solo.state.read().task(&task_id).unwrap().revision;
+        let assignments = vec![Assignment { task_id, seen_revision, node_id: id(name) }];
+        let epoch = solo.state.read().epoch();
+        solo.commit(Command::AssignTasks { epoch, assignments }).unwrap();
+        if let Some(within_ms) = drained {
+            solo.commit(Command::DrainNode { node_id: id(name), within_ms }).unwrap();
+        }
+    }
+    let removal = secs(solo.state.read().policy().agent_removal_ms / 1000);
+    for name in ["agent:old", "agent:young", "agent:changed"] {
+        solo.register(name, |spec| spec.agent_type = Some("code".to_owned()));
+        let (node_id, status) = (id(name), NodeStatus::Maintenance);
+        solo.commit(Command::SetNodeStatus { node_id, status }).unwrap();
+    }
+    let sightings = vec![
+        sighting("agent:changed", removal, None),
+        sighting("agent:old", removal, None),
+        sighting("agent:young", removal - secs(1), None),
+    ];
+    let seen = Seen {
+        sightings: Arc::new(sightings),
+        changed_ago: vec![(id("agent:changed"), removal / 2 - secs(1))],
+        now: LONG,
+        state_now: crate::clock::now_ms() + 1000,
+        awake_for: None,
+    };
+    let look = look(&solo, &seen, &mut Memory::default());
+    assert_eq!((look.drained, look.gone), (vec![id("a")], vec![id("agent:old")]));
 }
