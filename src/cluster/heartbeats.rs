@@ -107,12 +107,7 @@ impl Heartbeats {
         self.shelf.lock().book.has_unsent()
     }
 
-    /// On the leader: its own book holds what it heard, and nobody else has to be told.
-    pub(crate) fn drop_unsent(&self) {
-        self.shelf.lock().book.take_unsent(usize::MAX, |_| ());
-    }
-
-    /// What the leader has not been told yet, and what this member knows of the leader's book.
+    /// What the leader has not been told yet, also from the time when this member led, and what this member knows of the leader's book.
     pub(crate) fn take_unsent(&self) -> (Vec<WireBeat>, (u64, u64)) {
         let now = Instant::now();
         let mut shelf = self.shelf.lock();
@@ -295,5 +290,19 @@ mod tests {
         let learnt = [(); 3].map(|()| exchange(&after, &leader));
         assert_eq!(learnt, [BEATS_MAX, 1, 0]);
         assert_eq!(after.ages().len(), BEATS_MAX + 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_leader_heard_since_the_last_batch_reaches_the_next_leader() {
+        let (old, new) = (Heartbeats::default(), Heartbeats::default());
+        old.record(&id("a"), beat(NodeStatus::Active));
+        exchange(&new, &old);
+        tokio::time::advance(Duration::from_millis(100)).await;
+        old.record(&id("b"), beat(NodeStatus::Active));
+        tokio::time::advance(Duration::from_millis(100)).await;
+        // `new` leads now.
+        exchange(&old, &new);
+        assert_eq!(new.heard(&id("a")).unwrap().age, Duration::from_millis(200));
+        assert_eq!(new.heard(&id("b")).unwrap().age, Duration::from_millis(100));
     }
 }

@@ -354,7 +354,7 @@ async fn send_beats(core: Arc<Core>) {
         tick.tick().await;
         let view = core.current();
         if view.leading.is_some() {
-            core.heartbeats.drop_unsent();
+            // Its own book holds them; the next leader is told, because it may not have asked since.
             continue;
         }
         let due = asked_at.is_none_or(|at| at.elapsed() >= BOOK_EVERY);
