@@ -120,7 +120,7 @@ impl Heartbeats {
     }
 
     /// Takes back what could not be delivered.
-    pub(crate) fn put_back(&self, beats: Vec<WireBeat>) {
+    pub(crate) fn put_back(&self, beats: &[WireBeat]) {
         let book = &mut self.shelf.lock().book;
         beats.iter().for_each(|beat| book.note_unsent(&beat.node_id));
     }
@@ -257,7 +257,7 @@ mod tests {
         one.record(&id("b"), beat(NodeStatus::Active));
         let (beats, _) = one.take_unsent();
         assert_eq!(beats.len(), 2);
-        one.put_back(beats);
+        one.put_back(&beats);
         one.forget(&id("b"));
         let (beats, _) = one.take_unsent();
         assert_eq!(beats.len(), 1);

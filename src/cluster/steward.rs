@@ -368,7 +368,7 @@ async fn send_beats(core: Arc<Core>) {
             (Ok(Response::Ages { book, known, ages }), _) => {
                 core.heartbeats.learn(book, known, ages);
             }
-            (Ok(_) | Err(_), Request::Beats { beats, .. }) => core.heartbeats.put_back(beats),
+            (Ok(_) | Err(_), Request::Beats { beats, .. }) => core.heartbeats.put_back(&beats),
             (Ok(_) | Err(_), _) => {}
         }
     }
