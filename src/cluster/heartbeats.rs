@@ -2,21 +2,19 @@
 //!
 //! Heartbeats never become log entries. Any member takes them and records them here; a follower
 //! folds them into one batch to the leader every 250 ms; the leader's answer carries what changed
-//! in its book, so that every member knows every age and a new leader starts warm. Ages travel as
+//! in its book and the asker does not know, so that every member knows every age and a new leader starts warm. Ages travel as
 //! durations, because members do not share a clock.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
+use super::beat_book::{Book, Row};
 use crate::clock;
 use crate::model::{Load, NodeId, NodeStatus};
 
-/// The most nodes remembered; the one unheard of for longest is forgotten first.
-const NODES_MAX: usize = 100_000;
 /// The most heartbeats, or ages, in one message.
 pub(crate) const BEATS_MAX: usize = 10_000;
 
@@ -63,85 +61,72 @@ pub struct Heard {
 /// See the module's description.
 #[derive(Debug, Default)]
 pub struct Heartbeats {
-    book: Mutex<Book>,
+    shelf: Mutex<Shelf>,
 }
 
 #[derive(Debug, Default)]
-struct Book {
-    nodes: BTreeMap<NodeId, Row>,
-    /// Change numbers of `nodes`, oldest first.
-    order: BTreeMap<u64, NodeId>,
-    /// Recorded here and not yet sent to the leader.
-    unsent: BTreeSet<NodeId>,
-    /// Number of the newest change.
-    change: u64,
+struct Shelf {
+    book: Book,
     /// Names this book while this member leads; 0 before it first answered.
     name: u64,
     /// The leader's book and change last seen, while this member follows.
     seen: (u64, u64),
 }
 
-#[derive(Debug, Clone)]
-struct Row {
-    at: Instant,
-    beat: Beat,
-    change: u64,
-}
-
 impl Heartbeats {
     /// A heartbeat of `node_id` came to this member.
     pub fn record(&self, node_id: &NodeId, beat: Beat) {
-        let mut book = self.book.lock();
+        let book = &mut self.shelf.lock().book;
         book.merge(node_id, Instant::now(), beat);
-        book.unsent.insert(node_id.clone());
+        book.note_unsent(node_id);
     }
 
     /// Forgets a node that was removed.
     pub fn forget(&self, node_id: &NodeId) {
-        let mut book = self.book.lock();
-        if let Some(row) = book.nodes.remove(node_id) {
-            book.order.remove(&row.change);
-        }
-        book.unsent.remove(node_id);
+        self.shelf.lock().book.forget(node_id);
     }
 
     /// What is known of `node_id`, if it was ever heard of.
     #[must_use]
     pub fn heard(&self, node_id: &NodeId) -> Option<Heard> {
-        let book = self.book.lock();
-        book.nodes.get(node_id).map(|row| Heard { age: row.at.elapsed(), beat: row.beat })
+        let shelf = self.shelf.lock();
+        shelf.book.row(node_id).map(|row| Heard { age: row.at.elapsed(), beat: row.beat })
     }
 
-    /// Everything known, by node.
+    /// Everything known, in the order of ids.
     #[must_use]
     pub fn ages(&self) -> Vec<(NodeId, Heard)> {
         let now = Instant::now();
-        let book = self.book.lock();
         let heard = |row: &Row| Heard { age: now.duration_since(row.at), beat: row.beat };
-        book.nodes.iter().map(|(node_id, row)| (node_id.clone(), heard(row))).collect()
+        let mut shelf = self.shelf.lock();
+        shelf.book.in_order().map(|row| (row.node_id.clone(), heard(row))).collect()
     }
 
-    /// What the leader has not been told yet, and what this member knows of the leader's book.
+    /// Whether the leader has not been told of something yet.
+    pub(crate) fn has_unsent(&self) -> bool {
+        self.shelf.lock().book.has_unsent()
+    }
+
+    /// What the leader has not been told yet, also from the time when this member led, and what this member knows of the leader's book.
     pub(crate) fn take_unsent(&self) -> (Vec<WireBeat>, (u64, u64)) {
         let now = Instant::now();
-        let mut book = self.book.lock();
-        let mut beats = Vec::with_capacity(book.unsent.len().min(BEATS_MAX));
-        while beats.len() < BEATS_MAX {
-            let Some(node_id) = book.unsent.pop_first() else { break };
-            if let Some(row) = book.nodes.get(&node_id) {
-                let (age_ms, beat) = (millis(now.duration_since(row.at)), row.beat);
-                beats.push(WireBeat { node_id, age_ms, beat });
-            }
-        }
-        (beats, book.seen)
+        let mut shelf = self.shelf.lock();
+        let beats = shelf.book.take_unsent(BEATS_MAX, |row| WireBeat {
+            node_id: row.node_id.clone(),
+            age_ms: millis(now.duration_since(row.at)),
+            beat: row.beat,
+        });
+        (beats, shelf.seen)
     }
 
     /// Takes back what could not be delivered.
-    pub(crate) fn put_back(&self, beats: Vec<WireBeat>) {
-        self.book.lock().unsent.extend(beats.into_iter().map(|beat| beat.node_id));
+    pub(crate) fn put_back(&self, beats: &[WireBeat]) {
+        let book = &mut self.shelf.lock().book;
+        beats.iter().for_each(|beat| book.note_unsent(&beat.node_id));
     }
 
-    /// On the leader: merges a follower's batch and answers what changed since it last asked.
+    /// On the leader: merges a follower's batch and answers what changed since it last asked. What
+    /// the follower has just said itself is left out, unless more is known of that node here.
     pub(crate) fn answer(
         &self,
         beats: Vec<WireBeat>,
@@ -149,61 +134,49 @@ impl Heartbeats {
         known: u64,
     ) -> (u64, u64, Vec<WireAge>) {
         let now = Instant::now();
-        let mut book = self.book.lock();
-        for beat in beats {
-            if let Some(at) = now.checked_sub(Duration::from_millis(beat.age_ms)) {
-                book.merge(&beat.node_id, at, beat.beat);
+        let shelf = &mut *self.shelf.lock();
+        let before = shelf.book.change();
+        let mut fuller = Vec::new();
+        for WireBeat { node_id, age_ms, beat } in beats {
+            let Some(at) = now.checked_sub(Duration::from_millis(age_ms)) else { continue };
+            let merged = shelf.book.merge(&node_id, at, beat);
+            if merged.is_some_and(|row| row.beat != beat) {
+                fuller.push(node_id);
             }
         }
-        if book.name == 0 {
-            book.name = clock::random() | 1;
+        if shelf.name == 0 {
+            shelf.name = clock::random() | 1;
         }
-        let known = if book_name == book.name { known } else { 0 };
+        let known = if book_name == shelf.name { known } else { 0 };
+        let age = |row: &Row| WireAge {
+            node_id: row.node_id.clone(),
+            age_ms: millis(now.duration_since(row.at)),
+            beat: row.beat,
+        };
         let mut newest = known;
         let mut ages = Vec::new();
-        for (change, node_id) in book.order.range(known + 1..).take(BEATS_MAX) {
-            newest = *change;
-            if let Some(row) = book.nodes.get(node_id) {
-                let age_ms = millis(now.duration_since(row.at));
-                ages.push(WireAge { node_id: node_id.clone(), age_ms, beat: row.beat });
-            }
+        for row in shelf.book.changed(known, before).take(BEATS_MAX) {
+            newest = row.change;
+            ages.push(age(row));
         }
-        (book.name, newest, ages)
+        if ages.len() < BEATS_MAX {
+            // That was all: the rest is what the follower said.
+            newest = shelf.book.change();
+            ages.extend(fuller.iter().filter_map(|node_id| shelf.book.row(node_id)).map(age));
+        }
+        (shelf.name, newest, ages)
     }
 
     /// On a follower: what the leader's book says.
     pub(crate) fn learn(&self, book_name: u64, known: u64, ages: Vec<WireAge>) {
         let now = Instant::now();
-        let mut book = self.book.lock();
+        let mut shelf = self.shelf.lock();
         for age in ages {
             if let Some(at) = now.checked_sub(Duration::from_millis(age.age_ms)) {
-                book.merge(&age.node_id, at, age.beat);
+                shelf.book.merge(&age.node_id, at, age.beat);
             }
         }
-        book.seen = (book_name, known);
-    }
-}
-
-impl Book {
-    /// Keeps the newer of two heartbeats.
-    fn merge(&mut self, node_id: &NodeId, at: Instant, beat: Beat) {
-        let mut beat = beat;
-        if let Some(row) = self.nodes.get(node_id) {
-            if row.at >= at {
-                return;
-            }
-            // A heartbeat without figures does not erase the last ones.
-            beat.load = beat.load.or(row.beat.load);
-            self.order.remove(&row.change);
-        } else if self.nodes.len() >= NODES_MAX
-            && let Some((_, oldest)) = self.order.pop_first()
-        {
-            self.nodes.remove(&oldest);
-            self.unsent.remove(&oldest);
-        }
-        self.change += 1;
-        self.order.insert(self.change, node_id.clone());
-        self.nodes.insert(node_id.clone(), Row { at, beat, change: self.change });
+        shelf.seen = (book_name, known);
     }
 }
 
@@ -239,7 +212,7 @@ mod tests {
         one.record(&id("a"), beat(NodeStatus::Active));
         tokio::time::advance(Duration::from_millis(100)).await;
         leader.record(&id("b"), beat(NodeStatus::Degraded));
-        assert_eq!(exchange(&one, &leader), 2);
+        assert_eq!(exchange(&one, &leader), 1, "what it said itself is not told to it");
         assert_eq!(exchange(&two, &leader), 2);
         assert_eq!(exchange(&two, &leader), 0, "nothing is told twice");
         tokio::time::advance(Duration::from_millis(50)).await;
@@ -284,10 +257,52 @@ mod tests {
         one.record(&id("b"), beat(NodeStatus::Active));
         let (beats, _) = one.take_unsent();
         assert_eq!(beats.len(), 2);
-        one.put_back(beats);
+        one.put_back(&beats);
         one.forget(&id("b"));
         let (beats, _) = one.take_unsent();
         assert_eq!(beats.len(), 1);
         assert!(one.heard(&id("b")).is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn figures_that_only_the_leader_knows_come_back_with_a_heartbeat_without_any() {
+        let (one, leader) = (Heartbeats::default(), Heartbeats::default());
+        let load = Some(Load { cpu_milli: 5000, ..Load::default() });
+        leader.record(&id("a"), Beat { status: None, load });
+        tokio::time::advance(Duration::from_millis(10)).await;
+        one.record(&id("a"), beat(NodeStatus::Active));
+        tokio::time::advance(Duration::from_millis(10)).await;
+        let (beats, (book, known)) = one.take_unsent();
+        let (_, newest, ages) = leader.answer(beats, book, known);
+        assert_eq!((newest, ages.len()), (2, 1));
+        assert_eq!(ages[0].beat, Beat { status: Some(NodeStatus::Active), load });
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_member_that_was_restarted_learns_in_parts_what_it_had_said_itself() {
+        let (before, after, leader) =
+            (Heartbeats::default(), Heartbeats::default(), Heartbeats::default());
+        for place in 0..=BEATS_MAX {
+            before.record(&id(&format!("n{place}")), beat(NodeStatus::Active));
+        }
+        let told = [exchange(&before, &leader), exchange(&before, &leader)];
+        assert_eq!(told, [0, 0]);
+        let learnt = [(); 3].map(|()| exchange(&after, &leader));
+        assert_eq!(learnt, [BEATS_MAX, 1, 0]);
+        assert_eq!(after.ages().len(), BEATS_MAX + 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_leader_heard_since_the_last_batch_reaches_the_next_leader() {
+        let (old, new) = (Heartbeats::default(), Heartbeats::default());
+        old.record(&id("a"), beat(NodeStatus::Active));
+        exchange(&new, &old);
+        tokio::time::advance(Duration::from_millis(100)).await;
+        old.record(&id("b"), beat(NodeStatus::Active));
+        tokio::time::advance(Duration::from_millis(100)).await;
+        // `new` leads now.
+        exchange(&old, &new);
+        assert_eq!(new.heard(&id("a")).unwrap().age, Duration::from_millis(200));
+        assert_eq!(new.heard(&id("b")).unwrap().age, Duration::from_millis(100));
     }
 }

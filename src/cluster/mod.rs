@@ -11,6 +11,7 @@
 
 mod answers;
 mod backup;
+mod beat_book;
 mod bootstrap;
 mod core;
 mod error;

@@ -353,17 +353,14 @@ async fn send_beats(core: Arc<Core>) {
     loop {
         tick.tick().await;
         let view = core.current();
-        let (beats, (book, known)) = core.heartbeats.take_unsent();
         if view.leading.is_some() {
-            // The leader's own book holds them already.
+            // Its own book holds them; the next leader is told, because it may not have asked since.
             continue;
         }
         let due = asked_at.is_none_or(|at| at.elapsed() >= BOOK_EVERY);
-        let leader = view.leader.filter(|_| due || !beats.is_empty());
-        let Some(leader) = leader else {
-            core.heartbeats.put_back(beats);
-            continue;
-        };
+        let leader = view.leader.filter(|_| due || core.heartbeats.has_unsent());
+        let Some(leader) = leader else { continue };
+        let (beats, (book, known)) = core.heartbeats.take_unsent();
         let request = Request::Beats { beats, book, known };
         let answer = core.peers.call(leader, &request, &[], BEAT_TIMEOUT).await;
         asked_at = Some(Instant::now());
@@ -371,7 +368,7 @@ async fn send_beats(core: Arc<Core>) {
             (Ok(Response::Ages { book, known, ages }), _) => {
                 core.heartbeats.learn(book, known, ages);
             }
-            (Ok(_) | Err(_), Request::Beats { beats, .. }) => core.heartbeats.put_back(beats),
+            (Ok(_) | Err(_), Request::Beats { beats, .. }) => core.heartbeats.put_back(&beats),
             (Ok(_) | Err(_), _) => {}
         }
     }

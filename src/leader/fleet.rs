@@ -1,6 +1,7 @@
 //! What the leader knows of nodes beyond the replicated state, in memory only: fresher load
 //! figures, and nodes that asked not to be called for a while. Dropped with the reign.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,6 +9,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use super::seat::Sighting;
 use crate::model::{Load, NodeId};
 
 /// The first hold after a node could not be reached; it doubles with each failure in a row.
@@ -16,7 +18,61 @@ const UNREACHABLE_HOLD: Duration = Duration::from_secs(1);
 const UNREACHABLE_HOLD_MAX: Duration = Duration::from_secs(16);
 
 /// Fresh load figures by node.
-pub type Loads = BTreeMap<NodeId, Load>;
+#[derive(Debug, Default)]
+pub struct Loads {
+    /// What nodes said, in the order of ids; shared with the look that it was read for.
+    sightings: Arc<Vec<Sighting>>,
+    /// Figures of nodes that said nothing, in the order of ids.
+    silent: Vec<(NodeId, Load)>,
+}
+
+impl Loads {
+    /// Figures of nodes that said something and of nodes that did not, both in the order of ids.
+    #[must_use]
+    pub fn new(sightings: Arc<Vec<Sighting>>, silent: Vec<(NodeId, Load)>) -> Self {
+        Self { sightings, silent }
+    }
+
+    /// Those of one node.
+    #[must_use]
+    pub fn get(&self, node_id: &NodeId) -> Option<&Load> {
+        let said = self.sightings.binary_search_by(|seen| seen.node_id.cmp(node_id)).ok();
+        said.and_then(|place| self.sightings[place].load.as_ref()).or_else(|| {
+            let place = self.silent.binary_search_by(|(silent, _)| silent.cmp(node_id)).ok()?;
+            Some(&self.silent[place].1)
+        })
+    }
+}
+
+/// Looks things up in a list that is in the order of ids, by ids that come in that order too: one
+/// pass over both instead of a search each.
+#[derive(Debug)]
+pub(super) struct InOrder<'a, T> {
+    rest: &'a [T],
+    id: fn(&T) -> &NodeId,
+}
+
+impl<'a, T> InOrder<'a, T> {
+    /// Begins at the front of `list`.
+    pub(super) fn new(list: &'a [T], id: fn(&T) -> &NodeId) -> Self {
+        Self { rest: list, id }
+    }
+
+    /// What stands under `node_id`, which is behind all that were asked for before.
+    pub(super) fn get(&mut self, node_id: &NodeId) -> Option<&'a T> {
+        while let Some((first, rest)) = self.rest.split_first() {
+            match (self.id)(first).cmp(node_id) {
+                Ordering::Less => self.rest = rest,
+                Ordering::Equal => {
+                    self.rest = rest;
+                    return Some(first);
+                }
+                Ordering::Greater => break,
+            }
+        }
+        None
+    }
+}
 
 /// See the module's description. Shared by the duties of one reign.
 #[derive(Debug, Default)]
@@ -51,16 +107,22 @@ impl Fleet {
         self.latencies.lock().insert(node_id.clone(), micros);
     }
 
-    /// How long a node took to answer the last probe, in microseconds.
+    /// Writes how far nodes are, in microseconds and as far as it was measured, into what they said
+    /// of themselves. Gives the same of nodes that said nothing. All in the order of ids.
     #[must_use]
-    pub(super) fn latency_us(&self, node_id: &NodeId) -> Option<u32> {
-        self.latencies.lock().get(node_id).copied()
-    }
-
-    /// The same of all nodes that were probed.
-    #[must_use]
-    pub(super) fn latencies(&self) -> BTreeMap<NodeId, u32> {
-        self.latencies.lock().clone()
+    pub(super) fn add_latencies(&self, sightings: &mut [Sighting]) -> Vec<(NodeId, u32)> {
+        let mut silent = Vec::new();
+        let mut place = 0;
+        for (node_id, latency_us) in self.latencies.lock().iter() {
+            let smaller = |seen: &&Sighting| seen.node_id < *node_id;
+            place += sightings[place..].iter().take_while(smaller).count();
+            let said = sightings.get_mut(place).filter(|seen| seen.node_id == *node_id);
+            match said.and_then(|seen| seen.load.as_mut()) {
+                Some(load) => load.latency_us = *latency_us,
+                None => silent.push((node_id.clone(), *latency_us)),
+            }
+        }
+        silent
     }
 
     /// Notes that a node asked not to be called for `wait`.
@@ -113,10 +175,14 @@ impl Fleet {
         self.changed.lock().insert(node_id.clone(), Instant::now());
     }
 
-    /// When nodes last registered or changed, as far as this reign saw it.
+    /// How long ago nodes registered or changed, as far as this reign saw it, in the order of ids.
+    /// Forgets what is older than `kept` tells of the node: nothing depends on it any more.
     #[must_use]
-    pub(super) fn changes(&self) -> BTreeMap<NodeId, Instant> {
-        self.changed.lock().clone()
+    pub(super) fn changes(&self, kept: impl Fn(&NodeId) -> Duration) -> Vec<(NodeId, Duration)> {
+        let now = Instant::now();
+        let mut changed = self.changed.lock();
+        changed.retain(|node_id, at| now.duration_since(*at) < kept(node_id));
+        changed.iter().map(|(node_id, at)| (node_id.clone(), now.duration_since(*at))).collect()
     }
 
     /// Forgets a node that was taken out.
@@ -155,5 +221,53 @@ mod tests {
         let (held, first) = fleet.held();
         assert_eq!(held, [NodeId::trusted("a"), NodeId::trusted("b")]);
         assert_eq!(first.unwrap(), Instant::now() + Duration::from_secs(5));
+    }
+
+    fn sighting(name: &str, load: Option<Load>) -> Sighting {
+        Sighting { node_id: NodeId::trusted(name), age: Duration::ZERO, status: None, load }
+    }
+
+    #[test]
+    fn what_was_measured_from_here_joins_what_nodes_said() {
+        let fleet = Fleet::default();
+        for (name, micros) in [("a", 10), ("c", 30), ("d", 40), ("z", 90)] {
+            fleet.set_latency(&NodeId::trusted(name), Duration::from_micros(micros));
+        }
+        let load = Some(Load { cpu_milli: 7, ..Load::default() });
+        let mut sightings = vec![sighting("b", load), sighting("c", load), sighting("d", None)];
+        let silent = fleet.add_latencies(&mut sightings);
+        let silent: Vec<_> = silent.iter().map(|(id, us)| (id.as_str(), *us)).collect();
+        assert_eq!(silent, [("a", 10), ("d", 40), ("z", 90)]);
+        let said = sightings.iter().map(|seen| seen.load.map(|load| load.latency_us));
+        assert_eq!(said.collect::<Vec<_>>(), [Some(0), Some(30), None]);
+        let d = (NodeId::trusted("d"), Load { cpu_milli: 9, ..Load::default() });
+        let loads = Loads::new(Arc::new(sightings), vec![d]);
+        let cpu = |name| loads.get(&NodeId::trusted(name)).map(|load| load.cpu_milli);
+        assert_eq!(["a", "b", "c", "d"].map(cpu), [None, Some(7), Some(7), Some(9)]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn changes_too_long_ago_to_matter_are_forgotten() {
+        let fleet = Fleet::default();
+        for name in ["a", "b"] {
+            fleet.changed(&NodeId::trusted(name));
+            tokio::time::advance(Duration::from_secs(1)).await;
+        }
+        let left = |kept_s| {
+            let left = fleet.changes(|_| Duration::from_secs(kept_s));
+            left.iter().map(|(id, ago)| (id.to_string(), ago.as_secs())).collect::<Vec<_>>()
+        };
+        assert_eq!(left(3), [("a".to_owned(), 2), ("b".to_owned(), 1)]);
+        assert_eq!(left(2), [("b".to_owned(), 1)]);
+        assert_eq!(left(3), [("b".to_owned(), 1)]);
+    }
+
+    #[test]
+    fn a_list_in_order_is_gone_through_once() {
+        let list = ["b", "c", "e"].map(NodeId::trusted);
+        let mut in_order = InOrder::new(&list, |id| id);
+        let asked = ["a", "c", "d", "e", "f"].map(NodeId::trusted);
+        let found: Vec<_> = asked.iter().filter_map(|id| in_order.get(id)).collect();
+        assert_eq!(found, [&list[1], &list[2]]);
     }
 }

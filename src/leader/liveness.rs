@@ -5,7 +5,8 @@
 //! that this reign has not heard of gets a full timeout from the start of the reign; a node whose
 //! age is known from before is judged by that age, so that a new leader starts warm.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -14,12 +15,12 @@ use tracing::{info, warn};
 
 use super::brake::{Brake, BrakeOptions};
 use super::duty::{Duty, DutyError, Next, Reign, Wakes};
-use super::fleet::Loads;
+use super::fleet::{InOrder, Loads};
 use super::metrics::DutyName;
 use super::seat::{Seat, Sighting};
 use super::timers::state_now;
-use crate::model::{Load, Node, NodeId, NodeStatus, TimeMs};
-use crate::state::{Command, NodeObservation, State};
+use crate::model::{AGENT_PREFIX, Load, Node, NodeId, NodeStatus, TimeMs};
+use crate::state::{Command, NodeObservation, Policy, State};
 
 /// How often it looks.
 const PERIOD: Duration = Duration::from_secs(1);
@@ -29,6 +30,9 @@ const ASLEEP: Duration = Duration::from_secs(15);
 const ROUND_MAX: usize = 2000;
 /// Figures of one node are replicated at most so often.
 const LOAD_GAP: Duration = Duration::from_secs(5);
+/// Figures of so many nodes are replicated per second: in a larger fleet each waits longer for its
+/// turn, because entries of the log cost every member, and fresher figures are in every book.
+const LOADS_PER_SEC: u64 = 400;
 /// Figures that differ at all are replicated after so long.
 const LOAD_GAP_MAX: Duration = Duration::from_secs(30);
 /// A share that moved by this much has moved: 5 %.
@@ -39,23 +43,31 @@ const SCORE_MOVED_MILLI: u32 = 50;
 /// What a look takes beside the state.
 #[derive(Debug, Default)]
 pub struct Seen {
-    /// What the book says, by node.
-    pub sightings: BTreeMap<NodeId, Sighting>,
-    /// How long ago nodes registered or changed their status, as far as this reign saw it.
-    pub changed_ago: BTreeMap<NodeId, Duration>,
-    /// How long nodes took to answer the last probe, in microseconds.
-    pub latencies_us: BTreeMap<NodeId, u32>,
+    /// What the book says, in the order of ids.
+    pub sightings: Arc<Vec<Sighting>>,
+    /// How long ago nodes registered or changed their status, as far as this reign saw it and it is
+    /// not longer ago than all that depends on it. In the order of ids.
+    pub changed_ago: Vec<(NodeId, Duration)>,
+    /// How long nodes that tell nothing of themselves took to answer the last probe, in
+    /// microseconds, in the order of ids.
+    pub latencies_us: Vec<(NodeId, u32)>,
     /// Time since the reign began.
     pub now: Duration,
     /// Time since this member itself was asleep, if it was: it heard nobody then.
     pub awake_for: Option<Duration>,
+    /// The state machine's time.
+    pub state_now: TimeMs,
 }
 
 /// What the watch remembers from look to look.
 #[derive(Debug, Default)]
 pub struct Memory {
     brake: Brake,
-    loads_sent: BTreeMap<NodeId, Duration>,
+    /// When figures of nodes were replicated, as far as it is not too long ago to matter. Looked up
+    /// only.
+    loads_sent: HashMap<NodeId, Duration>,
+    /// When those that are too long ago were last forgotten.
+    tidied: Duration,
 }
 
 /// What came of a look.
@@ -71,6 +83,10 @@ pub struct Look {
     pub held: usize,
     /// There were more changes than fit.
     pub more: bool,
+    /// Nodes whose draining is over; at most the bound.
+    pub drained: Vec<NodeId>,
+    /// Agents that have been silent for so long that they are taken out; at most the bound.
+    pub gone: Vec<NodeId>,
 }
 
 /// Works out what has to be replicated. See the module's description.
@@ -82,20 +98,25 @@ pub fn plan(
     options: BrakeOptions,
     max: usize,
 ) -> Look {
-    let node_timeout = Duration::from_millis(view.policy().node_timeout_ms);
-    let agent_timeout = Duration::from_millis(view.policy().agent_timeout_ms);
+    let (node_timeout, agent_timeout) = timeouts(view.policy());
+    let gap = load_gap(view);
     let mut look = Look::default();
     let mut silent: Vec<(Duration, &Node)> = Vec::new();
     let mut loads = Vec::new();
     let mut present = 0;
+    let mut sightings = InOrder::new(&seen.sightings, |seen: &Sighting| &seen.node_id);
+    let mut changes = InOrder::new(&seen.changed_ago, |(node_id, _)| node_id);
+    let mut latencies = InOrder::new(&seen.latencies_us, |(node_id, _)| node_id);
     for node in view.holders_of_work() {
+        let sighting = sightings.get(&node.node_id);
+        let changed_ago = changes.get(&node.node_id).map(|(_, ago)| *ago);
+        let latency_us = latencies.get(&node.node_id).map(|(_, micros)| *micros);
+        take_out(view.policy(), &mut look, node, (sighting, changed_ago), seen, max);
         if node.agent_type.is_some() && node.host.is_empty() {
             // The leader is that agent itself.
             continue;
         }
         let timeout = if node.agent_type.is_some() { agent_timeout } else { node_timeout };
-        let sighting = seen.sightings.get(&node.node_id);
-        let changed_ago = seen.changed_ago.get(&node.node_id).copied();
         let silence = silence(sighting, changed_ago, seen);
         let watched = match node.status {
             NodeStatus::Active | NodeStatus::Degraded | NodeStatus::Error => true,
@@ -112,15 +133,15 @@ pub fn plan(
         });
         let Some(sighting) = fresh else {
             // One that was found tells nothing of itself: only how far it is, is known.
-            if let Some(load) = moved_latency(node, seen, memory) {
+            if let Some(load) = moved_latency(node, latency_us, memory, seen.now, gap) {
                 loads.push(observation(node, node.status, Some(load)));
             }
             continue;
         };
         let status = heard_status(node.status, sighting.status);
         let load = match sighting.load {
-            Some(_) => moved_load(node, sighting, memory, seen.now),
-            None => moved_latency(node, seen, memory),
+            Some(_) => moved_load(node, sighting, memory, seen.now, gap),
+            None => moved_latency(node, latency_us, memory, seen.now, gap),
         };
         if status != node.status {
             look.recovered += usize::from(node.status == NodeStatus::Offline);
@@ -133,10 +154,56 @@ pub fn plan(
     look.more = look.observations.len() + loads.len() > max;
     look.observations.extend(loads);
     look.observations.truncate(max);
-    for observation in look.observations.iter().filter(|observation| observation.load.is_some()) {
-        memory.loads_sent.insert(observation.node_id.clone(), seen.now);
-    }
+    memory.note_sent(&look.observations, seen.now);
     look
+}
+
+/// How long nodes and agents may be silent.
+fn timeouts(policy: &Policy) -> (Duration, Duration) {
+    let millis = Duration::from_millis;
+    (millis(policy.node_timeout_ms), millis(policy.agent_timeout_ms))
+}
+
+/// How long the figures of one node wait for their turn to be replicated, however far they moved.
+fn load_gap(view: &State) -> Duration {
+    let nodes = (view.nodes_len() + view.agents_len()) as u64;
+    Duration::from_millis(nodes * 1000 / LOADS_PER_SEC).clamp(LOAD_GAP, LOAD_GAP_MAX)
+}
+
+impl Memory {
+    fn note_sent(&mut self, observations: &[NodeObservation], now: Duration) {
+        if now.saturating_sub(self.tidied) >= LOAD_GAP_MAX {
+            self.tidied = now;
+            self.loads_sent.retain(|_, at| now.saturating_sub(*at) < LOAD_GAP_MAX);
+        }
+        for observation in observations.iter().filter(|observation| observation.load.is_some()) {
+            self.loads_sent.insert(observation.node_id.clone(), now);
+        }
+    }
+}
+
+/// Notes a node whose drain is over, and an agent that has been silent for long.
+fn take_out(
+    policy: &Policy,
+    look: &mut Look,
+    node: &Node,
+    (sighting, changed_ago): (Option<&Sighting>, Option<Duration>),
+    seen: &Seen,
+    max: usize,
+) {
+    let over = node.drain_until_ms.is_some_and(|until_ms| until_ms <= seen.state_now);
+    if over && look.drained.len() < max {
+        look.drained.push(node.node_id.clone());
+    }
+    let removal = Duration::from_millis(policy.agent_removal_ms);
+    let is_gone = node.agent_type.is_some()
+        && matches!(node.status, NodeStatus::Offline | NodeStatus::Maintenance)
+        && !node.host.is_empty()
+        && silence(sighting, None, seen) >= removal
+        && changed_ago.is_none_or(|ago| ago >= removal / 2);
+    if is_gone && look.gone.len() < max {
+        look.gone.push(node.node_id.clone());
+    }
 }
 
 /// How long nothing was heard of a node, as far as it may be held against it.
@@ -160,7 +227,13 @@ fn heard_status(now: NodeStatus, said: Option<NodeStatus>) -> NodeStatus {
 }
 
 /// A node's figures, when they moved enough to be worth a place in the log.
-fn moved_load(node: &Node, sighting: &Sighting, memory: &Memory, now: Duration) -> Option<Load> {
+fn moved_load(
+    node: &Node,
+    sighting: &Sighting,
+    memory: &Memory,
+    now: Duration,
+    gap: Duration,
+) -> Option<Load> {
     let (old, new) = (node.load, sighting.load?);
     if old == new {
         return None;
@@ -174,7 +247,7 @@ fn moved_load(node: &Node, sighting: &Sighting, memory: &Memory, now: Duration) 
         || moved(old.latency_us, new.latency_us, (old.latency_us / 4).max(1000));
     let due = match since {
         None => true,
-        Some(since) if far => since >= LOAD_GAP,
+        Some(since) if far => since >= gap,
         Some(since) => since >= LOAD_GAP_MAX,
     };
     due.then_some(new)
@@ -182,11 +255,17 @@ fn moved_load(node: &Node, sighting: &Sighting, memory: &Memory, now: Duration) 
 
 /// A node's figures with its measured latency, when that moved enough to be worth a place in the log.
 /// It jitters with every probe, so what has not really moved is never replicated.
-fn moved_latency(node: &Node, seen: &Seen, memory: &Memory) -> Option<Load> {
-    let (old, new) = (node.load.latency_us, *seen.latencies_us.get(&node.node_id)?);
+fn moved_latency(
+    node: &Node,
+    latency_us: Option<u32>,
+    memory: &Memory,
+    now: Duration,
+    gap: Duration,
+) -> Option<Load> {
+    let (old, new) = (node.load.latency_us, latency_us?);
     let moved = old == 0 || old.abs_diff(new) >= (old / 4).max(1000);
-    let since = memory.loads_sent.get(&node.node_id).map(|at| seen.now.saturating_sub(*at));
-    let due = since.is_none_or(|since| since >= LOAD_GAP);
+    let since = memory.loads_sent.get(&node.node_id).map(|at| now.saturating_sub(*at));
+    let due = since.is_none_or(|since| since >= gap);
     (moved && due && old != new).then_some(Load { latency_us: new, ..node.load })
 }
 
@@ -231,38 +310,44 @@ impl<S: Seat> Duty<S> for Liveness {
 
     async fn round(&mut self, reign: &Reign<S>) -> Result<Next, DutyError> {
         let mut sightings = reign.seat.sightings();
-        for seen in &mut sightings {
-            // How far a node is was measured from here, if at all.
-            if let (Some(load), Some(us)) = (&mut seen.load, reign.fleet.latency_us(&seen.node_id))
-            {
-                load.latency_us = us;
-            }
-        }
-        let loads = sightings.iter().filter_map(|seen| Some((seen.node_id.clone(), seen.load?)));
-        reign.fleet.set_loads(with_latencies(reign, loads.collect()));
+        // How far a node is was measured from here, if at all.
+        let probed = reign.fleet.add_latencies(&mut sightings);
+        let sightings = Arc::new(sightings);
+        reign.fleet.set_loads(Loads::new(Arc::clone(&sightings), silent_loads(reign, &probed)));
         let now = Instant::now();
         if self.last_round.is_some_and(|last| now.duration_since(last) > ASLEEP) {
             warn!("this member was asleep: nodes get a full timeout");
             self.woke_up = Some(now);
         }
         self.last_round = Some(now);
-        let changes = reign.fleet.changes();
-        let seen = Seen {
-            sightings: sightings.into_iter().map(|seen| (seen.node_id.clone(), seen)).collect(),
-            changed_ago: changes.into_iter().map(|(id, at)| (id, now.duration_since(at))).collect(),
-            latencies_us: reign.fleet.latencies(),
+        let mut seen = Seen {
+            sightings,
+            changed_ago: Vec::new(),
+            latencies_us: probed,
             now: now.duration_since(reign.since),
             awake_for: self.woke_up.map(|at| now.duration_since(at)),
+            state_now: 0,
         };
         let was_on = self.memory.brake.is_on();
         let (brake, memory) = (reign.options.brake, &mut self.memory);
-        let look = reign.seat.read(|view| plan(view, &seen, memory, brake, ROUND_MAX));
+        let look = reign.seat.read(|view| {
+            seen.state_now = state_now(&*reign.seat, view);
+            seen.changed_ago = reign.fleet.changes(kept(view.policy()));
+            plan(view, &seen, memory, brake, ROUND_MAX)
+        });
         self.tell(reign, &look, was_on);
-        take_out(reign, &seen).await?;
+        let epoch = reign.epoch;
+        let (drained, gone) = (look.drained, look.gone);
+        if !drained.is_empty() {
+            reign.propose(Command::EndDrains { epoch, node_ids: drained }).await?;
+        }
+        if !gone.is_empty() {
+            reign.propose(Command::RetireAgents { epoch, node_ids: gone }).await?;
+        }
         if look.observations.is_empty() {
             return Ok(Next::Wait(PERIOD));
         }
-        let (epoch, observations) = (reign.epoch, look.observations);
+        let observations = look.observations;
         if reign.propose(Command::ObserveNodes { epoch, observations }).await?.is_some() {
             reign.metrics.evictions.add(look.evicted as u64);
             reign.metrics.recoveries.add(look.recovered as u64);
@@ -276,55 +361,30 @@ impl<S: Seat> Duty<S> for Liveness {
     }
 }
 
-/// Adds how far those nodes are that were probed and reported no figures of their own, as nodes that
-/// were found do.
-fn with_latencies<S: Seat>(reign: &Reign<S>, mut loads: Loads) -> Loads {
-    let mut silent = reign.fleet.latencies();
-    silent.retain(|node_id, _| !loads.contains_key(node_id));
-    if !silent.is_empty() {
-        reign.seat.read(|view| {
-            for (node_id, latency_us) in silent {
-                if let Some(node) = view.node(&node_id) {
-                    loads.insert(node_id, Load { latency_us, ..node.load });
-                }
-            }
-        });
+/// How long it matters that a node registered or changed: twice as long as anything it is compared
+/// with, so that a longer timeout finds what it needs.
+fn kept(policy: &Policy) -> impl Fn(&NodeId) -> Duration {
+    let (node_timeout, agent_timeout) = timeouts(policy);
+    let removal = Duration::from_millis(policy.agent_removal_ms);
+    move |node_id| {
+        let agent = node_id.as_str().starts_with(AGENT_PREFIX);
+        2 * if agent { agent_timeout.max(removal).max(node_timeout) } else { node_timeout }
     }
-    loads
 }
 
-/// Nodes and agents whose drains are over at `now`, at most as many as one command takes.
-#[must_use]
-pub(super) fn drained(view: &State, now: TimeMs) -> Vec<NodeId> {
-    let over = |node: &&Node| node.drain_until_ms.is_some_and(|until_ms| until_ms <= now);
-    let drained = view.holders_of_work().filter(over).map(|node| node.node_id.clone());
-    drained.take(ROUND_MAX).collect()
-}
-
-/// Ends drains whose time is over, and takes out agents that have been silent for long.
-async fn take_out<S: Seat>(reign: &Reign<S>, seen: &Seen) -> Result<(), DutyError> {
-    let (drained, gone) = reign.seat.read(|view| {
-        let drained = drained(view, state_now(&*reign.seat, view));
-        let removal = Duration::from_millis(view.policy().agent_removal_ms);
-        let is_gone = |agent: &&Node| {
-            let sighting = seen.sightings.get(&agent.node_id);
-            let changed_ago = seen.changed_ago.get(&agent.node_id).copied();
-            matches!(agent.status, NodeStatus::Offline | NodeStatus::Maintenance)
-                && !agent.host.is_empty()
-                && silence(sighting, None, seen) >= removal
-                && changed_ago.is_none_or(|ago| ago >= removal / 2)
+/// Figures of those nodes that were probed and reported none of their own, as nodes that were found
+/// do: the replicated ones, and how far they are.
+fn silent_loads<S: Seat>(reign: &Reign<S>, probed: &[(NodeId, u32)]) -> Vec<(NodeId, Load)> {
+    if probed.is_empty() {
+        return Vec::new();
+    }
+    reign.seat.read(|view| {
+        let load = |(node_id, latency_us): &(NodeId, u32)| {
+            let load = Load { latency_us: *latency_us, ..view.node(node_id)?.load };
+            Some((node_id.clone(), load))
         };
-        let gone = view.agents().filter(is_gone).map(|agent| agent.node_id.clone());
-        (drained, gone.take(ROUND_MAX).collect::<Vec<_>>())
-    });
-    let epoch = reign.epoch;
-    if !drained.is_empty() {
-        reign.propose(Command::EndDrains { epoch, node_ids: drained }).await?;
-    }
-    if !gone.is_empty() {
-        reign.propose(Command::RetireAgents { epoch, node_ids: gone }).await?;
-    }
-    Ok(())
+        probed.iter().filter_map(load).collect()
+    })
 }
 
 impl Liveness {

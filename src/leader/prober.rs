@@ -26,6 +26,8 @@ const PROBES_MAX: usize = 256;
 const COLLECT_PAUSE: Duration = Duration::from_millis(100);
 /// How often it looks whether something is due.
 const PERIOD: Duration = Duration::from_secs(1);
+/// How often it looks through the fleet for nodes that are new, unless they are probed more often.
+const FIND_PERIOD: Duration = Duration::from_secs(5);
 /// How often the endpoints for discovery are asked (contract 2.12).
 const DISCOVERY_PERIOD: Duration = Duration::from_secs(60);
 
@@ -42,16 +44,17 @@ struct Due {
     discovered: bool,
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Probed {
-    next: Instant,
-    failures: u32,
-}
-
 /// See the module's description.
 #[derive(Debug, Default)]
 pub(super) struct Prober {
-    nodes: BTreeMap<NodeId, Probed>,
+    /// Probes that failed in a row, by node.
+    nodes: BTreeMap<NodeId, u32>,
+    /// When nodes are asked next, soonest first.
+    turns: VecDeque<(Instant, NodeId)>,
+    /// The interval those were made for.
+    interval: Duration,
+    /// When the fleet was last looked through for new nodes.
+    found_at: Option<Instant>,
     /// To be asked; at most the fleet.
     due: VecDeque<Due>,
     probes: JoinSet<(Due, bool, Duration)>,
@@ -71,7 +74,7 @@ impl<S: Seat> Duty<S> for Prober {
         });
         let answered = self.collect(reign, rules);
         bring_back(reign, answered).await?;
-        // The fleet is looked through less often than answers are collected.
+        // What is due is looked for less often than answers are collected.
         if self.looked_at.is_none_or(|at| at.elapsed() >= PERIOD) {
             self.looked_at = Some(Instant::now());
             keep_builtin(reign).await?;
@@ -92,28 +95,56 @@ impl Prober {
     /// Queues the probes that are due.
     fn look(&mut self, view: &State, interval: Duration) {
         let now = Instant::now();
-        if self.nodes.len() > view.nodes_len() {
-            self.nodes.retain(|node_id, _| view.node(node_id).is_some());
+        if interval != self.interval {
+            // All turns are made anew; nodes that failed have failed all the same.
+            self.turns.clear();
+            (self.interval, self.found_at) = (interval, None);
         }
         if interval.is_zero() || !self.due.is_empty() {
             return;
         }
-        for (place, node) in view.nodes().enumerate() {
-            let Some(probed) = self.nodes.get_mut(&node.node_id) else {
-                // The first look at a fleet is spread over an interval.
-                let next = now + interval.mul_f64((place % 97) as f64 / 97.0);
-                self.nodes.insert(node.node_id.clone(), Probed { next, failures: 0 });
+        if self.found_at.is_none_or(|at| now.duration_since(at) >= FIND_PERIOD.min(interval)) {
+            self.find(view, now);
+            self.found_at = Some(now);
+        }
+        while self.turns.front().is_some_and(|(at, _)| *at <= now)
+            && let Some((_, node_id)) = self.turns.pop_front()
+        {
+            let Some(node) = view.node(&node_id).filter(|node| node.agent_type.is_none()) else {
+                self.nodes.remove(&node_id);
                 continue;
             };
-            if probed.next <= now {
-                probed.next = now + interval;
-                self.due.push_back(Due {
-                    node_id: node.node_id.clone(),
-                    base_url: node.base_url(),
-                    discovered: node.metadata.contains(DISCOVERED),
-                });
+            self.turns.push_back((now + interval, node_id.clone()));
+            self.due.push_back(Due {
+                node_id,
+                base_url: node.base_url(),
+                discovered: node.metadata.contains(DISCOVERED),
+            });
+        }
+    }
+
+    /// Gives turns to nodes that have none. The fleet and what is known of it are in the same order.
+    fn find(&mut self, view: &State, now: Instant) {
+        let all_anew = self.turns.is_empty();
+        if all_anew {
+            self.nodes.retain(|node_id, _| view.node(node_id).is_some());
+        }
+        let mut known = self.nodes.keys().peekable();
+        let mut new = Vec::new();
+        for (place, node) in view.nodes().enumerate() {
+            while known.next_if(|node_id| **node_id < node.node_id).is_some() {}
+            let has_turn = known.next_if(|node_id| **node_id == node.node_id).is_some();
+            if !has_turn || all_anew {
+                // The first look at a fleet is spread over an interval.
+                let next = now + self.interval.mul_f64((place % 97) as f64 / 97.0);
+                new.push((next, node.node_id.clone()));
             }
         }
+        for (_, node_id) in &new {
+            self.nodes.entry(node_id.clone()).or_default();
+        }
+        self.turns.extend(new);
+        self.turns.make_contiguous().sort_by_key(|(at, _)| *at);
     }
 
     /// Begins with as many probes as may be under way.
@@ -140,12 +171,12 @@ impl Prober {
         let mut answered = Vec::new();
         while let Some(ended) = self.probes.try_join_next() {
             let Ok((node, healthy, took)) = ended else { continue };
-            let Some(probed) = self.nodes.get_mut(&node.node_id) else { continue };
+            let Some(failures) = self.nodes.get_mut(&node.node_id) else { continue };
             if healthy {
-                if probed.failures >= retries {
+                if *failures >= retries {
                     reign.fleet.reached(&node.node_id);
                 }
-                probed.failures = 0;
+                *failures = 0;
                 reign.fleet.set_latency(&node.node_id, took);
                 if node.discovered {
                     reign.fleet.changed(&node.node_id);
@@ -153,9 +184,9 @@ impl Prober {
                 }
                 continue;
             }
-            probed.failures += 1;
-            if probed.failures >= retries {
-                debug!(node = %node.node_id, probed.failures, "a node does not answer probes");
+            *failures += 1;
+            if *failures >= retries {
+                debug!(node = %node.node_id, failures, "a node does not answer probes");
                 // Until the next probe has failed, too.
                 reign.fleet.hold(&node.node_id, interval + timeout + 2 * PERIOD);
             }
@@ -370,6 +401,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::leader::solo::Solo;
 
     #[test]
     fn contract_6_row_2_what_an_endpoint_says_of_itself() {
@@ -386,5 +418,36 @@ mod tests {
         let bare = spec_of("http://h:1", &json!({}), None, 4).unwrap();
         assert_eq!(bare.node_id.as_str(), "node_h_1");
         assert!(spec_of("http://h:x", &json!({}), None, 4).is_none());
+    }
+
+    /// Looks every second for so long; gives how often each node was to be asked.
+    async fn asked(prober: &mut Prober, solo: &Solo, secs: u64, interval_s: u64) -> Vec<usize> {
+        let mut asked = BTreeMap::new();
+        for _ in 0..secs {
+            prober.look(&solo.state.read(), Duration::from_secs(interval_s));
+            for due in prober.due.drain(..) {
+                *asked.entry(due.node_id).or_insert(0) += 1;
+            }
+            tokio::time::advance(PERIOD).await;
+        }
+        asked.into_values().collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn every_node_is_asked_once_per_interval_whoever_comes_and_goes() {
+        let solo = Solo::new();
+        let names = ["a", "b", "c", "d"];
+        names.iter().for_each(|name| solo.register(name, |_| {}));
+        let mut prober = Prober::default();
+        assert_eq!(asked(&mut prober, &solo, 30, 30).await, [1; 4]);
+        assert_eq!(asked(&mut prober, &solo, 60, 30).await, [2; 4]);
+        solo.commit(Command::RemoveNode { node_id: NodeId::trusted("b") }).unwrap();
+        solo.register("e", |_| {});
+        assert_eq!(asked(&mut prober, &solo, 60, 30).await, [2; 4]);
+        assert_eq!(asked(&mut prober, &solo, 60, 0).await, [0; 0], "it is turned off");
+        solo.commit(Command::RemoveNode { node_id: NodeId::trusted("c") }).unwrap();
+        assert_eq!(asked(&mut prober, &solo, 10, 2).await, [5; 3]);
+        let known: Vec<_> = prober.nodes.keys().map(NodeId::as_str).collect();
+        assert_eq!(known, ["a", "d", "e"]);
     }
 }

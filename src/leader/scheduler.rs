@@ -117,8 +117,8 @@ struct Room<'a> {
 /// Plans placements. See the module's description.
 #[must_use]
 pub fn plan(view: &State, inputs: &PlanInputs, limits: PlanLimits) -> Plan {
-    let mut plan = Plan::default();
-    if view.policy().paused {
+    let mut plan = Plan { count: inputs.count, ..Plan::default() };
+    if view.policy().paused || nobody_waits(view, inputs) {
         return plan;
     }
     let mut room = Room::of(view, inputs);
@@ -183,6 +183,12 @@ pub fn plan(view: &State, inputs: &PlanInputs, limits: PlanLimits) -> Plan {
     plan.unfinished = inputs.unfinished || plan.assignments.len() >= limits.assignments_max;
     plan.close(&room);
     plan
+}
+
+/// Whether there is nothing to plan, so that the fleet need not be looked through.
+fn nobody_waits(view: &State, inputs: &PlanInputs) -> bool {
+    let at_front = inputs.cursor.is_none() && !inputs.unfinished;
+    at_front && view.queue_groups(None).next().is_none()
 }
 
 impl Plan {

@@ -81,7 +81,7 @@ pub trait Seat: Send + Sync + 'static {
     /// Events from now on.
     fn events(&self) -> Self::Feed;
 
-    /// When each node was last heard of, anywhere in the cluster.
+    /// When each node was last heard of, anywhere in the cluster, in the order of ids.
     fn sightings(&self) -> Vec<Sighting>;
 
     /// Asks another member to lead.

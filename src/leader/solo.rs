@@ -210,7 +210,9 @@ impl Seat for Solo {
     }
 
     fn sightings(&self) -> Vec<Sighting> {
-        self.sightings.lock().clone()
+        let mut sightings = self.sightings.lock().clone();
+        sightings.sort_by(|one, other| one.node_id.cmp(&other.node_id));
+        sightings
     }
 
     async fn hand_over(&self) -> Result<(), SeatError> {

@@ -25,7 +25,10 @@ pub(super) fn check(state: &State) {
         assert_eq!(node.live, holds, "node {} counts its executions", node.node_id);
         assert_eq!(state.live_on(&node.node_id).len(), holds as usize);
     }
-    assert_eq!(state.agents_len(), state.agents().count(), "agents are counted");
+    assert!(
+        state.holders_of_work().filter(|node| node.is_agent()).eq(state.agents()),
+        "the agents among the nodes are known"
+    );
     assert_eq!(state.nodes_len(), state.nodes().count(), "nodes are counted");
     assert!(live.is_empty(), "executions on nodes that are not there: {live:?}");
     let queued = state.queue().count();

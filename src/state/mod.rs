@@ -129,8 +129,6 @@ pub struct State {
     singles: Singles,
     members: Table<Member>,
     nodes: Table<Node>,
-    /// How many of `nodes` are agents of family A. Derived.
-    agents_len: usize,
     tasks: TaskTable,
     requests: Requests,
     tombstones: Tombstones,
@@ -155,6 +153,8 @@ pub struct State {
     /// Task types that pipelines say something of, with their estimates. Derived, as all that
     /// follows; shared with whoever reads submissions.
     estimates: Arc<BTreeMap<String, u64>>,
+    /// Those of `nodes` that are agents.
+    agents: BTreeSet<NodeId>,
     /// Deliveries to be posted, by when.
     due: BTreeSet<(TimeMs, DeliveryId)>,
     /// Tasks whose ends are among them.
@@ -185,7 +185,6 @@ impl Default for State {
             singles: Singles::default(),
             members: Table::default(),
             nodes: Table::default(),
-            agents_len: 0,
             tasks: TaskTable::default(),
             requests: Requests::new(),
             tombstones: Tombstones::new(),
@@ -208,6 +207,7 @@ impl Default for State {
             models: Table::default(),
             job_minutes: Table::default(),
             estimates: pipelines::estimates(&Table::default()),
+            agents: BTreeSet::new(),
             due: BTreeSet::new(),
             untold: BTreeSet::new(),
             ended_deliveries: BTreeSet::new(),
@@ -239,9 +239,7 @@ impl State {
             TableId::Members => self.members.load(rest, value, hash),
             TableId::Nodes => {
                 self.nodes.load(rest, value, hash)?;
-                let node_id = std::str::from_utf8(rest).ok().map(NodeId::trusted);
-                let node = node_id.and_then(|node_id| self.nodes.get(&node_id));
-                self.agents_len += usize::from(node.is_some_and(Node::is_agent));
+                self.note_agent(rest);
                 Ok(())
             }
             TableId::Tasks => {

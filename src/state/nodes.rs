@@ -16,7 +16,7 @@ impl State {
 
     /// All agents of family A, by id.
     pub fn agents(&self) -> impl Iterator<Item = &Node> {
-        self.holders_of_work().filter(|node| node.agent_type.is_some())
+        self.agents.iter().filter_map(|node_id| self.nodes.get(node_id))
     }
 
     /// Nodes and agents, by id: whatever is given work.
@@ -33,13 +33,24 @@ impl State {
     /// How many agents of family A there are.
     #[must_use]
     pub fn agents_len(&self) -> usize {
-        self.agents_len
+        self.agents.len()
     }
 
     /// One node, or one agent.
     #[must_use]
     pub fn node(&self, node_id: &NodeId) -> Option<&Node> {
         self.nodes.get(node_id)
+    }
+}
+
+impl State {
+    /// Notes whether the row that was loaded under `stored` is an agent's.
+    pub(super) fn note_agent(&mut self, stored: &[u8]) {
+        let node_id = std::str::from_utf8(stored).ok().map(NodeId::trusted);
+        let node = node_id.and_then(|node_id| self.nodes.get(&node_id));
+        if let Some(agent) = node.filter(|node| node.agent_type.is_some()) {
+            self.agents.insert(agent.node_id.clone());
+        }
     }
 }
 
@@ -63,9 +74,11 @@ impl Txn<'_> {
         let known = self.state.node(&spec.node_id).cloned();
         let node_id = spec.node_id.clone();
         let node = merge_registration(known.as_ref(), spec, self.now, self.index);
-        let was_agent = known.as_ref().is_some_and(Node::is_agent);
-        let agents_len = self.state.agents_len + usize::from(node.is_agent());
-        self.state.agents_len = agents_len - usize::from(was_agent);
+        if node.agent_type.is_some() {
+            self.state.agents.insert(node_id.clone());
+        } else {
+            self.state.agents.remove(&node_id);
+        }
         self.state.nodes.put(&mut self.state.rows, node_id.clone(), node);
         self.facts.push(Fact::NodeRegistered { node_id: node_id.clone(), new });
         if let Some(old) = old_status
@@ -121,8 +134,8 @@ impl Txn<'_> {
             return Err(Rejection::NodeNotFound);
         }
         self.fail_live_attempts(node_id, "the node was removed");
-        let removed = self.state.nodes.remove(&mut self.state.rows, node_id);
-        self.state.agents_len -= usize::from(removed.is_some_and(|node| node.is_agent()));
+        self.state.nodes.remove(&mut self.state.rows, node_id);
+        self.state.agents.remove(node_id);
         self.facts.push(Fact::NodeRemoved { node_id: node_id.clone() });
         Ok(Outcome::Done)
     }

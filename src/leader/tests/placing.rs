@@ -1,10 +1,10 @@
 //! The scheduler's plan: properties over random fleets and queues, and cases with a name.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use proptest::prelude::*;
 
+use crate::leader::fleet::Loads;
 use crate::leader::scheduler::{Plan, PlanInputs, PlanLimits, plan};
 use crate::leader::solo::Solo;
 use crate::model::{Load, NodeId, NodeStatus, Requirements, TaskId, Urgency};
@@ -250,7 +250,7 @@ fn held_nodes_get_nothing_and_fresh_figures_win() {
     let overloaded = Load { score_milli: 901, ..Load::default() };
     let inputs = PlanInputs {
         held: vec![NodeId::trusted("held")],
-        loads: Arc::new(BTreeMap::from([(NodeId::trusted("busy"), overloaded)])),
+        loads: Arc::new(Loads::new(Arc::default(), vec![(NodeId::trusted("busy"), overloaded)])),
         ..PlanInputs::default()
     };
     let plan = plan(&solo.state.read(), &inputs, PlanLimits::default());

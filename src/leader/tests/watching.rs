@@ -1,11 +1,10 @@
 //! The liveness watch and its brake, as tables over hand-made books.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::leader::brake::BrakeOptions;
-use crate::leader::liveness::{Look, Memory, Seen, drained, plan};
+use crate::leader::liveness::{Look, Memory, Seen, plan};
 use crate::leader::seat::Sighting;
 use crate::leader::solo::Solo;
 use crate::model::{Epoch, FlowMode, Load, NodeId, NodeStatus, StepSpec, TaskId};
@@ -32,8 +31,8 @@ fn fleet(nodes: &[(&str, NodeStatus)]) -> Arc<Solo> {
     solo
 }
 
-fn sighting(name: &str, age: Duration, status: Option<NodeStatus>) -> (NodeId, Sighting) {
-    (id(name), Sighting { node_id: id(name), age, status, load: None })
+fn sighting(name: &str, age: Duration, status: Option<NodeStatus>) -> Sighting {
+    Sighting { node_id: id(name), age, status, load: None }
 }
 
 fn look(solo: &Solo, seen: &Seen, memory: &mut Memory) -> Look {
@@ -73,7 +72,7 @@ fn what_a_node_is_and_says_decides_what_it_becomes() {
     ];
     for (is, age, says, becomes) in cases {
         let solo = fleet(&[("n", is)]);
-        let sightings = BTreeMap::from([sighting("n", secs(age), says)]);
+        let sightings = Arc::new(vec![sighting("n", secs(age), says)]);
         let seen = Seen { sightings, now: LONG, ..Seen::default() };
         let look = look(&solo, &seen, &mut Memory::default());
         let expected: Vec<_> = becomes.into_iter().map(|status| ("n", status)).collect();
@@ -92,7 +91,7 @@ fn a_new_leader_judges_by_what_it_knows_and_gives_others_a_full_timeout() {
         (secs(120), vec![("known", NodeStatus::Offline), ("unknown", NodeStatus::Offline)]),
     ] {
         // The known one was last heard of 100 s before the reign began.
-        let sightings = BTreeMap::from([sighting("known", now + secs(100), None)]);
+        let sightings = Arc::new(vec![sighting("known", now + secs(100), None)]);
         let seen = Seen { sightings, now, ..Seen::default() };
         assert_eq!(changes(&look(&solo, &seen, &mut Memory::default())), gone, "{now:?}");
     }
@@ -105,7 +104,7 @@ fn heartbeats_from_before_a_change_say_nothing_about_it() {
         [(10, Some(5), false), (4, Some(5), true), (10, None, true), (1001, None, false)]
     {
         let seen = Seen {
-            sightings: BTreeMap::from([sighting("n", secs(age), Some(NodeStatus::Active))]),
+            sightings: Arc::new(vec![sighting("n", secs(age), Some(NodeStatus::Active))]),
             changed_ago: changed_ago.map(|ago| (id("n"), secs(ago))).into_iter().collect(),
             now: LONG,
             ..Seen::default()
@@ -116,7 +115,7 @@ fn heartbeats_from_before_a_change_say_nothing_about_it() {
     // A registration counts as a sign of life.
     let solo = fleet(&[("n", NodeStatus::Active)]);
     for (changed_ago, evicted) in [(119, 0), (120, 1)] {
-        let changed_ago = BTreeMap::from([(id("n"), secs(changed_ago))]);
+        let changed_ago = vec![(id("n"), secs(changed_ago))];
         let seen = Seen { changed_ago, now: LONG, ..Seen::default() };
         assert_eq!(look(&solo, &seen, &mut Memory::default()).evicted, evicted);
     }
@@ -126,7 +125,7 @@ fn heartbeats_from_before_a_change_say_nothing_about_it() {
 fn a_leader_that_slept_itself_gives_everybody_a_full_timeout() {
     let solo = fleet(&[("n", NodeStatus::Active)]);
     for (awake_for, evicted) in [(Some(0), 0), (Some(119), 0), (Some(120), 1), (None, 1)] {
-        let sightings = BTreeMap::from([sighting("n", secs(900), None)]);
+        let sightings = Arc::new(vec![sighting("n", secs(900), None)]);
         let awake_for = awake_for.map(secs);
         let seen = Seen { sightings, now: LONG, awake_for, ..Seen::default() };
         assert_eq!(look(&solo, &seen, &mut Memory::default()).evicted, evicted);
@@ -149,9 +148,8 @@ fn figures_are_replicated_when_they_moved_and_not_too_often() {
         (137, 52, true),
     ] {
         let load = Load { cpu_milli: cpu * 1000, ..Load::default() };
-        let (node_id, mut sighting) = sighting("n", secs(1), None);
-        sighting.load = Some(load);
-        let sightings = BTreeMap::from([(node_id, sighting)]);
+        let sighting = Sighting { load: Some(load), ..sighting("n", secs(1), None) };
+        let sightings = Arc::new(vec![sighting]);
         let seen = Seen { sightings, now: secs(now), ..Seen::default() };
         let look = look(&solo, &seen, &mut memory);
         assert_eq!(look.observations.len(), usize::from(sent), "at {now} s, {cpu} %");
@@ -180,8 +178,8 @@ fn how_far_a_node_is_that_tells_nothing_is_replicated_when_it_moved() {
         (181, 11_250, true),
     ] {
         // It registered or answered a probe just now, so it is not silent.
-        let changed_ago = BTreeMap::from([(id("n"), secs(1))]);
-        let latencies_us = BTreeMap::from([(id("n"), latency_us)]);
+        let changed_ago = vec![(id("n"), secs(1))];
+        let latencies_us = vec![(id("n"), latency_us)];
         let seen = Seen { changed_ago, latencies_us, now: secs(now), ..Seen::default() };
         let look = look(&solo, &seen, &mut memory);
         assert_eq!(look.observations.len(), usize::from(sent), "at {now} s, {latency_us} us");
@@ -199,9 +197,9 @@ fn most_of_a_fleet_falling_silent_is_evicted_slowly_longest_silence_first() {
     let all: Vec<_> = names.iter().map(|name| (name.as_str(), NodeStatus::Active)).collect();
     for (silent, expected) in [(5, 5), (6, 0), (10, 0)] {
         let solo = fleet(&all);
-        let sightings: BTreeMap<_, _> = (0..10)
-            .map(|n| sighting(&names[n], secs(if n < silent { 200 + n as u64 } else { 5 }), None))
-            .collect();
+        let sightings = (0..10)
+            .map(|n| sighting(&names[n], secs(if n < silent { 200 + n as u64 } else { 5 }), None));
+        let sightings: Arc<Vec<_>> = Arc::new(sightings.collect());
         let mut memory = Memory::default();
         let seen = Seen { sightings: sightings.clone(), now: LONG, ..Seen::default() };
         let first = look(&solo, &seen, &mut memory);
@@ -222,11 +220,70 @@ fn a_look_is_bounded_and_says_when_there_is_more() {
     let all: Vec<_> = names.iter().map(|name| (name.as_str(), NodeStatus::Active)).collect();
     let solo = fleet(&all);
     let degraded = Some(NodeStatus::Degraded);
-    let sightings = names.iter().map(|name| sighting(name, secs(1), degraded)).collect();
+    let sightings = names.iter().map(|name| sighting(name, secs(1), degraded));
+    let sightings = Arc::new(sightings.collect());
     let seen = Seen { sightings, now: LONG, ..Seen::default() };
     let options = BrakeOptions::default();
     let look = plan(&solo.state.read(), &seen, &mut Memory::default(), options, 10);
     assert_eq!((look.observations.len(), look.more), (10, true));
+}
+
+#[test]
+fn figures_of_a_large_fleet_wait_longer_for_their_turn() {
+    // Nodes, and seconds after which figures that moved far are replicated again.
+    for (nodes, gap) in [(1, 5), (2000, 5), (4000, 10)] {
+        let names: Vec<String> = (0..nodes).map(|n| format!("n{n:05}")).collect();
+        let solo = Solo::new();
+        let (path, value) = ("network.max_nodes".to_owned(), nodes.to_string());
+        solo.commit(Command::PatchConfig { path, value, expected_revision: None }).unwrap();
+        names.iter().for_each(|name| solo.register(name, |_| {}));
+        let mut memory = Memory::default();
+        let mut sent = Vec::new();
+        for (now, cpu_milli) in [(100, 1000), (100 + gap - 1, 50_000), (100 + gap, 50_000)] {
+            let load = Some(Load { cpu_milli, ..Load::default() });
+            let sightings = vec![Sighting { load, ..sighting("n00000", secs(1), None) }];
+            let sightings = Arc::new(sightings);
+            let seen = Seen { sightings, now: secs(now), ..Seen::default() };
+            sent.push(look(&solo, &seen, &mut memory).observations.len());
+        }
+        assert_eq!(sent, [1, 0, 1], "{nodes} nodes");
+    }
+}
+
+#[test]
+fn drains_that_are_over_and_agents_long_silent_are_named() {
+    let solo = Solo::new();
+    for (name, drained) in [("a", Some(0)), ("b", None), ("c", Some(3_600_000))] {
+        solo.register(name, |_| {});
+        let task_id = solo.submit(name, |_| {});
+        let seen_revision = solo.state.read().task(&task_id).unwrap().revision;
+        let assignments = vec![Assignment { task_id, seen_revision, node_id: id(name) }];
+        let epoch = solo.state.read().epoch();
+        solo.commit(Command::AssignTasks { epoch, assignments }).unwrap();
+        if let Some(within_ms) = drained {
+            solo.commit(Command::DrainNode { node_id: id(name), within_ms }).unwrap();
+        }
+    }
+    let removal = secs(solo.state.read().policy().agent_removal_ms / 1000);
+    for name in ["agent:old", "agent:young", "agent:changed"] {
+        solo.register(name, |spec| spec.agent_type = Some("code".to_owned()));
+        let (node_id, status) = (id(name), NodeStatus::Maintenance);
+        solo.commit(Command::SetNodeStatus { node_id, status }).unwrap();
+    }
+    let sightings = vec![
+        sighting("agent:changed", removal, None),
+        sighting("agent:old", removal, None),
+        sighting("agent:young", removal - secs(1), None),
+    ];
+    let seen = Seen {
+        sightings: Arc::new(sightings),
+        changed_ago: vec![(id("agent:changed"), removal / 2 - secs(1))],
+        now: LONG,
+        state_now: crate::clock::now_ms() + 1000,
+        ..Seen::default()
+    };
+    let look = look(&solo, &seen, &mut Memory::default());
+    assert_eq!((look.drained, look.gone), (vec![id("a")], vec![id("agent:old")]));
 }
 
 #[test]
@@ -246,8 +303,12 @@ fn a_drained_agent_gives_back_what_it_has_when_its_time_is_over() {
     solo.commit(Command::AssignTasks { epoch, assignments }).unwrap();
     solo.commit(Command::DrainNode { node_id: id("agent:a"), within_ms: 0 }).unwrap();
     let now = solo.state.read().counters().last_at_ms;
-    assert_eq!(drained(&solo.state.read(), now - 1), []);
-    let node_ids = drained(&solo.state.read(), now);
+    let drained = |state_now| {
+        let seen = Seen { now: secs(1), state_now, ..Seen::default() };
+        look(&solo, &seen, &mut Memory::default()).drained
+    };
+    assert_eq!(drained(now - 1), []);
+    let node_ids = drained(now);
     assert_eq!(node_ids, [id("agent:a")]);
     let ended = solo.commit(Command::EndDrains { epoch, node_ids });
     assert_eq!(ended, Ok(Outcome::Judged { accepted: 1, stale: 0 }));
