@@ -177,7 +177,8 @@ async fn contract_3_6_a_campaign_from_its_creation_to_its_summary() {
         (&decision["iteration"], &decision["simulations_to_launch"]),
         (&json!(1), &json!(2))
     );
-    let task = world.get(&format!("/api/v1/tasks/job.{id}.0.1")).await.ok()["task"].clone();
+    let task =
+        world.get(&format!("/api/v1/tasks/job.{id}.0.1?include=input")).await.ok()["task"].clone();
     assert_eq!(task["task_type"], "ml_prediction");
     assert_eq!(task["input_data"]["target_properties"], json!({"gap": 1.1}));
     assert_eq!(task["input_data"]["structure_id"], format!("{id}.0.1"));
@@ -259,7 +260,8 @@ async fn contract_3_5_the_kill_switch_cancels_what_runs_and_stays_pulled() {
     world.post(&format!("/campaigns/{id}/start"), "").await.ok();
     world.post("/orchestrator/run_once", "").await.ok();
     let job = TaskId::trusted(&format!("job.{id}.0.3"));
-    let before = world.get(&format!("/api/v1/tasks/{job}")).await.ok()["task"].clone();
+    let before =
+        world.get(&format!("/api/v1/tasks/{job}?include=input")).await.ok()["task"].clone();
     assert_eq!(
         (&before["task_type"], &before["input_data"]["lower"]),
         (&json!("tune"), &json!(-1))
