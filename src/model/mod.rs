@@ -6,6 +6,7 @@
 mod alert;
 mod budget;
 mod campaign;
+mod decimal;
 mod delivery;
 mod drill;
 mod flow;
@@ -29,6 +30,7 @@ pub use campaign::{
     CandidateNote, CandidateState, ITERATIONS_MAX, Iteration, Job, JobKind, JobTemplate, Model,
     Score, StopRules, Structure,
 };
+pub use decimal::scaled;
 pub use delivery::{Delivery, DeliveryBody, DeliveryId, DeliveryState};
 pub use drill::{Drill, DrillId, DrillKind, DrillPage, DrillState};
 pub use flow::{Flow, FlowMode, Pipeline, STEPS_MAX, Step, StepOf, StepSpec, StepState, Verdict};

@@ -2,20 +2,22 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::apply::Txn;
 use super::campaign_command::JobReading;
 use super::{CampaignFact, State};
 use crate::model::{
     Budget, Campaign, CampaignId, CampaignStatus, CandidateNote, CandidateState, FleetStats, Job,
-    JobKind, MICRO, Resource, Score, TaskId, TaskStatus, TimeMs,
+    JobKind, Resource, Score, TaskId, TaskStatus, TimeMs, scaled,
 };
 
 /// The longest parameters of a candidate that are kept, in bytes.
 const NOTE_MAX: usize = 1024;
-/// Thousand-millionths in a score of one.
-const NANO: f64 = 1e9;
+/// Scores are kept in thousand-millionths.
+const SCORE_PLACES: i32 = 9;
+/// Amounts are kept in millionths.
+const AMOUNT_PLACES: i32 = 6;
 /// Minutes over which ended jobs are counted: a day.
 const MINUTES: u64 = 24 * 60;
 const MINUTE_MS: u64 = 60_000;
@@ -23,30 +25,24 @@ const DAY_MS: u64 = 24 * 3_600_000;
 /// Names in a list of statistics.
 const NAMES_MAX: usize = 100;
 
-/// Reads what a result says to the campaign. A number is taken as the whole number of
-/// thousand-millionths next to it: reading a decimal text and scaling it are exact in IEEE 754, so
-/// every member reads the same, and from there on whole numbers are compared.
+/// Reads what a result says to the campaign.
 fn read_result(text: &str, score_field: &str) -> JobReading {
-    let Ok(Value::Object(fields)) = serde_json::from_str::<Value>(text) else {
+    let Ok(fields) = serde_json::from_str::<BTreeMap<String, &RawValue>>(text) else {
         return JobReading::default();
     };
-    let parameters = fields.get("parameters").filter(|value| !value.is_null());
-    let parameters = parameters.map(Value::to_string).filter(|text| text.len() <= NOTE_MAX);
-    let usage = fields.get("usage").and_then(Value::as_object);
+    let parameters = fields.get("parameters").map(|value| value.get());
+    let parameters = parameters.filter(|text| *text != "null" && text.len() <= NOTE_MAX);
+    let usage = fields.get("usage").map_or("{}", |value| value.get());
+    let usage: BTreeMap<String, &RawValue> = serde_json::from_str(usage).unwrap_or_default();
     let used = |resource: &Resource| {
-        let amount = usage?.get(resource.as_str())?.as_f64()?;
-        (amount >= 0.0).then_some((*resource, (amount * MICRO as f64).round() as u64))
+        let amount = scaled(usage.get(resource.as_str())?.get(), AMOUNT_PLACES)?;
+        Some((*resource, u64::try_from(amount).ok()?))
     };
     JobReading {
-        score: fields.get(score_field).and_then(Value::as_f64).and_then(to_score),
-        parameters: parameters.unwrap_or_default(),
+        score: fields.get(score_field).and_then(|value| scaled(value.get(), SCORE_PLACES)),
+        parameters: parameters.unwrap_or_default().to_owned(),
         usage: Resource::METERED.iter().filter_map(used).collect(),
     }
-}
-
-fn to_score(value: f64) -> Option<Score> {
-    let scaled = (value * NANO).round();
-    (scaled.abs() < 9e18).then_some(scaled as Score)
 }
 
 impl State {

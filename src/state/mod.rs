@@ -27,6 +27,7 @@ mod indexes;
 mod jobs;
 mod launches;
 mod members;
+mod node_command;
 mod nodes;
 mod orchestrators;
 mod outcome;

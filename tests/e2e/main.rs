@@ -14,6 +14,7 @@ mod tools;
 mod agents;
 mod balancer;
 mod boards;
+mod campaigns;
 mod command_line;
 mod configuration;
 mod deliveries;

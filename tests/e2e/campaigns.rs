@@ -1,0 +1,104 @@
+//! Campaigns on a schedule, with real programs as their simulations, while leaders die.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::house::House;
+use crate::http::{CALL, PATIENCE, number, text, until};
+use crate::process::Process;
+
+const KILLS: usize = 3;
+const ITERATIONS: u64 = 6;
+const CANDIDATES: u64 = 3;
+
+/// A small real computation: draws a point from the seed, and says how near it is to 0.3.
+const TUNE: &str = r#"tune=seed=$(sed 's/.*"seed":\([0-9]*\).*/\1/'); awk -v s="$seed" 'BEGIN {
+    x = (s % 1000) / 1000; printf "{\"score\": %.6f, \"parameters\": {\"x\": %.3f}}\n", 1 - (x - 0.3) ^ 2, x }'"#;
+
+async fn post(house: &House, path: &str, body: &Value) -> Value {
+    let url = house.url(house.running()[0], path);
+    let reply = house.http.send(Method::POST, &url, Some(body), None, CALL).await.unwrap();
+    assert!((200..300).contains(&reply.status), "{path}: {}", reply.body);
+    reply.body
+}
+
+/// Every slot got one decision, none was left out, and every run it began has ended.
+async fn the_ledger_is_whole(house: &House, place: usize) -> usize {
+    let page = house.http.read(&house.url(place, "/api/v1/orchestrator/slots?limit=1000")).await;
+    let runs = house.http.read(&house.url(place, "/api/v1/orchestrator/runs?limit=1000")).await;
+    let runs = runs.as_array().unwrap();
+    let ended: BTreeSet<String> = runs
+        .iter()
+        .filter(|run| run["completed_at"].is_string())
+        .map(|run| text(run, "/id"))
+        .collect();
+    assert_eq!(ended.len(), runs.len(), "no run is open for ever: {runs:?}");
+    let slots = page["slots"].as_array().unwrap();
+    let at = |slot: &Value| text(slot, "/slot").parse::<jiff::Timestamp>().unwrap();
+    for pair in slots.windows(2) {
+        let gap = at(&pair[0]).as_millisecond() - at(&pair[1]).as_millisecond();
+        assert_eq!(gap, 1000, "every slot stands in the ledger once: {pair:?}");
+    }
+    let begun: Vec<String> =
+        slots.iter().map(|slot| text(slot, "/run_id")).filter(|id| !id.is_empty()).collect();
+    let distinct: BTreeSet<&String> = begun.iter().collect();
+    assert_eq!(distinct.len(), begun.len(), "no run stands for two slots");
+    assert!(begun.iter().all(|run_id| ended.contains(run_id)), "{begun:?} {ended:?}");
+    slots.len()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_scheduled_campaign_survives_its_leaders() {
+    let mut house = House::found(3).await;
+    let urls = house.urls().join(",");
+    let words = ["worker", "--node-id", "w", "--url", &urls, "--heartbeat", "1", "--exec", TUNE];
+    let _worker = Process::start("w", &words, &house.dir().join("w"));
+    let config = json!({
+        "max_iterations": ITERATIONS, "candidates_per_iteration": CANDIDATES,
+        "simulation_budget": ITERATIONS * CANDIDATES, "task": {"task_type": "tune"},
+    });
+    let campaign = json!({"name": "tune", "kind": "generic", "config": config});
+    let id = text(&post(&house, "/campaigns", &campaign).await, "/id");
+    post(&house, &format!("/campaigns/{id}/start"), &json!({})).await;
+    let schedule = json!({"mode": "SCHEDULED", "schedule": {"interval_seconds": 1}});
+    post(&house, "/orchestrator/config", &schedule).await;
+    for _ in 0..KILLS {
+        tokio::time::sleep(Duration::from_millis(1700)).await;
+        let leader = house.leader().await;
+        house.kill(leader);
+        house.start(leader);
+        house.ready(leader).await;
+    }
+    let path = format!("/campaigns/{id}");
+    let ended = until("the campaign's end", PATIENCE, || async {
+        let reply = house.http.get(&house.url(0, &path)).await.ok()?;
+        (text(&reply.body, "/status") == "COMPLETED").then_some(reply.body)
+    })
+    .await;
+    assert_eq!(number(&ended, "/current_iteration"), ITERATIONS);
+    let budget = &ended["budgets"]["simulations"];
+    assert_eq!(
+        (number(budget, "/spent"), number(budget, "/reserved")),
+        (ITERATIONS * CANDIDATES, 0)
+    );
+    assert!(ended["best_score"].as_f64().unwrap() > 0.5, "{ended}");
+    post(&house, "/orchestrator/config", &json!({"mode": "MANUAL"})).await;
+    until("the last run's end", PATIENCE, || async {
+        let runs = house.http.get(&house.url(1, "/orchestrator/runs")).await.ok()?.body;
+        runs.as_array()?.iter().all(|run| run["completed_at"].is_string()).then_some(())
+    })
+    .await;
+    for place in 0..3 {
+        let slots = the_ledger_is_whole(&house, place).await;
+        assert!(slots as u64 >= ITERATIONS, "{slots}");
+        let iterations = house.http.read(&house.url(place, &format!("{path}/iterations"))).await;
+        for iteration in iterations.as_array().unwrap() {
+            let scored = iteration["evaluated_structures"].as_array().unwrap();
+            assert_eq!(scored.len() as u64, CANDIDATES, "{iteration}");
+        }
+    }
+    house.agree().await;
+}
