@@ -220,7 +220,7 @@ async fn iterations_that_clients_ask_for_follow_one_another() {
     go_round(&solo);
     let state = solo.state.read();
     assert_eq!(state.campaign(&id).unwrap().iterations, 2);
-    assert_eq!(state.candidate_note(&id, 0, 0), Some("{\"x\":3}"));
+    assert_eq!(state.candidate_note(&id, 0, 0), Some("{\"x\": 3}"));
 }
 
 /// Ten thousand campaigns are planned without a word for each.
