@@ -10,7 +10,7 @@ use super::error::ApiError;
 use super::list_query::{ListKind, ListQuery, invalid_cursor};
 use super::params::{Params, Path};
 use super::reply;
-use super::wire_time::iso;
+use super::wire_time::{iso, iso_or_null};
 use crate::clock;
 use crate::model::{Drill, DrillId, DrillState};
 
@@ -39,7 +39,7 @@ impl From<&Drill> for DrillView {
             target: drill.target.clone(),
             started_by: drill.started_by.clone(),
             begun_at: iso(drill.begun_at_ms),
-            ended_at: (drill.ended_at_ms > 0).then(|| iso(drill.ended_at_ms)),
+            ended_at: iso_or_null(drill.ended_at_ms),
             lease_until: iso(drill.lease_until_ms),
             summary: drill.summary.clone(),
         }

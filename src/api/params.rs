@@ -8,6 +8,9 @@ use axum::http::request::Parts;
 use super::error::ApiError;
 use crate::cluster::Consistency;
 
+/// The most rows that a list shows at once.
+const LIMIT_MAX: u64 = 1000;
+
 /// The parameter of a path, decoded. What is no text is refused like any other bad input: axum's own
 /// answer would be plain text.
 #[derive(Debug)]
@@ -68,6 +71,14 @@ impl Params {
             ApiError::bad_request("INVALID_QUERY", text)
         };
         number.map(Some).map_err(wanted)
+    }
+
+    /// `limit`: how many rows a list shows, `usual` when nothing was said.
+    pub(super) fn limit(&self, usual: u64) -> Result<usize, ApiError> {
+        match self.number("limit")?.unwrap_or(usual) {
+            limit @ 1..=LIMIT_MAX => Ok(limit as usize),
+            _ => Err(ApiError::bad_request("INVALID_QUERY", "limit is 1 to 1000")),
+        }
     }
 
     /// `consistency=linearizable|local`, with `max_age` and `min_index` for the latter.

@@ -10,7 +10,7 @@ use super::agents::{pipelines, registry};
 use super::around::{Route, around};
 use super::auth::{Needs, UNMATCHED, keys, login};
 use super::error::ApiError;
-use super::nanoos::{campaigns, orchestrators, shape, slots};
+use super::nanoos::{campaigns, orchestrators, shape, slots, under_prefixes};
 use super::web4ai::{
     agent_list, agents, beats, control, dashboard, dead_letters, drain, lists, node_list, nodes,
     notices, performance, status, tasks, why,
@@ -19,6 +19,7 @@ use super::{
     App, admin, backup_doors, cluster_doors, config_doc, drills, events, probes, prometheus,
     requests, websocket,
 };
+use crate::state::CampaignMove;
 
 /// Where every HTTP listener serves the WebSocket.
 const WEBSOCKET: &str = "/ws";
@@ -46,10 +47,12 @@ impl Builder {
     }
 
     /// As [`Self::route`], for doors of family N, whose errors have a shape of their own.
-    fn nanoos(self, path: &'static str, doors: MethodRouter<App>) -> Self {
-        let doors = self.guarded(path, doors, false).layer(map_response(shape::reshaped));
-        let Self { app, router } = self;
-        Self { app, router: router.route(path, doors) }
+    fn nanoos(self, paths: [&'static str; 3], doors: &MethodRouter<App>) -> Self {
+        paths.into_iter().fold(self, |builder, path| {
+            let doors = builder.guarded(path, doors.clone(), false);
+            let Self { app, router } = builder;
+            Self { app, router: router.route(path, doors.layer(map_response(shape::reshaped))) }
+        })
     }
 
     fn guarded(
@@ -157,63 +160,25 @@ fn auth_routes(builder: Builder) -> Builder {
 /// Each under the three prefixes that family N's clients use (contract 3.1).
 fn campaign_routes(builder: Builder) -> Builder {
     builder
-        .nanoos("/orchestrator/state", get(orchestrators::state))
-        .nanoos("/orchestrator/config", post(orchestrators::set_config))
-        .nanoos("/orchestrator/run_once", post(orchestrators::run_once))
-        .nanoos("/orchestrator/runs", get(orchestrators::runs))
-        .nanoos("/orchestrator/stats", get(orchestrators::stats))
-        .nanoos("/orchestrator/slots", get(slots::list))
-        .nanoos("/orchestrator/activate", post(orchestrators::activate))
-        .nanoos("/orchestrator/deactivate", post(orchestrators::deactivate))
-        .nanoos("/campaigns", get(campaigns::list).post(campaigns::create))
-        .nanoos("/campaigns/{id}", get(campaigns::get).patch(campaigns::patch))
-        .nanoos("/campaigns/{id}/start", post(campaigns::start))
-        .nanoos("/campaigns/{id}/pause", post(campaigns::pause))
-        .nanoos("/campaigns/{id}/resume", post(campaigns::resume))
-        .nanoos("/campaigns/{id}/cancel", post(campaigns::cancel))
-        .nanoos("/campaigns/{id}/step", post(campaigns::step))
-        .nanoos("/campaigns/{id}/iterations", get(campaigns::iterations))
-        .nanoos("/campaigns/{id}/summary", get(campaigns::summary))
-        .nanoos("/agent/campaigns/{id}/stop", post(campaigns::stop))
-        .nanoos("/agent/campaigns/{id}/log", get(campaigns::log))
-        .nanoos("/api/v1/orchestrator/state", get(orchestrators::state))
-        .nanoos("/api/v1/orchestrator/config", post(orchestrators::set_config))
-        .nanoos("/api/v1/orchestrator/run_once", post(orchestrators::run_once))
-        .nanoos("/api/v1/orchestrator/runs", get(orchestrators::runs))
-        .nanoos("/api/v1/orchestrator/stats", get(orchestrators::stats))
-        .nanoos("/api/v1/orchestrator/slots", get(slots::list))
-        .nanoos("/api/v1/orchestrator/activate", post(orchestrators::activate))
-        .nanoos("/api/v1/orchestrator/deactivate", post(orchestrators::deactivate))
-        .nanoos("/api/v1/campaigns", get(campaigns::list).post(campaigns::create))
-        .nanoos("/api/v1/campaigns/{id}", get(campaigns::get).patch(campaigns::patch))
-        .nanoos("/api/v1/campaigns/{id}/start", post(campaigns::start))
-        .nanoos("/api/v1/campaigns/{id}/pause", post(campaigns::pause))
-        .nanoos("/api/v1/campaigns/{id}/resume", post(campaigns::resume))
-        .nanoos("/api/v1/campaigns/{id}/cancel", post(campaigns::cancel))
-        .nanoos("/api/v1/campaigns/{id}/step", post(campaigns::step))
-        .nanoos("/api/v1/campaigns/{id}/iterations", get(campaigns::iterations))
-        .nanoos("/api/v1/campaigns/{id}/summary", get(campaigns::summary))
-        .nanoos("/api/v1/agent/campaigns/{id}/stop", post(campaigns::stop))
-        .nanoos("/api/v1/agent/campaigns/{id}/log", get(campaigns::log))
-        .nanoos("/api/orchestrator/state", get(orchestrators::state))
-        .nanoos("/api/orchestrator/config", post(orchestrators::set_config))
-        .nanoos("/api/orchestrator/run_once", post(orchestrators::run_once))
-        .nanoos("/api/orchestrator/runs", get(orchestrators::runs))
-        .nanoos("/api/orchestrator/stats", get(orchestrators::stats))
-        .nanoos("/api/orchestrator/slots", get(slots::list))
-        .nanoos("/api/orchestrator/activate", post(orchestrators::activate))
-        .nanoos("/api/orchestrator/deactivate", post(orchestrators::deactivate))
-        .nanoos("/api/campaigns", get(campaigns::list).post(campaigns::create))
-        .nanoos("/api/campaigns/{id}", get(campaigns::get).patch(campaigns::patch))
-        .nanoos("/api/campaigns/{id}/start", post(campaigns::start))
-        .nanoos("/api/campaigns/{id}/pause", post(campaigns::pause))
-        .nanoos("/api/campaigns/{id}/resume", post(campaigns::resume))
-        .nanoos("/api/campaigns/{id}/cancel", post(campaigns::cancel))
-        .nanoos("/api/campaigns/{id}/step", post(campaigns::step))
-        .nanoos("/api/campaigns/{id}/iterations", get(campaigns::iterations))
-        .nanoos("/api/campaigns/{id}/summary", get(campaigns::summary))
-        .nanoos("/api/agent/campaigns/{id}/stop", post(campaigns::stop))
-        .nanoos("/api/agent/campaigns/{id}/log", get(campaigns::log))
+        .nanoos(under_prefixes!("/orchestrator/state"), &get(orchestrators::state))
+        .nanoos(under_prefixes!("/orchestrator/config"), &post(orchestrators::set_config))
+        .nanoos(under_prefixes!("/orchestrator/run_once"), &post(orchestrators::run_once))
+        .nanoos(under_prefixes!("/orchestrator/runs"), &get(orchestrators::runs))
+        .nanoos(under_prefixes!("/orchestrator/stats"), &get(orchestrators::stats))
+        .nanoos(under_prefixes!("/orchestrator/slots"), &get(slots::list))
+        .nanoos(under_prefixes!("/orchestrator/activate"), &orchestrators::switching(true))
+        .nanoos(under_prefixes!("/orchestrator/deactivate"), &orchestrators::switching(false))
+        .nanoos(under_prefixes!("/campaigns"), &get(campaigns::list).post(campaigns::create))
+        .nanoos(under_prefixes!("/campaigns/{id}"), &get(campaigns::get).patch(campaigns::patch))
+        .nanoos(under_prefixes!("/campaigns/{id}/start"), &campaigns::moving(CampaignMove::Start))
+        .nanoos(under_prefixes!("/campaigns/{id}/pause"), &campaigns::moving(CampaignMove::Pause))
+        .nanoos(under_prefixes!("/campaigns/{id}/resume"), &campaigns::moving(CampaignMove::Resume))
+        .nanoos(under_prefixes!("/campaigns/{id}/cancel"), &campaigns::moving(CampaignMove::Cancel))
+        .nanoos(under_prefixes!("/campaigns/{id}/step"), &post(campaigns::step))
+        .nanoos(under_prefixes!("/campaigns/{id}/iterations"), &get(campaigns::iterations))
+        .nanoos(under_prefixes!("/campaigns/{id}/summary"), &get(campaigns::summary))
+        .nanoos(under_prefixes!("/agent/campaigns/{id}/stop"), &post(campaigns::stop))
+        .nanoos(under_prefixes!("/agent/campaigns/{id}/log"), &get(campaigns::log))
 }
 
 fn node_routes(builder: Builder) -> Builder {

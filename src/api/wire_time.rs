@@ -40,6 +40,11 @@ pub(super) fn iso(at: TimeMs) -> String {
     format!("{timestamp:.3}")
 }
 
+/// As [`iso`], but 0 stands for "not yet" and is written as null.
+pub(super) fn iso_or_null(at: TimeMs) -> Option<String> {
+    (at > 0).then(|| iso(at))
+}
+
 /// Reads seconds since the epoch or an ISO-8601 text.
 pub(super) fn parse_time(text: &str) -> Option<TimeMs> {
     if let Ok(seconds) = text.trim().parse::<f64>() {

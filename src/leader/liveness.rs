@@ -244,13 +244,18 @@ fn moved_load(
         || moved(old.memory_milli, new.memory_milli, SHARE_MOVED_MILLI)
         || moved(old.gpu_milli, new.gpu_milli, SHARE_MOVED_MILLI)
         || moved(old.score_milli, new.score_milli, SCORE_MOVED_MILLI)
-        || moved(old.latency_us, new.latency_us, (old.latency_us / 4).max(1000));
+        || latency_moved(old.latency_us, new.latency_us);
     let due = match since {
         None => true,
         Some(since) if far => since >= gap,
         Some(since) => since >= LOAD_GAP_MAX,
     };
     due.then_some(new)
+}
+
+/// Whether a latency has moved: by a quarter, and by a millisecond at least.
+fn latency_moved(old: u32, new: u32) -> bool {
+    old.abs_diff(new) >= (old / 4).max(1000)
 }
 
 /// A node's figures with its measured latency, when that moved enough to be worth a place in the log.
@@ -263,7 +268,7 @@ fn moved_latency(
     gap: Duration,
 ) -> Option<Load> {
     let (old, new) = (node.load.latency_us, latency_us?);
-    let moved = old == 0 || old.abs_diff(new) >= (old / 4).max(1000);
+    let moved = old == 0 || latency_moved(old, new);
     let since = memory.loads_sent.get(&node.node_id).map(|at| now.saturating_sub(*at));
     let due = since.is_none_or(|since| since >= gap);
     (moved && due && old != new).then_some(Load { latency_us: new, ..node.load })

@@ -1,6 +1,8 @@
 //! What one step of an orchestrator decides (contract 3.4): pure functions of the replicated state,
 //! one for each phase, in the order of the contract. Apply judges every effect again.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value, json};
 
 use crate::model::{
@@ -39,7 +41,7 @@ pub fn plan(view: &State, now: TimeMs, run: &Run) -> Option<StepDuty> {
 /// Iterations that clients asked for, at most `max`.
 #[must_use]
 pub fn requested(view: &State, max: usize) -> Vec<IterationPlan> {
-    let mut room: std::collections::BTreeMap<&str, u64> = std::collections::BTreeMap::new();
+    let mut room: BTreeMap<&str, u64> = BTreeMap::new();
     let open = view.open_jobs(JobKind::Simulation);
     let mut plans = Vec::new();
     for campaign in view.requesting_campaigns() {
@@ -60,19 +62,6 @@ pub fn requested(view: &State, max: usize) -> Vec<IterationPlan> {
     plans
 }
 
-fn decision(kind: DecisionKind, reason: String, result: StepResult) -> Decision {
-    Decision {
-        kind,
-        reason,
-        result,
-        campaign_id: None,
-        iteration: None,
-        model: None,
-        simulations: 0,
-        experiments: 0,
-    }
-}
-
 fn noted(decision: Decision) -> StepAction {
     StepAction { decision, effect: StepEffect::Nothing }
 }
@@ -85,7 +74,11 @@ fn retraining(view: &State, now: TimeMs, orchestrator: &Orchestrator) -> Vec<Ste
         // Tenths of an hour, for people.
         let tenths = since / 360_000;
         let reason = format!("too soon (last training {}.{}h ago)", tenths / 10, tenths % 10);
-        return vec![noted(decision(DecisionKind::RetrainingCheck, reason, StepResult::Skipped))];
+        return vec![noted(Decision::new(
+            DecisionKind::RetrainingCheck,
+            reason,
+            StepResult::Skipped,
+        ))];
     }
     let labeled = view.labeled_samples();
     let models = view.models().filter(|model| model.active).take(ACTIONS_MAX);
@@ -106,7 +99,7 @@ fn retraining(view: &State, now: TimeMs, orchestrator: &Orchestrator) -> Vec<Ste
             _ => StepEffect::Nothing,
         };
         let model = Some(model.name.clone());
-        StepAction { decision: Decision { model, ..decision(kind, reason, result) }, effect }
+        StepAction { decision: Decision { model, ..Decision::new(kind, reason, result) }, effect }
     };
     models.map(judge).collect()
 }
@@ -131,13 +124,12 @@ fn campaigns(view: &State, orchestrator: &Orchestrator) -> Vec<StepAction> {
     let in_turn = in_turn(view, orchestrator);
     if in_turn.is_empty() {
         let reason = "no active campaigns".to_owned();
-        return vec![noted(decision(DecisionKind::Advancement, reason, StepResult::Skipped))];
+        return vec![noted(Decision::new(DecisionKind::Advancement, reason, StepResult::Skipped))];
     }
     let config = &orchestrator.config;
     let mut running = view.open_jobs(JobKind::Simulation);
     let mut advanced = 0;
-    let mut actions = Vec::new();
-    let mut unnamed = Unnamed::default();
+    let mut told = Told::about(DecisionKind::Iteration);
     for campaign in in_turn {
         let candidates = candidates_of(view, campaign);
         let after = running + u64::from(candidates);
@@ -171,22 +163,12 @@ fn campaigns(view: &State, orchestrator: &Orchestrator) -> Vec<StepAction> {
             }
             _ => StepEffect::Nothing,
         };
-        if effect == StepEffect::Nothing && actions.len() >= NAMED_MAX {
-            unnamed.count(result);
-            continue;
-        }
-        if actions.len() + 1 >= ACTIONS_MAX {
+        let iteration = Some(campaign.iterations + 1);
+        if !told.add(campaign, iteration, (result, reason), effect) {
             break;
         }
-        let decision = Decision {
-            campaign_id: Some(campaign.campaign_id.clone()),
-            iteration: Some(campaign.iterations + 1),
-            ..decision(DecisionKind::Iteration, reason, result)
-        };
-        actions.push(StepAction { decision, effect });
     }
-    actions.extend(unnamed.told(DecisionKind::Iteration));
-    actions
+    told.end()
 }
 
 /// Phase 3.
@@ -197,12 +179,11 @@ fn experiments(view: &State, orchestrator: &Orchestrator) -> Vec<StepAction> {
     if open >= max {
         let reason = format!("{open} experiments wait or run, at most {max} may");
         let result = StepResult::CapacityExceeded;
-        return vec![noted(decision(DecisionKind::Experiments, reason, result))];
+        return vec![noted(Decision::new(DecisionKind::Experiments, reason, result))];
     }
     let threshold = i64::try_from(config.experiment_threshold_micro).unwrap_or(i64::MAX);
     let threshold = threshold.saturating_mul(NANO_PER_MICRO);
-    let mut actions = Vec::new();
-    let mut unnamed = Unnamed::default();
+    let mut told = Told::about(DecisionKind::Experiments);
     for campaign in in_turn(view, orchestrator) {
         let left = view.launches_left(campaign, Resource::Experiments);
         let found = worth_measuring(view, campaign, threshold);
@@ -228,20 +209,11 @@ fn experiments(view: &State, orchestrator: &Orchestrator) -> Vec<StepAction> {
         } else {
             StepEffect::Nothing
         };
-        if effect == StepEffect::Nothing && actions.len() >= NAMED_MAX {
-            unnamed.count(result);
-            continue;
-        }
-        if actions.len() + 1 >= ACTIONS_MAX {
+        if !told.add(campaign, None, (result, reason), effect) {
             break;
         }
-        let campaign_id = Some(campaign.campaign_id.clone());
-        let decision =
-            Decision { campaign_id, ..decision(DecisionKind::Experiments, reason, result) };
-        actions.push(StepAction { decision, effect });
     }
-    actions.extend(unnamed.told(DecisionKind::Experiments));
-    actions
+    told.end()
 }
 
 /// Candidates of the newest iterations above the threshold that no experiment was launched for, the
@@ -325,21 +297,51 @@ fn context(view: &State, orchestrator: &Orchestrator, campaign: &Campaign) -> St
     }
 }
 
-/// Campaigns that are not named one by one.
-#[derive(Debug, Default)]
-struct Unnamed(Vec<(StepResult, u64)>);
+/// What one phase says of campaigns. Those that get nothing are named up to a bound, and then counted.
+struct Told {
+    kind: DecisionKind,
+    actions: Vec<StepAction>,
+    /// How many are not named, by what became of them.
+    unnamed: BTreeMap<StepResult, u64>,
+}
 
-impl Unnamed {
-    fn count(&mut self, result: StepResult) {
-        match self.0.iter_mut().find(|(known, _)| *known == result) {
-            Some((_, count)) => *count += 1,
-            None => self.0.push((result, 1)),
-        }
+impl Told {
+    /// Campaigns that are named one by one.
+    const ACTIONS: usize = ACTIONS_MAX - 1;
+
+    fn about(kind: DecisionKind) -> Self {
+        Self { kind, actions: Vec::new(), unnamed: BTreeMap::new() }
     }
 
-    fn told(self, kind: DecisionKind) -> impl Iterator<Item = StepAction> {
-        self.0.into_iter().map(move |(result, count)| {
-            noted(decision(kind, format!("{count} more campaigns"), result))
-        })
+    /// Says something of one more campaign; `false` when there is no room for it.
+    fn add(
+        &mut self,
+        campaign: &Campaign,
+        iteration: Option<u32>,
+        (result, reason): (StepResult, String),
+        effect: StepEffect,
+    ) -> bool {
+        if effect == StepEffect::Nothing && self.actions.len() >= NAMED_MAX {
+            *self.unnamed.entry(result).or_default() += 1;
+            return true;
+        }
+        if self.actions.len() >= Self::ACTIONS {
+            return false;
+        }
+        let decision = Decision {
+            campaign_id: Some(campaign.campaign_id.clone()),
+            iteration,
+            ..Decision::new(self.kind, reason, result)
+        };
+        self.actions.push(StepAction { decision, effect });
+        true
+    }
+
+    fn end(self) -> Vec<StepAction> {
+        let Self { kind, mut actions, unnamed } = self;
+        actions.extend(unnamed.into_iter().map(|(result, count)| {
+            noted(Decision::new(kind, format!("{count} more campaigns"), result))
+        }));
+        actions
     }
 }

@@ -51,7 +51,7 @@ impl DecisionKind {
 }
 
 /// The result of a decision. Stored: variants are only appended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum StepResult {
     /// Work was launched.
     Queued,
@@ -107,6 +107,23 @@ pub struct Decision {
     pub simulations: u32,
     /// Experiments launched.
     pub experiments: u32,
+}
+
+impl Decision {
+    /// A decision that launches nothing and names nothing.
+    #[must_use]
+    pub fn new(kind: DecisionKind, reason: String, result: StepResult) -> Self {
+        Self {
+            kind,
+            reason,
+            result,
+            campaign_id: None,
+            iteration: None,
+            model: None,
+            simulations: 0,
+            experiments: 0,
+        }
+    }
 }
 
 /// One run. Its decisions are rows of their own.

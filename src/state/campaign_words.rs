@@ -254,15 +254,6 @@ fn action(state: &State, text: &str) -> StepAction {
         }
         _ => (DecisionKind::Advancement, StepResult::Skipped, StepEffect::Nothing),
     };
-    let decision = Decision {
-        kind,
-        reason: what.to_owned(),
-        result,
-        campaign_id: None,
-        iteration: None,
-        model: None,
-        simulations: 0,
-        experiments: 0,
-    };
+    let decision = Decision::new(kind, what.to_owned(), result);
     StepAction { decision, effect }
 }

@@ -136,7 +136,7 @@ impl Txn<'_> {
         if self.state.open_jobs(JobKind::Simulation) + count > max {
             return Err(Refusal::Capacity);
         }
-        if self.state.waiting_len() + count > self.state.policy().pending_tasks_max {
+        if !self.state.has_room_for(count) {
             return Err(Refusal::QueueFull);
         }
         let mut promise = campaign.plan.per_job.clone();
@@ -229,7 +229,7 @@ impl Txn<'_> {
         if self.state.open_jobs(JobKind::Experiment) + count > max {
             return Err(Refusal::Capacity);
         }
-        if self.state.waiting_len() + count > self.state.policy().pending_tasks_max {
+        if !self.state.has_room_for(count) {
             return Err(Refusal::QueueFull);
         }
         for (index, candidate) in candidates {
@@ -294,7 +294,7 @@ impl Txn<'_> {
         if !row.active || row.training.is_some() {
             return Err(Refusal::Stale);
         }
-        if self.state.waiting_len() + 1 > self.state.policy().pending_tasks_max {
+        if !self.state.has_room_for(1) {
             return Err(Refusal::QueueFull);
         }
         let labeled = self.state.labeled_samples();
@@ -389,7 +389,7 @@ impl Txn<'_> {
 }
 
 /// The fields of JSON object text; none of anything else.
-fn object(text: &str) -> Map<String, Value> {
+pub(super) fn object(text: &str) -> Map<String, Value> {
     match serde_json::from_str(text) {
         Ok(Value::Object(fields)) => fields,
         Ok(_) | Err(_) => Map::new(),

@@ -53,6 +53,12 @@ impl State {
         waiting.into_iter().map(|status| self.tasks_in(status)).sum()
     }
 
+    /// Whether the queue takes so many more tasks (`tasks.max_pending_tasks`).
+    #[must_use]
+    pub fn has_room_for(&self, count: u64) -> bool {
+        self.waiting_len() + count <= self.policy().pending_tasks_max
+    }
+
     /// How many tasks of a concurrency key are under way.
     #[must_use]
     pub fn holders(&self, key: &str) -> usize {

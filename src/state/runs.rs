@@ -139,16 +139,7 @@ impl Txn<'_> {
             return Ok(Outcome::Judged { accepted: 0, stale: 1 });
         }
         let error = clipped(error);
-        let decision = Decision {
-            kind: DecisionKind::Error,
-            reason: error.clone(),
-            result: StepResult::Failed,
-            campaign_id: None,
-            iteration: None,
-            model: None,
-            simulations: 0,
-            experiments: 0,
-        };
+        let decision = Decision::new(DecisionKind::Error, error.clone(), StepResult::Failed);
         self.record_decisions(run_id, &[decision]);
         self.end_run(run_id, error);
         Ok(Outcome::Judged { accepted: 1, stale: 0 })

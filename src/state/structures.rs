@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 
 use super::apply::Txn;
 use super::campaign_command::JobRequest;
+use super::launches::object;
 use super::orchestrators::{check_name, derive_uuid};
 use super::rows::TableRow;
 use super::{CONTEXT_MAX, CampaignFact, Outcome, Rejection, Reply, State, TableId};
@@ -204,8 +204,8 @@ impl Txn<'_> {
         if self.state.structures_len() + new.len() > STRUCTURES_MAX {
             return Err(too_many("structures", STRUCTURES_MAX));
         }
-        let max = self.state.policy().pending_tasks_max;
-        if self.state.waiting_len() + count as u64 > max {
+        if !self.state.has_room_for(count as u64) {
+            let max = self.state.policy().pending_tasks_max;
             return Err(Rejection::QueueFull { max });
         }
         for structure_id in new {
@@ -222,10 +222,7 @@ impl Txn<'_> {
         let kind = if request.experiments { JobKind::Experiment } else { JobKind::Simulation };
         let urgency = Urgency::clamped(u64::from(request.priority.clamp(1, 10)) * 10);
         for (ordinal, structure_id) in (0u32..).zip(&request.structure_ids) {
-            let mut input = match serde_json::from_str(&request.job.input) {
-                Ok(Value::Object(fields)) => fields,
-                Ok(_) | Err(_) => Map::new(),
-            };
+            let mut input = object(&request.job.input);
             input.insert("structure_id".to_owned(), structure_id.as_str().into());
             let job = Job {
                 kind,

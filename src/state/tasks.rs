@@ -38,8 +38,8 @@ impl Txn<'_> {
         }
         // A task that is known already asks for no room: its retry succeeds on a full queue.
         let new = named.iter().filter(|(_, known, _, _)| !known).count() as u64;
-        let max = self.state.policy().pending_tasks_max;
-        if new > 0 && self.state.waiting_len() + new > max {
+        if new > 0 && !self.state.has_room_for(new) {
+            let max = self.state.policy().pending_tasks_max;
             return Err(Rejection::QueueFull { max });
         }
         let (mut created, mut duplicates, mut last) = (0, 0, None);

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use super::actor::{Actor, highest_index, insist, insist_write, serve};
-use super::{HarnessError, Load, Stage, Workload};
+use super::{HarnessError, Stage, Workload};
 use crate::checker::coverage::Floor;
 use crate::checker::{Verdict, alerts};
 use crate::client::{Client, Reply, Request};
@@ -240,8 +240,7 @@ impl Workload for Alerts {
     fn run<'a>(&'a self, stage: &'a Stage) -> BoxFuture<'a, Result<(), HarnessError>> {
         async move {
             let shared = Client::new();
-            let load = Load { rate: stage.load.rate.min(RATE_MAX), ..stage.load };
-            let slow = Stage { load, ..stage.clone() };
+            let slow = stage.slowed(RATE_MAX);
             let count = stage.load.clients.clamp(1, 4);
             let clients = (0..count).map(|n| client(Actor::new(&slow, &shared, NAME, n, count)));
             join_all(clients).await;

@@ -193,10 +193,7 @@ impl Workload for Attempts {
     fn run<'a>(&'a self, stage: &'a Stage) -> BoxFuture<'a, Result<(), HarnessError>> {
         async move {
             let client = Client::new();
-            let slow = Stage {
-                load: super::Load { rate: stage.load.rate.min(RATE_MAX), ..stage.load },
-                ..stage.clone()
-            };
+            let slow = stage.slowed(RATE_MAX);
             let count = stage.load.clients.clamp(1, 5);
             let clients =
                 (0..count).map(|n| self.client(Actor::new(&slow, &client, NAME, n, count)));

@@ -135,8 +135,7 @@ impl Workload for Callbacks {
     fn run<'a>(&'a self, stage: &'a Stage) -> BoxFuture<'a, Result<(), HarnessError>> {
         async move {
             let client = Client::new();
-            let load = super::Load { rate: stage.load.rate.min(20.0), ..stage.load };
-            let slow = Stage { load, ..stage.clone() };
+            let slow = stage.slowed(20.0);
             let count = stage.load.clients.clamp(1, 5);
             let clients =
                 (0..count).map(|n| self.client(Actor::new(&slow, &client, NAME, n, count)));

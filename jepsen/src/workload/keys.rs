@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use super::actor::{Actor, insist, insist_write, serve};
-use super::{HarnessError, Load, Stage, Workload};
+use super::{HarnessError, Stage, Workload};
 use crate::checker::coverage::Floor;
 use crate::checker::{Findings, Verdict};
 use crate::client::{Client, Request};
@@ -192,8 +192,7 @@ impl Workload for Keys {
     fn run<'a>(&'a self, stage: &'a Stage) -> BoxFuture<'a, Result<(), HarnessError>> {
         async move {
             let client = Client::new();
-            let load = Load { rate: stage.load.rate.min(RATE_MAX), ..stage.load };
-            let slow = Stage { load, ..stage.clone() };
+            let slow = stage.slowed(RATE_MAX);
             let count = stage.load.clients.clamp(1, 5);
             let clients =
                 (0..count).map(|n| self.client(Actor::new(&slow, &client, NAME, n, count)));

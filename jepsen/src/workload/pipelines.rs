@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep};
 use super::actor::{Actor, highest_index, insist_write};
 use super::agent::Agent;
 use super::plan::{AGENT_TYPES, draw, steps, task, tokens};
-use super::{HarnessError, Load, Stage, Workload};
+use super::{HarnessError, Stage, Workload};
 use crate::checker::coverage::Floor;
 use crate::checker::{Verdict, pipelines};
 use crate::client::{Client, Reply, Request};
@@ -163,8 +163,7 @@ impl Workload for Pipelines {
     fn run<'a>(&'a self, stage: &'a Stage) -> BoxFuture<'a, Result<(), HarnessError>> {
         async move {
             let client = Client::new();
-            let load = Load { rate: stage.load.rate.min(RATE_MAX), ..stage.load };
-            let slow = Stage { load, ..stage.clone() };
+            let slow = stage.slowed(RATE_MAX);
             let count = stage.load.clients.clamp(1, 5);
             let clients =
                 (0..count).map(|n| self.client(Actor::new(&slow, &client, NAME, n, count)));

@@ -103,6 +103,13 @@ impl Stage {
         }
     }
 
+    /// The same stage with at most so many operations per second.
+    #[must_use]
+    pub fn slowed(&self, rate_max: f64) -> Self {
+        let load = Load { rate: self.load.rate.min(rate_max), ..self.load };
+        Self { load, ..self.clone() }
+    }
+
     /// The generator of `who`, from the seed: the same run makes the same choices however its
     /// tasks are scheduled.
     #[must_use]

@@ -18,7 +18,7 @@ use crate::api::object::{FieldError, Object};
 use crate::api::params::{Params, Path};
 use crate::api::reply;
 use crate::api::ticket::{Caller, Ticket};
-use crate::api::wire_time::iso;
+use crate::api::wire_time::{iso, iso_or_null};
 use crate::clock;
 use crate::cluster::Consistency;
 use crate::model::TimeMs;
@@ -56,10 +56,6 @@ struct KeyView {
     usage_count: u64,
 }
 
-fn time(at: TimeMs) -> Option<String> {
-    (at > 0).then(|| iso(at))
-}
-
 fn view(key: &ApiKey) -> KeyView {
     KeyView {
         api_key: format!("{}...", key.prefix),
@@ -68,10 +64,10 @@ fn view(key: &ApiKey) -> KeyView {
         name: key.name.clone(),
         role: key.role.as_str(),
         user_id: key.user_id.to_string(),
-        created_at: time(key.created_at_ms),
-        expires_at: key.expires_at_ms.and_then(time),
+        created_at: iso_or_null(key.created_at_ms),
+        expires_at: key.expires_at_ms.and_then(iso_or_null),
         rate_limit_per_minute: key.per_minute,
-        last_used: time(key.usage.last_ms()),
+        last_used: iso_or_null(key.usage.last_ms()),
         usage_count: key.usage.count(),
     }
 }

@@ -3,6 +3,7 @@
 
 use axum::http::Method;
 
+use crate::api::nanoos::under_prefixes;
 use crate::security::{Action, Area, Permission};
 
 /// What a door asks of whoever comes, when authentication is on.
@@ -110,69 +111,6 @@ const DOORS: &[(&str, &str, Need)] = &[
     ("POST", "/api/v1/alerts/{alert_id}/acknowledge", CONTROL),
     ("GET", "/api/v1/scaling/events", LOOK),
     ("GET", "/api/v1/deliveries", TASKS_READ),
-    ("GET", "/orchestrator/state", OVERSEE),
-    ("POST", "/orchestrator/config", CONTROL),
-    ("POST", "/orchestrator/run_once", CONTROL),
-    ("GET", "/orchestrator/runs", OVERSEE),
-    ("GET", "/orchestrator/stats", OVERSEE),
-    ("GET", "/orchestrator/slots", OVERSEE),
-    ("POST", "/orchestrator/activate", CONTROL),
-    ("POST", "/orchestrator/deactivate", CONTROL),
-    ("GET", "/campaigns", TASKS_READ),
-    ("POST", "/campaigns", TASKS_SUBMIT),
-    ("GET", "/campaigns/{id}", TASKS_READ),
-    ("PATCH", "/campaigns/{id}", TASKS_SUBMIT),
-    ("POST", "/campaigns/{id}/start", TASKS_SUBMIT),
-    ("POST", "/campaigns/{id}/pause", TASKS_CANCEL),
-    ("POST", "/campaigns/{id}/resume", TASKS_SUBMIT),
-    ("POST", "/campaigns/{id}/cancel", TASKS_CANCEL),
-    ("POST", "/campaigns/{id}/step", TASKS_SUBMIT),
-    ("GET", "/campaigns/{id}/iterations", TASKS_READ),
-    ("GET", "/campaigns/{id}/summary", TASKS_READ),
-    ("POST", "/agent/campaigns/{id}/stop", TASKS_CANCEL),
-    ("GET", "/agent/campaigns/{id}/log", TASKS_READ),
-    ("GET", "/api/v1/orchestrator/state", OVERSEE),
-    ("POST", "/api/v1/orchestrator/config", CONTROL),
-    ("POST", "/api/v1/orchestrator/run_once", CONTROL),
-    ("GET", "/api/v1/orchestrator/runs", OVERSEE),
-    ("GET", "/api/v1/orchestrator/stats", OVERSEE),
-    ("GET", "/api/v1/orchestrator/slots", OVERSEE),
-    ("POST", "/api/v1/orchestrator/activate", CONTROL),
-    ("POST", "/api/v1/orchestrator/deactivate", CONTROL),
-    ("GET", "/api/v1/campaigns", TASKS_READ),
-    ("POST", "/api/v1/campaigns", TASKS_SUBMIT),
-    ("GET", "/api/v1/campaigns/{id}", TASKS_READ),
-    ("PATCH", "/api/v1/campaigns/{id}", TASKS_SUBMIT),
-    ("POST", "/api/v1/campaigns/{id}/start", TASKS_SUBMIT),
-    ("POST", "/api/v1/campaigns/{id}/pause", TASKS_CANCEL),
-    ("POST", "/api/v1/campaigns/{id}/resume", TASKS_SUBMIT),
-    ("POST", "/api/v1/campaigns/{id}/cancel", TASKS_CANCEL),
-    ("POST", "/api/v1/campaigns/{id}/step", TASKS_SUBMIT),
-    ("GET", "/api/v1/campaigns/{id}/iterations", TASKS_READ),
-    ("GET", "/api/v1/campaigns/{id}/summary", TASKS_READ),
-    ("POST", "/api/v1/agent/campaigns/{id}/stop", TASKS_CANCEL),
-    ("GET", "/api/v1/agent/campaigns/{id}/log", TASKS_READ),
-    ("GET", "/api/orchestrator/state", OVERSEE),
-    ("POST", "/api/orchestrator/config", CONTROL),
-    ("POST", "/api/orchestrator/run_once", CONTROL),
-    ("GET", "/api/orchestrator/runs", OVERSEE),
-    ("GET", "/api/orchestrator/stats", OVERSEE),
-    ("GET", "/api/orchestrator/slots", OVERSEE),
-    ("POST", "/api/orchestrator/activate", CONTROL),
-    ("POST", "/api/orchestrator/deactivate", CONTROL),
-    ("GET", "/api/campaigns", TASKS_READ),
-    ("POST", "/api/campaigns", TASKS_SUBMIT),
-    ("GET", "/api/campaigns/{id}", TASKS_READ),
-    ("PATCH", "/api/campaigns/{id}", TASKS_SUBMIT),
-    ("POST", "/api/campaigns/{id}/start", TASKS_SUBMIT),
-    ("POST", "/api/campaigns/{id}/pause", TASKS_CANCEL),
-    ("POST", "/api/campaigns/{id}/resume", TASKS_SUBMIT),
-    ("POST", "/api/campaigns/{id}/cancel", TASKS_CANCEL),
-    ("POST", "/api/campaigns/{id}/step", TASKS_SUBMIT),
-    ("GET", "/api/campaigns/{id}/iterations", TASKS_READ),
-    ("GET", "/api/campaigns/{id}/summary", TASKS_READ),
-    ("POST", "/api/agent/campaigns/{id}/stop", TASKS_CANCEL),
-    ("GET", "/api/agent/campaigns/{id}/log", TASKS_READ),
     ("GET", "/api/v1/cluster", LOOK),
     ("POST", "/api/v1/cluster/init", MANAGE),
     ("POST", "/api/v1/cluster/join", MANAGE),
@@ -192,6 +130,31 @@ const DOORS: &[(&str, &str, Need)] = &[
     ("DELETE", "/api/v1/admin/faults", MANAGE),
     ("POST", "/api/v1/admin/stop", MANAGE),
     ("POST", "/api/v1/admin/rehearse", MANAGE),
+];
+
+/// As [`DOORS`], of family N, whose doors are served under three prefixes.
+const CAMPAIGN_DOORS: &[(&str, [&str; 3], Need)] = &[
+    ("GET", under_prefixes!("/orchestrator/state"), OVERSEE),
+    ("POST", under_prefixes!("/orchestrator/config"), CONTROL),
+    ("POST", under_prefixes!("/orchestrator/run_once"), CONTROL),
+    ("GET", under_prefixes!("/orchestrator/runs"), OVERSEE),
+    ("GET", under_prefixes!("/orchestrator/stats"), OVERSEE),
+    ("GET", under_prefixes!("/orchestrator/slots"), OVERSEE),
+    ("POST", under_prefixes!("/orchestrator/activate"), CONTROL),
+    ("POST", under_prefixes!("/orchestrator/deactivate"), CONTROL),
+    ("GET", under_prefixes!("/campaigns"), TASKS_READ),
+    ("POST", under_prefixes!("/campaigns"), TASKS_SUBMIT),
+    ("GET", under_prefixes!("/campaigns/{id}"), TASKS_READ),
+    ("PATCH", under_prefixes!("/campaigns/{id}"), TASKS_SUBMIT),
+    ("POST", under_prefixes!("/campaigns/{id}/start"), TASKS_SUBMIT),
+    ("POST", under_prefixes!("/campaigns/{id}/pause"), TASKS_CANCEL),
+    ("POST", under_prefixes!("/campaigns/{id}/resume"), TASKS_SUBMIT),
+    ("POST", under_prefixes!("/campaigns/{id}/cancel"), TASKS_CANCEL),
+    ("POST", under_prefixes!("/campaigns/{id}/step"), TASKS_SUBMIT),
+    ("GET", under_prefixes!("/campaigns/{id}/iterations"), TASKS_READ),
+    ("GET", under_prefixes!("/campaigns/{id}/summary"), TASKS_READ),
+    ("POST", under_prefixes!("/agent/campaigns/{id}/stop"), TASKS_CANCEL),
+    ("GET", under_prefixes!("/agent/campaigns/{id}/log"), TASKS_READ),
 ];
 
 const METHODS: [Method; 5] =
@@ -219,10 +182,17 @@ impl Needs {
 /// Method and path of every door.
 #[cfg(test)]
 pub(in crate::api) fn doors() -> impl Iterator<Item = (&'static str, &'static str)> {
-    DOORS.iter().map(|(method, path, _)| (*method, *path))
+    all().map(|(method, path, _)| (method, path))
+}
+
+fn all() -> impl Iterator<Item = (&'static str, &'static str, Need)> {
+    let campaigns = CAMPAIGN_DOORS
+        .iter()
+        .flat_map(|(method, paths, need)| paths.iter().map(|path| (*method, *path, *need)));
+    DOORS.iter().copied().chain(campaigns)
 }
 
 pub(in crate::api) fn listed(method: &str, path: &str) -> Option<Need> {
-    let found = DOORS.iter().find(|(its, at, _)| *its == method && *at == path);
-    found.map(|(_, _, need)| *need)
+    let found = all().find(|(its, at, _)| *its == method && *at == path);
+    found.map(|(_, _, need)| need)
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::config::budget;
+use super::config::{budget, resource};
 use crate::api::error::ApiError;
 use crate::api::object::{FieldError, Object};
 use crate::model::{
@@ -172,11 +172,4 @@ fn per_job(config: &Object<'_>) -> Result<BTreeMap<Resource, u64>, ApiError> {
         }
     }
     Ok(each)
-}
-
-fn resource(name: &str) -> Result<Resource, ApiError> {
-    let words = Resource::ALL.map(Resource::as_str).join(", ");
-    let unknown =
-        || ApiError::bad_request("INVALID_FIELD", format!("{name} must be one of {words}"));
-    Resource::parse(name).ok_or_else(unknown)
 }

@@ -3,8 +3,7 @@
 use serde_json::{Value, json};
 
 use super::config::budgets_view;
-use super::runs::iso_or_null;
-use crate::api::wire_time::iso;
+use crate::api::wire_time::{iso, iso_or_null};
 use crate::model::{Campaign, CandidateState, Iteration, Score};
 use crate::state::{State as Tables, candidate_job, candidate_structure};
 

@@ -3,10 +3,11 @@
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
+use axum::routing::{MethodRouter, post};
 use serde_json::{Value, json};
 
+use super::campaign_parse;
 use super::campaign_view::{campaign_view, iteration_view, summary_view};
-use super::{campaign_parse, runs::iso_or_null};
 use crate::api::App;
 use crate::api::app::{Written, key_reused};
 use crate::api::body::RequestBody;
@@ -15,6 +16,7 @@ use crate::api::object::Object;
 use crate::api::params::{Params, Path};
 use crate::api::reply;
 use crate::api::ticket::{Caller, Ticket};
+use crate::api::wire_time::iso_or_null;
 use crate::model::{Campaign, CampaignId, CampaignStatus};
 use crate::state::{CampaignCommand, CampaignMove, Command, Outcome, State as Tables};
 
@@ -150,6 +152,11 @@ pub(in crate::api) async fn patch(
     Ok(reply::written(ticket, index, &view))
 }
 
+/// `POST /campaigns/{id}/start`, `pause`, `resume`, `cancel`.
+pub(in crate::api) fn moving(how: CampaignMove) -> MethodRouter<App> {
+    post(move |State(app), Path(id), ticket, caller| moved(app, id, ticket, caller, how))
+}
+
 async fn moved(
     app: App,
     id: String,
@@ -162,46 +169,6 @@ async fn moved(
     let Written { index, .. } = propose(&app, ticket, &caller, command).await?;
     let view = shown(&app, ticket, index, &campaign_id).await?;
     Ok(reply::written(ticket, index, &view))
-}
-
-/// `POST /campaigns/{id}/start`.
-pub(in crate::api) async fn start(
-    State(app): State<App>,
-    Path(id): Path<String>,
-    ticket: Ticket,
-    caller: Caller,
-) -> Result<Response, ApiError> {
-    moved(app, id, ticket, caller, CampaignMove::Start).await
-}
-
-/// `POST /campaigns/{id}/pause`.
-pub(in crate::api) async fn pause(
-    State(app): State<App>,
-    Path(id): Path<String>,
-    ticket: Ticket,
-    caller: Caller,
-) -> Result<Response, ApiError> {
-    moved(app, id, ticket, caller, CampaignMove::Pause).await
-}
-
-/// `POST /campaigns/{id}/resume`.
-pub(in crate::api) async fn resume(
-    State(app): State<App>,
-    Path(id): Path<String>,
-    ticket: Ticket,
-    caller: Caller,
-) -> Result<Response, ApiError> {
-    moved(app, id, ticket, caller, CampaignMove::Resume).await
-}
-
-/// `POST /campaigns/{id}/cancel`.
-pub(in crate::api) async fn cancel(
-    State(app): State<App>,
-    Path(id): Path<String>,
-    ticket: Ticket,
-    caller: Caller,
-) -> Result<Response, ApiError> {
-    moved(app, id, ticket, caller, CampaignMove::Cancel).await
 }
 
 /// `POST /campaigns/{id}/step`: iterations beside those of the orchestrator's steps, one after

@@ -107,7 +107,7 @@ pub(in crate::api) fn parse(body: &Object<'_>, now_ms: u64) -> Result<Orchestrat
             Some(_) => {
                 let mut changes = std::collections::BTreeMap::new();
                 for (name, value) in body.object("budgets")?.fields() {
-                    let resource = Resource::parse(name).ok_or_else(|| unknown_resource(name))?;
+                    let resource = resource(name)?;
                     let taken_away = value.get() == "null";
                     let budget = if taken_away { None } else { Some(budget(name, value)?) };
                     changes.insert(resource, budget);
@@ -118,9 +118,12 @@ pub(in crate::api) fn parse(body: &Object<'_>, now_ms: u64) -> Result<Orchestrat
     })
 }
 
-fn unknown_resource(name: &str) -> ApiError {
+/// A resource by its name.
+pub(in crate::api) fn resource(name: &str) -> Result<Resource, ApiError> {
     let words = Resource::ALL.map(Resource::as_str).join(", ");
-    ApiError::bad_request("INVALID_FIELD", format!("{name} must be one of {words}"))
+    let unknown =
+        || ApiError::bad_request("INVALID_FIELD", format!("{name} must be one of {words}"));
+    Resource::parse(name).ok_or_else(unknown)
 }
 
 /// A number, or `{"limit": n, "soft": n}`.

@@ -8,3 +8,12 @@ pub(super) mod orchestrators;
 pub(super) mod runs;
 pub(super) mod shape;
 pub(super) mod slots;
+
+/// The paths of one door (contract 3.1).
+macro_rules! under_prefixes {
+    ($path:literal) => {
+        [$path, concat!("/api", $path), concat!("/api/v1", $path)]
+    };
+}
+
+pub(super) use under_prefixes;

@@ -5,11 +5,12 @@ use std::time::Duration;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
+use axum::routing::{MethodRouter, post};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::config::{budgets_view, parse, schedule_view, view};
-use super::runs::{iso_or_null, run_view, stats_view};
+use super::runs::{run_view, stats_view};
 use crate::api::App;
 use crate::api::app::{Written, key_reused};
 use crate::api::body::RequestBody;
@@ -18,14 +19,13 @@ use crate::api::object::Object;
 use crate::api::params::Params;
 use crate::api::reply;
 use crate::api::ticket::{Caller, Ticket};
-use crate::api::wire_time::iso;
+use crate::api::wire_time::{iso, iso_or_null};
 use crate::clock;
 use crate::model::{RunId, RunPhase};
 use crate::state::{CampaignCommand, Command, DEFAULT_ORCHESTRATOR, Outcome, State as Tables};
 
 /// Runs in one answer.
 const LIMIT: u64 = 20;
-const LIMIT_MAX: u64 = 1000;
 /// How long one step is waited for, and for the one before it to end.
 const RUN_WAIT: Duration = Duration::from_secs(20);
 /// How often is looked whether it has ended.
@@ -110,28 +110,13 @@ pub(in crate::api) async fn set_config(
     changed(&app, ticket, &caller, &name, command).await
 }
 
-/// `POST /orchestrator/activate`.
-pub(in crate::api) async fn activate(
-    State(app): State<App>,
-    params: Params,
-    ticket: Ticket,
-    caller: Caller,
-) -> Result<Response, ApiError> {
-    let name = name(&params);
-    let command = CampaignCommand::SetActive { name: name.clone(), active: true };
-    changed(&app, ticket, &caller, &name, command).await
-}
-
-/// `POST /orchestrator/deactivate`.
-pub(in crate::api) async fn deactivate(
-    State(app): State<App>,
-    params: Params,
-    ticket: Ticket,
-    caller: Caller,
-) -> Result<Response, ApiError> {
-    let name = name(&params);
-    let command = CampaignCommand::SetActive { name: name.clone(), active: false };
-    changed(&app, ticket, &caller, &name, command).await
+/// `POST /orchestrator/activate`, `deactivate`.
+pub(in crate::api) fn switching(active: bool) -> MethodRouter<App> {
+    post(move |State(app): State<App>, params: Params, ticket: Ticket, caller: Caller| async move {
+        let name = name(&params);
+        let command = CampaignCommand::SetActive { name: name.clone(), active };
+        changed(&app, ticket, &caller, &name, command).await
+    })
 }
 
 /// `POST /orchestrator/run_once`: answers when the run has ended, with 200 whether it failed or not.
@@ -200,16 +185,13 @@ pub(in crate::api) async fn runs(
     params: Params,
 ) -> Result<Response, ApiError> {
     let name = name(&params);
-    let limit = params.number("limit")?.unwrap_or(LIMIT);
-    if limit == 0 || limit > LIMIT_MAX {
-        return Err(ApiError::bad_request("INVALID_QUERY", "limit is 1 to 1000"));
-    }
+    let limit = params.limit(LIMIT)?;
     let offset = params.number("offset")?.unwrap_or(0);
     let mut stamp = app.admit(&params).await?;
     let shown = app.show(&mut stamp, |state| {
         state.orchestrator(&name)?;
         let own = state.runs().rev().filter(|run| run.orchestrator == name);
-        let page = own.skip(usize::try_from(offset).unwrap_or(usize::MAX)).take(limit as usize);
+        let page = own.skip(usize::try_from(offset).unwrap_or(usize::MAX)).take(limit);
         Some(page.map(|run| run_view(state, run)).collect::<Vec<_>>())
     });
     let runs = shown.ok_or_else(|| unknown(&name))?;

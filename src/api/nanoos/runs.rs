@@ -2,14 +2,9 @@
 
 use serde_json::{Value, json};
 
-use crate::api::wire_time::iso;
-use crate::model::{Decision, DecisionKind, FleetStats, Run, RunPhase, TimeMs};
+use crate::api::wire_time::{iso, iso_or_null};
+use crate::model::{Decision, DecisionKind, FleetStats, Run, RunPhase};
 use crate::state::State as Tables;
-
-/// A time, or null for one that has not come.
-pub(in crate::api) fn iso_or_null(at: TimeMs) -> Option<String> {
-    (at > 0).then(|| iso(at))
-}
 
 /// Stats: all arrays are always there.
 pub(in crate::api) fn stats_view(stats: &FleetStats) -> Value {

@@ -14,7 +14,6 @@ use crate::api::wire_time::{iso, parse_time};
 use crate::model::{Slot, SlotDecision};
 
 const LIMIT: u64 = 100;
-const LIMIT_MAX: u64 = 1000;
 
 fn slot_view(slot: &Slot) -> Value {
     json!({
@@ -32,10 +31,7 @@ pub(in crate::api) async fn list(
 ) -> Result<Response, ApiError> {
     let name = name(&params);
     let invalid = |text: &str| ApiError::bad_request("INVALID_QUERY", text);
-    let limit = params.number("limit")?.unwrap_or(LIMIT);
-    if limit == 0 || limit > LIMIT_MAX {
-        return Err(invalid("limit is 1 to 1000"));
-    }
+    let limit = params.limit(LIMIT)?;
     let time = |key: &str, usual: u64| match params.get(key) {
         None => Ok(usual),
         Some(text) => parse_time(text).ok_or_else(|| invalid("from and until are times")),
@@ -60,7 +56,7 @@ pub(in crate::api) async fn list(
             "schedule": schedule_view(orchestrator, schedule),
             "decided_until": iso(schedule.decided_ms),
             "counts": Value::Object(counts.collect()),
-            "slots": slots.take(limit as usize).map(slot_view).collect::<Vec<_>>(),
+            "slots": slots.take(limit).map(slot_view).collect::<Vec<_>>(),
         }))
     });
     let page = shown.ok_or_else(|| unknown(&name))?;

@@ -18,7 +18,6 @@ use crate::model::{TaskId, TaskStatus};
 use crate::state::{Command, Outcome, State as Tables};
 
 const LIMIT: u64 = 50;
-const LIMIT_MAX: u64 = 1000;
 /// Dead letters that one request for all of them takes. More are left for the next one.
 const BULK_MAX: usize = 1000;
 
@@ -47,10 +46,7 @@ pub(in crate::api) async fn list(
     State(app): State<App>,
     params: Params,
 ) -> Result<Response, ApiError> {
-    let limit = params.number("limit")?.unwrap_or(LIMIT);
-    if !(1..=LIMIT_MAX).contains(&limit) {
-        return Err(ApiError::bad_request("INVALID_QUERY", "limit is 1 to 1000"));
-    }
+    let limit = params.limit(LIMIT)?;
     let before = match params.get("cursor").filter(|cursor| !cursor.is_empty()) {
         None => u64::MAX,
         Some(cursor) => cursor.parse().map_err(|_| {
@@ -64,11 +60,10 @@ pub(in crate::api) async fn list(
         let wanted = dead
             .filter(|task| task.seq < before)
             .filter(|task| task_type.is_none_or(|wanted| task.task_type == wanted));
-        let rows: Vec<_> = wanted.take(limit as usize + 1).collect();
-        let more = rows.len() > limit as usize;
-        let next_cursor =
-            rows.get(limit as usize - 1).filter(|_| more).map(|task| task.seq.to_string());
-        let tasks: Vec<_> = rows.into_iter().take(limit as usize).map(TaskRow).collect();
+        let rows: Vec<_> = wanted.take(limit + 1).collect();
+        let more = rows.len() > limit;
+        let next_cursor = rows.get(limit - 1).filter(|_| more).map(|task| task.seq.to_string());
+        let tasks: Vec<_> = rows.into_iter().take(limit).map(TaskRow).collect();
         reply::encode(&ListReply {
             success: true,
             count: tasks.len(),

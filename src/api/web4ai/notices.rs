@@ -11,12 +11,11 @@ use crate::api::error::ApiError;
 use crate::api::params::{Params, Path};
 use crate::api::reply;
 use crate::api::ticket::{Caller, Ticket};
-use crate::api::wire_time::iso;
+use crate::api::wire_time::{iso, iso_or_null};
 use crate::model::{Alert, Delivery, DeliveryBody, ScalingEvent};
 use crate::state::{Command, Outcome};
 
 const LIMIT: u64 = 100;
-const LIMIT_MAX: u64 = 1000;
 
 #[derive(Serialize)]
 pub(in crate::api) struct AlertView<'a> {
@@ -56,13 +55,6 @@ struct Alerts<'a> {
     success: bool,
     alerts: Vec<AlertView<'a>>,
     total: usize,
-}
-
-fn limit(params: &Params) -> Result<usize, ApiError> {
-    match params.number("limit")?.unwrap_or(LIMIT) {
-        limit @ 1..=LIMIT_MAX => Ok(limit as usize),
-        _ => Err(ApiError::bad_request("INVALID_QUERY", "limit is 1 to 1000")),
-    }
 }
 
 /// `GET /api/v1/alerts?status=active|acknowledged|resolved`.
@@ -150,7 +142,7 @@ pub(in crate::api) async fn scalings(
     State(app): State<App>,
     params: Params,
 ) -> Result<Response, ApiError> {
-    let limit = limit(&params)?;
+    let limit = params.limit(LIMIT)?;
     let mut stamp = app.admit(&params).await?;
     let body = app.show(&mut stamp, |state| {
         let total = state.scalings().count();
@@ -191,7 +183,7 @@ impl<'a> DeliveryView<'a> {
             tries: delivery.tries,
             error: delivery.error.as_deref(),
             created_at: iso(delivery.created_at_ms),
-            ended_at: (delivery.ended_at_ms > 0).then(|| iso(delivery.ended_at_ms)),
+            ended_at: iso_or_null(delivery.ended_at_ms),
         }
     }
 }
@@ -209,7 +201,7 @@ pub(in crate::api) async fn deliveries(
     State(app): State<App>,
     params: Params,
 ) -> Result<Response, ApiError> {
-    let limit = limit(&params)?;
+    let limit = params.limit(LIMIT)?;
     let before = match params.get("cursor").filter(|cursor| !cursor.is_empty()) {
         None => u64::MAX,
         Some(cursor) => cursor.parse().map_err(|_| {
