@@ -306,8 +306,8 @@ struct Told {
 }
 
 impl Told {
-    /// Campaigns that are named one by one.
-    const ACTIONS: usize = ACTIONS_MAX - 1;
+    /// Campaigns that are named one by one; what is said of the others still fits into the command.
+    const ACTIONS: usize = ACTIONS_MAX - StepResult::COUNT;
 
     fn about(kind: DecisionKind) -> Self {
         Self { kind, actions: Vec::new(), unnamed: BTreeMap::new() }
@@ -343,5 +343,46 @@ impl Told {
             noted(Decision::new(kind, format!("{count} more campaigns"), result))
         }));
         actions
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::leader::solo::Solo;
+    use crate::model::{CampaignPlan, Epoch, JobTemplate, StopRules};
+    use crate::state::{CampaignCommand, Command};
+
+    /// The counts of those that are not named came on top of a full record, and the command was refused.
+    #[tokio::test]
+    async fn a_full_record_with_counts_on_top_still_fits_its_command() {
+        let solo = Solo::new();
+        solo.commit(Command::OpenEpoch(Epoch { term: 1, member: 1 })).unwrap();
+        let plan = CampaignPlan {
+            name: "c".to_owned(),
+            candidates: 1,
+            score_field: "score".to_owned(),
+            stop: StopRules { max_iterations: 1, ..StopRules::default() },
+            job: JobTemplate { task_type: "t".to_owned(), ..JobTemplate::default() },
+            ..CampaignPlan::default()
+        };
+        let create = CampaignCommand::CreateCampaign(Box::new(plan));
+        solo.commit(Command::Campaign(create)).unwrap();
+        let state = solo.state.read();
+        let campaign = state.campaigns_after(None).next().unwrap();
+        let mut told = Told::about(DecisionKind::Iteration);
+        let said = |result| (result, String::new());
+        let ends = || StepEffect::Complete(campaign.campaign_id.clone());
+        while told.add(campaign, None, said(StepResult::Completed), ends()) {}
+        let idle = [StepResult::Skipped, StepResult::Deferred, StepResult::BudgetExceeded];
+        for result in idle {
+            assert!(told.add(campaign, None, said(result), StepEffect::Nothing));
+        }
+        let actions = told.end();
+        assert!(
+            actions.len() > ACTIONS_MAX - 8 && actions.len() <= ACTIONS_MAX,
+            "{}",
+            actions.len()
+        );
     }
 }

@@ -72,6 +72,9 @@ pub enum StepResult {
 }
 
 impl StepResult {
+    /// How many there are.
+    pub const COUNT: usize = 8;
+
     /// The word on the wire.
     #[must_use]
     pub fn as_str(self) -> &'static str {
