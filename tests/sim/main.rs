@@ -37,6 +37,7 @@ mod stage;
 mod work;
 
 use std::ops::Range;
+use std::sync::mpsc;
 use std::time::Duration;
 
 use fleet::{MUTATION_ENV, SEED_ENV, report, run_fleet};
@@ -116,15 +117,30 @@ fn one_seed() {
         Some(LEADER_RESTORE) => Some(|config| config.enable_leader_restore = Some(true)),
         Some(other) => panic!("no mutation is called {other}"),
     };
-    // A loop that takes no simulated time would go on for ever.
-    std::thread::spawn(|| {
-        std::thread::sleep(RUN_MAX);
-        println!("a run that does not end");
-        std::process::exit(3);
-    });
-    let verdict = driver::run(seed, tune);
+    let verdict = within(RUN_MAX, || driver::run(seed, tune));
     report(&verdict);
     assert!(verdict.violations.is_empty(), "seed {seed}: {:#?}", verdict.violations);
+}
+
+/// Ends this process, with status 3, if the run takes longer: a loop that takes no simulated time
+/// would go on for ever. A run that has ended leaves nothing behind that could end the process, in
+/// which the other tests are still at work.
+fn within<T>(limit: Duration, run: impl FnOnce() -> T) -> T {
+    let (_ended, running) = mpsc::channel::<()>();
+    std::thread::spawn(move || {
+        if running.recv_timeout(limit) == Err(mpsc::RecvTimeoutError::Timeout) {
+            println!("a run that does not end");
+            std::process::exit(3);
+        }
+    });
+    run()
+}
+
+/// A run once left its guard behind, which ended the tests beside it when they took longer.
+#[test]
+fn the_guard_of_a_run_ends_with_the_run() {
+    assert_eq!(within(Duration::from_millis(20), || 1), 1);
+    std::thread::sleep(Duration::from_millis(200));
 }
 
 /// The seeds that found something, a fixed set, and some that nobody has ever run.
