@@ -9,7 +9,7 @@ use super::error::ApiError;
 use super::params::{Params, Path};
 use super::reply;
 use crate::model::{CampaignId, RequestId, TaskId};
-use crate::state::{Outcome, Rejection, REQUEST_WINDOW_MS, Recorded};
+use crate::state::{Outcome, REQUEST_WINDOW_MS, Recorded, Rejection};
 
 #[derive(Debug, Serialize)]
 struct RequestReply {

@@ -4,12 +4,13 @@
 use super::scripts::Words;
 use super::{
     AgentAction, AgentOrder, CampaignCommand, CampaignMove, Command, IterationPlan, JobRequest,
-    OrchestratorPatch, PutWhen, SlotChoice, SlotPlan, State, StepAction, StepDuty, StepEffect, candidate_job,
-    candidate_structure, derive_uuid, requested_job,
+    OrchestratorPatch, PutWhen, SlotChoice, SlotPlan, State, StepAction, StepDuty, StepEffect,
+    candidate_job, candidate_structure, derive_uuid, requested_job,
 };
 use crate::model::{
     Budget, Cadence, CampaignId, CampaignPlan, CatchUp, Decision, DecisionKind, IterationOverride,
-    JobTemplate, Mode, Overlap, RequestId, Resource, RunPhase, StepResult, StepSetting, StopRules, Timetable,
+    JobTemplate, Mode, Overlap, RequestId, Resource, RunPhase, StepResult, StepSetting, StopRules,
+    Timetable,
 };
 
 pub(super) fn campaign_id(key: &str) -> CampaignId {
@@ -178,6 +179,17 @@ pub(super) fn campaign_command(state: &State, verb: &str, words: &Words<'_>) -> 
                 })
             }),
         },
+        _ => match laboratory_command(verb, words) {
+            Some(command) => command,
+            None => return step_command(state, verb, words),
+        },
+    }))
+}
+
+/// What campaigns try and measure, and what agents ask for.
+fn laboratory_command(verb: &str, words: &Words<'_>) -> Option<CampaignCommand> {
+    let name = || words.places[0].to_owned();
+    Some(match verb {
         "structure" => CampaignCommand::PutStructure {
             structure_id: name(),
             owner: "me".to_owned(),
@@ -214,8 +226,8 @@ pub(super) fn campaign_command(state: &State, verb: &str, words: &Words<'_>) -> 
                 _ => AgentAction::RequestJobs(job_request(words, &words.places[1..])),
             },
         })),
-        _ => return step_command(state, verb, words),
-    }))
+        _ => return None,
+    })
 }
 
 fn step_command(state: &State, verb: &str, words: &Words<'_>) -> Option<Command> {

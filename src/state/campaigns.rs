@@ -40,7 +40,7 @@ impl State {
     }
 
     /// Campaigns that run, the one that has waited longest for an iteration first.
-    pub fn running_campaigns(&self) -> impl Iterator<Item = &Campaign> {
+    pub fn running_campaigns(&self) -> impl DoubleEndedIterator<Item = &Campaign> {
         self.running.iter().filter_map(|(_, campaign_id)| self.campaign(campaign_id))
     }
 
@@ -139,9 +139,7 @@ impl Txn<'_> {
         if self.state.campaign(&campaign_id).is_some() {
             return Ok(Outcome::CampaignCreated { campaign_id });
         }
-        let budgets = plan.budgets.iter().map(|(resource, budget)| {
-            (*resource, budget.fresh())
-        });
+        let budgets = plan.budgets.iter().map(|(resource, budget)| (*resource, budget.fresh()));
         let campaign = Campaign {
             campaign_id: campaign_id.clone(),
             budgets: budgets.collect(),

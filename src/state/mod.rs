@@ -109,8 +109,8 @@ use std::sync::Arc;
 
 use crate::model::{
     AgentCommand, Alert, Campaign, CampaignId, CampaignLine, CandidateNote, DecisionPage, Delivery,
-    DeliveryId, Discovery, Drill, DrillPage, Instrument, Iteration, Member, Model, Node, NodeId, Orchestrator, Pipeline, Run,
-    ScalingEvent, Schedule, Slot, Structure, TaskId, TimeMs,
+    DeliveryId, Discovery, Drill, DrillPage, Instrument, Iteration, Member, Model, Node, NodeId,
+    Orchestrator, Pipeline, Run, ScalingEvent, Schedule, Slot, Structure, TaskId, TimeMs,
 };
 use indexes::{Indexes, Places};
 use requests::{Requests, Tombstones};
