@@ -50,7 +50,8 @@ pub fn requested(view: &State, max: usize) -> Vec<IterationPlan> {
             .entry(&orchestrator.name)
             .or_insert_with(|| u64::from(orchestrator.config.simulations_max).saturating_sub(open));
         let candidates = candidates_of(view, campaign);
-        if candidates == 0 || u64::from(candidates) > *left {
+        let fits = u64::from(candidates) <= *left && view.may_iterate(campaign, candidates);
+        if candidates == 0 || !fits {
             continue;
         }
         *left -= u64::from(candidates);

@@ -14,6 +14,7 @@ mod alerts;
 mod apply;
 mod attempts;
 mod campaign_command;
+mod campaign_invariants;
 mod campaign_rows;
 mod campaigns;
 mod changes;
@@ -50,8 +51,6 @@ mod tasks;
 mod thresholds;
 
 #[cfg(test)]
-mod campaign_invariants;
-#[cfg(test)]
 mod campaign_words;
 #[cfg(test)]
 mod invariants;
@@ -67,6 +66,7 @@ pub use campaign_command::{
     CampaignCommand, CampaignMove, CampaignPatch, IterationPlan, JobRequest, OrchestratorPatch,
     SlotChoice, SlotPlan, StepAction, StepDuty, StepEffect,
 };
+pub use campaign_invariants::check_campaigns;
 pub use campaigns::{CAMPAIGN_LINES_MAX, CAMPAIGNS_MAX};
 pub use changes::{Changes, Digest, TableId, row_hash};
 pub use command::{
@@ -79,7 +79,7 @@ pub use drills::{DRILL_LEASE_MAX_MS, DRILL_REPORT_MAX, DRILL_TEXT_MAX, DRILLS_MA
 pub use event::{CampaignFact, Event, Fact};
 pub use flows::{check_steps, is_step_id, step_id};
 pub use indexes::{Need, QueueKey};
-pub use launches::{candidate_job, candidate_structure, parse_candidate};
+pub use launches::{candidate_experiment, candidate_job, candidate_structure, parse_candidate};
 pub use orchestrators::{
     DEFAULT_ORCHESTRATOR, NAME_MAX, ORCHESTRATORS_MAX, SLOTS_MAX, derive_uuid,
 };
