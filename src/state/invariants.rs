@@ -35,7 +35,7 @@ pub(super) fn check(state: &State) {
     let pending = state.rows_after(0).filter(|task| task.status == TaskStatus::Pending).count();
     assert_eq!(queued, pending, "the queue holds the pending tasks");
     check_keys(state);
-    super::campaign_invariants::check(state);
+    assert_eq!(super::check_campaigns(state), Ok(()));
     let due = state.deliveries().filter(|delivery| delivery.state == DeliveryState::Due).count();
     assert_eq!(due, state.due_deliveries_len(), "what is due is known");
     let counters = state.counters();
