@@ -162,7 +162,8 @@ impl From<Rejection> for ApiError {
             | Rejection::OrchestratorNotFound { .. }
             | Rejection::CampaignNotFound { .. }
             | Rejection::StructuresNotFound
-            | Rejection::ModelNotFound => StatusCode::NOT_FOUND,
+            | Rejection::ModelNotFound
+            | Rejection::AccountNotFound => StatusCode::NOT_FOUND,
             Rejection::TooManyNodes { .. }
             | Rejection::BatchSize { .. }
             | Rejection::InvalidConfig(_)
@@ -173,7 +174,9 @@ impl From<Rejection> for ApiError {
             | Rejection::TooManyAgents { .. }
             | Rejection::OrchestratorNotActive { .. }
             | Rejection::CampaignState(_)
-            | Rejection::InvalidCampaign(_) => StatusCode::BAD_REQUEST,
+            | Rejection::InvalidCampaign(_)
+            | Rejection::TooManyAccounts { .. }
+            | Rejection::InvalidAccount(_) => StatusCode::BAD_REQUEST,
             Rejection::QueueFull { .. } | Rejection::TooManyRevocations { .. } => {
                 StatusCode::TOO_MANY_REQUESTS
             }
@@ -185,7 +188,8 @@ impl From<Rejection> for ApiError {
             | Rejection::DrillRunning { .. }
             | Rejection::DrillOver { .. }
             | Rejection::AlertResolved
-            | Rejection::RunOpen { .. } => StatusCode::CONFLICT,
+            | Rejection::RunOpen { .. }
+            | Rejection::AccountExists { .. } => StatusCode::CONFLICT,
         };
         let mut error = Self::new(status, rejection.code(), rejection.to_string());
         if status == StatusCode::TOO_MANY_REQUESTS {

@@ -52,6 +52,7 @@ enum OutcomeView {
     CampaignCreated { campaign_id: CampaignId },
     IterationsQueued { count: u32 },
     JobsCreated { count: u32 },
+    AccountCreated { user_id: String },
 }
 
 impl From<&Outcome> for OutcomeView {
@@ -86,6 +87,9 @@ impl From<&Outcome> for OutcomeView {
             }
             Outcome::IterationsQueued { count } => Self::IterationsQueued { count: *count },
             Outcome::JobsCreated { count } => Self::JobsCreated { count: *count },
+            Outcome::AccountCreated { user_id } => {
+                Self::AccountCreated { user_id: user_id.clone() }
+            }
         }
     }
 }

@@ -8,7 +8,7 @@ use axum::routing::{MethodRouter, delete, get, post, put};
 
 use super::agents::{pipelines, registry};
 use super::around::{Route, around};
-use super::auth::{Needs, UNMATCHED, keys, login};
+use super::auth::{Needs, UNMATCHED, accounts, keys, login, sessions};
 use super::error::ApiError;
 use super::nanoos::{campaigns, orchestrators, shape, slots, under_prefixes};
 use super::web4ai::{
@@ -47,7 +47,7 @@ impl Builder {
     }
 
     /// As [`Self::route`], for doors of family N, whose errors have a shape of their own.
-    fn nanoos(self, paths: [&'static str; 3], doors: &MethodRouter<App>) -> Self {
+    fn nanoos<const N: usize>(self, paths: [&'static str; N], doors: &MethodRouter<App>) -> Self {
         paths.into_iter().fold(self, |builder, path| {
             let doors = builder.guarded(path, doors.clone(), false);
             let Self { app, router } = builder;
@@ -151,8 +151,20 @@ fn common_routes(builder: Builder) -> Builder {
 fn auth_routes(builder: Builder) -> Builder {
     builder
         .route("/api/v1/auth/login", post(login::login))
-        .route("/api/v1/auth/refresh", post(login::refresh))
-        .route("/api/v1/auth/logout", post(login::logout))
+        .route("/api/v1/auth/refresh", post(sessions::refresh))
+        .route("/api/v1/auth/logout", post(sessions::logout))
+        // Family N alone; where both have a door, its errors are those of family W (contract C7).
+        .nanoos(["/auth/login", "/api/auth/login"], &post(login::login))
+        .nanoos(["/auth/refresh", "/api/auth/refresh"], &post(sessions::refresh))
+        .nanoos(["/auth/logout", "/api/auth/logout"], &post(sessions::logout_silently))
+        .nanoos(under_prefixes!("/auth/token"), &post(login::token))
+        .nanoos(under_prefixes!("/auth/me"), &get(accounts::me))
+        .nanoos(under_prefixes!("/auth/register"), &post(accounts::register))
+        .nanoos(under_prefixes!("/auth/users"), &get(accounts::list))
+        .nanoos(
+            under_prefixes!("/auth/users/{user}"),
+            &axum::routing::patch(accounts::change).delete(accounts::remove),
+        )
         .route("/api/v1/auth/api-keys", get(keys::list).post(keys::create))
         .route("/api/v1/auth/api-keys/{key}", delete(keys::remove))
 }

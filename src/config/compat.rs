@@ -129,6 +129,8 @@ const SECTIONS: [Section; 26] = [
             ("encryption_enabled", FLAG),
             ("audit_logging", FLAG),
             ("allowed_ips", Kind::Texts),
+            ("registration.enabled", FLAG),
+            ("registration.role", TEXT),
             ("outward.allowed_hosts", Kind::Texts),
             ("cors_enabled", FLAG),
             ("cors_origins", Kind::Any),

@@ -3,6 +3,7 @@
 //! Everything here is stored (bincode, behind a format byte), so fields are only appended at the
 //! end of a struct together with a new format, and enum variants are only ever appended.
 
+mod account;
 mod alert;
 mod budget;
 mod campaign;
@@ -23,6 +24,7 @@ mod schedule;
 mod task;
 mod urgency;
 
+pub use account::Account;
 pub use alert::{Alert, AlertState, Severity};
 pub use budget::{Budget, MICRO, Resource};
 pub use campaign::{

@@ -140,7 +140,8 @@ fn is_duty(command: &Command) -> bool {
         | Command::DrainNode { .. }
         | Command::AcknowledgeAlert { .. }
         | Command::RevokeSession { .. }
-        | Command::Campaign(_) => false,
+        | Command::Campaign(_)
+        | Command::Account(_) => false,
     }
 }
 
@@ -203,6 +204,7 @@ impl Txn<'_> {
             }
             Command::Campaign(command) => self.campaign_command(command),
             Command::Step { epoch, duty } => self.step_duty(epoch, duty),
+            Command::Account(command) => self.account_command(command),
         }
     }
 

@@ -61,6 +61,8 @@ pub enum TableId {
     Models = 25,
     /// Jobs that ended well, by minute.
     JobMinutes = 26,
+    /// Accounts of people by id.
+    Accounts = 27,
 }
 
 impl TableId {
@@ -100,6 +102,7 @@ impl TableId {
             24 => Some(Self::Structures),
             25 => Some(Self::Models),
             26 => Some(Self::JobMinutes),
+            27 => Some(Self::Accounts),
             _ => None,
         }
     }

@@ -10,6 +10,7 @@
 //! it holds and never above its capacity; an ended task never changes; epochs only grow; a refused
 //! command changes nothing.
 
+mod accounts;
 mod alerts;
 mod apply;
 mod attempts;
@@ -62,6 +63,9 @@ mod script_words;
 #[cfg(test)]
 mod scripts;
 
+pub use accounts::{
+    ACCOUNTS_MAX, AccountCommand, EMAIL_MAX, FULL_NAME_MAX, NewAccount, USERNAME_MAX,
+};
 pub use apply::{encode_entry, encode_envelope, join_envelopes};
 pub use campaign_command::{
     CampaignCommand, CampaignMove, CampaignPatch, IterationPlan, JobRequest, OrchestratorPatch,
@@ -108,6 +112,7 @@ use crate::model::{
     Drill, DrillPage, Iteration, Member, Model, Node, NodeId, Orchestrator, Pipeline, Run,
     ScalingEvent, Schedule, Slot, Structure, TaskId, TimeMs,
 };
+use accounts::Accounts;
 use indexes::{Indexes, Places};
 use requests::{Requests, Tombstones};
 use revocations::Revocations;
@@ -163,6 +168,7 @@ pub struct State {
     /// Deliveries that ended, to be forgotten one day.
     ended_deliveries: BTreeSet<DeliveryId>,
     revocations: Revocations,
+    accounts: Accounts,
     /// Campaigns that run, by when they last got an iteration.
     running: BTreeSet<(TimeMs, CampaignId)>,
     /// Those of them that clients asked iterations of, and that have none under way.
@@ -213,6 +219,7 @@ impl Default for State {
             untold: BTreeSet::new(),
             ended_deliveries: BTreeSet::new(),
             revocations: Revocations::default(),
+            accounts: Accounts::default(),
             running: BTreeSet::new(),
             requesting: BTreeSet::new(),
             indexes: Indexes::default(),
@@ -287,6 +294,7 @@ impl State {
             TableId::Structures => self.structures.load(rest, value, hash),
             TableId::Models => self.models.load(rest, value, hash),
             TableId::JobMinutes => self.job_minutes.load(rest, value, hash),
+            TableId::Accounts => self.accounts.load(rest, value, hash),
         }
     }
 

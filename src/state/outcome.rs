@@ -95,6 +95,11 @@ pub enum Outcome {
         /// How many.
         count: u32,
     },
+    /// An account is there.
+    AccountCreated {
+        /// Derived from the request.
+        user_id: String,
+    },
 }
 
 /// A deterministic refusal: every member refuses alike, and a retry gets the same refusal.
@@ -264,6 +269,24 @@ pub enum Rejection {
     /// No such model.
     #[error("Model not found")]
     ModelNotFound,
+    /// An account has this name or address already, or this request made one.
+    #[error("an account with this {what} exists already")]
+    AccountExists {
+        /// Which of its fields.
+        what: String,
+    },
+    /// No such account.
+    #[error("User not found")]
+    AccountNotFound,
+    /// There is no room for another account.
+    #[error("there are {max} accounts already")]
+    TooManyAccounts {
+        /// The bound.
+        max: u64,
+    },
+    /// The account would make no sense.
+    #[error("{0}")]
+    InvalidAccount(String),
 }
 
 impl Rejection {
@@ -303,6 +326,10 @@ impl Rejection {
             Self::InvalidCampaign(_) => "INVALID_CAMPAIGN",
             Self::StructuresNotFound => "STRUCTURES_NOT_FOUND",
             Self::ModelNotFound => "MODEL_NOT_FOUND",
+            Self::AccountExists { .. } => "ACCOUNT_EXISTS",
+            Self::AccountNotFound => "ACCOUNT_NOT_FOUND",
+            Self::TooManyAccounts { .. } => "TOO_MANY_ACCOUNTS",
+            Self::InvalidAccount(_) => "INVALID_ACCOUNT",
         }
     }
 }

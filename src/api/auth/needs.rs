@@ -50,9 +50,6 @@ const DOORS: &[(&str, &str, Need)] = &[
     ("GET", "/api/v1/health", Need::Open),
     ("GET", "/metrics", Need::Open),
     ("GET", "/api/v1/metrics/prometheus", Need::Open),
-    ("POST", "/api/v1/auth/login", Need::Open),
-    ("POST", "/api/v1/auth/refresh", Need::Open),
-    ("POST", "/api/v1/auth/logout", Need::Known),
     ("GET", "/api/v1/auth/api-keys", USERS),
     ("POST", "/api/v1/auth/api-keys", USERS),
     ("DELETE", "/api/v1/auth/api-keys/{key}", USERS),
@@ -134,6 +131,16 @@ const DOORS: &[(&str, &str, Need)] = &[
 
 /// As [`DOORS`], of family N, whose doors are served under three prefixes.
 const CAMPAIGN_DOORS: &[(&str, [&str; 3], Need)] = &[
+    ("POST", under_prefixes!("/auth/login"), Need::Open),
+    ("POST", under_prefixes!("/auth/token"), Need::Open),
+    ("POST", under_prefixes!("/auth/refresh"), Need::Open),
+    ("POST", under_prefixes!("/auth/logout"), Need::Known),
+    ("GET", under_prefixes!("/auth/me"), Need::Known),
+    // The door asks by itself who may: the configuration can open it to everybody.
+    ("POST", under_prefixes!("/auth/register"), Need::Open),
+    ("GET", under_prefixes!("/auth/users"), USERS),
+    ("PATCH", under_prefixes!("/auth/users/{user}"), USERS),
+    ("DELETE", under_prefixes!("/auth/users/{user}"), USERS),
     ("GET", under_prefixes!("/orchestrator/state"), OVERSEE),
     ("POST", under_prefixes!("/orchestrator/config"), CONTROL),
     ("POST", under_prefixes!("/orchestrator/run_once"), CONTROL),

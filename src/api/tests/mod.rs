@@ -1,5 +1,6 @@
 //! The router on a cluster of one member, asked as clients ask it.
 
+mod accounts;
 mod auth;
 mod backups;
 mod common;
