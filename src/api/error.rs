@@ -163,6 +163,7 @@ impl From<Rejection> for ApiError {
             | Rejection::CampaignNotFound { .. }
             | Rejection::StructuresNotFound
             | Rejection::ModelNotFound
+            | Rejection::InstrumentNotFound
             | Rejection::AccountNotFound => StatusCode::NOT_FOUND,
             Rejection::TooManyNodes { .. }
             | Rejection::BatchSize { .. }
@@ -174,6 +175,7 @@ impl From<Rejection> for ApiError {
             | Rejection::TooManyAgents { .. }
             | Rejection::OrchestratorNotActive { .. }
             | Rejection::CampaignState(_)
+            | Rejection::BudgetExceeded { .. }
             | Rejection::InvalidCampaign(_)
             | Rejection::TooManyAccounts { .. }
             | Rejection::InvalidAccount(_) => StatusCode::BAD_REQUEST,
@@ -188,6 +190,7 @@ impl From<Rejection> for ApiError {
             | Rejection::DrillRunning { .. }
             | Rejection::DrillOver { .. }
             | Rejection::AlertResolved
+            | Rejection::AlreadyThere { .. }
             | Rejection::RunOpen { .. }
             | Rejection::AccountExists { .. } => StatusCode::CONFLICT,
         };

@@ -61,8 +61,14 @@ pub enum TableId {
     Models = 25,
     /// Jobs that ended well, by minute.
     JobMinutes = 26,
+    /// What agents asked for, by number.
+    AgentCommands = 27,
+    /// Instruments by id.
+    Instruments = 28,
+    /// The newest best candidates, by number.
+    Discoveries = 29,
     /// Accounts of people by id.
-    Accounts = 27,
+    Accounts = 30,
 }
 
 impl TableId {
@@ -102,7 +108,10 @@ impl TableId {
             24 => Some(Self::Structures),
             25 => Some(Self::Models),
             26 => Some(Self::JobMinutes),
-            27 => Some(Self::Accounts),
+            27 => Some(Self::AgentCommands),
+            28 => Some(Self::Instruments),
+            29 => Some(Self::Discoveries),
+            30 => Some(Self::Accounts),
             _ => None,
         }
     }

@@ -8,8 +8,8 @@ use super::apply::Txn;
 use super::campaign_command::JobReading;
 use super::{CampaignFact, State};
 use crate::model::{
-    Budget, Campaign, CampaignId, CampaignStatus, CandidateNote, CandidateState, FleetStats, Job,
-    JobKind, Resource, Score, TaskId, TaskStatus, TimeMs, scaled,
+    Budget, Campaign, CampaignId, CampaignStatus, CandidateNote, CandidateState, Discovery,
+    FleetStats, Job, JobKind, Resource, Score, TaskId, TaskStatus, TimeMs, scaled,
 };
 
 /// The longest parameters of a candidate that are kept, in bytes.
@@ -163,6 +163,7 @@ impl Txn<'_> {
         {
             self.edit_campaign(campaign_id, |campaign| settle(&mut campaign.budgets));
         }
+        self.edit_command_budgets(job.command, settle);
         if self.state.orchestrator(&job.orchestrator).is_some_and(|row| !row.budgets.is_empty()) {
             self.edit_orchestrator(&job.orchestrator, |row| settle(&mut row.budgets));
         }
@@ -233,6 +234,15 @@ impl Txn<'_> {
                 campaign.best_iteration = index;
             }
         });
+        if let Some(score) = better {
+            self.note_discovery(Discovery {
+                campaign_id: campaign_id.clone(),
+                iteration: index,
+                candidate: place,
+                score,
+                at_ms: now,
+            });
+        }
         self.tell(CampaignFact::IterationEnded {
             campaign_id: campaign_id.clone(),
             iteration: index,

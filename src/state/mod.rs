@@ -11,6 +11,7 @@
 //! command changes nothing.
 
 mod accounts;
+mod agent_commands;
 mod alerts;
 mod apply;
 mod attempts;
@@ -25,6 +26,7 @@ mod drills;
 mod event;
 mod flows;
 mod indexes;
+mod instruments;
 mod jobs;
 mod launches;
 mod members;
@@ -66,10 +68,11 @@ mod scripts;
 pub use accounts::{
     ACCOUNTS_MAX, AccountCommand, EMAIL_MAX, FULL_NAME_MAX, NewAccount, USERNAME_MAX,
 };
+pub use agent_commands::{AGENT_COMMANDS_MAX, agent_command_id};
 pub use apply::{encode_entry, encode_envelope, join_envelopes};
 pub use campaign_command::{
-    CampaignCommand, CampaignMove, CampaignPatch, IterationPlan, JobRequest, OrchestratorPatch,
-    SlotChoice, SlotPlan, StepAction, StepDuty, StepEffect,
+    AgentAction, AgentOrder, CampaignCommand, CampaignMove, CampaignPatch, IterationPlan,
+    JobRequest, OrchestratorPatch, PutWhen, SlotChoice, SlotPlan, StepAction, StepDuty, StepEffect,
 };
 pub use campaigns::{CAMPAIGN_LINES_MAX, CAMPAIGNS_MAX};
 pub use changes::{Changes, Digest, TableId, row_hash};
@@ -83,6 +86,7 @@ pub use drills::{DRILL_LEASE_MAX_MS, DRILL_REPORT_MAX, DRILL_TEXT_MAX, DRILLS_MA
 pub use event::{CampaignFact, Event, Fact};
 pub use flows::{check_steps, is_step_id, step_id};
 pub use indexes::{Need, QueueKey};
+pub use instruments::INSTRUMENTS_MAX;
 pub use launches::{candidate_job, candidate_structure, parse_candidate};
 pub use orchestrators::{
     DEFAULT_ORCHESTRATOR, NAME_MAX, ORCHESTRATORS_MAX, SLOTS_MAX, derive_uuid,
@@ -108,9 +112,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::model::{
-    Alert, Campaign, CampaignId, CampaignLine, CandidateNote, DecisionPage, Delivery, DeliveryId,
-    Drill, DrillPage, Iteration, Member, Model, Node, NodeId, Orchestrator, Pipeline, Run,
-    ScalingEvent, Schedule, Slot, Structure, TaskId, TimeMs,
+    AgentCommand, Alert, Campaign, CampaignId, CampaignLine, CandidateNote, DecisionPage, Delivery,
+    DeliveryId, Discovery, Drill, DrillPage, Instrument, Iteration, Member, Model, Node, NodeId,
+    Orchestrator, Pipeline, Run, ScalingEvent, Schedule, Slot, Structure, TaskId, TimeMs,
 };
 use accounts::Accounts;
 use indexes::{Indexes, Places};
@@ -127,6 +131,9 @@ pub const ENVELOPES_PER_ENTRY_MAX: usize = 4096;
 pub const ROWS_PER_COMMAND_MAX: usize = 10_000;
 /// The longest text or JSON of a campaign, a run or a structure, in bytes.
 pub const CONTEXT_MAX: usize = 16 * 1024;
+
+/// The longest `override_config` of iterations, in bytes of JSON text.
+pub const OVERRIDE_MAX: usize = 2048;
 
 /// Everything the cluster has agreed on.
 #[derive(Debug)]
@@ -156,6 +163,9 @@ pub struct State {
     structures: Table<Structure>,
     models: Table<Model>,
     job_minutes: Table<JobMinute>,
+    agent_commands: Table<AgentCommand>,
+    instruments: Table<Instrument>,
+    discoveries: Table<Discovery>,
     /// Task types that pipelines say something of, with their estimates. Derived, as all that
     /// follows; shared with whoever reads submissions.
     estimates: Arc<BTreeMap<String, u64>>,
@@ -213,6 +223,9 @@ impl Default for State {
             structures: Table::default(),
             models: Table::default(),
             job_minutes: Table::default(),
+            agent_commands: Table::default(),
+            instruments: Table::default(),
+            discoveries: Table::default(),
             estimates: pipelines::estimates(&Table::default()),
             agents: BTreeSet::new(),
             due: BTreeSet::new(),
@@ -295,6 +308,9 @@ impl State {
             TableId::Models => self.models.load(rest, value, hash),
             TableId::JobMinutes => self.job_minutes.load(rest, value, hash),
             TableId::Accounts => self.accounts.load(rest, value, hash),
+            TableId::AgentCommands => self.agent_commands.load(rest, value, hash),
+            TableId::Instruments => self.instruments.load(rest, value, hash),
+            TableId::Discoveries => self.discoveries.load(rest, value, hash),
         }
     }
 

@@ -183,8 +183,12 @@ pub(in crate::api) async fn step(
     let id = campaign_id(&id)?;
     let count = Object::parse(&body)?.count("num_iterations")?.unwrap_or(1);
     let count = u32::try_from(count).unwrap_or(u32::MAX);
-    let command =
-        CampaignCommand::RequestIterations { campaign_id: id.clone(), count, start: false };
+    let command = CampaignCommand::RequestIterations {
+        campaign_id: id.clone(),
+        count,
+        start: false,
+        with: None,
+    };
     let Written { index, outcome } = propose(&app, ticket, &caller, command).await?;
     let Outcome::IterationsQueued { count } = outcome else {
         return Err(key_reused(ticket.request_id));
