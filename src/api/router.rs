@@ -16,8 +16,8 @@ use super::web4ai::{
     notices, performance, status, tasks, why,
 };
 use super::{
-    App, admin, backup_doors, cluster_doors, config_doc, drills, events, probes, prometheus,
-    requests, websocket,
+    App, admin, backup_doors, cluster_doors, config_doc, drills, events, health, probes,
+    prometheus, requests, websocket,
 };
 use crate::state::CampaignMove;
 
@@ -125,8 +125,13 @@ fn common_routes(builder: Builder) -> Builder {
     builder
         .always("/", get(probes::root))
         .always("/livez", get(probes::livez))
+        .always("/healthz", get(probes::livez))
         .always("/readyz", get(probes::readyz))
         .always("/health", get(probes::health))
+        .always("/health/version", get(health::version))
+        .always("/health/db", get(health::database))
+        .always("/health/cache", get(health::cache))
+        .always("/api/v1", get(health::index))
         .always("/api/v1/health", get(probes::web4ai_health))
         .always("/metrics", get(prometheus::metrics))
         .always("/api/v1/metrics/prometheus", get(prometheus::metrics))
