@@ -103,7 +103,7 @@ pub use requests::{
 pub use revocations::{REVOCATIONS_MAX, SESSION_ID_MAX};
 pub use rows::{BlobPart, blob_keys};
 pub use runs::{ACTIONS_MAX, RUNS_MAX};
-pub use singles::Counters;
+pub use singles::{Counters, RUN_BOUNDS_MS, RunTotals};
 pub use structures::{JOBS_PER_REQUEST_MAX, MODELS_MAX, STRUCTURES_MAX, requested_job};
 pub use tasks::derive_task_id;
 pub use thresholds::{ScalingRule, Threshold, Thresholds};
