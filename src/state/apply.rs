@@ -312,6 +312,7 @@ impl Txn<'_> {
             return Err(Rejection::RevisionMismatch { expected, actual });
         }
         let (config, policy) = self.state.config().patched(path, value)?;
+        self.found_orchestrator(&policy, actual == 0)?;
         let revision = config.revision;
         self.state.set_config(config, policy);
         self.facts.push(Fact::ConfigChanged { revision });

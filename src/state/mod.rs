@@ -25,6 +25,7 @@ mod drains;
 mod drills;
 mod event;
 mod flows;
+mod founding;
 mod indexes;
 mod instruments;
 mod jobs;
