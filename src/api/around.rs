@@ -18,7 +18,7 @@ use tokio::time::{Instant, timeout};
 
 use super::App;
 use super::audit;
-use super::auth::{Address, Asked, Need, Needs, Pass, query_credential, write_verdict};
+use super::auth::{Address, Asked, Need, Needs, Pass, is_foreign, query_credential, write_verdict};
 use super::error::ApiError;
 use super::headers;
 use super::stats::RouteStats;
@@ -128,10 +128,13 @@ fn admit(
     request: &Request,
 ) -> Result<Pass, (Refusal, Option<Verdict>)> {
     let query = if route.takes_query { query_credential(request.uri()) } else { None };
+    // A WebSocket is a read that stays: pages ask for it with cookies as they write.
+    let is_read = matches!(*request.method(), Method::GET | Method::HEAD) && !route.takes_query;
     let asked = Asked {
         headers: request.headers(),
         address: Address::of(request.extensions()).0,
         query: query.as_deref(),
+        is_foreign: !is_read && is_foreign(&access.cors, request.headers()),
         need,
         always: route.always,
     };
@@ -216,7 +219,7 @@ fn write_cors(headers: &mut HeaderMap, cors: &Cors, origin: Option<HeaderValue>)
             headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, any);
         }
     }
-    let methods = HeaderValue::from_static("GET, POST, PUT, DELETE, OPTIONS");
+    let methods = HeaderValue::from_static("GET, POST, PUT, PATCH, DELETE, OPTIONS");
     headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, methods);
     let allowed = "Content-Type, Authorization, X-API-Key, Idempotency-Key";
     let allowed = HeaderValue::from_static(allowed);

@@ -163,7 +163,8 @@ impl From<Rejection> for ApiError {
             | Rejection::CampaignNotFound { .. }
             | Rejection::StructuresNotFound
             | Rejection::ModelNotFound
-            | Rejection::InstrumentNotFound => StatusCode::NOT_FOUND,
+            | Rejection::InstrumentNotFound
+            | Rejection::AccountNotFound => StatusCode::NOT_FOUND,
             Rejection::TooManyNodes { .. }
             | Rejection::BatchSize { .. }
             | Rejection::InvalidConfig(_)
@@ -175,7 +176,9 @@ impl From<Rejection> for ApiError {
             | Rejection::OrchestratorNotActive { .. }
             | Rejection::CampaignState(_)
             | Rejection::BudgetExceeded { .. }
-            | Rejection::InvalidCampaign(_) => StatusCode::BAD_REQUEST,
+            | Rejection::InvalidCampaign(_)
+            | Rejection::TooManyAccounts { .. }
+            | Rejection::InvalidAccount(_) => StatusCode::BAD_REQUEST,
             Rejection::QueueFull { .. } | Rejection::TooManyRevocations { .. } => {
                 StatusCode::TOO_MANY_REQUESTS
             }
@@ -188,7 +191,8 @@ impl From<Rejection> for ApiError {
             | Rejection::DrillOver { .. }
             | Rejection::AlertResolved
             | Rejection::AlreadyThere { .. }
-            | Rejection::RunOpen { .. } => StatusCode::CONFLICT,
+            | Rejection::RunOpen { .. }
+            | Rejection::AccountExists { .. } => StatusCode::CONFLICT,
         };
         let mut error = Self::new(status, rejection.code(), rejection.to_string());
         if status == StatusCode::TOO_MANY_REQUESTS {

@@ -23,6 +23,7 @@ mod error;
 mod events;
 mod fragment;
 mod headers;
+mod health;
 mod host;
 mod list_query;
 mod nanoos;

@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::App;
+use super::health::Services;
 use super::host::HostUsage;
 use super::params::Params;
 use super::reply;
@@ -20,6 +21,9 @@ use crate::state::State as Tables;
 /// Family W's program version, which its clients print. Ours is in `quorate_version`.
 const FAMILY_VERSION: &str = "1.0.0";
 const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// What this program was built for: whoever runs it has no other kind of it.
+pub(super) const ENVIRONMENT: &str =
+    if cfg!(debug_assertions) { "development" } else { "production" };
 
 /// `GET /livez`: the process serves.
 pub(super) async fn livez() -> Response {
@@ -181,13 +185,6 @@ fn family_figures(app: &App, state: &Tables) -> serde_json::Value {
     })
 }
 
-/// What the families' programs kept beside them is inside this one.
-#[derive(Serialize)]
-struct Services {
-    database: &'static str,
-    cache: &'static str,
-}
-
 /// `GET /health`: the union of all families; 503 while no leader is known.
 pub(super) async fn health(State(app): State<App>) -> Response {
     let led = app.cluster().leader().is_some();
@@ -215,10 +212,7 @@ pub(super) async fn health(State(app): State<App>) -> Response {
         timestamp: iso(clock::now_ms()),
         uptime_seconds: app.uptime().as_secs(),
         stats,
-        services: Services {
-            database: word("healthy", "unhealthy"),
-            cache: word("healthy", "unhealthy"),
-        },
+        services: Services::of(&app),
         system: system_usage(&app),
     };
     let mut response = reply::json(reply::encode(&health));
@@ -236,6 +230,11 @@ struct Info {
     status: &'static str,
     member: u64,
     leader: Option<u64>,
+    description: &'static str,
+    environment: &'static str,
+    docs: &'static str,
+    health: &'static str,
+    metrics: &'static str,
     endpoints: [&'static str; 8],
 }
 
@@ -248,6 +247,11 @@ pub(super) async fn root(State(app): State<App>) -> Response {
         status: "running",
         member: app.cluster().member_id(),
         leader: app.cluster().leader().map(|(member, _)| member),
+        description: env!("CARGO_PKG_DESCRIPTION"),
+        environment: ENVIRONMENT,
+        docs: "/api/v1",
+        health: "/health",
+        metrics: "/metrics",
         endpoints: [
             "/api/v1/status",
             "/api/v1/nodes",

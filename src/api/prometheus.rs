@@ -2,15 +2,17 @@
 //! ours with the prefix `quorate_`. Answered from this member alone, whatever state the cluster is in.
 
 mod agents;
+mod campaigns;
 
 use std::fmt::{Display, Write as _};
 
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderValue, header};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 
 use super::App;
+use super::error::ApiError;
 use super::host::HostUsage;
 use super::queue_depths;
 use super::web4ai::figures::{ByStatus, means, success_rate};
@@ -62,6 +64,10 @@ fn escape(text: &str) -> String {
 
 /// `GET /metrics` and `GET /api/v1/metrics/prometheus`.
 pub(super) async fn metrics(State(app): State<App>) -> Response {
+    if !app.cluster().view().read(|state| app.settings(state).metrics_enabled) {
+        let text = "the configuration switches metrics off (metrics.enabled)";
+        return ApiError::not_found("METRICS_DISABLED", text).into_response();
+    }
     let status = app.cluster().status().await;
     let book = Book::open(&app);
     let mut page = Page(String::with_capacity(16 * 1024));
@@ -75,6 +81,7 @@ pub(super) async fn metrics(State(app): State<App>) -> Response {
         write_nodes(&mut page, state, &book);
         app.task_stats().write_node_failures(&mut page, state);
         agents::write_state(&mut page, state);
+        campaigns::write_state(&mut page, state);
     });
     agents::write_counted(&mut page, &app, waiting.as_ref());
     write_host(&mut page, app.host().usage());

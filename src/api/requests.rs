@@ -59,6 +59,7 @@ enum OutcomeView {
     IterationsQueued { count: u32 },
     JobsCreated { count: u32 },
     AgentCommand { number: u64, outcome: Option<Box<Self>>, rejection: Option<RejectionView> },
+    AccountCreated { user_id: String },
 }
 
 impl From<&Outcome> for OutcomeView {
@@ -98,6 +99,9 @@ impl From<&Outcome> for OutcomeView {
                 outcome: reply.as_ref().as_ref().ok().map(|outcome| Box::new(outcome.into())),
                 rejection: reply.as_ref().as_ref().err().map(RejectionView::from),
             },
+            Outcome::AccountCreated { user_id } => {
+                Self::AccountCreated { user_id: user_id.clone() }
+            }
         }
     }
 }

@@ -8,7 +8,7 @@ use axum::routing::{MethodRouter, delete, get, post, put};
 
 use super::agents::{pipelines, registry};
 use super::around::{Route, around};
-use super::auth::{Needs, UNMATCHED, keys, login};
+use super::auth::{Needs, UNMATCHED, accounts, keys, login, sessions};
 use super::error::ApiError;
 use super::nanoos::job_parse::Asked;
 use super::nanoos::{
@@ -20,8 +20,8 @@ use super::web4ai::{
     notices, performance, status, tasks, why,
 };
 use super::{
-    App, admin, backup_doors, cluster_doors, config_doc, drills, events, probes, prometheus,
-    requests, websocket,
+    App, admin, backup_doors, cluster_doors, config_doc, drills, events, health, probes,
+    prometheus, requests, websocket,
 };
 use crate::state::CampaignMove;
 
@@ -51,7 +51,7 @@ impl Builder {
     }
 
     /// As [`Self::route`], for doors of family N, whose errors have a shape of their own.
-    fn nanoos(self, paths: [&'static str; 3], doors: &MethodRouter<App>) -> Self {
+    fn nanoos<const N: usize>(self, paths: [&'static str; N], doors: &MethodRouter<App>) -> Self {
         paths.into_iter().fold(self, |builder, path| {
             let doors = builder.guarded(path, doors.clone(), false);
             let Self { app, router } = builder;
@@ -130,8 +130,13 @@ fn common_routes(builder: Builder) -> Builder {
     builder
         .always("/", get(probes::root))
         .always("/livez", get(probes::livez))
+        .always("/healthz", get(probes::livez))
         .always("/readyz", get(probes::readyz))
         .always("/health", get(probes::health))
+        .always("/health/version", get(health::version))
+        .always("/health/db", get(health::database))
+        .always("/health/cache", get(health::cache))
+        .always("/api/v1", get(health::index))
         .always("/api/v1/health", get(probes::web4ai_health))
         .always("/metrics", get(prometheus::metrics))
         .always("/api/v1/metrics/prometheus", get(prometheus::metrics))
@@ -156,8 +161,20 @@ fn common_routes(builder: Builder) -> Builder {
 fn auth_routes(builder: Builder) -> Builder {
     builder
         .route("/api/v1/auth/login", post(login::login))
-        .route("/api/v1/auth/refresh", post(login::refresh))
-        .route("/api/v1/auth/logout", post(login::logout))
+        .route("/api/v1/auth/refresh", post(sessions::refresh))
+        .route("/api/v1/auth/logout", post(sessions::logout))
+        // Family N alone; where both have a door, its errors are those of family W (contract C7).
+        .nanoos(["/auth/login", "/api/auth/login"], &post(login::login))
+        .nanoos(["/auth/refresh", "/api/auth/refresh"], &post(sessions::refresh))
+        .nanoos(["/auth/logout", "/api/auth/logout"], &post(sessions::logout_silently))
+        .nanoos(under_prefixes!("/auth/token"), &post(login::token))
+        .nanoos(under_prefixes!("/auth/me"), &get(accounts::me))
+        .nanoos(under_prefixes!("/auth/register"), &post(accounts::register))
+        .nanoos(under_prefixes!("/auth/users"), &get(accounts::list))
+        .nanoos(
+            under_prefixes!("/auth/users/{user}"),
+            &axum::routing::patch(accounts::change).delete(accounts::remove),
+        )
         .route("/api/v1/auth/api-keys", get(keys::list).post(keys::create))
         .route("/api/v1/auth/api-keys/{key}", delete(keys::remove))
 }

@@ -22,6 +22,8 @@ pub(super) struct Settings {
     /// `compat.agents.priority_order: asc`: family A's larger numbers are less urgent (contract
     /// C3, decision b).
     pub(super) agents_ascending: bool,
+    /// `metrics.enabled`: whether there is a page for Prometheus.
+    pub(super) metrics_enabled: bool,
 }
 
 /// What the WebSocket is allowed.
@@ -70,6 +72,7 @@ impl Settings {
             websocket: Websocket::of(document),
             status_nodes_map: text("/compat/status_nodes") == Some("map"),
             agents_ascending: text("/compat/agents/priority_order") == Some("asc"),
+            metrics_enabled: document.pointer("/metrics/enabled") != Some(&Value::Bool(false)),
         }
     }
 }
@@ -114,13 +117,15 @@ mod tests {
             },
             status_nodes_map: false,
             agents_ascending: false,
+            metrics_enabled: true,
         };
         assert_eq!(Settings::of(&json!({})), defaults);
         let document = json!({
             "orchestrator": {"id": "o"}, "websocket": {
                 "enabled": false, "max_connections": 7, "ping_interval": 0.5, "ping_timeout": 2
             },
-            "compat": {"status_nodes": "map", "agents": {"priority_order": "asc"}}
+            "compat": {"status_nodes": "map", "agents": {"priority_order": "asc"}},
+            "metrics": {"enabled": false}
         });
         let expected = Settings {
             orchestrator_id: "o".to_owned(),
@@ -134,6 +139,7 @@ mod tests {
             },
             status_nodes_map: true,
             agents_ascending: true,
+            metrics_enabled: false,
         };
         assert_eq!(Settings::of(&document), expected);
         let document = json!({"compat": {"status_nodes": "auto"}});

@@ -3,6 +3,8 @@
 //! They are not local settings: the whole document becomes the first replicated configuration, so
 //! two members with different files still agree. Later changes go through `PUT /api/v1/config`.
 
+use std::collections::BTreeMap;
+
 use serde_json::Value;
 
 use super::keys::{KEYS, Kind};
@@ -41,6 +43,9 @@ const SECTIONS: [Section; 26] = [
             ("security_enabled", FLAG),
             ("auto_start", FLAG),
             ("scheduling_paused", FLAG),
+            ("mode", TEXT),
+            ("default_name", TEXT),
+            ("beat_enabled", FLAG),
             ("debug", FLAG),
             ("log_level", TEXT),
             ("ssl_enabled", FLAG),
@@ -129,6 +134,8 @@ const SECTIONS: [Section; 26] = [
             ("encryption_enabled", FLAG),
             ("audit_logging", FLAG),
             ("allowed_ips", Kind::Texts),
+            ("registration.enabled", FLAG),
+            ("registration.role", TEXT),
             ("outward.allowed_hosts", Kind::Texts),
             ("cors_enabled", FLAG),
             ("cors_origins", Kind::Any),
@@ -269,8 +276,8 @@ const SECTIONS: [Section; 26] = [
     ("kubernetes", &[("*", Kind::Any)]),
 ];
 
-/// Variables that family W's documents name, and what they set.
-pub(super) const VARIABLES: [(&str, &str, Kind); 9] = [
+/// Variables that documents of families W and N name, and what they set.
+pub(super) const VARIABLES: [(&str, &str, Kind); 16] = [
     ("ORCHESTRATOR_ID", "orchestrator.id", TEXT),
     ("ORCHESTRATOR_HOST", "orchestrator.host", TEXT),
     ("ORCHESTRATOR_PORT", "orchestrator.port", PORT),
@@ -280,7 +287,44 @@ pub(super) const VARIABLES: [(&str, &str, Kind); 9] = [
     ("METRICS_RETENTION_HOURS", "performance.metrics_retention_hours", Kind::Number(0, 8784)),
     ("PROMETHEUS_METRICS_ENABLED", "metrics.enabled", FLAG),
     ("NODE_PERFORMANCE_MONITORING", "performance.monitoring_enabled", FLAG),
+    ("ORCHESTRATOR_MODE", "orchestrator.mode", TEXT),
+    ("ORCHESTRATOR_DEFAULT_NAME", "orchestrator.default_name", TEXT),
+    ("ORION_ENABLE_ORCHESTRATOR_BEAT", "orchestrator.beat_enabled", FLAG),
+    ("LOG_FORMAT", "logging.format", TEXT),
+    ("RATE_LIMIT_ENABLED", "security.rate_limiting", FLAG),
+    ("ENABLE_METRICS", "metrics.enabled", FLAG),
+    ("SECRET_KEY", "security.secret_key", TEXT),
 ];
+
+/// Variables of family N that say nothing here: the state is in this program, every prefix is
+/// served, and there is no exporter of traces.
+const UNUSED: [&str; 4] = ["DATABASE_URL", "REDIS_URL", "API_PREFIX", "ENABLE_TRACING"];
+/// Secrets of tokens below it can be guessed (RFC 7518, section 3.2), in bytes.
+const SECRET_MIN: usize = 32;
+
+/// Says once which variables are there and not used.
+pub(super) fn tell_unused(tree: &mut Tree, environment: &BTreeMap<String, String>) {
+    let there: Vec<_> = UNUSED.into_iter().filter(|name| environment.contains_key(*name)).collect();
+    if !there.is_empty() {
+        tree.warn(format!("{}: variables that are not used here", there.join(", ")));
+    }
+}
+
+/// What is allowed and hardly meant.
+fn warn_of_security(tree: &mut Tree) {
+    for path in ["security.jwt_secret", "security.secret_key"] {
+        let secret = tree.given(path).and_then(|value| value.as_str().map(str::len));
+        if secret.is_some_and(|len| len < SECRET_MIN) {
+            tree.warn(format!("{path}: can be guessed with less than {SECRET_MIN} bytes"));
+        }
+    }
+    let bounds = ["security.max_requests_per_minute", "security.max_requests_per_hour"];
+    let limits = tree.given("security.rate_limiting") == Some(Value::from(true));
+    if limits && bounds.into_iter().all(|path| tree.given(path).is_none()) {
+        let text = "limits nothing without max_requests_per_minute or max_requests_per_hour";
+        tree.warn(format!("security.rate_limiting: {text}"));
+    }
+}
 
 /// All known keys as dotted paths (`*` at the end of some).
 pub(super) fn keys() -> impl Iterator<Item = (String, Kind)> {
@@ -321,6 +365,7 @@ pub(super) fn check(tree: &mut Tree) -> Value {
             None => tree.warn(format!("{path}: unknown key, kept in the replicated configuration")),
         }
     }
+    warn_of_security(tree);
     let document = tree.replicated();
     // What the single checks do not cover is covered by the reader that will use it.
     let read = Policy::from_document(&document).map(|_| ());

@@ -221,6 +221,7 @@ pub fn read(
     if let Some(level) = &flags.log_level {
         tree.set("logging.level", Value::from(level.as_str()), "--log");
     }
+    compat::tell_unused(&mut tree, environment);
     keys::check_ours(&mut tree);
     let document = compat::check(&mut tree);
     let listeners = listeners::read(&mut tree, environment, flags);

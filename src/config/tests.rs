@@ -248,3 +248,51 @@ fn contract_1_4_who_may_come_in_is_checked_before_a_member_starts() {
         assert!(!faults[0].contains("hidden"), "{faults:?}");
     }
 }
+
+#[test]
+fn contract_3_8_variables_of_family_n_set_the_first_configuration() {
+    let variables = [
+        ("ORCHESTRATOR_MODE", "SCHEDULED"),
+        ("ORCHESTRATOR_DEFAULT_NAME", "prod"),
+        ("ORION_ENABLE_ORCHESTRATOR_BEAT", "true"),
+        ("LOG_LEVEL", "WARNING"),
+        ("LOG_FORMAT", "json"),
+        ("RATE_LIMIT_ENABLED", "true"),
+        ("ENABLE_METRICS", "false"),
+        ("SECRET_KEY", "a secret of more than thirty-two bytes"),
+    ];
+    let config = with("", &variables[..3]).unwrap();
+    let orchestrator = json!({"mode": "SCHEDULED", "default_name": "prod", "beat_enabled": true});
+    assert_eq!(config.document, json!({"orchestrator": orchestrator}));
+    let config = with("", &variables[4..]).unwrap();
+    assert_eq!(config.log_format, telemetry::Format::Json);
+    let security = json!({"rate_limiting": true,
+        "secret_key": "a secret of more than thirty-two bytes"});
+    assert_eq!(config.document, json!({"security": security, "metrics": {"enabled": false}}));
+    assert_eq!(config.warnings.len(), 1, "{:?}", config.warnings);
+    assert!(config.warnings[0].starts_with("security.rate_limiting: limits nothing"));
+    // Our own names go before theirs, and the file behind both.
+    let ours = [("ORCHESTRATOR_MODE", "PAUSED"), ("QUORATE_ORCHESTRATOR_MODE", "MANUAL")];
+    let config = with("orchestrator: {mode: CONTINUOUS}", &ours).unwrap();
+    assert_eq!(config.document["orchestrator"]["mode"], "MANUAL");
+    let wrong = with("", &[("ORCHESTRATOR_MODE", "sometimes")]).unwrap_err().0;
+    let told = wrong[0].to_string();
+    assert!(told.starts_with("ORCHESTRATOR_MODE: orchestrator.mode"), "{told}");
+    let short = with("", &[("SECRET_KEY", "change-me")]).unwrap().warnings;
+    assert!(short[0].contains("security.secret_key") && !short[0].contains("change-me"));
+}
+
+#[test]
+fn contract_3_8_variables_that_mean_nothing_here_are_named_once() {
+    let unused = [
+        ("DATABASE_URL", "postgresql://nano:secret@db/nano"),
+        ("REDIS_URL", "redis://cache:6379"),
+        ("API_PREFIX", "/api"),
+        ("ENABLE_TRACING", "true"),
+    ];
+    let config = with("", &unused).unwrap();
+    let told =
+        "DATABASE_URL, REDIS_URL, API_PREFIX, ENABLE_TRACING: variables that are not used here";
+    assert_eq!(config.warnings, [told]);
+    assert_eq!(config.document, json!({}));
+}

@@ -3,6 +3,7 @@
 //! Everything here is stored (bincode, behind a format byte), so fields are only appended at the
 //! end of a struct together with a new format, and enum variants are only ever appended.
 
+mod account;
 mod agent_command;
 mod alert;
 mod budget;
@@ -24,6 +25,7 @@ mod schedule;
 mod task;
 mod urgency;
 
+pub use account::Account;
 pub use agent_command::{AgentCommand, AgentCommandKind, AgentResult};
 pub use alert::{Alert, AlertState, Severity};
 pub use budget::{Budget, MICRO, Resource};

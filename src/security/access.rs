@@ -10,6 +10,7 @@ use super::keys::{ApiKey, User};
 use super::limits::{Limits, Who};
 use super::roles::{Permission, Role};
 use super::secrets::{Hash, hash};
+use super::standing::{Registration, Standing};
 use super::tokens::{self, Claims, TokenKind};
 use super::{Cors, Credentials, Refusal};
 use crate::model::{Networks, TimeMs};
@@ -76,6 +77,7 @@ pub struct Access {
     networks: Option<Networks>,
     /// `None` when rates are not limited.
     limits: Option<Limits>,
+    registration: Registration,
     /// Which pages of other origins may use the API.
     pub cors: Cors,
     /// Refusals and writes are noted.
@@ -130,6 +132,7 @@ impl Access {
         let keys = entries(at("/security/api_keys"), "api_keys", ApiKey::read, faults);
         let users = entries(at("/security/users"), "users", User::read, faults);
         let (access_s, refresh_s) = lifetimes(document, faults);
+        let registration = Registration::read(at("/security/registration"), faults);
         Self {
             required,
             keys: keys.into_iter().map(|key| (key.hash, key)).collect(),
@@ -139,6 +142,7 @@ impl Access {
             refresh_s,
             networks: networks(at("/security/allowed_ips"), faults),
             limits: limiting.then(|| limits(document, faults)),
+            registration,
             cors: Cors::read(cors_enabled, at("/security/cors_origins"), faults),
             audit,
         }
@@ -198,6 +202,12 @@ impl Access {
         self.users.get(username)
     }
 
+    /// Who may register, and as what.
+    #[must_use]
+    pub fn registration(&self) -> Registration {
+        self.registration
+    }
+
     /// What tokens are signed with; `None` before the first login.
     #[must_use]
     pub fn secret(&self) -> Option<&[u8]> {
@@ -227,8 +237,8 @@ impl Access {
         Limits { per_minute: own.or(limits.per_minute), ..limits }
     }
 
-    /// Who shows these credentials. The first that is good counts; `is_revoked` tells of logins
-    /// that were ended.
+    /// Who shows these credentials. The first that is good counts; `standing` tells of a login, by its
+    /// id and its user's, how it stands.
     ///
     /// # Errors
     /// [`Refusal::Missing`], or why the last one is no good.
@@ -236,15 +246,16 @@ impl Access {
         &self,
         credentials: &Credentials<'_>,
         now_ms: TimeMs,
-        is_revoked: impl Fn(&str) -> bool,
+        standing: impl Fn(&str, &str) -> Standing,
     ) -> Result<Principal, Refusal> {
         if credentials.is_admin {
             let (user_id, role) = ("administrator".into(), Role::Admin);
             return Ok(Principal { user_id, role, proof: Proof::AdminKey });
         }
-        let mut refusal = Refusal::Missing;
+        let is_foreign = credentials.cookies_are_foreign && credentials.token_of_cookie().is_some();
+        let mut refusal = if is_foreign { Refusal::Origin } else { Refusal::Missing };
         for shown in credentials.shown() {
-            match self.known(shown, now_ms, &is_revoked) {
+            match self.known(shown, now_ms, &standing) {
                 Ok(principal) => return Ok(principal),
                 Err(why) => refusal = why,
             }
@@ -256,10 +267,10 @@ impl Access {
         &self,
         shown: &str,
         now_ms: TimeMs,
-        is_revoked: impl Fn(&str) -> bool,
+        standing: impl Fn(&str, &str) -> Standing,
     ) -> Result<Principal, Refusal> {
         if tokens::looks_like_token(shown) {
-            return self.holder(&self.claims(shown, TokenKind::Access, now_ms, is_revoked)?);
+            return self.login(shown, TokenKind::Access, now_ms, standing).map(|(_, known)| known);
         }
         let key = self.keys.get(&hash(shown)).ok_or(Refusal::InvalidKey)?;
         if has_ended(key, now_ms) {
@@ -270,41 +281,57 @@ impl Access {
         Ok(Principal { user_id, role: key.role, proof: Proof::Key(key.hash) })
     }
 
-    /// Reads a token that is good for `kind` and whose login goes on.
+    /// Reads a token that is good for `kind`, whether its login goes on or not.
     ///
     /// # Errors
     /// [`Refusal::InvalidToken`] or [`Refusal::Expired`].
-    pub fn claims(
-        &self,
-        token: &str,
-        kind: TokenKind,
-        now_ms: TimeMs,
-        is_revoked: impl Fn(&str) -> bool,
-    ) -> Result<Claims, Refusal> {
+    pub fn claims(&self, token: &str, kind: TokenKind, now_ms: TimeMs) -> Result<Claims, Refusal> {
         let secret = self.secret.as_ref().ok_or(Refusal::InvalidToken)?;
         let claims = tokens::verify(secret, token, now_ms / 1000).map_err(|error| match error {
             tokens::TokenError::Invalid => Refusal::InvalidToken,
             tokens::TokenError::Expired => Refusal::Expired,
         })?;
-        if claims.token_type != kind || is_revoked(&claims.sid) {
-            return Err(Refusal::InvalidToken);
-        }
-        Ok(claims)
+        if claims.token_type == kind { Ok(claims) } else { Err(Refusal::InvalidToken) }
     }
 
-    /// The user whose token it is, with the role of today.
+    /// As [`Self::claims`], of a login that goes on, with its user as of today.
     ///
     /// # Errors
-    /// [`Refusal::InvalidToken`] when the user is gone.
-    pub fn holder(&self, claims: &Claims) -> Result<Principal, Refusal> {
-        let user = self.users.get(&claims.username).ok_or(Refusal::InvalidToken)?;
+    /// [`Refusal::InvalidToken`] or [`Refusal::Expired`].
+    pub fn login(
+        &self,
+        token: &str,
+        kind: TokenKind,
+        now_ms: TimeMs,
+        standing: impl Fn(&str, &str) -> Standing,
+    ) -> Result<(Claims, Principal), Refusal> {
+        let claims = self.claims(token, kind, now_ms)?;
+        let standing = standing(&claims.sid, &claims.user_id);
+        let role = self.role_now(&claims.username, &claims.user_id, &standing);
+        let role = role.ok_or(Refusal::InvalidToken)?;
         let proof = Proof::Session {
             session_id: claims.sid.clone(),
             username: claims.username.clone(),
             ends_s: claims.exp,
             session_ends_s: claims.sid_exp,
         };
-        Ok(Principal { user_id: Arc::clone(&user.user_id), role: user.role, proof })
+        let user_id = claims.user_id.as_str().into();
+        Ok((claims, Principal { user_id, role, proof }))
+    }
+
+    /// The role of whoever logged in, as of today; `None` when the login counts no more. A name
+    /// alone is not enough: it may be somebody else's by now.
+    fn role_now(&self, username: &str, user_id: &str, standing: &Standing) -> Option<Role> {
+        if standing.is_revoked {
+            return None;
+        }
+        match &standing.account {
+            Some(account) => account.is_active.then(|| self.registration.role_of(&account.role)),
+            None => {
+                let user = self.users.get(username).filter(|user| *user.user_id == *user_id);
+                user.map(|user| user.role)
+            }
+        }
     }
 
     /// Whether somebody who was let in a while ago would be let in now, to do the same.
@@ -314,7 +341,7 @@ impl Access {
         principal: &Principal,
         permission: Permission,
         now_ms: TimeMs,
-        is_revoked: impl Fn(&str) -> bool,
+        standing: impl Fn(&str, &str) -> Standing,
     ) -> bool {
         let role = match &principal.proof {
             Proof::AdminKey => Some(Role::Admin),
@@ -323,8 +350,9 @@ impl Access {
                 key.map(|key| key.role)
             }
             Proof::Session { session_id, username, ends_s, .. } => {
-                let is_over = *ends_s <= now_ms / 1000 || is_revoked(session_id);
-                self.users.get(username).filter(|_| !is_over).map(|user| user.role)
+                let standing = standing(session_id, &principal.user_id);
+                let role = self.role_now(username, &principal.user_id, &standing);
+                role.filter(|_| *ends_s > now_ms / 1000)
             }
         };
         role.is_some_and(|role| role.may(permission))

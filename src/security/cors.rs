@@ -49,6 +49,17 @@ impl Cors {
         if texts.iter().any(|one| one == "*") { Self::Any } else { Self::Listed(trimmed.collect()) }
     }
 
+    /// Whether cookies that come with a page of `origin` count for a request to `host` that changes
+    /// something. A page that is not listed could otherwise act for whoever looks at it; programs
+    /// that are no browsers name no origin.
+    #[must_use]
+    pub fn takes_cookies(&self, origin: Option<&[u8]>, host: Option<&[u8]>) -> bool {
+        let Some(from) = origin else { return true };
+        let own = [&b"http://"[..], b"https://"].into_iter().find_map(|it| from.strip_prefix(it));
+        let is_own = own.zip(host).is_some_and(|(own, host)| own.eq_ignore_ascii_case(host));
+        is_own || self.answer(origin) == CorsAnswer::Echo
+    }
+
     /// What to say to a page of `origin`.
     #[must_use]
     pub fn answer(&self, origin: Option<&[u8]>) -> CorsAnswer {
@@ -91,5 +102,29 @@ mod tests {
         );
         assert_eq!(read(false, None).answer(page), CorsAnswer::None);
         assert_eq!(read(true, Some(json!(7))).answer(other), CorsAnswer::None);
+    }
+
+    #[test]
+    fn contract_1_6_cookies_are_taken_from_listed_pages_and_from_its_own() {
+        let takes = |cors: &Cors, origin: Option<&str>, host: &str| {
+            cors.takes_cookies(origin.map(str::as_bytes), Some(host.as_bytes()))
+        };
+        let (any, off) = (Cors::Any, Cors::Off);
+        let listed = Cors::Listed(vec!["https://a.example".to_owned()]);
+        for (cors, origin, host, taken) in [
+            (&any, None, "q:9000", true),
+            (&any, Some("http://localhost:3000"), "q:9000", true),
+            (&any, Some("https://evil.example"), "q:9000", false),
+            (&any, Some("null"), "q:9000", false),
+            (&any, Some("https://Q:9000"), "q:9000", true),
+            (&any, Some("https://q:9001"), "q:9000", false),
+            (&listed, Some("https://a.example"), "q:9000", true),
+            (&listed, Some("http://localhost:3000"), "q:9000", false),
+            (&off, Some("https://a.example"), "q:9000", false),
+            (&off, Some("http://q:9000"), "q:9000", true),
+        ] {
+            assert_eq!(takes(cors, origin, host), taken, "{cors:?} {origin:?}");
+        }
+        assert!(!any.takes_cookies(Some(b"http://"), None));
     }
 }

@@ -20,15 +20,21 @@ pub struct Credentials<'a> {
     /// A key or token from the query, where that is allowed: browsers cannot set headers of a
     /// WebSocket.
     pub query: Option<&'a str>,
+    /// The cookies came with a page that may not use them: they count for nothing.
+    pub cookies_are_foreign: bool,
     /// The key of administrators was shown too, and is the right one.
     pub is_admin: bool,
 }
 
 impl<'a> Credentials<'a> {
+    pub(super) fn token_of_cookie(&self) -> Option<&'a str> {
+        self.cookies.and_then(|cookies| cookie(cookies, ACCESS_COOKIE))
+    }
+
     /// Everything shown, in the order in which it counts.
     pub(super) fn shown(&self) -> impl Iterator<Item = &'a str> {
         let authorization = self.authorization.and_then(bearer);
-        let token = self.cookies.and_then(|cookies| cookie(cookies, ACCESS_COOKIE));
+        let token = self.token_of_cookie().filter(|_| !self.cookies_are_foreign);
         let all = [self.api_key.map(str::trim), authorization, token, self.query];
         all.into_iter().flatten().filter(|shown| !shown.is_empty())
     }
@@ -69,6 +75,9 @@ pub enum Refusal {
     /// `security.allowed_ips` does not have the address.
     #[error("Address not allowed")]
     Address,
+    /// Cookies of a page of another origin, with a request that changes something.
+    #[error("Cookies are not taken from this origin")]
+    Origin,
     /// Too many requests.
     #[error("Rate limit exceeded")]
     TooMany {
@@ -83,7 +92,7 @@ impl Refusal {
     pub fn status(self) -> u16 {
         match self {
             Self::Missing | Self::InvalidKey | Self::InvalidToken | Self::Expired => 401,
-            Self::Forbidden | Self::Address => 403,
+            Self::Forbidden | Self::Address | Self::Origin => 403,
             Self::TooMany { .. } => 429,
         }
     }
@@ -97,6 +106,7 @@ impl Refusal {
             }
             Self::Forbidden => "INSUFFICIENT_PERMISSIONS",
             Self::Address => "ADDRESS_NOT_ALLOWED",
+            Self::Origin => "ORIGIN_NOT_ALLOWED",
             Self::TooMany { .. } => "RATE_LIMITED",
         }
     }
@@ -126,8 +136,9 @@ mod tests {
             authorization: Some("Bearer 2"),
             cookies: Some("orion_access_token=3"),
             query: Some("4"),
-            is_admin: false,
+            ..none
         };
         assert_eq!(shown(all), ["1", "2", "3", "4"]);
+        assert_eq!(shown(Credentials { cookies_are_foreign: true, ..all }), ["1", "2", "4"]);
     }
 }

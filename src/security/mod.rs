@@ -19,6 +19,7 @@ mod passwords;
 mod roles;
 mod seal;
 mod secrets;
+mod standing;
 mod times;
 mod tokens;
 
@@ -36,4 +37,5 @@ pub use passwords::{PASSWORD_MAX, hash_password, is_password_hash, verify_passwo
 pub use roles::{Action, Area, Permission, Role};
 pub use seal::{MASK, check, seal};
 pub use secrets::{random_api_key, random_id, random_secret};
+pub use standing::{AccountStanding, Registration, Standing};
 pub use tokens::{Claims, Session, TokenError, TokenKind, verify};

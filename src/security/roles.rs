@@ -70,12 +70,14 @@ pub enum Role {
     Client,
     /// Looks.
     Readonly,
+    /// Is somebody, and no more: accounts that nobody granted a role.
+    Guest,
 }
 
 impl Role {
     /// All of them.
-    pub const ALL: [Self; 5] =
-        [Self::Admin, Self::Operator, Self::Node, Self::Client, Self::Readonly];
+    pub const ALL: [Self; 6] =
+        [Self::Admin, Self::Operator, Self::Node, Self::Client, Self::Readonly, Self::Guest];
 
     /// Its word.
     #[must_use]
@@ -86,6 +88,7 @@ impl Role {
             Self::Node => "node",
             Self::Client => "client",
             Self::Readonly => "readonly",
+            Self::Guest => "guest",
         }
     }
 
@@ -124,6 +127,7 @@ impl Role {
                 Area::Nodes | Area::Tasks | Area::Metrics | Area::Config => action == Action::Read,
                 Area::Orchestrator | Area::Users => false,
             },
+            Self::Guest => false,
         }
     }
 }
@@ -139,7 +143,7 @@ mod tests {
         let may = |role: Role, area, action| role.may(Permission(area, action));
         for role in Role::ALL {
             assert_eq!(Role::parse(role.as_str()), Some(role));
-            assert!(may(role, Metrics, Read), "everybody sees figures: {role:?}");
+            assert_eq!(may(role, Metrics, Read), role != Role::Guest, "figures: {role:?}");
             assert_eq!(may(role, Users, Manage), role == Role::Admin);
             assert_eq!(may(role, Config, Write), role == Role::Admin);
             assert_eq!(may(role, Orchestrator, Manage), role == Role::Admin);
@@ -149,7 +153,7 @@ mod tests {
         assert!(!may(Role::Node, Nodes, Read) && !may(Role::Node, Tasks, Submit));
         assert!(may(Role::Client, Tasks, Submit) && !may(Role::Client, Tasks, Cancel));
         assert!(may(Role::Readonly, Config, Read) && !may(Role::Client, Config, Read));
-        assert!(!may(Role::Readonly, Tasks, Submit));
+        assert!(!may(Role::Readonly, Tasks, Submit) && !may(Role::Guest, Tasks, Read));
         assert_eq!(Role::parse("root"), None);
     }
 }

@@ -16,7 +16,7 @@ fn access(security: Value) -> Access {
 
 fn by_key(access: &Access, key: &str) -> Result<(String, Role), Refusal> {
     let credentials = Credentials { api_key: Some(key), ..Credentials::default() };
-    let principal = access.authenticate(&credentials, NOW, |_| false)?;
+    let principal = access.authenticate(&credentials, NOW, |_, _| Standing::default())?;
     Ok((principal.user_id.to_string(), principal.role))
 }
 
@@ -62,9 +62,9 @@ fn any_good_credential_is_enough() {
         authorization: Some("Bearer root"),
         ..Credentials::default()
     };
-    assert!(access.authenticate(&credentials, NOW, |_| false).is_ok());
+    assert!(access.authenticate(&credentials, NOW, |_, _| Standing::default()).is_ok());
     let credentials = Credentials { is_admin: true, ..Credentials::default() };
-    let admin = access.authenticate(&credentials, NOW, |_| false).unwrap();
+    let admin = access.authenticate(&credentials, NOW, |_, _| Standing::default()).unwrap();
     assert_eq!((admin.role, admin.proof), (Role::Admin, Proof::AdminKey));
 }
 
@@ -85,7 +85,11 @@ fn a_login_is_good_until_it_ends_is_ended_or_its_user_is_gone() {
     let ask = |access: &Access, token: &str, at: TimeMs, revoked: bool| {
         let bearer = format!("Bearer {token}");
         let credentials = Credentials { authorization: Some(&bearer), ..Credentials::default() };
-        access.authenticate(&credentials, at, |id| revoked && id == session.session_id)
+        let standing = |id: &str, _: &str| Standing {
+            is_revoked: revoked && id == session.session_id,
+            account: None,
+        };
+        access.authenticate(&credentials, at, standing)
     };
     let principal = ask(&present, &token, NOW, false).unwrap();
     assert_eq!(principal.role, Role::Operator);
@@ -96,13 +100,14 @@ fn a_login_is_good_until_it_ends_is_ended_or_its_user_is_gone() {
     let demoted = with(json!([{"username": "ada", "password": "pw", "role": "readonly"}]));
     assert_eq!(ask(&demoted, &token, NOW, false).unwrap().role, Role::Readonly);
     assert_eq!(ask(&with(json!([])), &token, NOW, false), Err(Refusal::InvalidToken));
+    let revoked = || Standing { is_revoked: true, account: None };
     let status = Permission(Area::Metrics, Action::Read);
     let control = Permission(Area::Orchestrator, Action::Control);
-    assert!(present.still_admits(&principal, control, NOW, |_| false));
-    assert!(!present.still_admits(&principal, control, NOW, |_| true));
-    assert!(!present.still_admits(&principal, control, NOW + 60_000, |_| false));
-    assert!(!demoted.still_admits(&principal, control, NOW, |_| false));
-    assert!(demoted.still_admits(&principal, status, NOW, |_| false));
+    assert!(present.still_admits(&principal, control, NOW, |_, _| Standing::default()));
+    assert!(!present.still_admits(&principal, control, NOW, |_, _| revoked()));
+    assert!(!present.still_admits(&principal, control, NOW + 60_000, |_, _| Standing::default()));
+    assert!(!demoted.still_admits(&principal, control, NOW, |_, _| Standing::default()));
+    assert!(demoted.still_admits(&principal, status, NOW, |_, _| Standing::default()));
 }
 
 #[test]
@@ -116,7 +121,7 @@ fn contract_1_5_only_limits_that_an_operator_sets_count() {
     let access = access(set);
     assert_eq!(access.limits(None), Limits { per_minute: Some(5), per_hour: None });
     let credentials = Credentials { api_key: Some("fast"), ..Credentials::default() };
-    let fast = access.authenticate(&credentials, NOW, |_| false).unwrap();
+    let fast = access.authenticate(&credentials, NOW, |_, _| Standing::default()).unwrap();
     assert_eq!(access.limits(Some(&fast)).per_minute, Some(500));
 }
 
@@ -193,4 +198,33 @@ fn the_guard_looks_once_per_revision_and_keeps_the_counters() {
     patch(&mut state, json!({"api_key_required": false}));
     assert!(guard.access(&state).is_none());
     assert!(!guard.whole(&state).is_required());
+}
+
+#[test]
+fn a_name_that_changed_hands_opens_nothing_to_who_had_it() {
+    let access = access(json!({"jwt_secret": "s3cret", "registration": {"role": "readonly"},
+        "users": [{"username": "ada", "password": "pw", "role": "admin"}]}));
+    let token = |user_id: &str| {
+        let session = Session {
+            user_id: user_id.to_owned(),
+            username: "ada".to_owned(),
+            role: "client",
+            session_id: random_id(),
+            ends_s: NOW / 1000 + 100,
+        };
+        session.token(b"s3cret", TokenKind::Access, NOW / 1000, 60)
+    };
+    let role = |user_id: &str, account: Option<(&str, bool)>| {
+        let account =
+            account.map(|(role, is_active)| AccountStanding { role: role.to_owned(), is_active });
+        let standing = |_: &str, _: &str| Standing { is_revoked: false, account: account.clone() };
+        let known = access.login(&token(user_id), TokenKind::Access, NOW, standing);
+        known.map(|(_, principal)| principal.role)
+    };
+    assert_eq!(role("ada", None), Ok(Role::Admin));
+    // The account `ada` is gone, or was there before the user of the configuration.
+    assert_eq!(role("uuid-1", None), Err(Refusal::InvalidToken));
+    assert_eq!(role("uuid-1", Some(("", true))), Ok(Role::Readonly));
+    assert_eq!(role("uuid-1", Some(("operator", true))), Ok(Role::Operator));
+    assert_eq!(role("uuid-1", Some(("operator", false))), Err(Refusal::InvalidToken));
 }

@@ -140,7 +140,8 @@ fn is_duty(command: &Command) -> bool {
         | Command::DrainNode { .. }
         | Command::AcknowledgeAlert { .. }
         | Command::RevokeSession { .. }
-        | Command::Campaign(_) => false,
+        | Command::Campaign(_)
+        | Command::Account(_) => false,
     }
 }
 
@@ -203,6 +204,7 @@ impl Txn<'_> {
             }
             Command::Campaign(command) => self.campaign_command(command),
             Command::Step { epoch, duty } => self.step_duty(epoch, duty),
+            Command::Account(command) => self.account_command(command),
         }
     }
 
@@ -310,6 +312,7 @@ impl Txn<'_> {
             return Err(Rejection::RevisionMismatch { expected, actual });
         }
         let (config, policy) = self.state.config().patched(path, value)?;
+        self.found_orchestrator(&policy, actual == 0)?;
         let revision = config.revision;
         self.state.set_config(config, policy);
         self.facts.push(Fact::ConfigChanged { revision });

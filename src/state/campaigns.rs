@@ -4,7 +4,7 @@ use super::apply::Txn;
 use super::campaign_command::{CampaignMove, CampaignPatch};
 use super::launches::{candidate_experiment, candidate_job, parse_candidate};
 use super::nodes::ExecutionEnd;
-use super::orchestrators::{DEFAULT_ORCHESTRATOR, check_name, derive_uuid, unknown};
+use super::orchestrators::{check_name, derive_uuid, unknown};
 use super::{CONTEXT_MAX, CampaignFact, Outcome, Rejection, Reply, State};
 use crate::model::{
     Budget, CANDIDATES_MAX, Campaign, CampaignId, CampaignLine, CampaignPlan, CampaignStatus,
@@ -124,7 +124,7 @@ impl State {
 impl Txn<'_> {
     pub(super) fn create_campaign(&mut self, mut plan: CampaignPlan) -> Reply {
         if plan.orchestrator.is_empty() {
-            DEFAULT_ORCHESTRATOR.clone_into(&mut plan.orchestrator);
+            plan.orchestrator.clone_from(&self.state.policy().default_orchestrator);
         }
         check_plan(&plan)?;
         if self.state.orchestrator(&plan.orchestrator).is_none() {

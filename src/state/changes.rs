@@ -67,6 +67,8 @@ pub enum TableId {
     Instruments = 28,
     /// The newest best candidates, by number.
     Discoveries = 29,
+    /// Accounts of people by id.
+    Accounts = 30,
 }
 
 impl TableId {
@@ -109,6 +111,7 @@ impl TableId {
             27 => Some(Self::AgentCommands),
             28 => Some(Self::Instruments),
             29 => Some(Self::Discoveries),
+            30 => Some(Self::Accounts),
             _ => None,
         }
     }

@@ -6,6 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::accounts::AccountCommand;
 use super::campaign_command::{CampaignCommand, StepDuty};
 use crate::model::{
     AlertState, Concurrency, DeliveryId, DrillId, DrillKind, DrillState, Epoch, FlowMode,
@@ -264,6 +265,8 @@ pub enum Command {
         /// What.
         duty: StepDuty,
     },
+    /// Something about accounts of people.
+    Account(AccountCommand),
 }
 
 /// A step that is given back.

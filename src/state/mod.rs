@@ -10,6 +10,7 @@
 //! it holds and never above its capacity; an ended task never changes; epochs only grow; a refused
 //! command changes nothing.
 
+mod accounts;
 mod agent_commands;
 mod alerts;
 mod apply;
@@ -25,6 +26,7 @@ mod drains;
 mod drills;
 mod event;
 mod flows;
+mod founding;
 mod indexes;
 mod instruments;
 mod jobs;
@@ -63,6 +65,9 @@ mod script_words;
 #[cfg(test)]
 mod scripts;
 
+pub use accounts::{
+    ACCOUNTS_MAX, AccountCommand, EMAIL_MAX, FULL_NAME_MAX, NewAccount, USERNAME_MAX,
+};
 pub use agent_commands::{AGENT_COMMANDS_MAX, agent_command_id};
 pub use apply::{encode_entry, encode_envelope, join_envelopes};
 pub use campaign_command::{
@@ -99,7 +104,7 @@ pub use requests::{
 pub use revocations::{REVOCATIONS_MAX, SESSION_ID_MAX};
 pub use rows::{BlobPart, blob_keys};
 pub use runs::{ACTIONS_MAX, RUNS_MAX};
-pub use singles::Counters;
+pub use singles::{Counters, RUN_BOUNDS_MS, RunTotals};
 pub use structures::{JOBS_PER_REQUEST_MAX, MODELS_MAX, STRUCTURES_MAX, requested_job};
 pub use tasks::derive_task_id;
 pub use thresholds::{ScalingRule, Threshold, Thresholds};
@@ -112,6 +117,7 @@ use crate::model::{
     DeliveryId, Discovery, Drill, DrillPage, Instrument, Iteration, Member, Model, Node, NodeId,
     Orchestrator, Pipeline, Run, ScalingEvent, Schedule, Slot, Structure, TaskId, TimeMs,
 };
+use accounts::Accounts;
 use indexes::{Indexes, Places};
 use requests::{Requests, Tombstones};
 use revocations::Revocations;
@@ -173,6 +179,7 @@ pub struct State {
     /// Deliveries that ended, to be forgotten one day.
     ended_deliveries: BTreeSet<DeliveryId>,
     revocations: Revocations,
+    accounts: Accounts,
     /// Campaigns that run, by when they last got an iteration.
     running: BTreeSet<(TimeMs, CampaignId)>,
     /// Those of them that clients asked iterations of, and that have none under way.
@@ -226,6 +233,7 @@ impl Default for State {
             untold: BTreeSet::new(),
             ended_deliveries: BTreeSet::new(),
             revocations: Revocations::default(),
+            accounts: Accounts::default(),
             running: BTreeSet::new(),
             requesting: BTreeSet::new(),
             indexes: Indexes::default(),
@@ -300,6 +308,7 @@ impl State {
             TableId::Structures => self.structures.load(rest, value, hash),
             TableId::Models => self.models.load(rest, value, hash),
             TableId::JobMinutes => self.job_minutes.load(rest, value, hash),
+            TableId::Accounts => self.accounts.load(rest, value, hash),
             TableId::AgentCommands => self.agent_commands.load(rest, value, hash),
             TableId::Instruments => self.instruments.load(rest, value, hash),
             TableId::Discoveries => self.discoveries.load(rest, value, hash),

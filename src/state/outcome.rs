@@ -104,6 +104,11 @@ pub enum Outcome {
         /// What came of it; a refusal is on record, too.
         reply: Box<Reply>,
     },
+    /// An account is there.
+    AccountCreated {
+        /// Derived from the request.
+        user_id: String,
+    },
 }
 
 /// A deterministic refusal: every member refuses alike, and a retry gets the same refusal.
@@ -290,6 +295,24 @@ pub enum Rejection {
         /// Of what.
         resource: Resource,
     },
+    /// An account has this name or address already, or this request made one.
+    #[error("an account with this {what} exists already")]
+    AccountExists {
+        /// Which of its fields.
+        what: String,
+    },
+    /// No such account.
+    #[error("User not found")]
+    AccountNotFound,
+    /// There is no room for another account.
+    #[error("there are {max} accounts already")]
+    TooManyAccounts {
+        /// The bound.
+        max: u64,
+    },
+    /// The account would make no sense.
+    #[error("{0}")]
+    InvalidAccount(String),
 }
 
 impl Rejection {
@@ -332,6 +355,10 @@ impl Rejection {
             Self::InstrumentNotFound => "INSTRUMENT_NOT_FOUND",
             Self::AlreadyThere { .. } => "ALREADY_THERE",
             Self::BudgetExceeded { .. } => "BUDGET_EXCEEDED",
+            Self::AccountExists { .. } => "ACCOUNT_EXISTS",
+            Self::AccountNotFound => "ACCOUNT_NOT_FOUND",
+            Self::TooManyAccounts { .. } => "TOO_MANY_ACCOUNTS",
+            Self::InvalidAccount(_) => "INVALID_ACCOUNT",
         }
     }
 }

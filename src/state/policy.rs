@@ -7,9 +7,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::Rejection;
+use super::founding::{default_orchestrator, initial_mode};
 use super::outward::{channel, check_channels, reach, web_url};
 use super::thresholds::{ScalingRule, Thresholds, scaling_rules};
-use crate::model::{Reach, TimeMs};
+use crate::model::{Mode, Reach, TimeMs};
 
 /// The deepest path or document accepted.
 const DEPTH_MAX: usize = 32;
@@ -150,6 +151,11 @@ pub struct Policy {
     pub probe_retries: u32,
     /// `compat.strict_structures`: jobs may only name structures and instruments that are there.
     pub strict_structures: bool,
+    /// `orchestrator.default_name`: which one requests mean that name none.
+    pub default_orchestrator: String,
+    /// The mode that this one begins in: `orchestrator.mode` and `orchestrator.beat_enabled` of the
+    /// first configuration.
+    pub initial_mode: Option<Mode>,
     /// `network.discovery_endpoints`, when `orchestrator.auto_discovery` is on.
     pub discovery_endpoints: Vec<String>,
 }
@@ -335,6 +341,8 @@ impl Policy {
             probe_timeout_ms: number("performance.health_checks.timeout", 5, 1, 60)? * 1000,
             probe_retries: small("performance.health_checks.retries", 3, 1, 100)?,
             strict_structures: flag(document, "compat.strict_structures")?.unwrap_or(false),
+            default_orchestrator: default_orchestrator(document)?,
+            initial_mode: initial_mode(document)?,
             discovery_endpoints: match flag(document, "orchestrator.auto_discovery")? {
                 Some(false) => Vec::new(),
                 Some(true) | None => texts(document, "network.discovery_endpoints", 256)?,

@@ -90,6 +90,14 @@ fn line() -> impl Strategy<Value = String> {
             format!("vote {id} {vote}")
         }),
         1 => (0..4u8, 0..20_000u32).prop_map(|(id, until)| format!("revoke s{id} {until}")),
+        1 => (0..3u8, 0..3u8, word(&["", "role=client"])).prop_map(|(name, mail, role)| {
+            format!("account register U{name} u{mail}@x request=account-{name} {role}")
+        }),
+        1 => (0..3u8, word(&["login", "change role=node", "change active=false", "remove"]))
+            .prop_map(|(name, what)| {
+                let (verb, rest) = what.split_once(' ').unwrap_or((what, ""));
+                format!("account {verb} account-{name} {rest}")
+            }),
         1 => (0..20_000u32).prop_map(|at| format!("at {at}")),
     ]
 }

@@ -217,6 +217,9 @@ impl Txn<'_> {
             run.stats_after = Some(after);
         });
         let Some(run) = self.state.run(run_id).cloned() else { return };
+        let took_ms = now.saturating_sub(run.started_at_ms);
+        let (advanced, simulations) = (run.advanced.len() as u64, u64::from(run.simulations));
+        self.state.edit_campaign_totals(|totals| totals.ended.add(took_ms, advanced, simulations));
         let success = error.is_empty();
         self.edit_orchestrator(&run.orchestrator, |orchestrator| {
             orchestrator.open_run = None;

@@ -2,8 +2,12 @@
 //! finds and tells others.
 
 use super::scripts::Words;
-use super::{AlertChange, Command, DeliveryResult, FlowRequest};
-use crate::model::{AlertState, FlowMode, ScalingAction, ScalingEvent, Severity, StepSpec};
+use super::{
+    AccountCommand, AlertChange, Command, DeliveryResult, FlowRequest, NewAccount, derive_uuid,
+};
+use crate::model::{
+    AlertState, FlowMode, RequestId, ScalingAction, ScalingEvent, Severity, StepSpec,
+};
 
 /// `name`, `name:retries` or `name<first+second`, whose numbers are places.
 pub(super) fn step(text: &str) -> StepSpec {
@@ -31,6 +35,30 @@ pub(super) fn flow(words: &Words<'_>) -> Option<FlowRequest> {
     }
     let copies = words.number("copies", 0);
     (copies > 0).then(|| FlowRequest::Copies { count: u16::try_from(copies).unwrap() })
+}
+
+/// `register <name> <mail>`, or `login`, `change`, `remove` and the key of the request that made it.
+pub(super) fn account_command(words: &Words<'_>) -> Command {
+    let user_id = || {
+        let request_id = RequestId::from_key(words.places[1]).0.to_be_bytes();
+        derive_uuid(&[b"account", &request_id])
+    };
+    Command::Account(match words.places[0] {
+        "register" => AccountCommand::Register(Box::new(NewAccount {
+            username: words.places[1].to_owned(),
+            email: words.places[2].to_owned(),
+            full_name: words.text("name", ""),
+            password_hash: words.text("hash", "h"),
+            role: words.text("role", ""),
+        })),
+        "login" => AccountCommand::NoteLogin { user_id: user_id() },
+        "change" => AccountCommand::Change {
+            user_id: user_id(),
+            role: words.pairs.get("role").map(|role| (*role).to_owned()),
+            is_active: words.pairs.get("active").map(|active| *active == "true"),
+        },
+        _ => AccountCommand::Remove { user_id: user_id() },
+    })
 }
 
 pub(super) fn outward_command(verb: &str, words: &Words<'_>) -> Option<Command> {

@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use super::campaign_words::{campaign_command, campaign_id, job_word};
-use super::script_words::{flow, outward_command, step};
+use super::script_words::{account_command, flow, outward_command, step};
 use super::{
     Assignment, Command, Dispatch, DispatchResult, Envelope, ExpiryKind, LogEntry, NodeObservation,
     NodeSpec, State, StepRefusal, TaskExpiry, TaskOutcome, TaskReport, TaskSpec, encode_entry,
@@ -283,6 +283,7 @@ impl Script {
                     .collect(),
             },
             "drill" => drill_command(words),
+            "account" => account_command(words),
             "revoke" => Command::RevokeSession {
                 session_id: words.places[0].replace("LONG", &"x".repeat(5000)),
                 until_ms: words.places[1].parse().unwrap(),
@@ -401,6 +402,8 @@ impl Script {
             for discovery in self.state.discoveries() {
                 writeln!(out, "  {discovery:?}").unwrap();
             }
+        } else if let Some(account) = self.state.account_named(id) {
+            writeln!(out, "  {account:?}").unwrap();
         } else {
             writeln!(out, "  nothing").unwrap();
         }

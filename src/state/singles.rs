@@ -46,6 +46,39 @@ pub(super) struct CampaignTotals {
     pub(super) structures: u64,
     /// Structures with a result.
     pub(super) labeled: u64,
+    /// Steps that ended.
+    pub(super) ended: RunTotals,
+}
+
+/// Upper bounds of [`RunTotals::within`], in milliseconds.
+pub const RUN_BOUNDS_MS: [u64; 10] =
+    [10, 50, 100, 500, 1000, 5000, 10_000, 30_000, 60_000, 300_000];
+
+/// Totals of the steps that ended, of all orchestrators (contract 3.7).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunTotals {
+    /// How many.
+    pub count: u64,
+    /// Iterations that they began.
+    pub advanced: u64,
+    /// Simulations that they launched.
+    pub simulations: u64,
+    /// Milliseconds that all of them took.
+    pub took_ms: u64,
+    /// How many took at most as long as the bound in the same place of [`RUN_BOUNDS_MS`].
+    pub within: [u64; RUN_BOUNDS_MS.len()],
+}
+
+impl RunTotals {
+    pub(super) fn add(&mut self, took_ms: u64, advanced: u64, simulations: u64) {
+        self.count += 1;
+        self.advanced += advanced;
+        self.simulations += simulations;
+        self.took_ms = self.took_ms.saturating_add(took_ms);
+        for (count, bound) in self.within.iter_mut().zip(RUN_BOUNDS_MS) {
+            *count += u64::from(took_ms <= bound);
+        }
+    }
 }
 
 /// Who this cluster is.
@@ -184,6 +217,12 @@ impl State {
     #[must_use]
     pub fn last_member_id(&self) -> MemberId {
         self.singles.cluster.value.last_member_id
+    }
+
+    /// Totals of the steps that ended since the cluster began.
+    #[must_use]
+    pub fn run_totals(&self) -> &RunTotals {
+        &self.campaign_totals().ended
     }
 
     pub(super) fn campaign_totals(&self) -> &CampaignTotals {

@@ -9,7 +9,7 @@ use super::apply::Txn;
 use super::campaign_command::{JobRequest, PutWhen};
 use super::jobs::warnings;
 use super::launches::{object, parse_candidate, reserve};
-use super::orchestrators::{DEFAULT_ORCHESTRATOR, check_name, derive_uuid, unknown};
+use super::orchestrators::{check_name, derive_uuid, unknown};
 use super::{CONTEXT_MAX, CampaignFact, Outcome, Rejection, Reply, State};
 use crate::model::{
     Budget, Job, JobKind, JobTemplate, MICRO, Model, Resource, Structure, TaskId, Urgency,
@@ -218,9 +218,10 @@ impl Txn<'_> {
             return Err(Rejection::QueueFull { max });
         }
         let name = match request.orchestrator.as_str() {
-            "" => DEFAULT_ORCHESTRATOR,
-            name => name,
+            "" => self.state.policy().default_orchestrator.clone(),
+            name => name.to_owned(),
         };
+        let name = name.as_str();
         let orchestrator = self.state.orchestrator(name).ok_or_else(|| unknown(name))?;
         let kind = if request.experiments { JobKind::Experiment } else { JobKind::Simulation };
         let mut promise = request.per_job.clone();

@@ -16,8 +16,8 @@ use crate::ports::free_addr;
 use crate::process::Process;
 use crate::tools::{command, repository_file, tool};
 
-const BOARDS: [&str; 4] =
-    ["orchestrator_overview", "task_metrics", "agent_metrics", "quorate_cluster"];
+const BOARDS: [&str; 5] =
+    ["orchestrator_overview", "task_metrics", "agent_metrics", "quorate_cluster", "campaigns"];
 /// What Grafana puts for its variable: at least four scrapes.
 const INTERVAL: &str = "10s";
 /// Rates need two scrapes with work between them, and backups a moment.
@@ -158,6 +158,9 @@ impl Prometheus {
 /// that are refused, heartbeats.
 async fn keep_working(base: Vec<String>) {
     let http = crate::http::Http::new();
+    let budgets = json!({ "budgets": { "tokens": { "limit": 1000 } } });
+    let url = format!("{}/orchestrator/config", base[0]);
+    let _ = http.send(Method::POST, &url, Some(&budgets), None, PATIENCE).await;
     for number in 0_u64.. {
         let base = &base[number as usize % base.len()];
         let send = |path: &str, body: Value| {
@@ -171,6 +174,9 @@ async fn keep_working(base: Vec<String>) {
             "requirements": { "capabilities": [needs] } });
         let _ = send("/api/v1/tasks", task).await;
         let _ = send("/api/v1/tasks", json!({})).await;
+        if number % 10 == 0 {
+            let _ = send("/orchestrator/run_once", json!({})).await;
+        }
         let _ =
             send("/api/v1/nodes/node-0/heartbeat", json!({ "cpu_usage": 12, "tasks_running": 1 }))
                 .await;

@@ -15,7 +15,9 @@ use crate::api::App;
 use crate::api::error::ApiError;
 use crate::api::headers;
 use crate::clock;
-use crate::security::{Access, Credentials, Permission, Principal, Refusal, Verdict};
+use crate::security::{
+    Access, Cors, Credentials, Permission, Principal, Refusal, Standing, Verdict,
+};
 
 /// The address at the other end of a connection, as the listener saw it.
 #[derive(Debug, Clone, Copy)]
@@ -56,6 +58,8 @@ pub(in crate::api) struct Asked<'a> {
     pub(in crate::api) address: Option<IpAddr>,
     /// A key or token from the query, of doors that take it there.
     pub(in crate::api) query: Option<&'a str>,
+    /// It comes from a page that may not use cookies here.
+    pub(in crate::api) is_foreign: bool,
     pub(in crate::api) need: Need,
     /// Health and figures are for everybody, wherever they are and however often they ask.
     pub(in crate::api) always: bool,
@@ -83,13 +87,14 @@ impl App {
         let Some(access) = self.access().filter(|access| access.is_required()) else {
             return true;
         };
-        let revoked = |id: &str| self.is_revoked(id);
+        let standing = |session: &str, user: &str| self.standing(session, user);
         principal
-            .is_some_and(|known| access.still_admits(known, permission, clock::now_ms(), revoked))
+            .is_some_and(|known| access.still_admits(known, permission, clock::now_ms(), standing))
     }
 
-    pub(in crate::api) fn is_revoked(&self, session_id: &str) -> bool {
-        self.cluster().view().read(|state| state.is_revoked(session_id))
+    /// How a login stands, as far as this member knows.
+    pub(in crate::api) fn standing(&self, session_id: &str, user_id: &str) -> Standing {
+        self.cluster().view().read(|state| Standing::of(state, session_id, user_id))
     }
 
     /// Whether whoever shows `credentials` may do what `need` says. For every kind of door: gRPC
@@ -108,7 +113,8 @@ impl App {
             return Err((Refusal::Address, None));
         }
         let now_ms = clock::now_ms();
-        let known = access.authenticate(credentials, now_ms, |id| self.is_revoked(id));
+        let standing = |session: &str, user: &str| self.standing(session, user);
+        let known = access.authenticate(credentials, now_ms, standing);
         // Whoever is not known is counted by address, so that guessing has a limit too.
         let verdict = self.guard().count(access, known.as_ref().ok(), address);
         if let Some(wait) = verdict.and_then(|verdict| verdict.wait) {
@@ -148,10 +154,17 @@ impl App {
             authorization: text(&header::AUTHORIZATION),
             cookies: text(&header::COOKIE),
             query: asked.query,
+            cookies_are_foreign: asked.is_foreign,
             is_admin,
         };
         self.authorize(access, &credentials, asked.address, asked.need)
     }
+}
+
+/// Whether a request comes from a page that may not use cookies here to change anything.
+pub(in crate::api) fn is_foreign(cors: &Cors, headers: &HeaderMap) -> bool {
+    let bytes = |name| headers.get(name).map(HeaderValue::as_bytes);
+    !cors.takes_cookies(bytes(header::ORIGIN), bytes(header::HOST))
 }
 
 /// `token` or `api_key` of a query.
@@ -172,7 +185,8 @@ impl From<Refusal> for ApiError {
             | Refusal::InvalidToken
             | Refusal::Expired
             | Refusal::Forbidden
-            | Refusal::Address => error,
+            | Refusal::Address
+            | Refusal::Origin => error,
         }
     }
 }

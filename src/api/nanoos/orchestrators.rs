@@ -22,7 +22,7 @@ use crate::api::ticket::{Caller, Ticket};
 use crate::api::wire_time::{iso, iso_or_null};
 use crate::clock;
 use crate::model::{RunId, RunPhase};
-use crate::state::{CampaignCommand, Command, DEFAULT_ORCHESTRATOR, Outcome, State as Tables};
+use crate::state::{CampaignCommand, Command, Outcome, State as Tables};
 
 /// Runs in one answer.
 const LIMIT: u64 = 20;
@@ -31,8 +31,11 @@ const RUN_WAIT: Duration = Duration::from_secs(20);
 /// How often is looked whether it has ended.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
-pub(super) fn name(params: &Params) -> String {
-    params.get("name").filter(|name| !name.is_empty()).unwrap_or(DEFAULT_ORCHESTRATOR).to_owned()
+/// Which one is meant, as far as this member knows.
+pub(super) fn name(app: &App, params: &Params) -> String {
+    let named = params.get("name").filter(|name| !name.is_empty()).map(str::to_owned);
+    let usual = || app.cluster().view().read(|state| state.policy().default_orchestrator.clone());
+    named.unwrap_or_else(usual)
 }
 
 pub(super) fn unknown(name: &str) -> ApiError {
@@ -73,7 +76,7 @@ pub(in crate::api) async fn state(
     ticket: Ticket,
     caller: Caller,
 ) -> Result<Response, ApiError> {
-    let name = name(&params);
+    let name = name(&app, &params);
     let mut stamp = app.admit(&params).await?;
     if let Some(shown) = app.show(&mut stamp, |state| orchestrator_view(state, &name)) {
         return Ok(reply::read(&stamp, reply::encode(&shown)));
@@ -104,7 +107,7 @@ pub(in crate::api) async fn set_config(
     caller: Caller,
     RequestBody(body): RequestBody,
 ) -> Result<Response, ApiError> {
-    let name = name(&params);
+    let name = name(&app, &params);
     let patch = Box::new(parse(&Object::parse(&body)?, clock::now_ms())?);
     let command = CampaignCommand::PatchOrchestrator { name: name.clone(), patch };
     changed(&app, ticket, &caller, &name, command).await
@@ -113,7 +116,7 @@ pub(in crate::api) async fn set_config(
 /// `POST /orchestrator/activate`, `deactivate`.
 pub(in crate::api) fn switching(active: bool) -> MethodRouter<App> {
     post(move |State(app): State<App>, params: Params, ticket: Ticket, caller: Caller| async move {
-        let name = name(&params);
+        let name = name(&app, &params);
         let command = CampaignCommand::SetActive { name: name.clone(), active };
         changed(&app, ticket, &caller, &name, command).await
     })
@@ -127,7 +130,7 @@ pub(in crate::api) async fn run_once(
     caller: Caller,
     RequestBody(body): RequestBody,
 ) -> Result<Response, ApiError> {
-    let name = name(&params);
+    let name = name(&app, &params);
     let body = Object::parse(&body)?;
     let context = match body.raw("trigger_context") {
         None => json!({"user_id": Some(&caller.0).filter(|user| !user.is_empty())}).to_string(),
@@ -184,7 +187,7 @@ pub(in crate::api) async fn runs(
     State(app): State<App>,
     params: Params,
 ) -> Result<Response, ApiError> {
-    let name = name(&params);
+    let name = name(&app, &params);
     let limit = params.limit(LIMIT)?;
     let offset = params.number("offset")?.unwrap_or(0);
     let mut stamp = app.admit(&params).await?;

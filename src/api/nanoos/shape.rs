@@ -31,7 +31,8 @@ fn reshape(status: StatusCode, document: &mut Map<String, Value>) -> StatusCode 
     let (said, detail, code) =
         (text(document, "error"), text(document, "detail"), text(document, "code"));
     let mut details = json!({"code": code, "reason": detail});
-    let invalid = ["INVALID_FIELD", "INVALID_CAMPAIGN", "INVALID_QUERY", "MALFORMED_JSON"];
+    let invalid =
+        ["INVALID_FIELD", "INVALID_CAMPAIGN", "INVALID_ACCOUNT", "INVALID_QUERY", "MALFORMED_JSON"];
     let (status, message) = if invalid.contains(&code.as_str()) {
         // The name of the field leads the text.
         let field = said.split(' ').next().unwrap_or_default();

@@ -29,7 +29,7 @@ pub(in crate::api) async fn list(
     State(app): State<App>,
     params: Params,
 ) -> Result<Response, ApiError> {
-    let name = name(&params);
+    let name = name(&app, &params);
     let invalid = |text: &str| ApiError::bad_request("INVALID_QUERY", text);
     let limit = params.limit(LIMIT)?;
     let time = |key: &str, usual: u64| match params.get(key) {

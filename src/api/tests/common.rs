@@ -4,7 +4,9 @@ use axum::body::Body;
 use axum::http::{Request, StatusCode};
 use serde_json::{Value, json};
 
-use super::{World, take};
+use super::{World, take, unseated};
+use crate::api::{ApiOptions, App, router};
+use crate::model::Epoch;
 
 #[tokio::test]
 async fn contract_2_3_health_is_open_and_plain() {
@@ -35,7 +37,69 @@ async fn contract_c6_health_is_the_union_of_the_families() {
     }
     assert!(health["uptime_seconds"].is_u64());
     assert_eq!(health["stats"]["running"], true);
-    assert!(health["services"]["database"].is_string() && health["system"].is_object());
+    assert!(health["services"]["database"].is_object() && health["system"].is_object());
+}
+
+#[tokio::test]
+async fn contract_3_7_health_names_its_services_and_the_root_what_there_is() {
+    let world = World::new().await;
+    let health = world.get("/health").await.ok();
+    for name in ["database", "cache"] {
+        let service = &health["services"][name];
+        assert_eq!(service["status"], "healthy", "{service}");
+        assert!(service["latency_ms"].is_f64(), "{service}");
+    }
+    let log = world.get("/health/db").await.ok();
+    assert_eq!((&log["status"], &log["leader"]), (&json!("healthy"), &json!(1)));
+    let index = log["applied_index"].as_u64().unwrap();
+    world.submit("t").await;
+    let later = world.get("/health/db").await.ok()["applied_index"].as_u64().unwrap();
+    assert!(later > index, "what is written is read: {index} {later}");
+    let memory = world.get("/health/cache").await.ok();
+    assert!(memory["rows"].as_u64().unwrap() > 0 && memory["latency_ms"].is_f64());
+    let version = world.get("/health/version").await.ok();
+    let own = env!("CARGO_PKG_VERSION");
+    let environment = json!("development");
+    let expected = json!({"name": "quorate", "version": own, "api_prefix": "/api/v1",
+        "environment": environment});
+    assert_eq!(version, expected);
+    assert_eq!(world.get("/healthz").await.text, "ok\n");
+    let root = world.get("/").await.ok();
+    for (key, value) in [
+        ("name", json!("quorate")),
+        ("version", json!(own)),
+        ("environment", environment),
+        ("health", json!("/health")),
+        ("metrics", json!("/metrics")),
+    ] {
+        assert_eq!(root[key], value, "{key}");
+    }
+    assert!(root["description"].as_str().is_some_and(|text| !text.is_empty()));
+    // Where the root and the index send somebody, there is something.
+    let index = world.get("/api/v1").await.ok();
+    assert_eq!(index["version"], own);
+    let sent = index["endpoints"].as_object().unwrap().values();
+    let sent = sent.chain([&root["docs"], &root["health"], &root["metrics"]]);
+    for path in sent.map(|path| path.as_str().unwrap()) {
+        let is_served = path == "/api/v1/auth" || path == "/api/v1/events";
+        assert!(is_served || world.get(path).await.status == StatusCode::OK, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn contract_3_7_health_of_a_member_that_follows_nobody() {
+    let cluster = unseated().await;
+    let app = App::new(cluster.clone(), ApiOptions::default());
+    let (router, epoch) = (router(app.clone()), Epoch::default());
+    let world = World { app, router, cluster, epoch };
+    let health = world.get("/health").await;
+    assert_eq!(health.status, StatusCode::SERVICE_UNAVAILABLE, "{}", health.text);
+    assert_eq!(health.json()["services"]["database"]["status"], "unhealthy");
+    let log = world.get("/health/db").await;
+    assert_eq!(log.status, StatusCode::SERVICE_UNAVAILABLE);
+    let log = log.json();
+    assert!(log["error"].is_string() && log["latency_ms"].is_null(), "{log}");
+    assert_eq!(world.get("/healthz").await.status, StatusCode::OK, "the process is there");
 }
 
 #[tokio::test]

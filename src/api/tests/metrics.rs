@@ -276,3 +276,63 @@ async fn contract_4_8_work_shows_in_the_figures() {
         assert_eq!(page.value(name, &labels), Some(value), "{name} {labels:?}");
     }
 }
+
+#[tokio::test]
+async fn contract_3_7_the_figures_of_family_n_are_the_clusters() {
+    let world = World::new().await;
+    world.play_steps();
+    let page = |text: String| Parsed::of(&text);
+    let before = page(world.get("/metrics").await.text);
+    for (name, kind) in [
+        ("orchestrator_runs_total", "counter"),
+        ("orchestrator_campaigns_advanced_total", "counter"),
+        ("orchestrator_simulations_launched_total", "counter"),
+        ("orchestrator_run_duration_seconds", "histogram"),
+    ] {
+        assert_eq!(before.types[name], kind);
+    }
+    assert_eq!(before.value("orchestrator_runs_total", &[]), Some(0.0));
+    let budgets = r#"{"budgets":{"tokens":{"limit":100}}}"#;
+    world.post("/orchestrator/config", budgets).await.ok();
+    let config = json!({"name": "c", "config": {"candidates_per_iteration": 3,
+        "per_job": {"tokens": 5}}});
+    let made = world.post("/campaigns", &config.to_string()).await.json();
+    let id = made["id"].as_str().unwrap();
+    world.post(&format!("/campaigns/{id}/start"), "").await.ok();
+    world.post("/orchestrator/run_once", "").await.ok();
+    world.post("/orchestrator/run_once", "").await.ok();
+    let after = page(world.get("/metrics").await.text);
+    let budget = [("orchestrator", "default"), ("resource", "tokens")];
+    let missed = [("orchestrator", "default"), ("decision", "missed_outage")];
+    for (name, labels, value) in [
+        ("orchestrator_runs_total", &[][..], 2.0),
+        ("orchestrator_campaigns_advanced_total", &[], 1.0),
+        ("orchestrator_simulations_launched_total", &[], 3.0),
+        ("orchestrator_run_duration_seconds_count", &[], 2.0),
+        ("orchestrator_run_duration_seconds_bucket", &[("le", "300")], 2.0),
+        ("quorate_campaigns_running", &[], 1.0),
+        ("quorate_runs_open", &[], 0.0),
+        ("quorate_schedules_degraded", &[], 0.0),
+        ("quorate_jobs_open", &[("kind", "simulation")], 3.0),
+        ("quorate_slots_total", &missed, 0.0),
+        ("quorate_budget_limit", &budget, 100.0),
+        ("quorate_budget_reserved", &budget, 15.0),
+        ("quorate_budget_spent", &budget, 0.0),
+    ] {
+        assert_eq!(after.value(name, labels), Some(value), "{name} {labels:?}");
+    }
+}
+
+#[tokio::test]
+async fn contract_3_8_metrics_can_be_switched_off() {
+    let world = World::new().await;
+    world.call("PUT", "/api/v1/config/metrics.enabled", r#"{"value":false}"#).await.ok();
+    for path in ["/metrics", "/api/v1/metrics/prometheus"] {
+        let answer = world.get(path).await;
+        assert_eq!(
+            (answer.status.as_u16(), &answer.json()["code"]),
+            (404, &json!("METRICS_DISABLED"))
+        );
+    }
+    world.get("/api/v1/metrics").await.ok();
+}

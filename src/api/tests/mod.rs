@@ -1,5 +1,6 @@
 //! The router on a cluster of one member, asked as clients ask it.
 
+mod accounts;
 mod auth;
 mod backups;
 mod common;
@@ -218,7 +219,8 @@ impl Listener for Silence {
     }
 }
 
-async fn one_member() -> Cluster {
+/// A member that belongs to no cluster yet.
+async fn unseated() -> Cluster {
     let disk = Disk::Simulated(SimDisk::new(SimOptions::default()));
     let storage = Storage::open(StorageOptions::new(disk)).await.unwrap();
     let member = Member {
@@ -227,8 +229,11 @@ async fn one_member() -> Cluster {
         http_addr: "alone:9000".to_owned(),
         ..Member::default()
     };
-    let cluster =
-        Cluster::start(ClusterOptions::new(member), storage, Arc::new(Nobody)).await.unwrap();
+    Cluster::start(ClusterOptions::new(member), storage, Arc::new(Nobody)).await.unwrap()
+}
+
+async fn one_member() -> Cluster {
+    let cluster = unseated().await;
     cluster.init(&[]).await.unwrap();
     cluster.leadership().wait_for(Option::is_some).await.unwrap();
     // The leader names its cluster by itself; after that only tests write.

@@ -310,3 +310,29 @@ async fn slots_are_listed_newest_first_with_their_decisions() {
     let wrong = world.get("/orchestrator/slots?decision=lost").await;
     assert_eq!(wrong.status, StatusCode::UNPROCESSABLE_ENTITY);
 }
+
+#[tokio::test]
+async fn contract_3_8_who_is_meant_that_nobody_named() {
+    let world = World::new().await;
+    let first = r#"{"orchestrator":{"default_name":"prod","mode":"SCHEDULED"}}"#;
+    world.call("PUT", "/api/v1/config", first).await.ok();
+    let state = world.get("/orchestrator/state").await.ok();
+    assert_eq!((&state["name"], &state["mode"]), (&json!("prod"), &json!("SCHEDULED")));
+    assert_eq!(state["schedule"]["interval_seconds"], 3600);
+    let other = world.get("/orchestrator/state?name=default").await.ok();
+    assert_eq!(other["mode"], "MANUAL");
+    // Afterwards the mode is what clients set.
+    world.post("/orchestrator/config", r#"{"mode":"MANUAL"}"#).await.ok();
+    let later = r#"{"value":"CONTINUOUS"}"#;
+    world.call("PUT", "/api/v1/config/orchestrator.mode", later).await.ok();
+    assert_eq!(world.get("/orchestrator/state").await.ok()["mode"], "MANUAL");
+    let made = world.post("/campaigns", r#"{"name":"c"}"#).await.json();
+    let campaign = world.cluster.view().read(|state| {
+        let id = CampaignId::trusted(made["id"].as_str().unwrap());
+        state.campaign(&id).map(|campaign| campaign.plan.orchestrator.clone())
+    });
+    assert_eq!(campaign.as_deref(), Some("prod"));
+    let wrong = r#"{"value":"sometimes"}"#;
+    let answer = world.call("PUT", "/api/v1/config/orchestrator.mode", wrong).await;
+    assert_eq!(answer.status, StatusCode::BAD_REQUEST);
+}

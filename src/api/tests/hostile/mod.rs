@@ -24,7 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Doors whose good answers have no end, or are large.
 const STREAMS: [&str; 2] = ["/api/v1/events", "/api/v1/backup"];
 /// Doors that answer probes in plain text.
-const PLAIN: [&str; 2] = ["/livez", "/readyz"];
+const PLAIN: [&str; 3] = ["/livez", "/healthz", "/readyz"];
 
 /// A member whose every door is open, with something behind most of them.
 async fn open(body_bytes_max: usize) -> World {
