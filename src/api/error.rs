@@ -162,7 +162,8 @@ impl From<Rejection> for ApiError {
             | Rejection::OrchestratorNotFound { .. }
             | Rejection::CampaignNotFound { .. }
             | Rejection::StructuresNotFound
-            | Rejection::ModelNotFound => StatusCode::NOT_FOUND,
+            | Rejection::ModelNotFound
+            | Rejection::InstrumentNotFound => StatusCode::NOT_FOUND,
             Rejection::TooManyNodes { .. }
             | Rejection::BatchSize { .. }
             | Rejection::InvalidConfig(_)
@@ -173,6 +174,7 @@ impl From<Rejection> for ApiError {
             | Rejection::TooManyAgents { .. }
             | Rejection::OrchestratorNotActive { .. }
             | Rejection::CampaignState(_)
+            | Rejection::BudgetExceeded { .. }
             | Rejection::InvalidCampaign(_) => StatusCode::BAD_REQUEST,
             Rejection::QueueFull { .. } | Rejection::TooManyRevocations { .. } => {
                 StatusCode::TOO_MANY_REQUESTS
@@ -185,6 +187,7 @@ impl From<Rejection> for ApiError {
             | Rejection::DrillRunning { .. }
             | Rejection::DrillOver { .. }
             | Rejection::AlertResolved
+            | Rejection::AlreadyThere { .. }
             | Rejection::RunOpen { .. } => StatusCode::CONFLICT,
         };
         let mut error = Self::new(status, rejection.code(), rejection.to_string());

@@ -9,7 +9,7 @@ use super::error::ApiError;
 use super::params::{Params, Path};
 use super::reply;
 use crate::model::{CampaignId, RequestId, TaskId};
-use crate::state::{Outcome, REQUEST_WINDOW_MS, Recorded};
+use crate::state::{Outcome, REQUEST_WINDOW_MS, Recorded, Rejection};
 
 #[derive(Debug, Serialize)]
 struct RequestReply {
@@ -33,6 +33,12 @@ struct RejectionView {
     error: String,
 }
 
+impl From<&Rejection> for RejectionView {
+    fn from(rejection: &Rejection) -> Self {
+        Self { code: rejection.code(), error: rejection.to_string() }
+    }
+}
+
 /// The recorded outcome on the wire.
 #[derive(Debug, Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
@@ -52,6 +58,7 @@ enum OutcomeView {
     CampaignCreated { campaign_id: CampaignId },
     IterationsQueued { count: u32 },
     JobsCreated { count: u32 },
+    AgentCommand { number: u64, outcome: Option<Box<Self>>, rejection: Option<RejectionView> },
 }
 
 impl From<&Outcome> for OutcomeView {
@@ -86,6 +93,11 @@ impl From<&Outcome> for OutcomeView {
             }
             Outcome::IterationsQueued { count } => Self::IterationsQueued { count: *count },
             Outcome::JobsCreated { count } => Self::JobsCreated { count: *count },
+            Outcome::AgentCommand { number, reply } => Self::AgentCommand {
+                number: *number,
+                outcome: reply.as_ref().as_ref().ok().map(|outcome| Box::new(outcome.into())),
+                rejection: reply.as_ref().as_ref().err().map(RejectionView::from),
+            },
         }
     }
 }
@@ -108,8 +120,7 @@ fn view(request_id: RequestId, recorded: Option<&Recorded>) -> RequestReply {
         }
         Some(Err(rejection)) => {
             reply.state = "rejected";
-            reply.rejection =
-                Some(RejectionView { code: rejection.code(), error: rejection.to_string() });
+            reply.rejection = Some(rejection.into());
         }
     }
     reply

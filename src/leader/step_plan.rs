@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 
 use crate::model::{
-    Campaign, CandidateState, Decision, DecisionKind, JobKind, Orchestrator, Resource, Run,
-    RunPhase, Score, StepResult, TimeMs,
+    Campaign, CandidateState, Decision, DecisionKind, IterationOverride, JobKind, Orchestrator,
+    Resource, Run, RunPhase, Score, StepResult, TimeMs,
 };
 use crate::state::{
     ACTIONS_MAX, IterationPlan, State, StepAction, StepDuty, StepEffect, candidate_structure,
@@ -49,12 +49,14 @@ pub fn requested(view: &State, max: usize) -> Vec<IterationPlan> {
         let left = room
             .entry(&orchestrator.name)
             .or_insert_with(|| u64::from(orchestrator.config.simulations_max).saturating_sub(open));
-        let candidates = candidates_of(view, campaign);
+        let with = campaign.requested_with.as_deref();
+        let wanted = with.and_then(|with| with.candidates).unwrap_or(campaign.plan.candidates);
+        let candidates = candidates_of(view, campaign, wanted);
         if candidates == 0 || u64::from(candidates) > *left {
             continue;
         }
         *left -= u64::from(candidates);
-        plans.push(iteration_plan(view, orchestrator, campaign, candidates));
+        plans.push(iteration_plan(view, orchestrator, campaign, with, candidates));
         if plans.len() >= max {
             break;
         }
@@ -131,7 +133,7 @@ fn campaigns(view: &State, orchestrator: &Orchestrator) -> Vec<StepAction> {
     let mut advanced = 0;
     let mut told = Told::about(DecisionKind::Iteration);
     for campaign in in_turn {
-        let candidates = candidates_of(view, campaign);
+        let candidates = candidates_of(view, campaign, campaign.plan.candidates);
         let after = running + u64::from(candidates);
         let (result, reason) = if campaign.tripped {
             (StepResult::Skipped, "stopped by its kill switch".to_owned())
@@ -159,7 +161,7 @@ fn campaigns(view: &State, orchestrator: &Orchestrator) -> Vec<StepAction> {
             StepResult::Queued => {
                 advanced += 1;
                 running = after;
-                StepEffect::Iterate(iteration_plan(view, orchestrator, campaign, candidates))
+                StepEffect::Iterate(iteration_plan(view, orchestrator, campaign, None, candidates))
             }
             _ => StepEffect::Nothing,
         };
@@ -237,34 +239,46 @@ fn worth_measuring(view: &State, campaign: &Campaign, threshold: Score) -> Vec<(
 }
 
 /// How many candidates the next iteration of a campaign would have: what its budget still holds.
-fn candidates_of(view: &State, campaign: &Campaign) -> u32 {
+fn candidates_of(view: &State, campaign: &Campaign, wanted: u32) -> u32 {
     let left = view.launches_left(campaign, Resource::Simulations);
-    u32::try_from(left).unwrap_or(u32::MAX).min(campaign.plan.candidates)
+    u32::try_from(left).unwrap_or(u32::MAX).min(wanted)
 }
 
 fn iteration_plan(
     view: &State,
     orchestrator: &Orchestrator,
     campaign: &Campaign,
+    with: Option<&IterationOverride>,
     candidates: u32,
 ) -> IterationPlan {
+    let strategy = with.and_then(|with| with.strategy.as_ref()).unwrap_or(&campaign.plan.strategy);
     IterationPlan {
         campaign_id: campaign.campaign_id.clone(),
         seen_revision: campaign.revision,
-        context: context(view, orchestrator, campaign),
+        context: context(view, orchestrator, campaign, with),
+        strategy: strategy.clone(),
         candidates,
     }
 }
 
 /// What every candidate's job is told: how to choose, what for, and what came of others.
-fn context(view: &State, orchestrator: &Orchestrator, campaign: &Campaign) -> String {
+fn context(
+    view: &State,
+    orchestrator: &Orchestrator,
+    campaign: &Campaign,
+    with: Option<&IterationOverride>,
+) -> String {
     let score = |score: Score| score as f64 / 1e9;
     let mut fields = Map::new();
     if let Ok(Value::Object(config)) = serde_json::from_str::<Value>(&campaign.plan.config) {
         let wanted = ["goal", "target_properties", "constraints", "evaluation_strategy"];
         fields.extend(config.into_iter().filter(|(key, _)| wanted.contains(&key.as_str())));
     }
-    fields.insert("generation_strategy".to_owned(), campaign.plan.strategy.as_str().into());
+    let strategy = with.and_then(|with| with.strategy.as_ref()).unwrap_or(&campaign.plan.strategy);
+    fields.insert("generation_strategy".to_owned(), strategy.as_str().into());
+    if let Some(Ok(config)) = with.map(|with| serde_json::from_str::<Value>(&with.config)) {
+        fields.insert("override_config".to_owned(), config);
+    }
     let acquisition = orchestrator.config.acquisition.as_str();
     fields.insert("acquisition_function".to_owned(), acquisition.into());
     let threshold = orchestrator.config.active_learning_threshold_micro as f64 / 1e6;

@@ -71,6 +71,12 @@ impl Budget {
         Self { limit: limit.saturating_mul(MICRO), ..Self::default() }
     }
 
+    /// The same limits, with nothing promised or spent.
+    #[must_use]
+    pub fn fresh(&self) -> Self {
+        Self { limit: self.limit, soft: self.soft, ..Self::default() }
+    }
+
     /// What may still be promised.
     #[must_use]
     pub fn left(&self) -> u64 {

@@ -150,6 +150,17 @@ pub struct CampaignPlan {
     pub per_job: BTreeMap<Resource, u64>,
 }
 
+/// What a client wants different in the iterations it asks for (contract 3.5 `override_config`).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IterationOverride {
+    /// Candidates of one iteration.
+    pub candidates: Option<u32>,
+    /// How candidates are made.
+    pub strategy: Option<String>,
+    /// All of it as it was sent, as JSON object text: handed to the jobs.
+    pub config: String,
+}
+
 /// A campaign.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Campaign {
@@ -165,6 +176,8 @@ pub struct Campaign {
     pub iterating: bool,
     /// Iterations that a client asked for and that have not begun.
     pub requested: u32,
+    /// What is different in those.
+    pub requested_with: Option<Box<IterationOverride>>,
     /// The best score so far.
     pub best_score: Option<Score>,
     /// Who has it.
@@ -261,6 +274,38 @@ pub struct Model {
     pub updated_at_ms: TimeMs,
 }
 
+/// Something that experiments are done with (contract 3.6).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Instrument {
+    /// Chosen by the client, or derived from its request.
+    pub instrument_id: String,
+    /// Whose.
+    pub owner: String,
+    /// What was sent, as JSON object text.
+    pub body: String,
+    /// How an experiment on it is done.
+    pub job: JobTemplate,
+    /// When it was made.
+    pub created_at_ms: TimeMs,
+    /// When anything of it last changed.
+    pub updated_at_ms: TimeMs,
+}
+
+/// A candidate that was better than all before it in its campaign.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Discovery {
+    /// Of which campaign.
+    pub campaign_id: CampaignId,
+    /// In which iteration, from 0.
+    pub iteration: u32,
+    /// Which of its candidates.
+    pub candidate: u32,
+    /// What it scored.
+    pub score: Score,
+    /// When its iteration ended.
+    pub at_ms: TimeMs,
+}
+
 /// A line of a campaign's log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CampaignLine {
@@ -316,6 +361,16 @@ impl JobKind {
             Self::Training => "training",
         }
     }
+
+    /// The budget that counts jobs of this kind.
+    #[must_use]
+    pub fn counted(self) -> Option<Resource> {
+        match self {
+            Self::Simulation => Some(Resource::Simulations),
+            Self::Experiment => Some(Resource::Experiments),
+            Self::Training => None,
+        }
+    }
 }
 
 /// What a task is done for. Kept beside the task.
@@ -331,8 +386,10 @@ pub struct Job {
     pub instrument: String,
     /// Whose.
     pub owner: String,
-    /// The orchestrator that launched it; empty when a client asked for it.
+    /// The orchestrator whose budgets it draws on.
     pub orchestrator: String,
+    /// The agent command that asked for it; 0 for none.
+    pub command: u64,
     /// What was promised to it, in millionths of a unit.
     pub reserved: BTreeMap<Resource, u64>,
 }

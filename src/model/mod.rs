@@ -3,6 +3,7 @@
 //! Everything here is stored (bincode, behind a format byte), so fields are only appended at the
 //! end of a struct together with a new format, and enum variants are only ever appended.
 
+mod agent_command;
 mod alert;
 mod budget;
 mod campaign;
@@ -23,12 +24,13 @@ mod schedule;
 mod task;
 mod urgency;
 
+pub use agent_command::{AgentCommand, AgentCommandKind, AgentResult};
 pub use alert::{Alert, AlertState, Severity};
 pub use budget::{Budget, MICRO, Resource};
 pub use campaign::{
     CANDIDATES_MAX, Campaign, CampaignId, CampaignLine, CampaignPlan, CampaignStatus, Candidate,
-    CandidateNote, CandidateState, ITERATIONS_MAX, Iteration, Job, JobKind, JobTemplate, Model,
-    Score, StopRules, Structure,
+    CandidateNote, CandidateState, Discovery, ITERATIONS_MAX, Instrument, Iteration,
+    IterationOverride, Job, JobKind, JobTemplate, Model, Score, StopRules, Structure,
 };
 pub use decimal::scaled;
 pub use delivery::{Delivery, DeliveryBody, DeliveryId, DeliveryState};

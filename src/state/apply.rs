@@ -225,11 +225,11 @@ impl Txn<'_> {
             CampaignCommand::MoveCampaign { campaign_id, how } => {
                 self.move_campaign(&campaign_id, how)
             }
-            CampaignCommand::RequestIterations { campaign_id, count, start } => {
-                self.request_iterations(&campaign_id, count, start)
+            CampaignCommand::RequestIterations { campaign_id, count, start, with } => {
+                self.request_iterations(&campaign_id, count, start, with)
             }
-            CampaignCommand::PutStructure { structure_id, owner, body } => {
-                self.put_structure(structure_id, owner, body)
+            CampaignCommand::PutStructure { structure_id, owner, body, when } => {
+                self.put_structure(structure_id, owner, body, when)
             }
             CampaignCommand::RemoveStructure { structure_id } => {
                 self.remove_structure(&structure_id)
@@ -238,7 +238,14 @@ impl Txn<'_> {
                 self.put_model(name, active, trained_on, *job)
             }
             CampaignCommand::RemoveModel { name } => self.remove_model(&name),
-            CampaignCommand::RequestJobs(request) => self.request_jobs(&request),
+            CampaignCommand::RequestJobs(request) => self.request_jobs(&request, 0),
+            CampaignCommand::PutInstrument { instrument_id, owner, body, job, when } => {
+                self.put_instrument(instrument_id, owner, body, *job, when)
+            }
+            CampaignCommand::RemoveInstrument { instrument_id } => {
+                self.remove_instrument(&instrument_id)
+            }
+            CampaignCommand::Agent(order) => self.agent_command(*order),
         }
     }
 

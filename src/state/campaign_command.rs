@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{
-    Budget, CampaignId, CampaignPlan, Decision, JobTemplate, Mode, Resource, RunId, RunPhase,
-    StepSetting, StopRules, TimeMs, Timetable,
+    Budget, CampaignId, CampaignPlan, Decision, IterationOverride, JobTemplate, Mode, Resource,
+    RunId, RunPhase, StepSetting, StopRules, TimeMs, Timetable,
 };
 
 /// What clients ask.
@@ -65,6 +65,8 @@ pub enum CampaignCommand {
         count: u32,
         /// A campaign that has not begun is started.
         start: bool,
+        /// What is different in them, and in those asked for before that have not begun.
+        with: Option<Box<IterationOverride>>,
     },
     /// Makes or changes a structure.
     PutStructure {
@@ -74,6 +76,8 @@ pub enum CampaignCommand {
         owner: String,
         /// JSON text, at most [`super::CONTEXT_MAX`] bytes.
         body: String,
+        /// Whether it may be there already.
+        when: PutWhen,
     },
     /// Takes a structure out.
     RemoveStructure {
@@ -98,6 +102,66 @@ pub enum CampaignCommand {
     },
     /// Makes jobs for structures: simulations, or experiments.
     RequestJobs(Box<JobRequest>),
+    /// Makes or changes an instrument.
+    PutInstrument {
+        /// At most [`super::NAME_MAX`] bytes.
+        instrument_id: String,
+        /// Whose.
+        owner: String,
+        /// JSON object text, at most [`super::CONTEXT_MAX`] bytes.
+        body: String,
+        /// How an experiment on it is done.
+        job: Box<JobTemplate>,
+        /// Whether it may be there already.
+        when: PutWhen,
+    },
+    /// Takes an instrument out.
+    RemoveInstrument {
+        /// Which.
+        instrument_id: String,
+    },
+    /// What an agent asks for, with its record: also when it is refused.
+    Agent(Box<AgentOrder>),
+}
+
+/// Whether a row that is put may be there already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PutWhen {
+    /// It is made or replaced.
+    Always,
+    /// It is made, and refused if it is there.
+    Absent,
+    /// Its fields are changed one by one, and it must be there.
+    Present,
+}
+
+/// What an agent asks for (contract 3.5).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgentOrder {
+    /// Who asks, at most [`super::NAME_MAX`] bytes.
+    pub agent_id: String,
+    /// As it was sent, as JSON object text of at most [`super::CONTEXT_MAX`] bytes.
+    pub payload: String,
+    /// What is to be done.
+    pub action: AgentAction,
+}
+
+/// What is to be done for an agent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AgentAction {
+    /// Makes a campaign.
+    CreateCampaign(CampaignPlan),
+    /// Begins iterations of a campaign, and the campaign if need be.
+    AdvanceCampaign {
+        /// Which.
+        campaign_id: CampaignId,
+        /// How many.
+        count: u32,
+        /// What is different in them.
+        with: Option<Box<IterationOverride>>,
+    },
+    /// Makes jobs for structures.
+    RequestJobs(JobRequest),
 }
 
 /// Settings of an orchestrator that are to change.
@@ -153,10 +217,9 @@ pub enum CampaignMove {
 pub struct JobRequest {
     /// Experiments, otherwise simulations.
     pub experiments: bool,
-    /// Structures that must be there; 1 to [`super::JOBS_PER_REQUEST_MAX`].
+    /// 1 to [`super::JOBS_PER_REQUEST_MAX`]. Those that are not there are registered, unless
+    /// `compat.strict_structures` is on.
     pub structure_ids: Vec<String>,
-    /// Structures that are not there are registered (`compat.strict_structures` is off).
-    pub register: bool,
     /// Whose they are.
     pub owner: String,
     /// Which instrument; empty for none.
@@ -165,6 +228,12 @@ pub struct JobRequest {
     pub job: JobTemplate,
     /// How soon, 1 to 10.
     pub priority: u8,
+    /// The orchestrator whose budgets are drawn on; empty for the usual one.
+    pub orchestrator: String,
+    /// What one job may use of metered resources, in millionths of a unit.
+    pub per_job: BTreeMap<Resource, u64>,
+    /// What all of them may use together. Only `limit` and `soft` are read.
+    pub budgets: BTreeMap<Resource, Budget>,
 }
 
 /// What the leader proposes.
@@ -274,6 +343,8 @@ pub struct IterationPlan {
     pub seen_revision: u64,
     /// What every candidate's job is told beside its own place, as JSON object text.
     pub context: String,
+    /// How candidates are made.
+    pub strategy: String,
     /// How many candidates.
     pub candidates: u32,
 }

@@ -59,12 +59,14 @@ pub(super) fn check(state: &State) {
 /// What is promised is what open jobs were promised, no more and no less.
 fn check_promises(state: &State, open: &[Task]) {
     let (mut own, mut shared) = (BTreeMap::new(), BTreeMap::new());
+    let mut asked = BTreeMap::new();
     for task in open {
         let job = task.job.as_ref().unwrap();
         for (resource, amount) in &job.reserved {
             if let Some((campaign_id, _, _)) = &job.candidate {
                 *own.entry((campaign_id.as_str().to_owned(), *resource)).or_insert(0) += amount;
             }
+            *asked.entry((job.command, *resource)).or_insert(0u64) += amount;
             *shared.entry((job.orchestrator.clone(), *resource)).or_insert(0u64) += amount;
         }
     }
@@ -76,6 +78,12 @@ fn check_promises(state: &State, open: &[Task]) {
             let counted = matches!(resource, Resource::Simulations | Resource::Experiments);
             let kept = budget.limit == 0 || budget.reserved + budget.spent <= budget.limit;
             assert!(!counted || kept, "{resource:?} is overspent: {campaign:?}");
+        }
+    }
+    for command in state.agent_commands() {
+        for (resource, budget) in &command.budgets {
+            let promised = asked.get(&(command.number, *resource)).copied().unwrap_or(0);
+            assert_eq!(budget.reserved, promised, "{resource:?} of {command:?}");
         }
     }
     for orchestrator in state.orchestrators() {

@@ -2,9 +2,10 @@
 
 use super::TableId;
 use super::rows::TableRow;
+use super::structures::JobMinute;
 use crate::model::{
-    Campaign, CampaignId, CampaignLine, CandidateNote, DecisionPage, Iteration, Model,
-    Orchestrator, Run, RunId, Schedule, Slot, Structure, TimeMs,
+    AgentCommand, Campaign, CampaignId, CampaignLine, CandidateNote, DecisionPage, Discovery,
+    Instrument, Iteration, Model, Orchestrator, Run, RunId, Schedule, Slot, Structure, TimeMs,
 };
 
 /// Ends a text inside a key; ids and names hold no control characters.
@@ -32,6 +33,30 @@ keyed_by_text!(Orchestrator, Orchestrators, name);
 keyed_by_text!(Schedule, Schedules, key);
 keyed_by_text!(Structure, Structures, structure_id);
 keyed_by_text!(Model, Models, name);
+keyed_by_text!(Instrument, Instruments, instrument_id);
+
+/// Rows whose key is a number that counts up.
+macro_rules! keyed_by_number {
+    ($row:ty, $table:ident) => {
+        impl TableRow for $row {
+            type Key = u64;
+            const TABLE: TableId = TableId::$table;
+
+            fn write_key(&self, key: &u64, to: &mut Vec<u8>) {
+                to.extend_from_slice(&key.to_be_bytes());
+            }
+
+            fn read_key(&self, stored: &[u8]) -> Option<u64> {
+                stored.try_into().ok().map(u64::from_be_bytes)
+            }
+        }
+    };
+}
+
+keyed_by_number!(AgentCommand, AgentCommands);
+keyed_by_number!(Discovery, Discoveries);
+keyed_by_number!(JobMinute, JobMinutes);
+keyed_by_number!(Run, Runs);
 
 impl TableRow for Campaign {
     type Key = CampaignId;
@@ -107,19 +132,6 @@ impl TableRow for Slot {
     fn read_key(&self, stored: &[u8]) -> Option<(String, TimeMs)> {
         let (schedule, rest) = read_text(stored)?;
         Some((schedule.to_owned(), TimeMs::from_be_bytes(rest.try_into().ok()?)))
-    }
-}
-
-impl TableRow for Run {
-    type Key = RunId;
-    const TABLE: TableId = TableId::Runs;
-
-    fn write_key(&self, key: &RunId, to: &mut Vec<u8>) {
-        to.extend_from_slice(&key.to_be_bytes());
-    }
-
-    fn read_key(&self, stored: &[u8]) -> Option<RunId> {
-        stored.try_into().ok().map(RunId::from_be_bytes)
     }
 }
 

@@ -3,13 +3,14 @@
 
 use super::scripts::Words;
 use super::{
-    CampaignCommand, CampaignMove, Command, IterationPlan, JobRequest, OrchestratorPatch,
-    SlotChoice, SlotPlan, State, StepAction, StepDuty, StepEffect, candidate_job,
-    candidate_structure, derive_uuid,
+    AgentAction, AgentOrder, CampaignCommand, CampaignMove, Command, IterationPlan, JobRequest,
+    OrchestratorPatch, PutWhen, SlotChoice, SlotPlan, State, StepAction, StepDuty, StepEffect,
+    candidate_job, candidate_structure, derive_uuid, requested_job,
 };
 use crate::model::{
-    Budget, Cadence, CampaignId, CampaignPlan, CatchUp, Decision, DecisionKind, JobTemplate, Mode,
-    Overlap, RequestId, Resource, RunPhase, StepResult, StepSetting, StopRules, Timetable,
+    Budget, Cadence, CampaignId, CampaignPlan, CatchUp, Decision, DecisionKind, IterationOverride,
+    JobTemplate, Mode, Overlap, RequestId, Resource, RunPhase, StepResult, StepSetting, StopRules,
+    Timetable,
 };
 
 pub(super) fn campaign_id(key: &str) -> CampaignId {
@@ -18,8 +19,12 @@ pub(super) fn campaign_id(key: &str) -> CampaignId {
 }
 
 /// `@<campaign>.<iteration>.<candidate>` stands for the job of a candidate, and `!...` for its
-/// experiment; any other word for itself.
+/// experiment; `%<request>.<n>` for the *n*th job of a request; any other word for itself.
 pub(super) fn job_word(word: &str) -> String {
+    if let Some((key, ordinal)) = word.strip_prefix('%').and_then(|word| word.rsplit_once('.')) {
+        let ordinal = ordinal.parse().unwrap();
+        return requested_job(RequestId::from_key(key), ordinal).as_str().to_owned();
+    }
     let place = word.strip_prefix(['@', '!']).and_then(|place| {
         let (rest, candidate) = place.rsplit_once('.')?;
         let (key, index) = rest.rsplit_once('.')?;
@@ -49,6 +54,33 @@ fn job() -> JobTemplate {
     }
 }
 
+fn put_when(words: &Words<'_>) -> PutWhen {
+    if words.pairs.contains_key("new") { PutWhen::Absent } else { PutWhen::Always }
+}
+
+fn job_request(words: &Words<'_>, structure_ids: &[&str]) -> JobRequest {
+    JobRequest {
+        experiments: words.pairs.contains_key("experiments"),
+        structure_ids: structure_ids.iter().map(|id| (*id).to_owned()).collect(),
+        owner: "me".to_owned(),
+        instrument: words.text("instrument", ""),
+        job: job(),
+        priority: 5,
+        orchestrator: words.text("by", ""),
+        per_job: each(words),
+        budgets: budgets(words).collect(),
+    }
+}
+
+/// Whole units of one job, by resource.
+fn each(words: &Words<'_>) -> std::collections::BTreeMap<Resource, u64> {
+    let each = Resource::METERED.map(|resource| {
+        let each: Option<u64> = optional(words, &format!("each_{}", resource.as_str()));
+        each.map(|each| (resource, each * crate::model::MICRO))
+    });
+    each.into_iter().flatten().collect()
+}
+
 /// Whole units, by resource.
 fn budgets(words: &Words<'_>) -> impl Iterator<Item = (Resource, Budget)> {
     let named = Resource::ALL.map(|resource| {
@@ -60,10 +92,6 @@ fn budgets(words: &Words<'_>) -> impl Iterator<Item = (Resource, Budget)> {
 }
 
 fn plan(words: &Words<'_>) -> CampaignPlan {
-    let per_job = Resource::METERED.map(|resource| {
-        let each: Option<u64> = optional(words, &format!("each_{}", resource.as_str()));
-        each.map(|each| (resource, each * crate::model::MICRO))
-    });
     CampaignPlan {
         name: "search".to_owned(),
         orchestrator: words.text("by", ""),
@@ -79,7 +107,7 @@ fn plan(words: &Words<'_>) -> CampaignPlan {
         },
         job: job(),
         budgets: budgets(words).collect(),
-        per_job: per_job.into_iter().flatten().collect(),
+        per_job: each(words),
         ..CampaignPlan::default()
     }
 }
@@ -143,11 +171,30 @@ pub(super) fn campaign_command(state: &State, verb: &str, words: &Words<'_>) -> 
             campaign_id: named(),
             count: words.places[1].parse().unwrap(),
             start: words.places.contains(&"start"),
+            with: optional(words, "with").map(|candidates| {
+                Box::new(IterationOverride {
+                    candidates: Some(candidates),
+                    strategy: Some("grid".to_owned()),
+                    config: "{\"seen\":true}".to_owned(),
+                })
+            }),
         },
+        _ => match laboratory_command(verb, words) {
+            Some(command) => command,
+            None => return step_command(state, verb, words),
+        },
+    }))
+}
+
+/// What campaigns try and measure, and what agents ask for.
+fn laboratory_command(verb: &str, words: &Words<'_>) -> Option<CampaignCommand> {
+    let name = || words.places[0].to_owned();
+    Some(match verb {
         "structure" => CampaignCommand::PutStructure {
             structure_id: name(),
             owner: "me".to_owned(),
             body: "{}".to_owned(),
+            when: put_when(words),
         },
         "unstructure" => CampaignCommand::RemoveStructure { structure_id: name() },
         "model" => CampaignCommand::PutModel {
@@ -157,17 +204,30 @@ pub(super) fn campaign_command(state: &State, verb: &str, words: &Words<'_>) -> 
             job: Box::new(job()),
         },
         "unmodel" => CampaignCommand::RemoveModel { name: name() },
-        "jobs" => CampaignCommand::RequestJobs(Box::new(JobRequest {
-            experiments: words.pairs.contains_key("experiments"),
-            register: words.pairs.contains_key("register"),
-            structure_ids: words.places.iter().map(|id| (*id).to_owned()).collect(),
+        "jobs" => CampaignCommand::RequestJobs(Box::new(job_request(words, &words.places))),
+        "instrument" => CampaignCommand::PutInstrument {
+            instrument_id: name(),
             owner: "me".to_owned(),
-            instrument: String::new(),
-            job: job(),
-            priority: 5,
+            body: "{}".to_owned(),
+            job: Box::new(JobTemplate { task_type: "scan".to_owned(), ..job() }),
+            when: put_when(words),
+        },
+        "uninstrument" => CampaignCommand::RemoveInstrument { instrument_id: name() },
+        "agent" => CampaignCommand::Agent(Box::new(AgentOrder {
+            agent_id: "user:a".to_owned(),
+            payload: "{}".to_owned(),
+            action: match words.places[0] {
+                "create" => AgentAction::CreateCampaign(plan(words)),
+                "advance" => AgentAction::AdvanceCampaign {
+                    campaign_id: campaign_id(words.places[1]),
+                    count: words.places[2].parse().unwrap(),
+                    with: None,
+                },
+                _ => AgentAction::RequestJobs(job_request(words, &words.places[1..])),
+            },
         })),
-        _ => return step_command(state, verb, words),
-    }))
+        _ => return None,
+    })
 }
 
 fn step_command(state: &State, verb: &str, words: &Words<'_>) -> Option<Command> {
@@ -226,7 +286,8 @@ fn iteration(state: &State, text: &str) -> IterationPlan {
     let campaign_id = campaign_id(key);
     let seen_revision = state.campaign(&campaign_id).map_or(0, |campaign| campaign.revision);
     let (context, candidates) = ("{\"hint\":1}".to_owned(), candidates.parse().unwrap());
-    IterationPlan { campaign_id, seen_revision, context, candidates }
+    let strategy = "random".to_owned();
+    IterationPlan { campaign_id, seen_revision, context, strategy, candidates }
 }
 
 /// `iterate:c:2`, `complete:c`, `measure:c:0.1`, `train:m`, `note`.

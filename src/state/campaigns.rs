@@ -8,7 +8,7 @@ use super::orchestrators::{DEFAULT_ORCHESTRATOR, check_name, derive_uuid, unknow
 use super::{CONTEXT_MAX, CampaignFact, Outcome, Rejection, Reply, State};
 use crate::model::{
     Budget, CANDIDATES_MAX, Campaign, CampaignId, CampaignLine, CampaignPlan, CampaignStatus,
-    CandidateState, ITERATIONS_MAX, Iteration, TaskStatus, TimeMs,
+    CandidateState, ITERATIONS_MAX, Iteration, IterationOverride, TaskStatus, TimeMs,
 };
 
 /// Campaigns there may be; those that ended count until they are forgotten.
@@ -40,7 +40,7 @@ impl State {
     }
 
     /// Campaigns that run, the one that has waited longest for an iteration first.
-    pub fn running_campaigns(&self) -> impl Iterator<Item = &Campaign> {
+    pub fn running_campaigns(&self) -> impl DoubleEndedIterator<Item = &Campaign> {
         self.running.iter().filter_map(|(_, campaign_id)| self.campaign(campaign_id))
     }
 
@@ -139,10 +139,7 @@ impl Txn<'_> {
         if self.state.campaign(&campaign_id).is_some() {
             return Ok(Outcome::CampaignCreated { campaign_id });
         }
-        let budgets = plan.budgets.iter().map(|(resource, budget)| {
-            let budget = Budget { limit: budget.limit, soft: budget.soft, ..Budget::default() };
-            (*resource, budget)
-        });
+        let budgets = plan.budgets.iter().map(|(resource, budget)| (*resource, budget.fresh()));
         let campaign = Campaign {
             campaign_id: campaign_id.clone(),
             budgets: budgets.collect(),
@@ -151,6 +148,7 @@ impl Txn<'_> {
             iterations: 0,
             iterating: false,
             requested: 0,
+            requested_with: None,
             best_score: None,
             best_structure: None,
             best_iteration: 0,
@@ -253,6 +251,7 @@ impl Txn<'_> {
         campaign_id: &CampaignId,
         count: u32,
         start: bool,
+        with: Option<Box<IterationOverride>>,
     ) -> Reply {
         let campaign = self.state.campaign(campaign_id).ok_or_else(|| no_campaign(campaign_id))?;
         if count == 0 || count > REQUESTED_MAX {
@@ -274,10 +273,16 @@ impl Txn<'_> {
             let text = "Campaign has no iterations left".to_owned();
             return Err(Rejection::CampaignState(text));
         }
+        if let Some(with) = &with {
+            check_override(with)?;
+        }
         if begins {
             self.set_campaign_status(campaign_id, CampaignStatus::Running, "");
         }
-        self.edit_campaign(campaign_id, |campaign| campaign.requested += queued);
+        self.edit_campaign(campaign_id, |campaign| {
+            campaign.requested += queued;
+            campaign.requested_with = with.or_else(|| campaign.requested_with.take());
+        });
         self.log_line(campaign_id, "requested", format!("{queued} iterations"));
         self.tell_campaign(campaign_id);
         Ok(Outcome::IterationsQueued { count: queued })
@@ -313,6 +318,7 @@ impl Txn<'_> {
             if to.is_terminal() {
                 campaign.completed_at_ms = now;
                 campaign.requested = 0;
+                campaign.requested_with = None;
             }
         });
         self.log_line(campaign_id, &to.as_str().to_lowercase(), why.to_owned());
@@ -387,6 +393,18 @@ pub(super) fn no_campaign(campaign_id: &CampaignId) -> Rejection {
 
 fn wrong_state(status: CampaignStatus, words: &str) -> Rejection {
     Rejection::CampaignState(format!("Campaign cannot {words} while it is {}", status.as_str()))
+}
+
+fn check_override(with: &IterationOverride) -> Result<(), Rejection> {
+    if with.candidates.is_some_and(|count| count == 0 || count > CANDIDATES_MAX) {
+        let text = format!("candidates_per_iteration must be 1 to {CANDIDATES_MAX}");
+        return Err(Rejection::InvalidCampaign(text));
+    }
+    if with.config.len() > super::OVERRIDE_MAX {
+        let text = format!("override_config holds at most {} bytes", super::OVERRIDE_MAX);
+        return Err(Rejection::InvalidCampaign(text));
+    }
+    with.strategy.as_ref().map_or(Ok(()), |word| check_name("generation_strategy", word))
 }
 
 /// What apply relies on; ranges that only clients care for are checked at the door.

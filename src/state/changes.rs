@@ -61,6 +61,12 @@ pub enum TableId {
     Models = 25,
     /// Jobs that ended well, by minute.
     JobMinutes = 26,
+    /// What agents asked for, by number.
+    AgentCommands = 27,
+    /// Instruments by id.
+    Instruments = 28,
+    /// The newest best candidates, by number.
+    Discoveries = 29,
 }
 
 impl TableId {
@@ -100,6 +106,9 @@ impl TableId {
             24 => Some(Self::Structures),
             25 => Some(Self::Models),
             26 => Some(Self::JobMinutes),
+            27 => Some(Self::AgentCommands),
+            28 => Some(Self::Instruments),
+            29 => Some(Self::Discoveries),
             _ => None,
         }
     }

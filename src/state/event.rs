@@ -265,6 +265,15 @@ pub enum CampaignFact {
         /// How many.
         count: u32,
     },
+    /// An agent asked for something.
+    AgentCommand {
+        /// Counts them.
+        number: u64,
+        /// What for.
+        kind: &'static str,
+        /// It was done.
+        success: bool,
+    },
 }
 
 impl CampaignFact {
@@ -281,6 +290,7 @@ impl CampaignFact {
             Self::IterationEnded { .. } => "iteration_ended",
             Self::BudgetWarned { .. } => "budget_warned",
             Self::JobsRequested { .. } => "jobs_requested",
+            Self::AgentCommand { .. } => "agent_command",
         }
     }
 }

@@ -8,8 +8,8 @@ use super::apply::Txn;
 use super::campaign_command::JobReading;
 use super::{CampaignFact, State};
 use crate::model::{
-    Budget, Campaign, CampaignId, CampaignStatus, CandidateNote, CandidateState, FleetStats, Job,
-    JobKind, Resource, Score, TaskId, TaskStatus, TimeMs, scaled,
+    Budget, Campaign, CampaignId, CampaignStatus, CandidateNote, CandidateState, Discovery,
+    FleetStats, Job, JobKind, Resource, Score, TaskId, TaskStatus, TimeMs, scaled,
 };
 
 /// The longest parameters of a candidate that are kept, in bytes.
@@ -163,6 +163,7 @@ impl Txn<'_> {
         {
             self.edit_campaign(campaign_id, |campaign| settle(&mut campaign.budgets));
         }
+        self.edit_command_budgets(job.command, settle);
         if self.state.orchestrator(&job.orchestrator).is_some_and(|row| !row.budgets.is_empty()) {
             self.edit_orchestrator(&job.orchestrator, |row| settle(&mut row.budgets));
         }
@@ -233,6 +234,15 @@ impl Txn<'_> {
                 campaign.best_iteration = index;
             }
         });
+        if let Some(score) = better {
+            self.note_discovery(Discovery {
+                campaign_id: campaign_id.clone(),
+                iteration: index,
+                candidate: place,
+                score,
+                at_ms: now,
+            });
+        }
         self.tell(CampaignFact::IterationEnded {
             campaign_id: campaign_id.clone(),
             iteration: index,
@@ -264,19 +274,23 @@ impl Txn<'_> {
         own: &mut BTreeMap<Resource, Budget>,
         shared: &mut BTreeMap<Resource, Budget>,
     ) {
-        let mut due = Vec::new();
-        for (budgets, owner) in [(own, campaign_id.as_str()), (shared, name)] {
-            for (resource, budget) in budgets {
-                if budget.warn() {
-                    due.push((owner.to_owned(), resource.as_str()));
-                }
-            }
-        }
+        let due = warnings(campaign_id.as_str(), own).chain(warnings(name, shared));
         for (owner, resource) in due {
             self.log_line(campaign_id, "budget", format!("{owner}: little is left of {resource}"));
             self.tell(CampaignFact::BudgetWarned { owner, resource });
         }
     }
+}
+
+/// Warnings that have become due with the last promises: whose, and of what.
+pub(super) fn warnings(
+    owner: &str,
+    budgets: &mut BTreeMap<Resource, Budget>,
+) -> impl Iterator<Item = (String, &'static str)> {
+    let due = budgets.iter_mut().filter_map(|(resource, budget)| {
+        budget.warn().then(|| (owner.to_owned(), resource.as_str()))
+    });
+    due.collect::<Vec<_>>().into_iter()
 }
 
 fn is_better(score: Score, than: Option<Score>, minimize: bool) -> bool {

@@ -13,7 +13,7 @@ use super::campaign_command::IterationPlan;
 use super::command::TaskSpec;
 use super::{CampaignFact, Outcome, Rejection, Reply, State};
 use crate::model::{
-    CANDIDATES_MAX, Campaign, CampaignId, CampaignStatus, Candidate, CandidateState, Epoch,
+    Budget, CANDIDATES_MAX, Campaign, CampaignId, CampaignStatus, Candidate, CandidateState, Epoch,
     Iteration, Job, JobKind, JobTemplate, MICRO, Resource, StepResult, TaskId, Urgency,
 };
 
@@ -109,7 +109,12 @@ impl Txn<'_> {
         for plan in launches {
             let asked = self.state.campaign(&plan.campaign_id).is_some_and(|row| row.requested > 0);
             if asked && self.begin_iteration(plan).is_ok() {
-                self.edit_campaign(&plan.campaign_id, |campaign| campaign.requested -= 1);
+                self.edit_campaign(&plan.campaign_id, |campaign| {
+                    campaign.requested -= 1;
+                    if campaign.requested == 0 {
+                        campaign.requested_with = None;
+                    }
+                });
                 accepted += 1;
             } else {
                 stale += 1;
@@ -142,7 +147,7 @@ impl Txn<'_> {
         let mut promise = campaign.plan.per_job.clone();
         promise.insert(Resource::Simulations, MICRO);
         let index = campaign.iterations;
-        let strategy = campaign.plan.strategy.clone();
+        let strategy = plan.strategy.clone();
         self.promise(&plan.campaign_id, &orchestrator, &promise, count)?;
         let open = Candidate { state: CandidateState::Open, experiment: false };
         let iteration = Iteration {
@@ -202,6 +207,7 @@ impl Txn<'_> {
             instrument: String::new(),
             owner: campaign.plan.owner.clone(),
             orchestrator: campaign.plan.orchestrator.clone(),
+            command: 0,
             reserved: promise.clone(),
         };
         let template = campaign.plan.job.clone();
@@ -280,6 +286,7 @@ impl Txn<'_> {
             instrument: String::new(),
             owner: campaign.plan.owner.clone(),
             orchestrator: name.to_owned(),
+            command: 0,
             reserved: promise.clone(),
         };
         let template =
@@ -308,6 +315,7 @@ impl Txn<'_> {
             instrument: String::new(),
             owner: String::new(),
             orchestrator: name.to_owned(),
+            command: 0,
             reserved: BTreeMap::new(),
         };
         let template = row.job.clone();
@@ -338,23 +346,10 @@ impl Txn<'_> {
         let campaign = self.state.campaign(campaign_id).ok_or(Refusal::Stale)?;
         let orchestrator = self.state.orchestrator(name).ok_or(Refusal::Stale)?;
         let (mut own, mut shared) = (campaign.budgets.clone(), orchestrator.budgets.clone());
-        for (resource, amount) in each {
-            let amount = amount.saturating_mul(count);
-            let limit = self.state.launch_limit(campaign, *resource);
-            let budget = own.entry(*resource).or_default();
-            budget.limit = limit;
-            let shared = shared.get_mut(resource);
-            if !budget.reserve(amount) || shared.is_some_and(|shared| !shared.reserve(amount)) {
-                return Err(Refusal::Budget(*resource));
-            }
+        for resource in each.keys() {
+            own.entry(*resource).or_default().limit = self.state.launch_limit(campaign, *resource);
         }
-        // An owner that has spent more than was promised to it launches nothing any more.
-        for (resource, budget) in own.iter().chain(&shared) {
-            let metered = Resource::METERED.contains(resource) && budget.limit > 0;
-            if metered && budget.spent >= budget.limit {
-                return Err(Refusal::Budget(*resource));
-            }
-        }
+        reserve(&mut [&mut own, &mut shared], each, count).map_err(Refusal::Budget)?;
         self.warn_of_budgets(campaign_id, name, &mut own, &mut shared);
         self.edit_campaign(campaign_id, |campaign| campaign.budgets = own);
         self.edit_orchestrator(name, |orchestrator| orchestrator.budgets = shared);
@@ -386,6 +381,31 @@ impl Txn<'_> {
         };
         self.create_task(task_id, spec, None, Some(Box::new(job)));
     }
+}
+
+/// Promises so much for each of `count` jobs from budgets that each must hold it, where it has one of
+/// that kind. On an error, which says what is used up, the budgets are to be thrown away.
+pub(super) fn reserve(
+    owners: &mut [&mut BTreeMap<Resource, Budget>],
+    each: &BTreeMap<Resource, u64>,
+    count: u64,
+) -> Result<(), Resource> {
+    for (resource, amount) in each {
+        let amount = amount.saturating_mul(count);
+        for budgets in owners.iter_mut() {
+            if budgets.get_mut(resource).is_some_and(|budget| !budget.reserve(amount)) {
+                return Err(*resource);
+            }
+        }
+    }
+    // An owner that has spent more than was promised to it launches nothing any more.
+    for (resource, budget) in owners.iter().flat_map(|budgets| budgets.iter()) {
+        let metered = Resource::METERED.contains(resource) && budget.limit > 0;
+        if metered && budget.spent >= budget.limit {
+            return Err(*resource);
+        }
+    }
+    Ok(())
 }
 
 /// The fields of JSON object text; none of anything else.

@@ -10,6 +10,7 @@
 //! it holds and never above its capacity; an ended task never changes; epochs only grow; a refused
 //! command changes nothing.
 
+mod agent_commands;
 mod alerts;
 mod apply;
 mod attempts;
@@ -24,6 +25,7 @@ mod drills;
 mod event;
 mod flows;
 mod indexes;
+mod instruments;
 mod jobs;
 mod launches;
 mod members;
@@ -62,10 +64,11 @@ mod script_words;
 #[cfg(test)]
 mod scripts;
 
+pub use agent_commands::{AGENT_COMMANDS_MAX, agent_command_id};
 pub use apply::{encode_entry, encode_envelope, join_envelopes};
 pub use campaign_command::{
-    CampaignCommand, CampaignMove, CampaignPatch, IterationPlan, JobRequest, OrchestratorPatch,
-    SlotChoice, SlotPlan, StepAction, StepDuty, StepEffect,
+    AgentAction, AgentOrder, CampaignCommand, CampaignMove, CampaignPatch, IterationPlan,
+    JobRequest, OrchestratorPatch, PutWhen, SlotChoice, SlotPlan, StepAction, StepDuty, StepEffect,
 };
 pub use campaigns::{CAMPAIGN_LINES_MAX, CAMPAIGNS_MAX};
 pub use changes::{Changes, Digest, TableId, row_hash};
@@ -79,6 +82,7 @@ pub use drills::{DRILL_LEASE_MAX_MS, DRILL_REPORT_MAX, DRILL_TEXT_MAX, DRILLS_MA
 pub use event::{CampaignFact, Event, Fact};
 pub use flows::{check_steps, is_step_id, step_id};
 pub use indexes::{Need, QueueKey};
+pub use instruments::INSTRUMENTS_MAX;
 pub use launches::{candidate_job, candidate_structure, parse_candidate};
 pub use orchestrators::{
     DEFAULT_ORCHESTRATOR, NAME_MAX, ORCHESTRATORS_MAX, SLOTS_MAX, derive_uuid,
@@ -104,9 +108,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::model::{
-    Alert, Campaign, CampaignId, CampaignLine, CandidateNote, DecisionPage, Delivery, DeliveryId,
-    Drill, DrillPage, Iteration, Member, Model, Node, NodeId, Orchestrator, Pipeline, Run,
-    ScalingEvent, Schedule, Slot, Structure, TaskId, TimeMs,
+    AgentCommand, Alert, Campaign, CampaignId, CampaignLine, CandidateNote, DecisionPage, Delivery,
+    DeliveryId, Discovery, Drill, DrillPage, Instrument, Iteration, Member, Model, Node, NodeId,
+    Orchestrator, Pipeline, Run, ScalingEvent, Schedule, Slot, Structure, TaskId, TimeMs,
 };
 use indexes::{Indexes, Places};
 use requests::{Requests, Tombstones};
@@ -122,6 +126,9 @@ pub const ENVELOPES_PER_ENTRY_MAX: usize = 4096;
 pub const ROWS_PER_COMMAND_MAX: usize = 10_000;
 /// The longest text or JSON of a campaign, a run or a structure, in bytes.
 pub const CONTEXT_MAX: usize = 16 * 1024;
+
+/// The longest `override_config` of iterations, in bytes of JSON text.
+pub const OVERRIDE_MAX: usize = 2048;
 
 /// Everything the cluster has agreed on.
 #[derive(Debug)]
@@ -151,6 +158,9 @@ pub struct State {
     structures: Table<Structure>,
     models: Table<Model>,
     job_minutes: Table<JobMinute>,
+    agent_commands: Table<AgentCommand>,
+    instruments: Table<Instrument>,
+    discoveries: Table<Discovery>,
     /// Task types that pipelines say something of, with their estimates. Derived, as all that
     /// follows; shared with whoever reads submissions.
     estimates: Arc<BTreeMap<String, u64>>,
@@ -207,6 +217,9 @@ impl Default for State {
             structures: Table::default(),
             models: Table::default(),
             job_minutes: Table::default(),
+            agent_commands: Table::default(),
+            instruments: Table::default(),
+            discoveries: Table::default(),
             estimates: pipelines::estimates(&Table::default()),
             agents: BTreeSet::new(),
             due: BTreeSet::new(),
@@ -287,6 +300,9 @@ impl State {
             TableId::Structures => self.structures.load(rest, value, hash),
             TableId::Models => self.models.load(rest, value, hash),
             TableId::JobMinutes => self.job_minutes.load(rest, value, hash),
+            TableId::AgentCommands => self.agent_commands.load(rest, value, hash),
+            TableId::Instruments => self.instruments.load(rest, value, hash),
+            TableId::Discoveries => self.discoveries.load(rest, value, hash),
         }
     }
 

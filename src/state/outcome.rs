@@ -3,7 +3,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{CampaignId, DrillId, Epoch, MemberId, NodeStatus, RunId, TaskId, TaskStatus};
+use crate::model::{
+    CampaignId, DrillId, Epoch, MemberId, NodeStatus, Resource, RunId, TaskId, TaskStatus,
+};
 
 /// The answer to one command.
 pub type Reply = Result<Outcome, Rejection>;
@@ -94,6 +96,13 @@ pub enum Outcome {
     JobsCreated {
         /// How many.
         count: u32,
+    },
+    /// What an agent asked for is on record.
+    AgentCommand {
+        /// Counts them.
+        number: u64,
+        /// What came of it; a refusal is on record, too.
+        reply: Box<Reply>,
     },
 }
 
@@ -264,6 +273,23 @@ pub enum Rejection {
     /// No such model.
     #[error("Model not found")]
     ModelNotFound,
+    /// No such instrument.
+    #[error("Instrument not found")]
+    InstrumentNotFound,
+    /// There is one of that id.
+    #[error("{what} {id} is there already")]
+    AlreadyThere {
+        /// What kind of thing.
+        what: String,
+        /// Its id.
+        id: String,
+    },
+    /// A budget does not hold so much.
+    #[error("the budget of {} is used up", .resource.as_str())]
+    BudgetExceeded {
+        /// Of what.
+        resource: Resource,
+    },
 }
 
 impl Rejection {
@@ -303,6 +329,9 @@ impl Rejection {
             Self::InvalidCampaign(_) => "INVALID_CAMPAIGN",
             Self::StructuresNotFound => "STRUCTURES_NOT_FOUND",
             Self::ModelNotFound => "MODEL_NOT_FOUND",
+            Self::InstrumentNotFound => "INSTRUMENT_NOT_FOUND",
+            Self::AlreadyThere { .. } => "ALREADY_THERE",
+            Self::BudgetExceeded { .. } => "BUDGET_EXCEEDED",
         }
     }
 }

@@ -148,6 +148,8 @@ pub struct Policy {
     pub probe_timeout_ms: TimeMs,
     /// `performance.health_checks.retries`: failed probes in a row before a node gets no more work.
     pub probe_retries: u32,
+    /// `compat.strict_structures`: jobs may only name structures and instruments that are there.
+    pub strict_structures: bool,
     /// `network.discovery_endpoints`, when `orchestrator.auto_discovery` is on.
     pub discovery_endpoints: Vec<String>,
 }
@@ -332,6 +334,7 @@ impl Policy {
             probe_interval_ms: number("performance.health_checks.interval", 30, 0, 86_400)? * 1000,
             probe_timeout_ms: number("performance.health_checks.timeout", 5, 1, 60)? * 1000,
             probe_retries: small("performance.health_checks.retries", 3, 1, 100)?,
+            strict_structures: flag(document, "compat.strict_structures")?.unwrap_or(false),
             discovery_endpoints: match flag(document, "orchestrator.auto_discovery")? {
                 Some(false) => Vec::new(),
                 Some(true) | None => texts(document, "network.discovery_endpoints", 256)?,

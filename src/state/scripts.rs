@@ -395,6 +395,12 @@ impl Script {
             }
         } else if let Some(model) = self.state.model(id) {
             writeln!(out, "  {model:?}").unwrap();
+        } else if let Some(number) = id.strip_prefix('#') {
+            writeln!(out, "  {:?}", self.state.agent_command(number.parse().unwrap())).unwrap();
+        } else if id == "discoveries" {
+            for discovery in self.state.discoveries() {
+                writeln!(out, "  {discovery:?}").unwrap();
+            }
         } else {
             writeln!(out, "  nothing").unwrap();
         }

@@ -40,6 +40,8 @@ pub struct Counters {
 pub(super) struct CampaignTotals {
     /// Number of the newest run.
     pub(super) runs: u64,
+    /// Number of the newest agent command.
+    pub(super) commands: u64,
     /// Structures of candidates ever made.
     pub(super) structures: u64,
     /// Structures with a result.

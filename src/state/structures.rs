@@ -1,16 +1,19 @@
 //! Structures and models, and jobs that clients ask for beside campaigns (contract 3.5, 3.6).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::apply::Txn;
-use super::campaign_command::JobRequest;
-use super::launches::object;
-use super::orchestrators::{check_name, derive_uuid};
-use super::rows::TableRow;
-use super::{CONTEXT_MAX, CampaignFact, Outcome, Rejection, Reply, State, TableId};
-use crate::model::{Job, JobKind, JobTemplate, Model, Structure, TaskId, Urgency};
+use super::campaign_command::{JobRequest, PutWhen};
+use super::jobs::warnings;
+use super::launches::{object, parse_candidate, reserve};
+use super::orchestrators::{DEFAULT_ORCHESTRATOR, check_name, derive_uuid, unknown};
+use super::{CONTEXT_MAX, CampaignFact, Outcome, Rejection, Reply, State};
+use crate::model::{
+    Budget, Job, JobKind, JobTemplate, MICRO, Model, Resource, Structure, TaskId, Urgency,
+};
 
 /// Structures that may be registered.
 pub const STRUCTURES_MAX: usize = 1_000_000;
@@ -23,19 +26,6 @@ pub const JOBS_PER_REQUEST_MAX: usize = 1000;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct JobMinute {
     pub(super) count: u64,
-}
-
-impl TableRow for JobMinute {
-    type Key = u64;
-    const TABLE: TableId = TableId::JobMinutes;
-
-    fn write_key(&self, key: &u64, to: &mut Vec<u8>) {
-        to.extend_from_slice(&key.to_be_bytes());
-    }
-
-    fn read_key(&self, stored: &[u8]) -> Option<u64> {
-        stored.try_into().ok().map(u64::from_be_bytes)
-    }
 }
 
 /// The task of the *n*th job of a request. Derived, so that a retry names the same ones.
@@ -91,13 +81,32 @@ impl Txn<'_> {
         structure_id: String,
         owner: String,
         body: String,
+        when: PutWhen,
     ) -> Reply {
         check_name("structure_id", &structure_id)?;
+        self.check_not_derived(&structure_id)?;
         if body.len() > CONTEXT_MAX {
             let text = format!("a structure holds at most {CONTEXT_MAX} bytes");
             return Err(Rejection::InvalidCampaign(text));
         }
         let known = self.state.structure(&structure_id);
+        if known.is_none() && when == PutWhen::Present {
+            return Err(Rejection::StructuresNotFound);
+        }
+        let mut body = body;
+        if let Some(known) = known.filter(|_| when == PutWhen::Present) {
+            let mut fields = object(&known.body);
+            fields.extend(object(&body));
+            body = Value::Object(fields).to_string();
+            if body.len() > CONTEXT_MAX {
+                let text = format!("a structure holds at most {CONTEXT_MAX} bytes");
+                return Err(Rejection::InvalidCampaign(text));
+            }
+        }
+        if known.is_some() && when == PutWhen::Absent {
+            let what = "Structure".to_owned();
+            return Err(Rejection::AlreadyThere { what, id: structure_id });
+        }
         if known.is_none() && self.state.structures_len() >= STRUCTURES_MAX {
             return Err(too_many("structures", STRUCTURES_MAX));
         }
@@ -183,46 +192,63 @@ impl Txn<'_> {
         });
     }
 
-    /// Makes a job for each structure: all of them or none.
-    pub(super) fn request_jobs(&mut self, request: &JobRequest) -> Reply {
+    /// Refuses ids that candidates of a campaign have, or may get.
+    fn check_not_derived(&self, structure_id: &str) -> Result<(), Rejection> {
+        let derived = parse_candidate(structure_id)
+            .is_some_and(|(campaign_id, _, _)| self.state.campaign(&campaign_id).is_some());
+        if derived {
+            let text = "structure_id is that of a campaign's candidate".to_owned();
+            return Err(Rejection::InvalidCampaign(text));
+        }
+        Ok(())
+    }
+
+    /// Makes a job for each structure: all of them or none. What they may use is promised from the
+    /// budgets of the orchestrator, and from those of the agent command that asks, if one does.
+    pub(super) fn request_jobs(&mut self, request: &JobRequest, command: u64) -> Reply {
         let count = request.structure_ids.len();
         if count == 0 || count > JOBS_PER_REQUEST_MAX {
             let (len, max) = (count as u64, JOBS_PER_REQUEST_MAX as u64);
             return Err(Rejection::BatchSize { len, max });
         }
-        check_name("task_type", &request.job.task_type)?;
-        let mut new = Vec::new();
-        for structure_id in &request.structure_ids {
-            check_name("structure_id", structure_id)?;
-            if !self.state.has_structure(structure_id) {
-                new.push(structure_id.clone());
-            }
-        }
-        if !new.is_empty() && !request.register {
-            return Err(Rejection::StructuresNotFound);
-        }
-        if self.state.structures_len() + new.len() > STRUCTURES_MAX {
-            return Err(too_many("structures", STRUCTURES_MAX));
-        }
+        let template = self.job_of(request)?;
+        let new = self.new_structures(&request.structure_ids)?;
         if !self.state.has_room_for(count as u64) {
             let max = self.state.policy().pending_tasks_max;
             return Err(Rejection::QueueFull { max });
         }
-        for structure_id in new {
-            let row = Structure {
-                structure_id: structure_id.clone(),
-                owner: request.owner.clone(),
-                body: String::new(),
-                labeled: false,
-                created_at_ms: self.now,
-                updated_at_ms: self.now,
-            };
-            self.state.structures.put(&mut self.state.rows, structure_id, row);
-        }
+        let name = match request.orchestrator.as_str() {
+            "" => DEFAULT_ORCHESTRATOR,
+            name => name,
+        };
+        let orchestrator = self.state.orchestrator(name).ok_or_else(|| unknown(name))?;
         let kind = if request.experiments { JobKind::Experiment } else { JobKind::Simulation };
+        let mut promise = request.per_job.clone();
+        promise.extend(kind.counted().map(|resource| (resource, MICRO)));
+        let mut shared = orchestrator.budgets.clone();
+        let mut own: BTreeMap<Resource, Budget> = match command {
+            0 => BTreeMap::new(),
+            _ => {
+                request.budgets.iter().map(|(resource, asked)| (*resource, asked.fresh())).collect()
+            }
+        };
+        reserve(&mut [&mut own, &mut shared], &promise, count as u64)
+            .map_err(|resource| Rejection::BudgetExceeded { resource })?;
+        // From here on nothing is refused.
+        let asker = format!("command {command}");
+        for (owner, resource) in warnings(&asker, &mut own).chain(warnings(name, &mut shared)) {
+            self.tell(CampaignFact::BudgetWarned { owner, resource });
+        }
+        self.edit_orchestrator(name, |orchestrator| orchestrator.budgets = shared);
+        if command > 0 {
+            self.set_command_budgets(command, own);
+        }
+        for structure_id in new {
+            self.register_structure(structure_id, request.owner.clone());
+        }
         let urgency = Urgency::clamped(u64::from(request.priority.clamp(1, 10)) * 10);
         for (ordinal, structure_id) in (0u32..).zip(&request.structure_ids) {
-            let mut input = object(&request.job.input);
+            let mut input = object(&template.input);
             input.insert("structure_id".to_owned(), structure_id.as_str().into());
             let job = Job {
                 kind,
@@ -230,15 +256,73 @@ impl Txn<'_> {
                 subject: structure_id.clone(),
                 instrument: request.instrument.clone(),
                 owner: request.owner.clone(),
-                orchestrator: String::new(),
-                reserved: BTreeMap::new(),
+                orchestrator: name.to_owned(),
+                command,
+                reserved: promise.clone(),
             };
             let task_id = requested_job(self.request_id, ordinal);
-            self.launch(&task_id, request.job.clone(), input, urgency, job);
+            self.launch(&task_id, template.clone(), input, urgency, job);
         }
         let count = u32::try_from(count).expect("a request is bounded");
         self.tell(CampaignFact::JobsRequested { kind: kind.as_str(), count });
         Ok(Outcome::JobsCreated { count })
+    }
+
+    /// The task of each job of a request. An instrument that is there says how it is done on it.
+    fn job_of(&self, request: &JobRequest) -> Result<JobTemplate, Rejection> {
+        let mut job = request.job.clone();
+        if !request.instrument.is_empty() {
+            check_name("instrument_id", &request.instrument)?;
+            match self.state.instrument(&request.instrument) {
+                Some(instrument) => {
+                    let mut input = object(&instrument.job.input);
+                    input.extend(object(&job.input));
+                    job = instrument.job.clone();
+                    job.input = Value::Object(input).to_string();
+                }
+                None if self.state.policy().strict_structures => {
+                    return Err(Rejection::InstrumentNotFound);
+                }
+                None => {}
+            }
+        }
+        check_name("task_type", &job.task_type)?;
+        if job.input.len() > 2 * CONTEXT_MAX {
+            let text = format!("parameters hold at most {CONTEXT_MAX} bytes");
+            return Err(Rejection::InvalidCampaign(text));
+        }
+        Ok(job)
+    }
+
+    /// Those that are to be registered because nobody named them before.
+    fn new_structures(&self, structure_ids: &[String]) -> Result<BTreeSet<String>, Rejection> {
+        let mut new = BTreeSet::new();
+        for structure_id in structure_ids {
+            check_name("structure_id", structure_id)?;
+            if !self.state.has_structure(structure_id) {
+                self.check_not_derived(structure_id).map_err(|_| Rejection::StructuresNotFound)?;
+                new.insert(structure_id.clone());
+            }
+        }
+        if !new.is_empty() && self.state.policy().strict_structures {
+            return Err(Rejection::StructuresNotFound);
+        }
+        if self.state.structures_len() + new.len() > STRUCTURES_MAX {
+            return Err(too_many("structures", STRUCTURES_MAX));
+        }
+        Ok(new)
+    }
+
+    fn register_structure(&mut self, structure_id: String, owner: String) {
+        let row = Structure {
+            structure_id: structure_id.clone(),
+            owner,
+            body: String::new(),
+            labeled: false,
+            created_at_ms: self.now,
+            updated_at_ms: self.now,
+        };
+        self.state.structures.put(&mut self.state.rows, structure_id, row);
     }
 }
 

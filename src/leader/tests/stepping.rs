@@ -211,8 +211,12 @@ async fn contract_3_4_trainings_wait_for_samples_and_for_their_time() {
 async fn iterations_that_clients_ask_for_follow_one_another() {
     let solo = led();
     let id = campaign(&solo, |plan| plan.candidates = 1);
-    let command =
-        CampaignCommand::RequestIterations { campaign_id: id.clone(), count: 2, start: false };
+    let command = CampaignCommand::RequestIterations {
+        campaign_id: id.clone(),
+        count: 2,
+        start: false,
+        with: None,
+    };
     assert_eq!(ask(&solo, command), Outcome::IterationsQueued { count: 2 });
     go_round(&solo);
     assert_eq!(solo.state.read().campaign(&id).unwrap().iterations, 1);
