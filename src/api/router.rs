@@ -186,6 +186,7 @@ fn campaign_routes(builder: Builder) -> Builder {
         .nanoos(under_prefixes!("/orchestrator/config"), &post(orchestrators::set_config))
         .nanoos(under_prefixes!("/orchestrator/run_once"), &post(orchestrators::run_once))
         .nanoos(under_prefixes!("/orchestrator/runs"), &get(orchestrators::runs))
+        .nanoos(under_prefixes!("/orchestrator/runs/{id}"), &get(orchestrators::run))
         .nanoos(under_prefixes!("/orchestrator/stats"), &get(orchestrators::stats))
         .nanoos(under_prefixes!("/orchestrator/slots"), &get(slots::list))
         .nanoos(under_prefixes!("/orchestrator/activate"), &orchestrators::switching(true))

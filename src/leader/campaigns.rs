@@ -57,8 +57,11 @@ pub fn plan(
 ) -> (Vec<StepDuty>, Option<TimeMs>) {
     let mut duties = Vec::new();
     for run in view.open_runs() {
-        if now.saturating_sub(run.started_at_ms) > RUN_MAX_MS {
-            let error = "the run was not finished within an hour".to_owned();
+        let task = view.orchestrator(&run.orchestrator).and_then(|row| row.task.as_deref());
+        let attempts = task.map_or(0, |task| u64::from(task.max_retries) + 1);
+        let working_ms = task.map_or(0, |task| task.timeout_ms).saturating_mul(attempts);
+        if now.saturating_sub(run.started_at_ms) > RUN_MAX_MS.saturating_add(working_ms) {
+            let error = "the run was not finished in time".to_owned();
             duties.push(StepDuty::FailRun { run_id: run.run_id, error });
         } else {
             duties.extend(step_plan::plan(view, now, run));

@@ -30,10 +30,15 @@ const NANO_PER_MICRO: i64 = 1000;
 pub fn plan(view: &State, now: TimeMs, run: &Run) -> Option<StepDuty> {
     let orchestrator = view.orchestrator(&run.orchestrator)?;
     let actions = match run.phase {
+        RunPhase::Retraining if orchestrator.task.is_some() => {
+            let reason = "it is what this orchestrator does".to_owned();
+            let decision = Decision::new(DecisionKind::Task, reason, StepResult::Queued);
+            vec![StepAction { decision, effect: StepEffect::Work }]
+        }
         RunPhase::Retraining => retraining(view, now, orchestrator),
         RunPhase::Campaigns => campaigns(view, orchestrator),
         RunPhase::Experiments => experiments(view, orchestrator),
-        RunPhase::Ended => return None,
+        RunPhase::Working | RunPhase::Ended => return None,
     };
     Some(StepDuty::AdvanceRun { run_id: run.run_id, seen: run.phase, actions })
 }

@@ -349,6 +349,8 @@ pub enum JobKind {
     Experiment,
     /// Trains a model.
     Training,
+    /// Is what a run of its orchestrator does.
+    Scheduled,
 }
 
 impl JobKind {
@@ -359,6 +361,7 @@ impl JobKind {
             Self::Simulation => "simulation",
             Self::Experiment => "experiment",
             Self::Training => "training",
+            Self::Scheduled => "scheduled",
         }
     }
 
@@ -368,7 +371,7 @@ impl JobKind {
         match self {
             Self::Simulation => Some(Resource::Simulations),
             Self::Experiment => Some(Resource::Experiments),
-            Self::Training => None,
+            Self::Training | Self::Scheduled => None,
         }
     }
 }
@@ -380,7 +383,7 @@ pub struct Job {
     pub kind: JobKind,
     /// For which campaign, and which iteration and candidate of it.
     pub candidate: Option<(CampaignId, u32, u32)>,
-    /// Which structure, or which model.
+    /// Which structure, which model, or which run.
     pub subject: String,
     /// Which instrument; empty for none.
     pub instrument: String,

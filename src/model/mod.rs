@@ -45,7 +45,7 @@ pub use networks::Networks;
 pub use node::{AGENT_PREFIX, Agent, Load, Node, NodeStatus};
 pub use orchestrator::{Acquisition, FleetStats, Mode, Orchestrator, StepConfig, StepSetting};
 pub use payload::Payload;
-pub use run::{Decision, DecisionKind, DecisionPage, Run, RunPhase, StepResult};
+pub use run::{Decision, DecisionKind, DecisionPage, RUN_RESULT_MAX, Run, RunPhase, StepResult};
 pub use scaling::{ScalingAction, ScalingEvent};
 pub use schedule::{Cadence, CatchUp, Overlap, RunId, Schedule, Slot, SlotDecision, Timetable};
 pub use task::{Concurrency, Execution, Requirements, Task, TaskFailure, TaskStatus};

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Budget, Resource, RunId, TimeMs};
+use super::{Budget, JobTemplate, Resource, RunId, TimeMs};
 
 /// When an orchestrator's step runs (contract 3.4 "Modes"). Stored: variants are only appended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -292,6 +292,8 @@ pub struct Orchestrator {
     pub stats: Option<FleetStats>,
     /// The run under way.
     pub open_run: Option<RunId>,
+    /// What each of its runs does instead of a step over campaigns: one task of the fleet.
+    pub task: Option<Box<JobTemplate>>,
     /// When it was made.
     pub created_at_ms: TimeMs,
     /// When anything of it last changed.

@@ -2,7 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{CampaignId, FleetStats, RunId, TimeMs};
+use super::{CampaignId, FleetStats, RunId, TaskId, TimeMs};
+
+/// The longest result of a task that is kept with its run, in bytes.
+pub const RUN_RESULT_MAX: usize = 2048;
 
 /// How far a run has come. Each phase is one command, so a leader that dies in the middle leaves a
 /// run that the next one goes on with. Stored: variants are only appended.
@@ -16,6 +19,8 @@ pub enum RunPhase {
     Experiments,
     /// It has ended.
     Ended,
+    /// The task of an orchestrator that does one task in each run is under way.
+    Working,
 }
 
 /// What a decision is about. Stored: variants are only appended.
@@ -33,6 +38,8 @@ pub enum DecisionKind {
     Experiments,
     /// Something failed.
     Error,
+    /// The orchestrator's task was launched.
+    Task,
 }
 
 impl DecisionKind {
@@ -46,6 +53,7 @@ impl DecisionKind {
             Self::Iteration => "campaign_iteration",
             Self::Experiments => "experiment_scheduling",
             Self::Error => "error",
+            Self::Task => "scheduled_task",
         }
     }
 }
@@ -160,6 +168,10 @@ pub struct Run {
     pub experiments: u32,
     /// Models whose training it launched.
     pub retrained: Vec<String>,
+    /// Its task, when its orchestrator does one in each run.
+    pub task_id: Option<TaskId>,
+    /// What came out of that, as JSON text of at most [`RUN_RESULT_MAX`] bytes; empty for none.
+    pub result: String,
     /// When it began.
     pub stats_before: FleetStats,
     /// When it ended.

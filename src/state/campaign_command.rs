@@ -177,6 +177,8 @@ pub struct OrchestratorPatch {
     pub pause_ms: Option<u64>,
     /// For people.
     pub description: Option<String>,
+    /// What each of its runs does; `Some(None)` lets it advance campaigns again.
+    pub task: Option<Option<Box<JobTemplate>>>,
     /// Limits over all its campaigns; `None` takes one away. Only `limit` and `soft` are read.
     pub budgets: BTreeMap<Resource, Option<Budget>>,
 }
@@ -332,6 +334,8 @@ pub enum StepEffect {
         /// Of which model.
         model: String,
     },
+    /// Launches the orchestrator's task.
+    Work,
 }
 
 /// An iteration to begin.
@@ -358,4 +362,6 @@ pub(super) struct JobReading {
     pub(super) parameters: String,
     /// What was used of metered resources, in millionths of a unit.
     pub(super) usage: BTreeMap<Resource, u64>,
+    /// The whole of it, when it is short and its job is what a run does.
+    pub(super) text: String,
 }

@@ -23,7 +23,7 @@ type Promises = BTreeMap<(String, Resource), u64>;
 pub fn check_campaigns(state: &State) -> Result<(), String> {
     let open = OPEN.into_iter().flat_map(|status| state.tasks_by_status(status));
     let open: Vec<Cow<'_, Task>> = open.filter(|task| task.job.is_some()).collect();
-    for kind in [JobKind::Simulation, JobKind::Experiment, JobKind::Training] {
+    for kind in [JobKind::Simulation, JobKind::Experiment, JobKind::Training, JobKind::Scheduled] {
         let of_kind = open.iter().filter(|task| task.job.as_ref().is_some_and(|j| j.kind == kind));
         equal("open jobs are counted", &state.open_jobs(kind), &(of_kind.count() as u64))?;
     }

@@ -135,6 +135,10 @@ fn orchestrator_patch(words: &Words<'_>) -> OrchestratorPatch {
         }),
         pause_ms: optional(words, "pause"),
         description: None,
+        task: words.pairs.get("task").map(|word| {
+            (!word.is_empty())
+                .then(|| Box::new(JobTemplate { task_type: (*word).to_owned(), ..job() }))
+        }),
         budgets: budgets(words)
             .map(|(resource, budget)| (resource, Some(budget)))
             .chain(
@@ -315,6 +319,7 @@ fn action(state: &State, text: &str) -> StepAction {
             let effect = StepEffect::Measure { campaign_id: campaign_id(key), candidates };
             (DecisionKind::Experiments, StepResult::Queued, effect)
         }
+        "work" => (DecisionKind::Task, StepResult::Queued, StepEffect::Work),
         "train" => {
             let effect = StepEffect::Train { model: rest.to_owned() };
             (DecisionKind::RetrainTriggered, StepResult::Queued, effect)

@@ -127,8 +127,10 @@ impl Txn<'_> {
             plan.orchestrator.clone_from(&self.state.policy().default_orchestrator);
         }
         check_plan(&plan)?;
-        if self.state.orchestrator(&plan.orchestrator).is_none() {
-            return Err(unknown(&plan.orchestrator));
+        let orchestrator = self.state.orchestrator(&plan.orchestrator);
+        if orchestrator.ok_or_else(|| unknown(&plan.orchestrator))?.task.is_some() {
+            let text = format!("Orchestrator '{}' does a task of its own", plan.orchestrator);
+            return Err(Rejection::InvalidCampaign(text));
         }
         if self.state.campaigns_len() >= CAMPAIGNS_MAX {
             let text = format!("there are {CAMPAIGNS_MAX} campaigns already");

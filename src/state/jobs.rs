@@ -9,7 +9,7 @@ use super::campaign_command::JobReading;
 use super::{CampaignFact, State};
 use crate::model::{
     Budget, Campaign, CampaignId, CampaignStatus, CandidateNote, CandidateState, Discovery,
-    FleetStats, Job, JobKind, Resource, Score, TaskId, TaskStatus, TimeMs, scaled,
+    FleetStats, Job, JobKind, RUN_RESULT_MAX, Resource, Score, TaskId, TaskStatus, TimeMs, scaled,
 };
 
 /// The longest parameters of a candidate that are kept, in bytes.
@@ -42,6 +42,7 @@ fn read_result(text: &str, score_field: &str) -> JobReading {
         score: fields.get(score_field).and_then(|value| scaled(value.get(), SCORE_PLACES)),
         parameters: parameters.unwrap_or_default().to_owned(),
         usage: Resource::METERED.iter().filter_map(used).collect(),
+        text: String::new(),
     }
 }
 
@@ -93,7 +94,11 @@ impl Txn<'_> {
         };
         let campaign = job.candidate.as_ref().and_then(|(id, _, _)| self.state.campaign(id));
         let field = campaign.map_or("score", |campaign| &campaign.plan.score_field);
-        self.reading = Some(read_result(result, field));
+        let mut reading = read_result(result, field);
+        if job.kind == JobKind::Scheduled && result.len() <= RUN_RESULT_MAX {
+            result.clone_into(&mut reading.text);
+        }
+        self.reading = Some(reading);
     }
 
     /// A job's task has ended.
@@ -129,6 +134,10 @@ impl Txn<'_> {
                 }
             }
             JobKind::Training => self.end_training(task_id, &job.subject, completed),
+            JobKind::Scheduled => {
+                let error = self.state.task(task_id).and_then(|task| task.error.clone());
+                self.end_work(job, status, reading.text, error.unwrap_or_default());
+            }
         }
     }
 

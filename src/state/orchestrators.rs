@@ -10,8 +10,8 @@ use super::campaign_command::{OrchestratorPatch, SlotChoice, SlotPlan};
 use super::{CampaignFact, Outcome, Rejection, Reply, State};
 use crate::canary::{self, Canary};
 use crate::model::{
-    Budget, Cadence, Epoch, FleetStats, Mode, Orchestrator, Resource, Schedule, Slot, SlotDecision,
-    StepConfig, TimeMs, Timetable,
+    Budget, Cadence, Epoch, FleetStats, JobTemplate, Mode, Orchestrator, Resource, Schedule, Slot,
+    SlotDecision, StepConfig, TimeMs, Timetable,
 };
 
 /// Orchestrators there may be.
@@ -124,6 +124,7 @@ impl Txn<'_> {
             trainings: 0,
             stats: None::<FleetStats>,
             open_run: None,
+            task: None,
             created_at_ms: self.now,
             updated_at_ms: self.now,
         };
@@ -165,6 +166,9 @@ impl Txn<'_> {
         if patch.description.as_ref().is_some_and(|text| text.len() > super::CONTEXT_MAX) {
             return Err(Rejection::InvalidCampaign("description is too long".to_owned()));
         }
+        if let Some(Some(task)) = &patch.task {
+            self.check_task(name, task)?;
+        }
         // A new timetable counts from now on: what was due before belongs to the old one.
         let anew = patch.timetable.is_some() || patch.mode.is_some_and(|mode| mode != before.mode);
         let (now, timetable) = (self.now, patch.timetable.clone());
@@ -188,6 +192,9 @@ impl Txn<'_> {
             }
             orchestrator.mode = patch.mode.unwrap_or(orchestrator.mode);
             orchestrator.pause_ms = patch.pause_ms.unwrap_or(orchestrator.pause_ms);
+            if let Some(task) = patch.task {
+                orchestrator.task = task;
+            }
             if let Some(description) = patch.description {
                 orchestrator.description = description;
             }
@@ -205,6 +212,21 @@ impl Txn<'_> {
         });
         self.tell(CampaignFact::OrchestratorChanged { name: name.to_owned() });
         Ok(Outcome::Done)
+    }
+
+    /// Whether an orchestrator may do this task instead of advancing campaigns.
+    fn check_task(&self, name: &str, task: &JobTemplate) -> Result<(), Rejection> {
+        check_name("task_type", &task.task_type)?;
+        if task.input.len() > super::CONTEXT_MAX {
+            let text = format!("input holds at most {} bytes", super::CONTEXT_MAX);
+            return Err(Rejection::InvalidCampaign(text));
+        }
+        let mut campaigns = self.state.running_campaigns();
+        if name == DEFAULT_ORCHESTRATOR || campaigns.any(|row| row.plan.orchestrator == name) {
+            let text = format!("Orchestrator '{name}' advances campaigns; another may do a task");
+            return Err(Rejection::InvalidCampaign(text));
+        }
+        Ok(())
     }
 
     pub(super) fn set_orchestrator_active(&mut self, name: &str, active: bool) -> Reply {

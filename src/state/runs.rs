@@ -4,14 +4,17 @@
 //! leader that dies in the middle leaves a run that the next one goes on with, and nothing is launched
 //! that the record does not name: the decision and what it does are one entry.
 
+use std::collections::BTreeMap;
+
 use super::apply::Txn;
 use super::campaign_command::{StepAction, StepEffect};
-use super::launches::Refusal;
+use super::launches::{Refusal, object};
+use super::nodes::ExecutionEnd;
 use super::orchestrators::{check_name, unknown};
 use super::{CONTEXT_MAX, CampaignFact, Outcome, Rejection, Reply, State};
 use crate::model::{
-    CampaignStatus, Decision, DecisionKind, DecisionPage, Epoch, Mode, Run, RunId, RunPhase,
-    StepResult, TimeMs,
+    CampaignStatus, Decision, DecisionKind, DecisionPage, Epoch, Job, JobKind, Mode, Run, RunId,
+    RunPhase, StepResult, TaskId, TaskStatus, TimeMs, Urgency,
 };
 
 /// Runs remembered; the oldest are forgotten first.
@@ -89,6 +92,8 @@ impl Txn<'_> {
             simulations: 0,
             experiments: 0,
             retrained: Vec::new(),
+            task_id: None,
+            result: String::new(),
             stats_before: self.state.fleet_stats(self.now),
             stats_after: None,
         };
@@ -116,7 +121,8 @@ impl Txn<'_> {
             return Err(Rejection::BatchSize { len, max });
         }
         let run = self.state.run(run_id).filter(|run| run.phase == seen);
-        let Some(run) = run.filter(|run| run.phase != RunPhase::Ended) else {
+        let is_planned = |run: &&Run| !matches!(run.phase, RunPhase::Ended | RunPhase::Working);
+        let Some(run) = run.filter(is_planned) else {
             return Ok(Outcome::Judged { accepted: 0, stale: 1 });
         };
         let name = run.orchestrator.clone();
@@ -125,10 +131,23 @@ impl Txn<'_> {
             decided.push(self.act(run_id, &name, action));
         }
         self.record_decisions(run_id, &decided);
+        let works = self.state.run(run_id).is_some_and(|run| run.task_id.is_some());
         match seen {
+            // Its end ends the run; it may have come at once.
+            RunPhase::Retraining if works => {
+                if self.state.run(run_id).is_some_and(|run| run.phase == RunPhase::Retraining) {
+                    self.enter_phase(run_id, RunPhase::Working);
+                }
+            }
+            RunPhase::Retraining if self.does_a_task(&name) => {
+                let error = decided.into_iter().next().map_or_else(String::new, |row| row.reason);
+                self.end_run(run_id, error);
+            }
             RunPhase::Retraining => self.enter_phase(run_id, RunPhase::Campaigns),
             RunPhase::Campaigns => self.enter_phase(run_id, RunPhase::Experiments),
-            RunPhase::Experiments | RunPhase::Ended => self.end_run(run_id, String::new()),
+            RunPhase::Experiments | RunPhase::Working | RunPhase::Ended => {
+                self.end_run(run_id, String::new());
+            }
         }
         Ok(Outcome::Judged { accepted: 1, stale: 0 })
     }
@@ -141,7 +160,13 @@ impl Txn<'_> {
         let error = clipped(error);
         let decision = Decision::new(DecisionKind::Error, error.clone(), StepResult::Failed);
         self.record_decisions(run_id, &[decision]);
+        let task_id = self.state.run(run_id).and_then(|run| run.task_id.clone());
         self.end_run(run_id, error);
+        if let Some(task_id) = task_id.filter(|id| self.state.open_task(id).is_some()) {
+            self.end_task(&task_id, TaskStatus::Cancelled, ExecutionEnd::Withdrawn, |task| {
+                task.error = Some("its run has ended".to_owned());
+            });
+        }
         Ok(Outcome::Judged { accepted: 1, stale: 0 })
     }
 
@@ -179,6 +204,7 @@ impl Txn<'_> {
                     self.edit_run(run_id, |run| run.experiments += count);
                 })
             }
+            StepEffect::Work => self.launch_work(name, run_id),
             StepEffect::Train { model } => self.launch_training(name, &model).map(|()| {
                 self.edit_run(run_id, |run| run.retrained.push(model));
             }),
@@ -187,6 +213,65 @@ impl Txn<'_> {
             (decision.result, decision.reason) = refusal.told();
         }
         decision
+    }
+
+    fn does_a_task(&self, name: &str) -> bool {
+        self.state.orchestrator(name).is_some_and(|row| row.task.is_some())
+    }
+
+    /// Launches the task that is all a run of this orchestrator does.
+    fn launch_work(&mut self, name: &str, run_id: RunId) -> Result<(), Refusal> {
+        let row = self.state.orchestrator(name).ok_or(Refusal::Stale)?;
+        let template = row.task.as_deref().ok_or(Refusal::Stale)?.clone();
+        if !self.state.has_room_for(1) {
+            return Err(Refusal::QueueFull);
+        }
+        let slot_ms = self.state.run(run_id).map_or(0, |run| run.slot_ms);
+        let mut input = object(&template.input);
+        input.insert("run_id".to_owned(), run_id.to_string().into());
+        input.insert("slot_ms".to_owned(), slot_ms.into());
+        let job = Job {
+            kind: JobKind::Scheduled,
+            candidate: None,
+            subject: run_id.to_string(),
+            instrument: String::new(),
+            owner: String::new(),
+            orchestrator: name.to_owned(),
+            command: 0,
+            reserved: BTreeMap::new(),
+        };
+        let task_id = TaskId::trusted(&format!("run.{run_id}"));
+        self.edit_run(run_id, |run| run.task_id = Some(task_id.clone()));
+        self.launch(&task_id, template, input, Urgency::default(), job);
+        Ok(())
+    }
+
+    /// The task of a run has ended, and the run with it. A result that says `"success": false` is of a
+    /// run that failed.
+    pub(super) fn end_work(
+        &mut self,
+        job: &Job,
+        status: TaskStatus,
+        result: String,
+        error: String,
+    ) {
+        let run_id = job.subject.parse().unwrap_or_default();
+        let open = self.state.run(run_id).is_some_and(|run| run.phase != RunPhase::Ended);
+        if !open {
+            return;
+        }
+        let said = object(&result);
+        let failed = said.get("success").and_then(serde_json::Value::as_bool) == Some(false);
+        let why = ["error", "summary"].map(|key| said.get(key).and_then(serde_json::Value::as_str));
+        let why = why.into_iter().flatten().next().unwrap_or("its task says that it failed");
+        let error = match status {
+            TaskStatus::Completed if failed => why.to_owned(),
+            TaskStatus::Completed => String::new(),
+            _ if error.is_empty() => format!("its task has ended as {}", status.as_str()),
+            _ => error,
+        };
+        self.edit_run(run_id, |run| run.result = result);
+        self.end_run(run_id, clipped(&error));
     }
 
     fn record_decisions(&mut self, run_id: RunId, decisions: &[Decision]) {

@@ -150,6 +150,7 @@ const CAMPAIGN_DOORS: &[(&str, [&str; 3], Need)] = &[
     ("POST", under_prefixes!("/orchestrator/config"), CONTROL),
     ("POST", under_prefixes!("/orchestrator/run_once"), CONTROL),
     ("GET", under_prefixes!("/orchestrator/runs"), OVERSEE),
+    ("GET", under_prefixes!("/orchestrator/runs/{id}"), OVERSEE),
     ("GET", under_prefixes!("/orchestrator/stats"), OVERSEE),
     ("GET", under_prefixes!("/orchestrator/slots"), OVERSEE),
     ("POST", under_prefixes!("/orchestrator/activate"), CONTROL),

@@ -114,19 +114,19 @@ pub(super) fn configured(config: &Object<'_>, generic: bool) -> Result<CampaignP
 
 /// The task of a candidate; one of a generic campaign must say its type.
 fn job(task: &Object<'_>, generic: bool, evaluation: &str) -> Result<JobTemplate, ApiError> {
-    let task_type = match task.text("task_type")? {
-        Some(word) => word.into_owned(),
-        None if generic => {
-            return Err(
-                FieldError::new("config.task.task_type", "a text in a generic campaign").into()
-            );
-        }
-        None => evaluation.to_owned(),
-    };
+    if generic && task.text("task_type")?.is_none() {
+        return Err(FieldError::new("config.task.task_type", "a text in a generic campaign").into());
+    }
+    template(task, evaluation)
+}
+
+/// A task as clients describe it: `task_type`, `input`, `capabilities`, `timeout`, `max_retries`.
+pub(super) fn template(task: &Object<'_>, usual: &str) -> Result<JobTemplate, ApiError> {
+    let task_type = task.text("task_type")?.filter(|word| !word.is_empty());
     task.object("input")?;
     let (timeout_ms, max_retries) = job_limits(task, JOB_TIMEOUT_S, JOB_RETRIES)?;
     Ok(JobTemplate {
-        task_type,
+        task_type: task_type.map_or_else(|| usual.to_owned(), |word| word.into_owned()),
         input: task.json("input"),
         requirements: Requirements {
             capabilities: task.texts("capabilities")?,

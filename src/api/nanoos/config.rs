@@ -3,6 +3,7 @@
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
+use super::campaign_parse::template;
 use crate::api::error::ApiError;
 use crate::api::object::{FieldError, Object};
 use crate::leader::Calendar;
@@ -102,6 +103,20 @@ pub(in crate::api) fn parse(body: &Object<'_>, now_ms: u64) -> Result<Orchestrat
         },
         pause_ms: milliseconds(body, "continuous_pause_seconds")?,
         description: body.text("description")?.map(|text| text.into_owned()),
+        task: match body.raw("task") {
+            None => None,
+            Some(_) => {
+                let task = body.object("task")?;
+                let named = task.text("task_type")?.is_some_and(|word| !word.is_empty());
+                match (task.is_empty(), named) {
+                    (true, _) => Some(None),
+                    (false, true) => Some(Some(Box::new(template(&task, "")?))),
+                    (false, false) => {
+                        return Err(FieldError::new("task.task_type", "a text").into());
+                    }
+                }
+            }
+        },
         budgets: match body.raw("budgets") {
             None => Default::default(),
             Some(_) => {

@@ -5,7 +5,7 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use serde_json::{Map, Value, json};
 
-use super::campaign_parse::{JOB_RETRIES, JOB_TIMEOUT_S, job_limits};
+use super::campaign_parse::template;
 use super::campaign_view::json_or;
 use super::paging::Page;
 use super::structures::{chosen_id, kept};
@@ -18,31 +18,14 @@ use crate::api::params::{Params, Path};
 use crate::api::reply;
 use crate::api::ticket::{Caller, Ticket};
 use crate::api::wire_time::iso;
-use crate::model::{Instrument, JobTemplate, Model, Requirements};
+use crate::model::{Instrument, JobTemplate, Model};
 use crate::state::{CampaignCommand, Command, PutWhen};
 
 /// The task of an experiment on an instrument, and of the training of a model, that says nothing.
 const EXPERIMENT: &str = "experiment";
 const TRAINING: &str = "train_model";
 
-/// The task that a client names: `task_type`, `input`, `capabilities`, `timeout`, `max_retries`.
-fn template(body: &Object<'_>, usual: &str) -> Result<JobTemplate, ApiError> {
-    let task_type = body.text("task_type")?.filter(|word| !word.is_empty());
-    body.object("input")?;
-    let (timeout_ms, max_retries) = job_limits(body, JOB_TIMEOUT_S, JOB_RETRIES)?;
-    Ok(JobTemplate {
-        task_type: task_type.map_or_else(|| usual.to_owned(), |word| word.into_owned()),
-        input: body.json("input"),
-        requirements: Requirements {
-            capabilities: body.texts("capabilities")?,
-            ..Requirements::default()
-        },
-        timeout_ms,
-        max_retries,
-    })
-}
-
-fn job_fields(job: &JobTemplate) -> Map<String, Value> {
+pub(super) fn job_fields(job: &JobTemplate) -> Map<String, Value> {
     Map::from_iter([
         ("task_type".to_owned(), job.task_type.as_str().into()),
         ("input".to_owned(), json_or(&job.input, json!({}))),

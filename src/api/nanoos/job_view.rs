@@ -84,6 +84,11 @@ pub(in crate::api) fn job_view(task: &Task, loaded: &Loaded) -> Value {
             view["experiment_type"] = loaded.input.get("experiment_type").cloned().into();
         }
         JobKind::Simulation => view["job_type"] = task.task_type.as_str().into(),
+        JobKind::Scheduled => {
+            view["job_type"] = task.task_type.as_str().into();
+            view["structure_id"] = Value::Null;
+            view["run_id"] = job.subject.as_str().into();
+        }
         JobKind::Training => {
             view["job_type"] = task.task_type.as_str().into();
             view["structure_id"] = Value::Null;

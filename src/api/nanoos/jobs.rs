@@ -155,6 +155,7 @@ async fn list(app: &App, params: &Params, asked: Asked) -> Result<Response, ApiE
     let page = Page::of(params)?;
     let kind = match (asked, params.get("kind")) {
         (Asked::Simulations, Some("training")) => JobKind::Training,
+        (Asked::Simulations, Some("scheduled")) => JobKind::Scheduled,
         (asked, _) => asked.kind(),
     };
     let wanted = |task: &Task| {

@@ -10,18 +10,19 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::config::{budgets_view, parse, schedule_view, view};
+use super::instruments::job_fields;
 use super::runs::{run_view, stats_view};
 use crate::api::App;
 use crate::api::app::{Written, key_reused};
 use crate::api::body::RequestBody;
 use crate::api::error::ApiError;
 use crate::api::object::Object;
-use crate::api::params::Params;
+use crate::api::params::{Params, Path};
 use crate::api::reply;
 use crate::api::ticket::{Caller, Ticket};
 use crate::api::wire_time::{iso, iso_or_null};
 use crate::clock;
-use crate::model::{RunId, RunPhase};
+use crate::model::{Run, RunId, RunPhase};
 use crate::state::{CampaignCommand, Command, Outcome, State as Tables};
 
 /// Runs in one answer.
@@ -54,6 +55,7 @@ fn orchestrator_view(state: &Tables, name: &str) -> Option<Value> {
         "config": view(&row.config),
         "schedule": state.schedule(name).map(|schedule| schedule_view(row, schedule)),
         "budgets": budgets_view(&row.budgets),
+        "task": row.task.as_deref().map(job_fields),
         "last_run_at": iso_or_null(row.last_run_at_ms),
         "last_training_at": iso_or_null(row.last_training_at_ms),
         "last_experiment_at": iso_or_null(row.last_experiment_at_ms),
@@ -168,7 +170,9 @@ pub(in crate::api) async fn run_once(
 async fn ended(app: &App, run_id: RunId, until: Instant) -> Result<(u64, Value), ApiError> {
     loop {
         let (index, shown) = app.cluster().view().read_at(|state| {
-            let run = state.run(run_id).filter(|run| run.phase == RunPhase::Ended)?;
+            // What a task is worth is seen when it has ended, which may take any time.
+            let told = |run: &&Run| matches!(run.phase, RunPhase::Ended | RunPhase::Working);
+            let run = state.run(run_id).filter(told)?;
             Some(run_view(state, run))
         });
         if let Some(run) = shown {
@@ -199,6 +203,21 @@ pub(in crate::api) async fn runs(
     });
     let runs = shown.ok_or_else(|| unknown(&name))?;
     Ok(reply::read(&stamp, reply::encode(&runs)))
+}
+
+/// `GET /orchestrator/runs/{id}`, of any orchestrator.
+pub(in crate::api) async fn run(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    params: Params,
+) -> Result<Response, ApiError> {
+    let mut stamp = app.admit(&params).await?;
+    let shown = app.show(&mut stamp, |state| {
+        let run = state.run(id.parse().ok()?)?;
+        Some(run_view(state, run))
+    });
+    let missing = || ApiError::not_found("RUN_NOT_FOUND", format!("Run {id} not found"));
+    Ok(reply::read(&stamp, reply::encode(&shown.ok_or_else(missing)?)))
 }
 
 /// `GET /orchestrator/stats`.

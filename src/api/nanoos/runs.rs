@@ -72,6 +72,8 @@ pub(in crate::api) fn run_view(state: &Tables, run: &Run) -> Value {
         "triggered_by": run.triggered_by,
         "trigger_context": serde_json::from_str::<Value>(&run.context).unwrap_or(Value::Null),
         "slot": iso_or_null(run.slot_ms),
+        "task_id": run.task_id,
+        "result": serde_json::from_str::<Value>(&run.result).unwrap_or(Value::Null),
         "created_at": iso(run.started_at_ms),
     })
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 
+use super::scheduled::{ScheduleArgs, ServeArgs};
 use super::{Failure, Output, Reach};
 use crate::cli::durations::duration;
 use crate::drill::{Limits, Options, ProbeNode, Way};
@@ -90,6 +91,16 @@ pub(super) enum Subcommand {
         #[arg(long)]
         member: Option<u64>,
     },
+    /// Puts a drill on a calendar
+    Schedule(ScheduleArgs),
+    /// Does the drills that are due: a worker for their tasks
+    Serve(ServeArgs),
+    /// Does the drill of one task, as a program of a worker
+    #[command(hide = true)]
+    Conduct {
+        #[command(flatten)]
+        key: Keyed,
+    },
     /// Lists the drills that the cluster remembers
     List,
     /// Shows the report of one drill
@@ -112,7 +123,7 @@ pub(super) enum Subcommand {
 pub(in crate::cli) struct Keyed {
     /// A file that holds the admin key of the members
     #[arg(long, value_name = "FILE")]
-    admin_key_file: Option<PathBuf>,
+    pub(super) admin_key_file: Option<PathBuf>,
 }
 
 impl Keyed {

@@ -3,6 +3,7 @@
 mod args;
 mod local;
 mod records;
+mod scheduled;
 
 use std::process::ExitCode;
 
@@ -30,16 +31,38 @@ impl DrillLine {
     pub(super) fn run(self) -> Result<ExitCode, Failure> {
         let Self { reach, output, subcommand } = self;
         let options = reach.options()?;
-        runtime()?.block_on(subcommand.run(options, output))
+        match subcommand {
+            // A worker brings a runtime of its own.
+            args::Subcommand::Serve(args) => scheduled::serve(args, &options),
+            other => runtime()?.block_on(other.run(options, output)),
+        }
     }
 }
 
 impl args::Subcommand {
     async fn run(self, reach: client::Options, output: Output) -> Result<ExitCode, Failure> {
-        let (common, options) = match self {
-            Self::List => return records::list(reach, output).await,
-            Self::Show { id, html } => return records::show(reach, output, id, html).await,
-            Self::Heal { key } => return heal(reach, output, &key).await,
+        match self {
+            Self::List => records::list(reach, output).await,
+            Self::Show { id, html } => records::show(reach, output, id, html).await,
+            Self::Heal { key } => heal(reach, output, &key).await,
+            Self::Schedule(args) => scheduled::schedule(reach, output, args).await,
+            Self::Conduct { key } => scheduled::conduct(reach, &key).await,
+            other => match other.planned() {
+                Some((common, options)) => run(reach, output, &common, &options).await,
+                None => Err(Failure::usage("this is no drill")),
+            },
+        }
+    }
+
+    /// What is to be drilled; `None` when it is no drill.
+    fn planned(self) -> Option<(Common, Options)> {
+        Some(match self {
+            Self::List
+            | Self::Show { .. }
+            | Self::Heal { .. }
+            | Self::Schedule(_)
+            | Self::Serve(_)
+            | Self::Conduct { .. } => return None,
             Self::Failover { common } => {
                 let options = common.options(DrillKind::Failover);
                 (common, options)
@@ -72,8 +95,7 @@ impl args::Subcommand {
                 let options = Options { members, ..common.options(DrillKind::Restore) };
                 (common, options)
             }
-        };
-        run(reach, output, &common, &options).await
+        })
     }
 }
 
@@ -158,6 +180,29 @@ async fn drill_on(
             Exit::Failed.into()
         }
     })
+}
+
+/// A drill that was carried through.
+struct Conducted {
+    report: Value,
+    state: DrillState,
+}
+
+/// Conducts a drill on a cluster that serves, unless it is refused.
+async fn conducted(
+    reach: &client::Options,
+    options: &Options,
+    stop: CancellationToken,
+) -> Result<Result<Conducted, Refusal>, Failure> {
+    let Seen { admin, facts } = Admin::look(reach, false).await?;
+    let plan = match drill::plan(&facts, options) {
+        Ok(plan) => plan,
+        Err(refusal) => return Ok(Err(refusal)),
+    };
+    let tell = |text: &str| output::talk(text);
+    let conducted = drill::conduct(options, &plan, &admin, &facts.view, None, stop, &tell).await;
+    let (report, state) = conducted.map_err(failure)?;
+    Ok(Ok(Conducted { report, state }))
 }
 
 fn refused(output: Output, refusal: &Refusal) -> ExitCode {

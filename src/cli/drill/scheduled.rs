@@ -1,0 +1,273 @@
+//! Drills on a calendar. An orchestrator keeps the slots and the runs; what each of its runs does is one
+//! task, which `quorate drill serve` takes; it conducts the drill and says what came of it.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, Parser};
+use serde_json::{Value, json};
+
+use super::args::{Keyed, Subcommand};
+use super::{Conducted, Failure, Output, conducted};
+use crate::cli::output;
+use crate::cli::worker::WorkerArgs;
+use crate::client::{self, Call, Client, segment};
+use crate::drill::Options;
+use crate::model::DrillState;
+
+/// The type of the task, and what a node must have to be given it.
+const TASK_TYPE: &str = "drill";
+/// Orchestrators of drills are called so, and then by their name.
+const PREFIX: &str = "drill-";
+/// What a drill may take beside its phases: restarts, and the work that must be done after it.
+const SPARE_SECONDS: u64 = 1200;
+/// The longest description of a drill, in bytes.
+const INPUT_MAX: u64 = 64 * 1024;
+/// The longest text about what came of a drill, in characters.
+const SUMMARY_MAX: usize = 500;
+
+const HELP: &str = "\
+Runs of the schedule are tasks: start `quorate drill serve` somewhere, best on a machine of its own.
+  quorate drill schedule weekly --cron '0 3 * * 0' --timezone Europe/Berlin -- failover --hold 10s
+  quorate orchestrator slots --name drill-weekly      what became of each of its times
+  quorate orchestrator runs --name drill-weekly       what came of the drills
+  quorate orchestrator deactivate --name drill-weekly none for now";
+
+/// `quorate drill schedule`.
+#[derive(Debug, Args)]
+#[command(after_help = HELP)]
+pub(super) struct ScheduleArgs {
+    /// Its name; the orchestrator drill-NAME keeps its slots and runs
+    name: String,
+    /// By a cron expression, like '0 3 * * 0'
+    #[arg(long, value_name = "EXPRESSION", required_unless_present = "every")]
+    cron: Option<String>,
+    /// Every so many seconds
+    #[arg(long, value_name = "SECONDS", conflicts_with = "cron")]
+    every: Option<f64>,
+    /// The time zone of --cron, like Europe/Berlin
+    #[arg(long, value_name = "ZONE", requires = "cron")]
+    timezone: Option<String>,
+    /// What becomes of times that passed while nobody could decide them: skip, latest or all
+    #[arg(long, default_value = "skip")]
+    catch_up: String,
+    /// The drill and its options, as they stand after `quorate drill`
+    #[arg(last = true, required = true, value_name = "DRILL")]
+    drill: Vec<String>,
+}
+
+/// `quorate drill serve`.
+#[derive(Debug, Args)]
+pub(super) struct ServeArgs {
+    #[command(flatten)]
+    pub(super) key: Keyed,
+    /// The name of this worker [default: a random one]
+    #[arg(long)]
+    node_id: Option<String>,
+    /// Where it listens; port 0 takes a free one
+    #[arg(long, default_value = "127.0.0.1:0", value_name = "ADDR")]
+    listen: std::net::SocketAddr,
+    /// host:port members reach it at [default: where it listens]
+    #[arg(long, value_name = "HOST:PORT")]
+    advertise: Option<String>,
+}
+
+/// The words of a drill, as a command line of their own.
+#[derive(Debug, Parser)]
+#[command(name = "drill", no_binary_name = true)]
+struct Words {
+    #[command(subcommand)]
+    subcommand: Subcommand,
+}
+
+/// Reads the words of a drill. Those that would read or write files of the machine it is served on, or
+/// drill a cluster of their own, are refused: they come from whoever may change orchestrators.
+fn options_of(words: &[String]) -> Result<Options, String> {
+    let line = Words::try_parse_from(words).map_err(|error| error.to_string())?;
+    let Some((common, options)) = line.subcommand.planned() else {
+        return Err(format!("`{}` is no drill", words.first().map_or("", String::as_str)));
+    };
+    if common.local || common.dry_run || common.html.is_some() || common.key.names_a_file() {
+        return Err(
+            "--local, --dry-run, --html and --admin-key-file cannot be scheduled".to_owned()
+        );
+    }
+    Ok(options)
+}
+
+/// Puts a drill on a calendar.
+pub(super) async fn schedule(
+    reach: client::Options,
+    output: Output,
+    args: ScheduleArgs,
+) -> Result<ExitCode, Failure> {
+    let options = options_of(&args.drill).map_err(Failure::usage)?;
+    let client = Client::new(&reach)?;
+    let name = format!("{PREFIX}{}", args.name);
+    let query = format!("name={}", segment(&name));
+    // Looking at an orchestrator makes it.
+    client.call(Call::get(format!("/api/v1/orchestrator/state?{query}"))).await?;
+    let mut schedule = json!({"catch_up": args.catch_up, "overlap": "forbid"});
+    let fields = [
+        ("cron", args.cron.map(Value::from)),
+        ("timezone", args.timezone.map(Value::from)),
+        ("interval_seconds", args.every.map(Value::from)),
+    ];
+    for (field, value) in fields {
+        if let Some(value) = value {
+            schedule[field] = value;
+        }
+    }
+    let phases = options.before + options.hold + options.after;
+    let body = json!({
+        "mode": "SCHEDULED",
+        "schedule": schedule,
+        "description": format!("Drill: {}", args.drill.join(" ")),
+        "task": {
+            "task_type": TASK_TYPE,
+            "input": {"drill": args.drill},
+            "capabilities": [TASK_TYPE],
+            "timeout": phases.as_secs() + SPARE_SECONDS,
+            "max_retries": 0,
+        },
+    });
+    let path = format!("/api/v1/orchestrator/config?{query}");
+    let answer = client.call(Call::post(path, &body)).await?;
+    match output {
+        Output::Json => output::json(&answer.body),
+        Output::Table => {
+            output::line(&format!("{name}: {}", args.drill.join(" ")));
+            output::talk("runs are tasks: `quorate drill serve` does them");
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Takes drills that are due and conducts them, one at a time.
+pub(super) fn serve(args: ServeArgs, reach: &client::Options) -> Result<ExitCode, Failure> {
+    // Said at once, and not when the first drill is due.
+    let _ = args.key.read(reach.admin_key.as_deref())?;
+    let own = std::env::current_exe().map_err(Failure::failed)?;
+    let program = program(&own, &args.key, reach);
+    let worker = WorkerArgs::of_one_program(TASK_TYPE, &program, args.node_id, args.listen);
+    crate::cli::worker::run(worker.reached_at(args.advertise), reach)
+}
+
+/// The shell command that conducts one drill. The keys are in the environment already, or in a file.
+fn program(own: &Path, key: &Keyed, reach: &client::Options) -> String {
+    let mut words = vec![own.display().to_string(), "drill".to_owned(), "conduct".to_owned()];
+    words.extend(["--url".to_owned(), reach.urls.join(",")]);
+    if let Some(path) = key.file() {
+        words.extend(["--admin-key-file".to_owned(), path.display().to_string()]);
+    }
+    let quoted = words.iter().map(|word| format!("'{}'", word.replace('\'', r"'\''")));
+    quoted.collect::<Vec<_>>().join(" ")
+}
+
+/// Conducts the drill of one task, as its worker's program: its input is on standard input. What came of
+/// it is the task's result, also when nothing could be done.
+pub(super) async fn conduct(mut reach: client::Options, key: &Keyed) -> Result<ExitCode, Failure> {
+    reach.admin_key = Some(key.read(reach.admin_key.as_deref())?);
+    let mut text = String::new();
+    std::io::stdin().take(INPUT_MAX).read_to_string(&mut text).map_err(Failure::failed)?;
+    let input = serde_json::from_str(&text).unwrap_or(Value::Null);
+    let task_id = std::env::var("QUORATE_TASK_ID").unwrap_or_default();
+    let result = match done(reach, &input, &task_id).await {
+        Ok(result) => result,
+        Err(failure) => json!({"success": false, "error": short(&failure.to_string())}),
+    };
+    output::json(&result);
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn done(reach: client::Options, input: &Value, task_id: &str) -> Result<Value, Failure> {
+    // Whoever may submit tasks may not therefore break the cluster: only what an orchestrator
+    // launched counts, and those are for operators to change.
+    let run_id = input["run_id"].as_str().unwrap_or_default();
+    let path = format!("/api/v1/orchestrator/runs/{}", segment(run_id));
+    let run = Client::new(&reach)?.call(Call::get(path)).await?.body;
+    if run["task_id"].as_str() != Some(task_id) || !run["completed_at"].is_null() {
+        return Err(Failure::failed("the task is not that of a run that is under way"));
+    }
+    let words = input["drill"].as_array().into_iter().flatten();
+    let words: Vec<String> = words.filter_map(Value::as_str).map(str::to_owned).collect();
+    let options = options_of(&words).map_err(Failure::failed)?;
+    let stop = super::ended_by_signals()?;
+    let Conducted { report, state } = match conducted(&reach, &options, stop).await? {
+        Ok(conducted) => conducted,
+        Err(refusal) => {
+            return Ok(json!({"success": false, "code": refusal.code, "error": refusal.text}));
+        }
+    };
+    let reasons = report.pointer("/verdict/reasons").and_then(Value::as_array);
+    let reasons = reasons.into_iter().flatten().filter_map(Value::as_str);
+    let reasons = reasons.collect::<Vec<_>>().join("; ");
+    Ok(json!({
+        "success": state == DrillState::Passed,
+        "drill_id": report["drill_id"],
+        "state": state.as_str(),
+        "kind": options.kind.as_str(),
+        "summary": short(&format!("drill {}: {} {reasons}", report["drill_id"], state.as_str())),
+        "write_gap_ms": report.pointer("/writes/gap_ms"),
+        "lost": report.pointer("/lost/count"),
+        "doubled": report.pointer("/doubled/count"),
+    }))
+}
+
+fn short(text: &str) -> String {
+    text.trim().chars().take(SUMMARY_MAX).collect()
+}
+
+impl Keyed {
+    fn names_a_file(&self) -> bool {
+        self.file().is_some()
+    }
+
+    fn file(&self) -> Option<&PathBuf> {
+        self.admin_key_file.as_ref()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::model::DrillKind;
+
+    fn words(text: &str) -> Vec<String> {
+        text.split_whitespace().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn the_words_of_a_drill_are_read_before_they_are_due() {
+        let options = options_of(&words("failover --hold 10s --rate 5")).unwrap();
+        assert_eq!((options.kind, options.hold), (DrillKind::Failover, Duration::from_secs(10)));
+        for (text, wanted) in [
+            ("list", "`list` is no drill"),
+            ("heal", "`heal` is no drill"),
+            ("serve", "`serve` is no drill"),
+            ("failover --local", "cannot be scheduled"),
+            ("failover --dry-run", "cannot be scheduled"),
+            ("failover --html /etc/motd", "cannot be scheduled"),
+            ("failover --admin-key-file /etc/shadow", "cannot be scheduled"),
+            ("failover --url http://other:1", "unexpected argument"),
+            ("earthquake", "unrecognized subcommand"),
+            ("", "subcommand"),
+        ] {
+            let said = options_of(&words(text)).unwrap_err();
+            assert!(said.contains(wanted), "{text}: {said}");
+        }
+    }
+
+    #[test]
+    fn the_program_is_quoted_for_the_shell() {
+        let reach = client::Options { urls: vec!["http://a".to_owned()], ..Default::default() };
+        let key = Keyed { admin_key_file: Some(PathBuf::from("it's")) };
+        let program = program(Path::new("/opt/my quorate"), &key, &reach);
+        let wanted =
+            r"'/opt/my quorate' 'drill' 'conduct' '--url' 'http://a' '--admin-key-file' 'it'\''s'";
+        assert_eq!(program, wanted);
+    }
+}
