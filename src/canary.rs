@@ -41,11 +41,15 @@ pub enum Canary {
     ApplyClock,
     /// Nodes are given more than they said they can take.
     CapacityRace,
+    /// A new leader decides the newest slot of each schedule again.
+    SlotTwice,
+    /// A launch does not count what was promised to others.
+    BudgetRace,
 }
 
 impl Canary {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::LeaderRestore,
         Self::AckBeforeFsync,
         Self::VoteNotDurable,
@@ -54,6 +58,8 @@ impl Canary {
         Self::RequestsForgotten,
         Self::ApplyClock,
         Self::CapacityRace,
+        Self::SlotTwice,
+        Self::BudgetRace,
     ];
 
     /// Its name in [`VARIABLE`].
@@ -68,6 +74,8 @@ impl Canary {
             Self::RequestsForgotten => "requests-forgotten",
             Self::ApplyClock => "apply-clock",
             Self::CapacityRace => "capacity-race",
+            Self::SlotTwice => "slot-twice",
+            Self::BudgetRace => "budget-race",
         }
     }
 
@@ -81,6 +89,8 @@ impl Canary {
             Self::RequestsForgotten => cfg!(feature = "canary-requests-forgotten"),
             Self::ApplyClock => cfg!(feature = "canary-apply-clock"),
             Self::CapacityRace => cfg!(feature = "canary-capacity-race"),
+            Self::SlotTwice => cfg!(feature = "canary-slot-twice"),
+            Self::BudgetRace => cfg!(feature = "canary-budget-race"),
         }
     }
 }

@@ -53,6 +53,12 @@ pub fn simulate_with(seed: u64, elapsed: fn() -> Duration) {
     SIMULATION.with(|cell| cell.set(Some(Simulation { seed, elapsed })));
 }
 
+/// Whether this thread belongs to a simulation, which must not depend on what other threads do.
+#[must_use]
+pub fn is_simulated() -> bool {
+    SIMULATION.with(Cell::get).is_some()
+}
+
 /// Milliseconds since the Unix epoch. May step back or jump: whoever needs order must not use it.
 #[must_use]
 #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the wall clock")]

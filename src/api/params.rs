@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use axum::extract::{FromRequestParts, Path as Segments, Query};
 use axum::http::request::Parts;
+use serde::de::DeserializeOwned;
 
 use super::error::ApiError;
 use crate::cluster::Consistency;
@@ -16,11 +17,11 @@ const LIMIT_MAX: u64 = 1000;
 #[derive(Debug)]
 pub(super) struct Path<T>(pub(super) T);
 
-impl<S: Send + Sync> FromRequestParts<S> for Path<String> {
+impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Path<T> {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Self::Rejection> {
-        let found = Segments::<String>::from_request_parts(parts, state).await;
+        let found = Segments::<T>::from_request_parts(parts, state).await;
         let refuse = |_| ApiError::bad_request("INVALID_PATH", "the path is not UTF-8");
         found.map(|Segments(text)| Self(text)).map_err(refuse)
     }

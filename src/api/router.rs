@@ -10,7 +10,11 @@ use super::agents::{pipelines, registry};
 use super::around::{Route, around};
 use super::auth::{Needs, UNMATCHED, accounts, keys, login, sessions};
 use super::error::ApiError;
-use super::nanoos::{campaigns, orchestrators, shape, slots, under_prefixes};
+use super::nanoos::job_parse::Asked;
+use super::nanoos::{
+    agent, agent_summary, campaigns, instruments, jobs, orchestrators, shape, slots, structures,
+    under_prefixes,
+};
 use super::web4ai::{
     agent_list, agents, beats, control, dashboard, dead_letters, drain, lists, node_list, nodes,
     notices, performance, status, tasks, why,
@@ -86,7 +90,8 @@ async fn no_route(request: Request) -> ApiError {
 pub fn router(app: App) -> Router {
     let builder = Builder { app, router: Router::new() };
     let builder = common_routes(builder).route(WEBSOCKET, get(websocket::connect));
-    let builder = campaign_routes(auth_routes(task_routes(node_routes(builder))));
+    let builder = auth_routes(task_routes(node_routes(builder)));
+    let builder = laboratory_routes(agent_routes(campaign_routes(builder)));
     finish(dashboard_routes(admin_routes(cluster_routes(builder))))
 }
 
@@ -193,9 +198,58 @@ fn campaign_routes(builder: Builder) -> Builder {
         .nanoos(under_prefixes!("/campaigns/{id}/cancel"), &campaigns::moving(CampaignMove::Cancel))
         .nanoos(under_prefixes!("/campaigns/{id}/step"), &post(campaigns::step))
         .nanoos(under_prefixes!("/campaigns/{id}/iterations"), &get(campaigns::iterations))
+        .nanoos(under_prefixes!("/campaigns/{id}/iterations/{index}"), &get(campaigns::iteration))
         .nanoos(under_prefixes!("/campaigns/{id}/summary"), &get(campaigns::summary))
+}
+
+fn agent_routes(builder: Builder) -> Builder {
+    builder
+        .nanoos(under_prefixes!("/agent/summary"), &get(agent_summary::summary))
+        .nanoos(
+            under_prefixes!("/agent/create_design_campaign"),
+            &post(agent::create_design_campaign),
+        )
+        .nanoos(under_prefixes!("/agent/advance_campaign"), &post(agent::advance_campaign))
+        .nanoos(under_prefixes!("/agent/request_simulations"), &post(agent::request_simulations))
+        .nanoos(under_prefixes!("/agent/request_experiments"), &post(agent::request_experiments))
+        .nanoos(under_prefixes!("/agent/commands"), &get(agent::commands))
+        .nanoos(under_prefixes!("/agent/commands/{id}"), &get(agent::command))
         .nanoos(under_prefixes!("/agent/campaigns/{id}/stop"), &post(campaigns::stop))
         .nanoos(under_prefixes!("/agent/campaigns/{id}/log"), &get(campaigns::log))
+}
+
+/// What campaigns try and measure.
+fn laboratory_routes(builder: Builder) -> Builder {
+    let (simulations, experiments) = (Asked::Simulations, Asked::Experiments);
+    builder
+        .nanoos(under_prefixes!("/structures"), &get(structures::list).post(structures::create))
+        .nanoos(
+            under_prefixes!("/structures/{id}"),
+            &get(structures::get).put(structures::update).delete(structures::remove),
+        )
+        .nanoos(under_prefixes!("/jobs"), &jobs::listing(simulations).merge(jobs::creating(None)))
+        .nanoos(under_prefixes!("/jobs/dft"), &jobs::creating(Some("dft")))
+        .nanoos(under_prefixes!("/jobs/ml-prediction"), &jobs::creating(Some("ml_prediction")))
+        .nanoos(under_prefixes!("/jobs/{id}"), &jobs::getting(simulations))
+        .nanoos(under_prefixes!("/jobs/{id}/status"), &jobs::status(simulations))
+        .nanoos(under_prefixes!("/jobs/{id}/results"), &jobs::results(simulations))
+        .nanoos(
+            under_prefixes!("/experiments"),
+            &jobs::listing(experiments).post(jobs::create_experiment),
+        )
+        .nanoos(under_prefixes!("/experiments/{id}"), &jobs::getting(experiments))
+        .nanoos(under_prefixes!("/experiments/{id}/status"), &jobs::status(experiments))
+        .nanoos(under_prefixes!("/experiments/{id}/results"), &jobs::results(experiments))
+        .nanoos(under_prefixes!("/instruments"), &get(instruments::list).post(instruments::create))
+        .nanoos(
+            under_prefixes!("/instruments/{id}"),
+            &get(instruments::get).delete(instruments::remove),
+        )
+        .nanoos(under_prefixes!("/models"), &get(instruments::models))
+        .nanoos(
+            under_prefixes!("/models/{name}"),
+            &get(instruments::model).put(instruments::put_model).delete(instruments::remove_model),
+        )
 }
 
 fn node_routes(builder: Builder) -> Builder {

@@ -6,6 +6,8 @@
 
 mod agent;
 mod backup;
+mod campaign;
+mod chart;
 mod children;
 mod cluster;
 mod config;
@@ -13,9 +15,13 @@ mod dev;
 mod drill;
 mod durations;
 mod exit;
+mod figures;
 mod founding;
+mod input;
 mod node;
+mod orchestrator;
 mod output;
+mod progress;
 mod recover;
 mod request;
 mod server;
@@ -96,6 +102,10 @@ enum Subcommand {
     Node(Talk<node::Subcommand>),
     /// Work
     Task(Talk<task::Subcommand>),
+    /// Searches in iterations, whose candidates are tasks
+    Campaign(Talk<campaign::Subcommand>),
+    /// What advances campaigns, and when
+    Orchestrator(Talk<orchestrator::Subcommand>),
     /// What became of a request
     Request(Talk<request::Subcommand>),
     /// Runs a worker: a node that executes programs
@@ -114,7 +124,7 @@ enum Subcommand {
     Bench(BenchArgs),
     /// Runs a sample program: JSON on standard input, JSON on standard output
     Sample {
-        /// hash, wordcount or thumbnail
+        /// hash, wordcount, thumbnail or tune
         #[arg(value_enum)]
         name: SampleName,
     },
@@ -135,6 +145,7 @@ enum SampleName {
     Hash,
     Wordcount,
     Thumbnail,
+    Tune,
 }
 
 /// Reads the command line and does what it says.
@@ -197,6 +208,12 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Subcommand::Task(Talk { reach, output, subcommand }) => {
             call(&reach, |client| subcommand.run(client, output))
         }
+        Subcommand::Campaign(Talk { reach, output, subcommand }) => {
+            call(&reach, |client| subcommand.run(client, output))
+        }
+        Subcommand::Orchestrator(Talk { reach, output, subcommand }) => {
+            call(&reach, |client| subcommand.run(client, output))
+        }
         Subcommand::Request(Talk { reach, output, subcommand }) => {
             call(&reach, |client| subcommand.run(client, output))
         }
@@ -246,6 +263,7 @@ impl From<SampleName> for Sample {
             SampleName::Hash => Self::Hash,
             SampleName::Wordcount => Self::Wordcount,
             SampleName::Thumbnail => Self::Thumbnail,
+            SampleName::Tune => Self::Tune,
         }
     }
 }

@@ -41,7 +41,9 @@ impl Table {
     }
 
     pub(crate) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
-        let row: Vec<String> = cells.into_iter().map(|cell| cell.replace('\n', " ")).collect();
+        // Names and messages come from others: none may give orders to a terminal.
+        let clean = |cell: String| cell.replace(char::is_control, " ");
+        let row: Vec<String> = cells.into_iter().map(clean).collect();
         assert_eq!(row.len(), self.rows[0].len(), "every row has a cell for every title");
         self.rows.push(row);
     }
@@ -113,9 +115,9 @@ mod tests {
     #[test]
     fn columns_line_up() {
         let mut table = Table::new(&["ID", "STATE"]);
-        table.row(["a".to_owned(), "x\ny".to_owned()]);
+        table.row(["a".to_owned(), "x\ny\u{1b}[2J".to_owned()]);
         table.row(["käse".to_owned(), String::new()]);
-        assert_eq!(table.text(), "ID    STATE\na     x y\nkäse");
+        assert_eq!(table.text(), "ID    STATE\na     x y [2J\nkäse");
     }
 
     #[test]

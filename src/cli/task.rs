@@ -1,6 +1,5 @@
 //! `quorate task ...`: work.
 
-use std::io::Read;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -8,6 +7,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::exit::Failure;
+use super::input::{read_json, read_text};
 use super::output::{self, Output, Table, answer, cell, time};
 use crate::client::{Call, Client, segment};
 
@@ -162,26 +162,6 @@ fn done(output: Output, body: &Value, text: &str) {
         Output::Json => output::json(body),
         Output::Table => output::line(text),
     }
-}
-
-/// JSON given in place, in a file (`@FILE`) or on standard input (`-`).
-fn read_json(given: &str) -> Result<Value, Failure> {
-    let text = match given.strip_prefix('@') {
-        Some(file) => read_text(file)?,
-        None if given == "-" => read_text("-")?,
-        None => given.to_owned(),
-    };
-    serde_json::from_str(&text).map_err(|error| Failure::usage(format!("not JSON: {error}")))
-}
-
-fn read_text(file: &str) -> Result<String, Failure> {
-    let read = if file == "-" {
-        let mut text = String::new();
-        std::io::stdin().read_to_string(&mut text).map(|_| text)
-    } else {
-        std::fs::read_to_string(file)
-    };
-    read.map_err(|error| Failure::usage(format!("{file}: {error}")))
 }
 
 async fn submit(client: &Client, output: Output, args: SubmitArgs) -> Result<ExitCode, Failure> {

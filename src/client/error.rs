@@ -81,11 +81,25 @@ impl Problem {
             .or_else(|| text("/title"))
             .or_else(|| text(""))
             .unwrap_or_else(|| format!("HTTP status {status}"));
+        let message = with_fields(message, &body);
         let header = headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
         let seconds = body.get("retry_after").and_then(Value::as_f64).or(header);
         let retry_after = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
         Self { status, code: code.unwrap_or_default(), message, retry_after, body }
     }
+}
+
+/// Family N names the fields that are wrong beside its text, which may not.
+fn with_fields(mut message: String, body: &Value) -> String {
+    let fields = body.pointer("/error/details/fields").and_then(Value::as_array);
+    for field in fields.into_iter().flatten() {
+        let text = |key: &str| field.get(key).and_then(Value::as_str).unwrap_or_default();
+        let (name, why) = (text("field"), text("message"));
+        if !why.is_empty() && !message.contains(why) {
+            message.push_str(&format!("; {name}: {why}"));
+        }
+    }
+    message
 }
 
 impl fmt::Display for Problem {
@@ -95,6 +109,28 @@ impl fmt::Display for Problem {
             write!(f, " ({})", self.status)
         } else {
             write!(f, " ({} {})", self.status, self.code)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn errors_of_family_n_name_the_field_once() {
+        let fields = json!([{"field": "body.name", "message": "name must be a text"}]);
+        let error = json!({"message": "Validation failed", "details": {"fields": fields}});
+        let cases = [
+            (json!({"detail": "name must be a text", "error": error}), "name must be a text"),
+            (json!({"error": error}), "Validation failed; body.name: name must be a text"),
+            (json!({"detail": "no", "error": {"details": {"fields": [7]}}}), "no"),
+        ];
+        for (body, wanted) in cases {
+            let problem = Problem::read(422, &HeaderMap::new(), body.to_string().as_bytes());
+            assert_eq!(problem.message, wanted);
         }
     }
 }

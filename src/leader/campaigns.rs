@@ -17,6 +17,7 @@ use super::metrics::DutyName;
 use super::seat::Seat;
 use super::timers::state_now;
 use super::{slot_plan, step_plan};
+use crate::canary::{self, Canary};
 use crate::model::{Cadence, Mode, Schedule, TimeMs};
 use crate::state::{Command, State, StepDuty};
 
@@ -73,9 +74,13 @@ pub fn plan(
         if orchestrator.mode == Mode::Manual {
             continue;
         }
+        let fresh = canary::active(Canary::SlotTwice) && !calendars.0.contains_key(&schedule.key);
         let (degraded, (slots, due)) = match calendars.of(schedule) {
             Ok(calendar) => {
-                let after = |at| calendar.next_after(at);
+                let after = |at: TimeMs| {
+                    let again = fresh && at == schedule.decided_ms;
+                    calendar.next_after(if again { at - 1 } else { at })
+                };
                 ("", slot_plan::plan(schedule, orchestrator, now, after))
             }
             Err(why) => (why, (Vec::new(), None)),

@@ -12,6 +12,7 @@ use super::lanes::Attempt;
 use super::message::Message;
 use super::reply::failed;
 use super::seat::{Seat, SeatError};
+use crate::clock;
 use crate::model::{Node, Payload, Task, TaskFailure, TaskId};
 use crate::state::{BlobPart, DispatchResult, State, TaskOutcome};
 
@@ -78,14 +79,9 @@ pub(super) async fn hand_over<S: Seat>(reign: Arc<Reign<S>>, job: Job) -> Climbe
             Payload::Stored { .. } => load_text(seat.as_ref(), &task_id, part, &payload),
         })
     };
-    // Only stored payloads touch the disk.
-    let loaded = if stored {
-        match tokio::task::spawn_blocking(load).await {
-            Ok(loaded) => loaded,
-            Err(broken) => return unloaded(&SeatError::Stopped(broken.to_string())),
-        }
-    } else {
-        load()
+    let loaded = match off_the_loop(stored, load).await {
+        Ok(loaded) => loaded,
+        Err(error) => return unloaded(&error),
     };
     let [input, requirements, metadata] = loaded;
     match (input, requirements, metadata) {
@@ -96,6 +92,18 @@ pub(super) async fn hand_over<S: Seat>(reign: Arc<Reign<S>>, job: Job) -> Climbe
         }
         (Err(error), _, _) | (_, Err(error), _) | (_, _, Err(error)) => unloaded(&error),
     }
+}
+
+/// Loads on a thread what is `stored`, because that touches the disk; a simulated disk is memory.
+async fn off_the_loop<T: Send + 'static>(
+    stored: bool,
+    load: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, SeatError> {
+    if !stored || clock::is_simulated() {
+        return Ok(load());
+    }
+    let loaded = tokio::task::spawn_blocking(load).await;
+    loaded.map_err(|broken| SeatError::Stopped(broken.to_string()))
 }
 
 /// The attempt as an agent gets it, when the node is one.
@@ -118,16 +126,9 @@ pub(super) fn agent_job(view: &State, task: &Task, node: &Node) -> Option<AgentJ
 /// Loads what a step works on and has an agent do it.
 async fn hand_to_agent<S: Seat>(reign: &Arc<Reign<S>>, job: AgentJob) -> Climbed {
     let AgentJob { mut call, inputs } = job;
-    let loaded = if inputs.is_stored() {
-        let seat = Arc::clone(&reign.seat);
-        match tokio::task::spawn_blocking(move || inputs.load(seat.as_ref())).await {
-            Ok(loaded) => loaded,
-            Err(broken) => return unloaded(&SeatError::Stopped(broken.to_string())),
-        }
-    } else {
-        inputs.load(reign.seat.as_ref())
-    };
-    match loaded {
+    let (stored, seat) = (inputs.is_stored(), Arc::clone(&reign.seat));
+    let loaded = off_the_loop(stored, move || inputs.load(seat.as_ref())).await;
+    match loaded.and_then(|loaded| loaded) {
         Ok((inputs, parameters)) => (call.inputs, call.parameters) = (inputs, parameters),
         Err(error) => return unloaded(&error),
     }

@@ -52,7 +52,8 @@ pub fn requested(view: &State, max: usize) -> Vec<IterationPlan> {
         let with = campaign.requested_with.as_deref();
         let wanted = with.and_then(|with| with.candidates).unwrap_or(campaign.plan.candidates);
         let candidates = candidates_of(view, campaign, wanted);
-        if candidates == 0 || u64::from(candidates) > *left {
+        let fits = u64::from(candidates) <= *left && view.may_iterate(campaign, candidates);
+        if candidates == 0 || !fits {
             continue;
         }
         *left -= u64::from(candidates);

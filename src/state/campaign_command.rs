@@ -131,6 +131,8 @@ pub enum PutWhen {
     Always,
     /// It is made, and refused if it is there.
     Absent,
+    /// Its fields are changed one by one, and it must be there.
+    Present,
 }
 
 /// What an agent asks for (contract 3.5).

@@ -1,88 +1,128 @@
-//! What must hold of campaigns, their budgets and the ledger, after every entry.
+//! What must hold of campaigns, their budgets and the ledger, after every entry. Asked by scripts,
+//! property tests and the simulation.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use super::{State, candidate_job};
-use crate::model::{CandidateState, JobKind, Resource, RunPhase, Task};
+use crate::model::{
+    Campaign, CandidateState, JobKind, Resource, RunPhase, Schedule, Task, TaskStatus,
+};
 
-/// Panics at the first invariant that does not hold.
-pub(super) fn check(state: &State) {
-    let open: Vec<Task> = state
-        .rows_after(0)
-        .filter(|task| task.job.is_some() && !task.status.is_terminal())
-        .map(std::borrow::Cow::into_owned)
-        .collect();
+/// Where a task stands that has not ended and does not go in steps.
+const OPEN: [TaskStatus; 4] =
+    [TaskStatus::Pending, TaskStatus::Retrying, TaskStatus::Assigned, TaskStatus::Running];
+
+/// What was promised, by owner and resource.
+type Promises = BTreeMap<(String, Resource), u64>;
+
+/// The first invariant that does not hold, in words.
+///
+/// # Errors
+/// What is wrong.
+pub fn check_campaigns(state: &State) -> Result<(), String> {
+    let open = OPEN.into_iter().flat_map(|status| state.tasks_by_status(status));
+    let open: Vec<Cow<'_, Task>> = open.filter(|task| task.job.is_some()).collect();
     for kind in [JobKind::Simulation, JobKind::Experiment, JobKind::Training] {
-        let of_kind = open.iter().filter(|task| task.job.as_ref().unwrap().kind == kind).count();
-        assert_eq!(state.open_jobs(kind), of_kind as u64, "open jobs of {kind:?} are counted");
+        let of_kind = open.iter().filter(|task| task.job.as_ref().is_some_and(|j| j.kind == kind));
+        equal("open jobs are counted", &state.open_jobs(kind), &(of_kind.count() as u64))?;
     }
-    check_promises(state, &open);
+    check_promises(state, &open)?;
     for campaign in state.campaigns_after(None) {
-        let newest = state.iterations(&campaign.campaign_id).next_back();
-        assert_eq!(newest.map_or(0, |row| row.index + 1), campaign.iterations);
-        assert_eq!(newest.is_some_and(|row| row.completed_at_ms == 0), campaign.iterating);
-        assert!(campaign.iterations <= campaign.plan.stop.max_iterations, "{campaign:?}");
-        assert!(!campaign.tripped || campaign.requested == 0, "{campaign:?}");
-        for iteration in state.iterations(&campaign.campaign_id) {
-            let places = (0u32..).zip(&iteration.candidates);
-            let waits = places.filter(|(_, row)| row.state == CandidateState::Open);
-            let waits: Vec<u32> = waits.map(|(place, _)| place).collect();
-            assert_eq!(waits.len(), iteration.open as usize, "{iteration:?}");
-            assert_eq!(iteration.completed_at_ms > 0, waits.is_empty(), "{iteration:?}");
-            for place in waits {
-                let job = candidate_job(&campaign.campaign_id, iteration.index, place);
-                assert!(state.open_task(&job).is_some(), "an open candidate has its job: {job}");
-            }
-        }
+        check_iterations(state, campaign)?;
     }
     for orchestrator in state.orchestrators() {
         let open = state
             .runs()
             .filter(|run| run.orchestrator == orchestrator.name && run.phase != RunPhase::Ended);
         let open: Vec<u64> = open.map(|run| run.run_id).collect();
-        assert_eq!(open, orchestrator.open_run.into_iter().collect::<Vec<_>>());
+        let known: Vec<u64> = orchestrator.open_run.into_iter().collect();
+        equal("an orchestrator has at most one open run, and knows it", &known, &open)?;
     }
-    for schedule in state.schedules() {
-        let rows = state.slots_from(&schedule.key, 0).count();
-        assert_eq!(rows, state.slots_kept(&schedule.key), "each decision is one row");
-        let newest = state.slots_from(&schedule.key, 0).next_back();
-        assert!(newest.is_none_or(|slot| slot.nominal_ms <= schedule.decided_ms));
-        for slot in state.slots_from(&schedule.key, 0) {
-            let Some(run_id) = slot.decision.run_id() else { continue };
-            // A run that is forgotten cannot tell any more.
-            let run = state.run(run_id);
-            assert!(run.is_none_or(|run| run.slot_ms == slot.nominal_ms), "{slot:?} {run:?}");
+    state.schedules().try_for_each(|schedule| check_ledger(state, schedule))
+}
+
+fn holds(holds: bool, what: &str, of: impl std::fmt::Debug) -> Result<(), String> {
+    if holds { Ok(()) } else { Err(format!("{what}: {of:?}")) }
+}
+
+fn equal<T: PartialEq + std::fmt::Debug>(what: &str, is: &T, must: &T) -> Result<(), String> {
+    if is == must { Ok(()) } else { Err(format!("{what}: {is:?}, and must be {must:?}")) }
+}
+
+fn check_iterations(state: &State, campaign: &Campaign) -> Result<(), String> {
+    let newest = state.iterations(&campaign.campaign_id).next_back();
+    let told = (campaign.iterations, campaign.iterating);
+    let counted = newest.map_or((0, false), |row| (row.index + 1, row.completed_at_ms == 0));
+    equal("iterations are counted", &told, &counted)?;
+    let kept = campaign.iterations <= campaign.plan.stop.max_iterations;
+    holds(kept, "no iteration is beyond the last", campaign)?;
+    let rests = !campaign.tripped || campaign.requested == 0 && !campaign.iterating;
+    holds(rests, "nothing goes on behind a kill switch", campaign)?;
+    for iteration in state.iterations(&campaign.campaign_id) {
+        let places = (0u32..).zip(&iteration.candidates);
+        let waits = places.filter(|(_, row)| row.state == CandidateState::Open);
+        let waits: Vec<u32> = waits.map(|(place, _)| place).collect();
+        let counted = waits.len() == iteration.open as usize
+            && (iteration.completed_at_ms > 0) == waits.is_empty();
+        holds(counted, "open candidates are counted", iteration)?;
+        for place in waits {
+            let job = candidate_job(&campaign.campaign_id, iteration.index, place);
+            holds(state.open_task(&job).is_some(), "an open candidate has its job", job)?;
         }
     }
+    Ok(())
+}
+
+fn check_ledger(state: &State, schedule: &Schedule) -> Result<(), String> {
+    let (mut rows, mut newest) = (0, 0);
+    for slot in state.slots_from(&schedule.key, 0) {
+        (rows, newest) = (rows + 1, slot.nominal_ms);
+        let Some(run_id) = slot.decision.run_id() else { continue };
+        // A run that is forgotten cannot tell any more.
+        let run = state.run(run_id);
+        let agree = run.is_none_or(|run| run.slot_ms == slot.nominal_ms);
+        holds(agree, "a run stands for the slot that began it", slot)?;
+    }
+    equal("each decision is one row", &rows, &state.slots_kept(&schedule.key))?;
+    holds(newest <= schedule.decided_ms, "the ledger goes as far as it says", schedule)
 }
 
 /// What is promised is what open jobs were promised, no more and no less.
-fn check_promises(state: &State, open: &[Task]) {
-    let (mut own, mut shared) = (BTreeMap::new(), BTreeMap::new());
-    for task in open {
-        let job = task.job.as_ref().unwrap();
+fn check_promises(state: &State, open: &[Cow<'_, Task>]) -> Result<(), String> {
+    let (mut own, mut shared) = (Promises::new(), Promises::new());
+    let mut asked = Promises::new();
+    for job in open.iter().filter_map(|task| task.job.as_ref()) {
+        let campaign = job.candidate.as_ref().and_then(|(id, _, _)| state.campaign(id));
+        let rests = campaign.is_none_or(|campaign| !campaign.tripped);
+        holds(rests, "no job goes on behind a kill switch", job)?;
         for (resource, amount) in &job.reserved {
             if let Some((campaign_id, _, _)) = &job.candidate {
                 *own.entry((campaign_id.as_str().to_owned(), *resource)).or_insert(0) += amount;
             }
-            *shared.entry((job.orchestrator.clone(), *resource)).or_insert(0u64) += amount;
+            *asked.entry((job.command.to_string(), *resource)).or_insert(0) += amount;
+            *shared.entry((job.orchestrator.clone(), *resource)).or_insert(0) += amount;
+        }
+    }
+    let own_budgets = state
+        .campaigns_after(None)
+        .map(|campaign| (campaign.campaign_id.as_str().to_owned(), &campaign.budgets, &own));
+    let shared_budgets = state.orchestrators().map(|row| (row.name.clone(), &row.budgets, &shared));
+    let asked_budgets =
+        state.agent_commands().map(|row| (row.number.to_string(), &row.budgets, &asked));
+    for (owner, budgets, promises) in own_budgets.chain(shared_budgets).chain(asked_budgets) {
+        for (resource, budget) in budgets {
+            let promised = promises.get(&(owner.clone(), *resource)).copied().unwrap_or(0);
+            let what = "what is promised is what open jobs were promised";
+            holds(budget.reserved == promised, what, (&owner, resource, budget, promised))?;
         }
     }
     for campaign in state.campaigns_after(None) {
-        for (resource, budget) in &campaign.budgets {
-            let key = (campaign.campaign_id.as_str().to_owned(), *resource);
-            let promised = own.get(&key).copied().unwrap_or(0);
-            assert_eq!(budget.reserved, promised, "{resource:?} of {campaign:?}");
-            let counted = matches!(resource, Resource::Simulations | Resource::Experiments);
+        for resource in [Resource::Simulations, Resource::Experiments] {
+            let Some(budget) = campaign.budgets.get(&resource) else { continue };
             let kept = budget.limit == 0 || budget.reserved + budget.spent <= budget.limit;
-            assert!(!counted || kept, "{resource:?} is overspent: {campaign:?}");
+            holds(kept, "a budget is overspent", (&campaign.campaign_id, resource, budget))?;
         }
     }
-    for orchestrator in state.orchestrators() {
-        for (resource, budget) in &orchestrator.budgets {
-            let promised = shared.get(&(orchestrator.name.clone(), *resource));
-            // A budget that was set while jobs ran knows nothing of those.
-            assert!(budget.reserved <= promised.copied().unwrap_or(0), "{orchestrator:?}");
-        }
-    }
+    Ok(())
 }

@@ -5,7 +5,7 @@ use super::scripts::Words;
 use super::{
     AgentAction, AgentOrder, CampaignCommand, CampaignMove, Command, IterationPlan, JobRequest,
     OrchestratorPatch, PutWhen, SlotChoice, SlotPlan, State, StepAction, StepDuty, StepEffect,
-    candidate_job, candidate_structure, derive_uuid, requested_job,
+    candidate_experiment, candidate_job, derive_uuid, requested_job,
 };
 use crate::model::{
     Budget, Cadence, CampaignId, CampaignPlan, CatchUp, Decision, DecisionKind, IterationOverride,
@@ -33,7 +33,7 @@ pub(super) fn job_word(word: &str) -> String {
     let Some((campaign_id, index, candidate)) = place else { return word.to_owned() };
     match word.starts_with('@') {
         true => candidate_job(&campaign_id, index, candidate).as_str().to_owned(),
-        false => format!("experiment.{}", candidate_structure(&campaign_id, index, candidate)),
+        false => candidate_experiment(&campaign_id, index, candidate).as_str().to_owned(),
     }
 }
 
@@ -135,7 +135,13 @@ fn orchestrator_patch(words: &Words<'_>) -> OrchestratorPatch {
         }),
         pause_ms: optional(words, "pause"),
         description: None,
-        budgets: budgets(words).map(|(resource, budget)| (resource, Some(budget))).collect(),
+        budgets: budgets(words)
+            .map(|(resource, budget)| (resource, Some(budget)))
+            .chain(
+                optional::<String>(words, "unlimited")
+                    .map(|word| (Resource::parse(&word).unwrap(), None)),
+            )
+            .collect(),
     }
 }
 
@@ -179,6 +185,17 @@ pub(super) fn campaign_command(state: &State, verb: &str, words: &Words<'_>) -> 
                 })
             }),
         },
+        _ => match laboratory_command(verb, words) {
+            Some(command) => command,
+            None => return step_command(state, verb, words),
+        },
+    }))
+}
+
+/// What campaigns try and measure, and what agents ask for.
+fn laboratory_command(verb: &str, words: &Words<'_>) -> Option<CampaignCommand> {
+    let name = || words.places[0].to_owned();
+    Some(match verb {
         "structure" => CampaignCommand::PutStructure {
             structure_id: name(),
             owner: "me".to_owned(),
@@ -215,8 +232,8 @@ pub(super) fn campaign_command(state: &State, verb: &str, words: &Words<'_>) -> 
                 _ => AgentAction::RequestJobs(job_request(words, &words.places[1..])),
             },
         })),
-        _ => return step_command(state, verb, words),
-    }))
+        _ => return None,
+    })
 }
 
 fn step_command(state: &State, verb: &str, words: &Words<'_>) -> Option<Command> {

@@ -2,7 +2,7 @@
 
 use super::apply::Txn;
 use super::campaign_command::{CampaignMove, CampaignPatch};
-use super::launches::{candidate_job, parse_candidate};
+use super::launches::{candidate_experiment, candidate_job, parse_candidate};
 use super::nodes::ExecutionEnd;
 use super::orchestrators::{check_name, derive_uuid, unknown};
 use super::{CONTEXT_MAX, CampaignFact, Outcome, Rejection, Reply, State};
@@ -40,7 +40,7 @@ impl State {
     }
 
     /// Campaigns that run, the one that has waited longest for an iteration first.
-    pub fn running_campaigns(&self) -> impl Iterator<Item = &Campaign> {
+    pub fn running_campaigns(&self) -> impl DoubleEndedIterator<Item = &Campaign> {
         self.running.iter().filter_map(|(_, campaign_id)| self.campaign(campaign_id))
     }
 
@@ -338,18 +338,20 @@ impl Txn<'_> {
         }
     }
 
-    /// Cancels the jobs of the iteration under way.
+    /// Cancels the jobs under way: those of the newest iteration, and experiments of any.
     fn cancel_jobs(&mut self, campaign_id: &CampaignId) {
-        let Some(campaign) = self.state.campaign(campaign_id).filter(|row| row.iterating) else {
-            return;
-        };
-        let index = campaign.iterations.saturating_sub(1);
-        let Some(iteration) = self.state.iteration(campaign_id, index) else { return };
-        let places = (0u32..).zip(&iteration.candidates);
-        let open = places.filter(|(_, row)| row.state == CandidateState::Open);
-        let open: Vec<u32> = open.map(|(place, _)| place).collect();
-        for candidate in open {
-            let task_id = candidate_job(campaign_id, index, candidate);
+        let mut jobs = Vec::new();
+        for iteration in self.state.iterations(campaign_id) {
+            for (place, candidate) in (0u32..).zip(&iteration.candidates) {
+                if candidate.state == CandidateState::Open {
+                    jobs.push(candidate_job(campaign_id, iteration.index, place));
+                }
+                if candidate.experiment {
+                    jobs.push(candidate_experiment(campaign_id, iteration.index, place));
+                }
+            }
+        }
+        for task_id in jobs {
             if self.state.open_task(&task_id).is_some() {
                 self.end_task(&task_id, TaskStatus::Cancelled, ExecutionEnd::Withdrawn, |task| {
                     task.error = Some("its campaign has ended".to_owned());

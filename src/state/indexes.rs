@@ -8,7 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::ExpiryKind;
 use super::rows::encode;
-use crate::model::{Concurrency, JobKind, NodeId, Requirements, Task, TaskStatus, TimeMs};
+use crate::model::{
+    Concurrency, JobKind, NodeId, Requirements, Resource, Task, TaskStatus, TimeMs,
+};
 
 /// Place in the queue: a time, and the order of submission. The time is when the task came, plus what
 /// its urgency lacks: of two that came together the more urgent one goes first, and one that has
@@ -47,6 +49,8 @@ pub(super) struct Indexes {
     pub(super) jobs: BTreeMap<JobKind, BTreeSet<u64>>,
     /// How many of them have not ended.
     pub(super) open_jobs: BTreeMap<JobKind, OpenJobs>,
+    /// What is promised to them, by the orchestrator that launched them.
+    pub(super) promised: BTreeMap<(String, Resource), u64>,
     /// Steps that have not ended. They are in none of the lists by status.
     pub(super) open_steps: BTreeSet<u64>,
 }
@@ -113,6 +117,8 @@ pub(super) struct Places {
     job: Option<JobKind>,
     /// Whether the job is on a node; `None` when it has ended.
     open_job: Option<bool>,
+    /// What it is promised while it is open, and by which orchestrator.
+    promised: Vec<((String, Resource), u64)>,
 }
 
 impl Places {
@@ -140,6 +146,13 @@ impl Places {
             live_on: task.execution.as_ref().map(|execution| execution.node_id.clone()),
             job: task.job.as_ref().map(|job| job.kind),
             open_job: (task.job.is_some() && !status.is_terminal()).then(|| status.is_live()),
+            promised: task.job.as_ref().filter(|_| !status.is_terminal()).map_or_else(
+                Vec::new,
+                |job| {
+                    let key = |resource: &Resource| (job.orchestrator.clone(), *resource);
+                    job.reserved.iter().map(|(resource, amount)| (key(resource), *amount)).collect()
+                },
+            ),
         }
     }
 }
@@ -160,6 +173,9 @@ impl Indexes {
             self.jobs.entry(kind).or_default().insert(seq);
             if let Some(live) = places.open_job {
                 *self.open_jobs.entry(kind).or_default().of(live) += 1;
+            }
+            for (key, amount) in &places.promised {
+                *self.promised.entry(key.clone()).or_default() += amount;
             }
         }
         if let Some(at) = places.ended {
@@ -199,6 +215,14 @@ impl Indexes {
             }
             if let Some(live) = places.open_job {
                 *self.open_jobs.entry(kind).or_default().of(live) -= 1;
+            }
+            for (key, amount) in &places.promised {
+                if let Some(promised) = self.promised.get_mut(key) {
+                    *promised -= amount;
+                    if *promised == 0 {
+                        self.promised.remove(key);
+                    }
+                }
             }
         }
         if let Some((need, at)) = places.queued

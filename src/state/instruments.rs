@@ -49,6 +49,7 @@ impl Txn<'_> {
                 let what = "Instrument".to_owned();
                 return Err(Rejection::AlreadyThere { what, id: instrument_id });
             }
+            None if when == PutWhen::Present => return Err(Rejection::InstrumentNotFound),
             None if self.state.instruments_len() >= INSTRUMENTS_MAX => {
                 let text = format!("there are {INSTRUMENTS_MAX} instruments already");
                 return Err(Rejection::InvalidCampaign(text));

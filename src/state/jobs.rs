@@ -274,19 +274,23 @@ impl Txn<'_> {
         own: &mut BTreeMap<Resource, Budget>,
         shared: &mut BTreeMap<Resource, Budget>,
     ) {
-        let mut due = Vec::new();
-        for (budgets, owner) in [(own, campaign_id.as_str()), (shared, name)] {
-            for (resource, budget) in budgets {
-                if budget.warn() {
-                    due.push((owner.to_owned(), resource.as_str()));
-                }
-            }
-        }
+        let due = warnings(campaign_id.as_str(), own).chain(warnings(name, shared));
         for (owner, resource) in due {
             self.log_line(campaign_id, "budget", format!("{owner}: little is left of {resource}"));
             self.tell(CampaignFact::BudgetWarned { owner, resource });
         }
     }
+}
+
+/// Warnings that have become due with the last promises: whose, and of what.
+pub(super) fn warnings(
+    owner: &str,
+    budgets: &mut BTreeMap<Resource, Budget>,
+) -> impl Iterator<Item = (String, &'static str)> {
+    let due = budgets.iter_mut().filter_map(|(resource, budget)| {
+        budget.warn().then(|| (owner.to_owned(), resource.as_str()))
+    });
+    due.collect::<Vec<_>>().into_iter()
 }
 
 fn is_better(score: Score, than: Option<Score>, minimize: bool) -> bool {

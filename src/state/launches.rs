@@ -12,9 +12,11 @@ use super::apply::Txn;
 use super::campaign_command::IterationPlan;
 use super::command::TaskSpec;
 use super::{CampaignFact, Outcome, Rejection, Reply, State};
+use crate::canary::{self, Canary};
 use crate::model::{
     Budget, CANDIDATES_MAX, Campaign, CampaignId, CampaignStatus, Candidate, CandidateState, Epoch,
-    Iteration, Job, JobKind, JobTemplate, MICRO, Resource, StepResult, TaskId, Urgency,
+    Iteration, Job, JobKind, JobTemplate, MICRO, Orchestrator, Resource, StepResult, TaskId,
+    Urgency,
 };
 
 /// Why a launch that was planned is not made.
@@ -28,6 +30,12 @@ pub(super) enum Refusal {
     Capacity,
     /// The task queue is full.
     QueueFull,
+}
+
+/// Budgets of a campaign and of its orchestrator as they are once something is promised.
+struct Promise {
+    own: BTreeMap<Resource, Budget>,
+    shared: BTreeMap<Resource, Budget>,
 }
 
 impl Refusal {
@@ -67,6 +75,13 @@ pub fn candidate_job(campaign_id: &CampaignId, iteration: u32, candidate: u32) -
     TaskId::trusted(&format!("job.{}", candidate_structure(campaign_id, iteration, candidate)))
 }
 
+/// The task that measures a candidate.
+#[must_use]
+pub fn candidate_experiment(campaign_id: &CampaignId, iteration: u32, candidate: u32) -> TaskId {
+    let structure = candidate_structure(campaign_id, iteration, candidate);
+    TaskId::trusted(&format!("experiment.{structure}"))
+}
+
 impl State {
     /// Simulations that wait or run (contract 3.4 `running`).
     #[must_use]
@@ -98,6 +113,68 @@ impl State {
     }
 }
 
+impl State {
+    /// Promises so much for each of `count` jobs, from the campaign's budgets and from those of its
+    /// orchestrator: everything or nothing.
+    fn promise(
+        &self,
+        campaign: &Campaign,
+        orchestrator: &Orchestrator,
+        each: &BTreeMap<Resource, u64>,
+        count: u64,
+    ) -> Result<Promise, Refusal> {
+        let (mut own, mut shared) = (campaign.budgets.clone(), orchestrator.budgets.clone());
+        for resource in each.keys() {
+            own.entry(*resource).or_default().limit = self.launch_limit(campaign, *resource);
+        }
+        reserve(&mut [&mut own, &mut shared], each, count).map_err(Refusal::Budget)?;
+        Ok(Promise { own, shared })
+    }
+
+    /// Judges the next iteration of a campaign, of so many candidates.
+    fn judge_iteration(&self, campaign: &Campaign, candidates: u32) -> Result<Promise, Refusal> {
+        let goes_on = campaign.status == CampaignStatus::Running
+            && !campaign.iterating
+            && !campaign.tripped
+            && campaign.iterations < campaign.plan.stop.max_iterations;
+        if !goes_on || candidates == 0 || candidates > CANDIDATES_MAX {
+            return Err(Refusal::Stale);
+        }
+        let count = u64::from(candidates);
+        let room = self.orchestrator(&campaign.plan.orchestrator).ok_or(Refusal::Stale)?;
+        let max = u64::from(room.config.simulations_max);
+        if self.open_jobs(JobKind::Simulation) + count > max {
+            return Err(Refusal::Capacity);
+        }
+        if !self.has_room_for(count) {
+            return Err(Refusal::QueueFull);
+        }
+        self.promise(campaign, room, &each_job(campaign), count)
+    }
+
+    /// Whether the next iteration of a campaign could have so many candidates, as apply judges it: what
+    /// it would refuse need not be proposed.
+    #[must_use]
+    pub fn may_iterate(&self, campaign: &Campaign, candidates: u32) -> bool {
+        self.judge_iteration(campaign, candidates).is_ok()
+    }
+}
+
+fn reserve_one(budget: &mut Budget, amount: u64) -> bool {
+    if canary::active(Canary::BudgetRace) {
+        budget.reserved = budget.reserved.saturating_add(amount);
+        return amount <= budget.limit.saturating_sub(budget.spent);
+    }
+    budget.reserve(amount)
+}
+
+/// What one job of a campaign is promised.
+fn each_job(campaign: &Campaign) -> BTreeMap<Resource, u64> {
+    let mut each = campaign.plan.per_job.clone();
+    each.insert(Resource::Simulations, MICRO);
+    each
+}
+
 impl Txn<'_> {
     pub(super) fn launch_iterations(&mut self, epoch: Epoch, launches: &[IterationPlan]) -> Reply {
         self.check_epoch(epoch)?;
@@ -110,7 +187,8 @@ impl Txn<'_> {
             let asked = self.state.campaign(&plan.campaign_id).is_some_and(|row| row.requested > 0);
             if asked && self.begin_iteration(plan).is_ok() {
                 self.edit_campaign(&plan.campaign_id, |campaign| {
-                    campaign.requested -= 1;
+                    // An iteration that ended at once may have ended its campaign.
+                    campaign.requested = campaign.requested.saturating_sub(1);
                     if campaign.requested == 0 {
                         campaign.requested_with = None;
                     }
@@ -126,29 +204,15 @@ impl Txn<'_> {
     /// Begins the next iteration of a campaign; gives how many simulations that launched.
     pub(super) fn begin_iteration(&mut self, plan: &IterationPlan) -> Result<u32, Refusal> {
         let campaign = self.state.campaign(&plan.campaign_id).ok_or(Refusal::Stale)?;
-        let goes_on = campaign.status == CampaignStatus::Running
-            && campaign.revision == plan.seen_revision
-            && !campaign.iterating
-            && !campaign.tripped
-            && campaign.iterations < campaign.plan.stop.max_iterations;
-        if !goes_on || plan.candidates == 0 || plan.candidates > CANDIDATES_MAX {
+        if campaign.revision != plan.seen_revision {
             return Err(Refusal::Stale);
         }
+        let budgets = self.state.judge_iteration(campaign, plan.candidates)?;
         let count = u64::from(plan.candidates);
-        let orchestrator = campaign.plan.orchestrator.clone();
-        let room = self.state.orchestrator(&orchestrator).ok_or(Refusal::Stale)?;
-        let max = u64::from(room.config.simulations_max);
-        if self.state.open_jobs(JobKind::Simulation) + count > max {
-            return Err(Refusal::Capacity);
-        }
-        if !self.state.has_room_for(count) {
-            return Err(Refusal::QueueFull);
-        }
-        let mut promise = campaign.plan.per_job.clone();
-        promise.insert(Resource::Simulations, MICRO);
-        let index = campaign.iterations;
+        let (index, promise) = (campaign.iterations, each_job(campaign));
         let strategy = plan.strategy.clone();
-        self.promise(&plan.campaign_id, &orchestrator, &promise, count)?;
+        let orchestrator = campaign.plan.orchestrator.clone();
+        self.keep(&plan.campaign_id, &orchestrator, budgets);
         let open = Candidate { state: CandidateState::Open, experiment: false };
         let iteration = Iteration {
             campaign_id: plan.campaign_id.clone(),
@@ -246,7 +310,8 @@ impl Txn<'_> {
             }
         }
         let promise = BTreeMap::from([(Resource::Experiments, MICRO)]);
-        self.promise(campaign_id, name, &promise, count)?;
+        let budgets = self.state.promise(campaign, orchestrator, &promise, count)?;
+        self.keep(campaign_id, name, budgets);
         for (index, candidate) in candidates {
             self.launch_experiment(name, campaign_id, *index, *candidate, &promise);
         }
@@ -282,7 +347,7 @@ impl Txn<'_> {
         let job = Job {
             kind: JobKind::Experiment,
             candidate: Some((campaign_id.clone(), index, candidate)),
-            subject: structure.clone(),
+            subject: structure,
             instrument: String::new(),
             owner: campaign.plan.owner.clone(),
             orchestrator: name.to_owned(),
@@ -291,7 +356,7 @@ impl Txn<'_> {
         };
         let template =
             JobTemplate { task_type: "experiment".to_owned(), ..campaign.plan.job.clone() };
-        let task_id = TaskId::trusted(&format!("experiment.{structure}"));
+        let task_id = candidate_experiment(campaign_id, index, candidate);
         self.launch(&task_id, template, input, Urgency::default(), job);
     }
 
@@ -334,26 +399,12 @@ impl Txn<'_> {
         Ok(())
     }
 
-    /// Promises so much for each of `count` jobs, from the campaign's budgets and from those of its
-    /// orchestrator: everything or nothing.
-    fn promise(
-        &mut self,
-        campaign_id: &CampaignId,
-        name: &str,
-        each: &BTreeMap<Resource, u64>,
-        count: u64,
-    ) -> Result<(), Refusal> {
-        let campaign = self.state.campaign(campaign_id).ok_or(Refusal::Stale)?;
-        let orchestrator = self.state.orchestrator(name).ok_or(Refusal::Stale)?;
-        let (mut own, mut shared) = (campaign.budgets.clone(), orchestrator.budgets.clone());
-        for resource in each.keys() {
-            own.entry(*resource).or_default().limit = self.state.launch_limit(campaign, *resource);
-        }
-        reserve(&mut [&mut own, &mut shared], each, count).map_err(Refusal::Budget)?;
+    /// Writes down what was promised.
+    fn keep(&mut self, campaign_id: &CampaignId, name: &str, promise: Promise) {
+        let Promise { mut own, mut shared } = promise;
         self.warn_of_budgets(campaign_id, name, &mut own, &mut shared);
         self.edit_campaign(campaign_id, |campaign| campaign.budgets = own);
         self.edit_orchestrator(name, |orchestrator| orchestrator.budgets = shared);
-        Ok(())
     }
 
     /// Makes the task of a job. A task that has the id already is left alone: the job counts as
@@ -393,7 +444,7 @@ pub(super) fn reserve(
     for (resource, amount) in each {
         let amount = amount.saturating_mul(count);
         for budgets in owners.iter_mut() {
-            if budgets.get_mut(resource).is_some_and(|budget| !budget.reserve(amount)) {
+            if budgets.get_mut(resource).is_some_and(|budget| !reserve_one(budget, amount)) {
                 return Err(*resource);
             }
         }

@@ -16,6 +16,7 @@ mod alerts;
 mod apply;
 mod attempts;
 mod campaign_command;
+mod campaign_invariants;
 mod campaign_rows;
 mod campaigns;
 mod changes;
@@ -54,8 +55,6 @@ mod tasks;
 mod thresholds;
 
 #[cfg(test)]
-mod campaign_invariants;
-#[cfg(test)]
 mod campaign_words;
 #[cfg(test)]
 mod invariants;
@@ -75,6 +74,7 @@ pub use campaign_command::{
     AgentAction, AgentOrder, CampaignCommand, CampaignMove, CampaignPatch, IterationPlan,
     JobRequest, OrchestratorPatch, PutWhen, SlotChoice, SlotPlan, StepAction, StepDuty, StepEffect,
 };
+pub use campaign_invariants::check_campaigns;
 pub use campaigns::{CAMPAIGN_LINES_MAX, CAMPAIGNS_MAX};
 pub use changes::{Changes, Digest, TableId, row_hash};
 pub use command::{
@@ -88,7 +88,7 @@ pub use event::{CampaignFact, Event, Fact};
 pub use flows::{check_steps, is_step_id, step_id};
 pub use indexes::{Need, QueueKey};
 pub use instruments::INSTRUMENTS_MAX;
-pub use launches::{candidate_job, candidate_structure, parse_candidate};
+pub use launches::{candidate_experiment, candidate_job, candidate_structure, parse_candidate};
 pub use orchestrators::{
     DEFAULT_ORCHESTRATOR, NAME_MAX, ORCHESTRATORS_MAX, SLOTS_MAX, derive_uuid,
 };

@@ -3,11 +3,14 @@
 //! A schedule's row says how far its ledger goes; each decision moves it on, so a slot that was decided
 //! cannot be decided again, and none is left out: of intervals apply knows which one is next.
 
+use std::collections::BTreeMap;
+
 use super::apply::Txn;
 use super::campaign_command::{OrchestratorPatch, SlotChoice, SlotPlan};
 use super::{CampaignFact, Outcome, Rejection, Reply, State};
+use crate::canary::{self, Canary};
 use crate::model::{
-    Budget, Cadence, Epoch, FleetStats, Mode, Orchestrator, Schedule, Slot, SlotDecision,
+    Budget, Cadence, Epoch, FleetStats, Mode, Orchestrator, Resource, Schedule, Slot, SlotDecision,
     StepConfig, TimeMs, Timetable,
 };
 
@@ -108,7 +111,7 @@ impl Txn<'_> {
             mode: Mode::Manual,
             config: StepConfig::default(),
             pause_ms: PAUSE_DEFAULT_MS,
-            budgets: std::collections::BTreeMap::new(),
+            budgets: BTreeMap::new(),
             is_active: true,
             error: String::new(),
             last_run_at_ms: 0,
@@ -173,6 +176,12 @@ impl Txn<'_> {
                 schedule.degraded = String::new();
             });
         }
+        // A budget counts what was promised before there was one: those jobs will be settled with it.
+        let promised = patch.budgets.keys().map(|resource| {
+            let key = (name.to_owned(), *resource);
+            (*resource, self.state.indexes.promised.get(&key).copied().unwrap_or(0))
+        });
+        let promised: BTreeMap<Resource, u64> = promised.collect();
         self.edit_orchestrator(name, |orchestrator| {
             for setting in patch.settings {
                 orchestrator.config.set(setting);
@@ -186,7 +195,9 @@ impl Txn<'_> {
                 match budget {
                     None => drop(orchestrator.budgets.remove(&resource)),
                     Some(Budget { limit, soft, .. }) => {
-                        let known = orchestrator.budgets.entry(resource).or_default();
+                        let reserved = promised.get(&resource).copied().unwrap_or(0);
+                        let fresh = Budget { reserved, ..Budget::default() };
+                        let known = orchestrator.budgets.entry(resource).or_insert(fresh);
                         *known = Budget { limit, soft, warned: false, ..*known };
                     }
                 }
@@ -303,7 +314,7 @@ impl Txn<'_> {
 /// Whether a slot is the next one of its schedule, as far as that can be told without a calendar.
 fn may_follow(schedule: &Schedule, orchestrator: &Orchestrator, nominal_ms: TimeMs) -> bool {
     if nominal_ms <= schedule.decided_ms {
-        return false;
+        return canary::active(Canary::SlotTwice) && nominal_ms == schedule.decided_ms;
     }
     match (orchestrator.mode, &schedule.timetable.cadence) {
         (Mode::Manual, _) => false,

@@ -153,8 +153,9 @@ fn campaign_line() -> impl Strategy<Value = String> {
     let epoch = (1..4u8).prop_map(|term| format!("{term}.1"));
     let word = |words: &'static [&'static str]| proptest::sample::select(words);
     let name = word(&["c1", "c2", "c3"]);
-    let job = (word(&["@", "@", "@", "!"]), name.clone(), 0..3u8, 0..3u8)
+    let candidate = (word(&["@", "@", "@", "!"]), name.clone(), 0..3u8, 0..3u8)
         .prop_map(|(kind, name, index, place)| format!("{kind}{name}.{index}.{place}"));
+    let job = prop_oneof![3 => candidate, 1 => word(&["%r1.0", "%r1.1", "%r2.0"]).prop_map(str::to_owned)].boxed();
     let limits = word(&[
         "",
         "simulations=5",
@@ -197,7 +198,9 @@ fn campaign_line() -> impl Strategy<Value = String> {
             format!("advance {epoch} {run} {phase} {action} note")
         }),
         1 => (epoch, 1..4u8).prop_map(|(epoch, run)| format!("failrun {epoch} {run}")),
-        1 => word(&["model m on=0", "unmodel m", "structure s1", "unstructure s1", "jobs s1 s2 register=1", "jobs s1 experiments=1"]).prop_map(str::to_owned),
+        1 => word(&["model m on=0", "unmodel m", "structure s1", "unstructure s1", "instrument x", "uninstrument x", "config compat.strict_structures true", "config compat.strict_structures false"]).prop_map(str::to_owned),
+        2 => word(&["jobs s1 s2 request=r2", "jobs s1 experiments=1 instrument=x", "agent jobs s1 s2 request=r1 tokens=5 each_tokens=2 soft=3", "agent jobs s1 request=r2 experiments=1", "agent create request=c1 iterations=2 simulations=3"]).prop_map(str::to_owned),
+        1 => (name, 1..4u8, word(&["agent advance", "iterate"])).prop_map(|(name, count, verb)| format!("{verb} {name} {count} with={count}")),
     ]
 }
 

@@ -161,8 +161,12 @@ impl Txn<'_> {
                 });
             }),
             StepEffect::Complete(campaign_id) => {
-                let running = self.state.campaign(&campaign_id);
-                if running.is_some_and(|campaign| campaign.status == CampaignStatus::Running) {
+                let done = self.state.campaign(&campaign_id).is_some_and(|campaign| {
+                    campaign.status == CampaignStatus::Running
+                        && !campaign.iterating
+                        && campaign.iterations >= campaign.plan.stop.max_iterations
+                });
+                if done {
                     self.end_campaign(&campaign_id, CampaignStatus::Completed, &decision.reason);
                     Ok(())
                 } else {

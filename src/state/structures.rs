@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::apply::Txn;
 use super::campaign_command::{JobRequest, PutWhen};
+use super::jobs::warnings;
 use super::launches::{object, parse_candidate, reserve};
 use super::orchestrators::{check_name, derive_uuid, unknown};
 use super::{CONTEXT_MAX, CampaignFact, Outcome, Rejection, Reply, State};
@@ -89,6 +90,19 @@ impl Txn<'_> {
             return Err(Rejection::InvalidCampaign(text));
         }
         let known = self.state.structure(&structure_id);
+        if known.is_none() && when == PutWhen::Present {
+            return Err(Rejection::StructuresNotFound);
+        }
+        let mut body = body;
+        if let Some(known) = known.filter(|_| when == PutWhen::Present) {
+            let mut fields = object(&known.body);
+            fields.extend(object(&body));
+            body = Value::Object(fields).to_string();
+            if body.len() > CONTEXT_MAX {
+                let text = format!("a structure holds at most {CONTEXT_MAX} bytes");
+                return Err(Rejection::InvalidCampaign(text));
+            }
+        }
         if known.is_some() && when == PutWhen::Absent {
             let what = "Structure".to_owned();
             return Err(Rejection::AlreadyThere { what, id: structure_id });
@@ -222,6 +236,10 @@ impl Txn<'_> {
         reserve(&mut [&mut own, &mut shared], &promise, count as u64)
             .map_err(|resource| Rejection::BudgetExceeded { resource })?;
         // From here on nothing is refused.
+        let asker = format!("command {command}");
+        for (owner, resource) in warnings(&asker, &mut own).chain(warnings(name, &mut shared)) {
+            self.tell(CampaignFact::BudgetWarned { owner, resource });
+        }
         self.edit_orchestrator(name, |orchestrator| orchestrator.budgets = shared);
         if command > 0 {
             self.set_command_budgets(command, own);

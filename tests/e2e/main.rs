@@ -29,4 +29,5 @@ mod probes;
 mod recovery;
 mod security;
 mod serving;
+mod tuning;
 mod work;

@@ -53,6 +53,16 @@ fn nodes_given_too_much_are_found() {
     is_found(Canary::CapacityRace);
 }
 
+#[test]
+fn slots_decided_twice_are_found() {
+    is_found(Canary::SlotTwice);
+}
+
+#[test]
+fn budgets_that_race_are_found() {
+    is_found(Canary::BudgetRace);
+}
+
 /// What finds the faults is not what the features themselves change.
 #[test]
 fn no_canary_no_finding() {

@@ -26,7 +26,8 @@ pub(crate) async fn run(stage: Stage, process: Process, member: Cluster) {
     }
     set_up(&stage, &member).await;
     loop {
-        tokio::time::sleep(Duration::from_millis(clock::random() % 60)).await;
+        tokio::time::sleep(Duration::from_millis(clock::random() % stage.plan.client_pause_ms))
+            .await;
         if stage.phase() == Phase::Healed {
             return;
         }

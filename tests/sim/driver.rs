@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use quorate::clock;
 use quorate::cluster::Cluster;
-use quorate::model::{Node, NodeStatus, TaskStatus};
+use quorate::model::{Mode, Node, NodeStatus, TaskStatus};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use turmoil::{Builder, Sim};
@@ -41,16 +41,26 @@ pub(crate) struct Verdict {
 
 /// Runs one seed. Only once per process: what ran before would leave its traces.
 pub(crate) fn run(seed: u64, tune: Option<fn(&mut openraft::Config)>) -> Verdict {
-    clock::simulate_with(seed, skew::elapsed);
     let mut rng = SmallRng::seed_from_u64(seed ^ 0x5155_4f52_4154_4521);
     let plan = Plan::draw(&mut rng, tune);
+    simulate(seed, rng, &plan, Driver::play)
+}
+
+/// Runs a plan as `play` says.
+pub(crate) fn simulate(
+    seed: u64,
+    rng: SmallRng,
+    plan: &Plan,
+    play: impl FnOnce(&mut Driver, &mut Sim<'_>),
+) -> Verdict {
+    clock::simulate_with(seed, skew::elapsed);
     let stage = Stage::new(seed, plan.clone());
     stage.book().trace(&format!("{plan:?}"));
     let mut builder = Builder::new();
     builder
         .rng_seed(seed)
         .tick_duration(Duration::from_millis(1))
-        .simulation_duration(Duration::from_secs(600))
+        .simulation_duration(plan.chaos + Duration::from_secs(600))
         .min_message_latency(Duration::from_micros(100))
         .max_message_latency(plan.latency_max)
         .tcp_capacity(1 << 16);
@@ -60,7 +70,7 @@ pub(crate) fn run(seed: u64, tune: Option<fn(&mut openraft::Config)>) -> Verdict
         sim.host(name(place), move || stage.clone().run(place));
     }
     let mut driver = Driver::new(stage, rng);
-    driver.play(&mut sim);
+    play(&mut driver, &mut sim);
     let book = driver.stage.book();
     book.cover_many("simulated_ms", sim.elapsed().as_millis() as u64);
     Verdict {
@@ -137,7 +147,7 @@ impl Driver {
         }
     }
 
-    fn found(&mut self, sim: &mut Sim<'_>) {
+    pub(crate) fn found(&mut self, sim: &mut Sim<'_>) {
         if self.stage.plan.faults.founding {
             let until = sim.elapsed() + Duration::from_millis(self.rng.random_range(300..3000));
             while sim.elapsed() < until && !self.stage.book().violated() {
@@ -160,7 +170,7 @@ impl Driver {
     }
 
     /// The second part: nothing is broken any more.
-    fn recover(&mut self, sim: &mut Sim<'_>) {
+    pub(crate) fn recover(&mut self, sim: &mut Sim<'_>) {
         self.mend_everything(sim);
         // Whoever has no place yet, or lost it with its disk, joins first.
         let due: Vec<usize> =
@@ -283,8 +293,12 @@ impl Driver {
                 // Whoever was taken out or drained is back as well.
                 let is_active = |node: &&Node| node.status == NodeStatus::Active;
                 let is_back = state.holders_of_work().filter(is_active).count() == FLEET;
+                let mut orchestrators = state.orchestrators();
+                let rest =
+                    orchestrators.all(|row| row.mode == Mode::Manual && row.open_run.is_none());
                 !busy
                     && is_back
+                    && rest
                     && state.queue().all(|task| !task.requirements.capabilities.is_empty())
             });
             if !done {
@@ -308,8 +322,14 @@ impl Driver {
                 let fleet: Vec<_> = fleet.map(|node| (node.node_id.clone(), node.status)).collect();
                 (state.due_deliveries_len(), fleet)
             });
+            let steps: Vec<_> = member.view().read(|state| {
+                let all = state.orchestrators();
+                all.map(|row| (row.name.clone(), row.mode, row.open_run)).collect()
+            });
             let place = process.place;
-            format!("place {place} at {at:?}: {counts:?}, {due} deliveries due, {fleet:?}")
+            format!(
+                "place {place} at {at:?}: {counts:?}, {due} deliveries due, {fleet:?}, {steps:?}"
+            )
         });
         format!("{:?} ({IMPOSSIBLE} tasks stay pending)", left.collect::<Vec<_>>())
     }

@@ -64,6 +64,12 @@ impl Driver {
                 self.stage.book().cover("clock_steps");
                 skew::set(any, ahead);
             }
+            Fault::Sleep => {
+                let lost = Duration::from_millis(self.rng.random_range(8_000..30_000));
+                self.stage.book().trace(&format!("everybody sleeps for {lost:?}"));
+                self.stage.book().cover("sleeps");
+                skew::sleep(lost);
+            }
             Fault::Snapshot => self.order(Order::Snapshot { place: any }),
             Fault::SnapshotThenCrash => {
                 self.order(Order::Snapshot { place: any });

@@ -19,16 +19,20 @@ mod authors;
 mod book;
 #[cfg(feature = "canaries")]
 mod canaries;
+mod changes;
 mod clients;
 mod driver;
 mod faults;
 mod fleet;
 mod invariants;
+mod jobs;
 mod keeper;
 mod net;
 mod nodes;
 mod operator;
 mod plan;
+mod planners;
+mod researchers;
 mod rogue;
 mod settings;
 mod sink;
@@ -177,6 +181,24 @@ fn a_seed_gives_the_same_trace_twice() {
     let second = run_fleet([11, 12], &[]);
     assert_eq!(first.traces, second.traces);
     assert_eq!(first.traces.len(), 2);
+}
+
+/// Leaders that change in one run of every build; the variable asks for more.
+const CHANGES: u64 = 100;
+const CHANGES_ENV: &str = "QUORATE_SIM_CHANGES";
+
+/// A schedule that is due every second, and a new leader about every second.
+#[test]
+fn every_slot_is_decided_once_whoever_leads() {
+    let changes = std::env::var(CHANGES_ENV).map_or(CHANGES, |n| n.parse().expect("a number"));
+    let began = std::time::Instant::now();
+    let verdict = within(RUN_MAX * 20, || changes::run(5, changes));
+    report(&verdict);
+    println!("and {:.0?} of real time", began.elapsed());
+    assert!(verdict.violations.is_empty(), "{:#?}", verdict.violations);
+    let covered = |what| verdict.coverage.get(what).copied().unwrap_or(0);
+    assert!(covered("elections") >= changes && covered("ran") >= changes / 2);
+    assert!(covered("jobs") >= changes && covered("experiments") > 0);
 }
 
 /// Without this one, nothing proves that the simulation tests durability.

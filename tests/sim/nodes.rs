@@ -14,6 +14,7 @@ use quorate::leader::{Answer, Call, CallError, NodeCaller};
 use quorate::model::{AGENT_PREFIX, Epoch, Load, NodeId, RequestId, TaskFailure, TaskId};
 use quorate::state::{Command, NodeSpec, TaskOutcome, TaskReport};
 
+use crate::jobs;
 use crate::sink;
 use crate::stage::{Phase, Stage};
 use crate::work::KINDS;
@@ -252,8 +253,8 @@ async fn take(stage: Stage, call: Call) -> Result<Answer, CallError> {
     let epoch = body["epoch"].as_str().expect("a body names its epoch");
     stage.invariants.called(task_id, attempt, epoch, &node_name(n));
     stage.book().cover("calls");
-    let behaves = !stage.plan.faults.nodes || stage.phase() == Phase::Healed;
-    execute(&stage, n, task_id, attempt, epoch, behaves).await
+    let result = jobs::result_of(task_id, attempt, &body["input_data"]);
+    execute(&stage, n, task_id, attempt, epoch, result).await
 }
 
 /// What the node makes of an attempt.
@@ -263,14 +264,15 @@ async fn execute(
     task_id: &str,
     attempt: u64,
     epoch: &str,
-    behaves: bool,
+    result: String,
 ) -> Result<Answer, CallError> {
-    let done = || answer(200, format!(r#"{{"success":true,"result":"{task_id}"}}"#));
+    let behaves = !stage.plan.faults.nodes || stage.phase() == Phase::Healed;
+    let done = || answer(200, format!(r#"{{"success":true,"result":{result}}}"#));
     let later = |ms: u64, outcome| {
         let report = told(n, task_id, attempt, epoch, outcome);
         stage.nodes.later(now() + Duration::from_millis(ms), report);
     };
-    let completed = || TaskOutcome::Completed { result: format!("\"{task_id}\"") };
+    let completed = || TaskOutcome::Completed { result: result.clone() };
     match if behaves { 0 } else { clock::random() % 100 } {
         0..45 => {
             pause(2, 60).await;

@@ -43,6 +43,10 @@ pub(crate) struct Faults {
     pub(crate) keeper: bool,
     /// Pipelines are defined anew and taken back while tasks follow them.
     pub(crate) authors: bool,
+    /// Campaigns are made and moved, and steps run on schedules that are changed meanwhile.
+    pub(crate) campaigns: bool,
+    /// All machines sleep: afterwards every wall clock is later by more than a slot may be late.
+    pub(crate) sleep: bool,
 }
 
 /// See the module's description.
@@ -64,6 +68,10 @@ pub(crate) struct Plan {
     pub(crate) chaos: Duration,
     /// The longest pause between two faults.
     pub(crate) pause_max_ms: u64,
+    /// The longest pause of a client between two requests.
+    pub(crate) client_pause_ms: u64,
+    /// Instead of campaigns by chance there is one schedule, and work for it all the time.
+    pub(crate) steady: bool,
     /// A known fault of the library, switched on.
     pub(crate) tune: Option<fn(&mut openraft::Config)>,
 }
@@ -90,6 +98,8 @@ impl Plan {
             retries: rng.random_bool(0.6),
             keeper: rng.random_bool(0.6),
             authors: rng.random_bool(0.6),
+            campaigns: rng.random_bool(0.6),
+            sleep: rng.random_bool(0.3),
         };
         Self {
             founders: if five { 5 } else { 3 },
@@ -102,6 +112,8 @@ impl Plan {
             latency_max: Duration::from_millis(rng.random_range(1..12)),
             chaos: Duration::from_millis(rng.random_range(5000..12_000)),
             pause_max_ms: rng.random_range(150..700),
+            client_pause_ms: 60,
+            steady: false,
             tune,
         }
     }
@@ -132,6 +144,7 @@ pub(crate) enum Fault {
     DiskError,
     SlowDisk,
     Skew,
+    Sleep,
     Snapshot,
     SnapshotThenCrash,
     NodeDown,
@@ -156,6 +169,7 @@ pub(crate) fn next_fault(faults: Faults, rng: &mut SmallRng) -> Option<Fault> {
         (Fault::DiskError, 6, faults.disk_error),
         (Fault::SlowDisk, 8, faults.slow_disk),
         (Fault::Skew, 8, faults.skew),
+        (Fault::Sleep, 4, faults.sleep),
         (Fault::Snapshot, 6, faults.snapshot),
         (Fault::SnapshotThenCrash, 6, faults.snapshot && faults.crash),
         (Fault::NodeDown, 18, faults.nodes),

@@ -16,6 +16,8 @@ pub(crate) const SKEW_MAX: Duration = Duration::from_secs(3);
 struct Clocks {
     /// How far ahead the clock at each place is.
     ahead: Vec<Duration>,
+    /// How long all machines have slept.
+    slept: Duration,
     hosts: Vec<(Id, usize)>,
 }
 
@@ -42,9 +44,15 @@ pub(crate) fn set(place: usize, ahead: Duration) {
     });
 }
 
+/// All clocks are later by so much, as when the machines were suspended: no timer has run meanwhile.
+pub(crate) fn sleep(lost: Duration) {
+    CLOCKS.with_borrow_mut(|clocks| clocks.slept += lost);
+}
+
 /// What the clock of whoever asks shows.
 pub(crate) fn elapsed() -> Duration {
-    let true_time = turmoil::sim_elapsed().unwrap_or_default();
+    let slept = CLOCKS.with_borrow(|clocks| clocks.slept);
+    let true_time = turmoil::sim_elapsed().unwrap_or_default() + slept;
     let Ok(handle) = Handle::try_current() else { return true_time };
     let ahead = CLOCKS.with_borrow(|clocks| {
         let id = handle.id();

@@ -20,7 +20,9 @@ use crate::net::SimNet;
 use crate::nodes::{Nodes, SimCaller};
 use crate::plan::Plan;
 use crate::sink::SimRenderer;
-use crate::{authors, clients, keeper, nodes, operator, rogue, settings, skew};
+use crate::{
+    authors, clients, keeper, nodes, operator, planners, researchers, rogue, settings, skew,
+};
 
 /// Where every member listens for its peers.
 const PORT: u16 = 7000;
@@ -214,6 +216,8 @@ impl Stage {
         tokio::spawn(keeper::run(self.clone(), member.clone()));
         tokio::spawn(settings::run(self.clone(), member.clone()));
         tokio::spawn(authors::run(self.clone(), member.clone()));
+        tokio::spawn(researchers::run(self.clone(), member.clone()));
+        tokio::spawn(planners::run(self.clone(), member.clone()));
         tokio::spawn(nodes::keep(self.clone(), member.clone()));
         tokio::spawn(nodes::report(self.clone(), member.clone()));
         if self.plan.faults.rogue {

@@ -6,8 +6,8 @@ use super::config::{budget, resource};
 use crate::api::error::ApiError;
 use crate::api::object::{FieldError, Object};
 use crate::model::{
-    CANDIDATES_MAX, CampaignPlan, ITERATIONS_MAX, JobTemplate, MICRO, Requirements, Resource,
-    Score, StopRules,
+    CANDIDATES_MAX, CampaignPlan, ITERATIONS_MAX, IterationOverride, JobTemplate, MICRO,
+    Requirements, Resource, Score, StopRules,
 };
 use crate::state::CampaignPatch;
 
@@ -15,10 +15,10 @@ use crate::state::CampaignPatch;
 const MAX_ITERATIONS: u32 = 10;
 const CANDIDATES: u32 = 10;
 /// The longest time of one attempt of a job: family N's hard limit.
-const JOB_TIMEOUT_S: f64 = 3600.0;
+pub(super) const JOB_TIMEOUT_S: f64 = 3600.0;
 const JOB_TIMEOUT_S_MAX: f64 = 7.0 * 86_400.0;
 /// Attempts after the first (contract 3.4: three retries).
-const JOB_RETRIES: u64 = 3;
+pub(super) const JOB_RETRIES: u64 = 3;
 const JOB_RETRIES_MAX: u64 = 20;
 
 /// Reads a whole campaign.
@@ -62,7 +62,7 @@ pub(in crate::api) fn patch(body: &Object<'_>, generic: bool) -> Result<Campaign
 }
 
 /// What a configuration says; the rest of the plan is empty.
-fn configured(config: &Object<'_>, generic: bool) -> Result<CampaignPlan, ApiError> {
+pub(super) fn configured(config: &Object<'_>, generic: bool) -> Result<CampaignPlan, ApiError> {
     let bounded = |field: &'static str, usual: u32, max: u32, wanted: &'static str| match config
         .number(field)?
     {
@@ -107,7 +107,7 @@ fn configured(config: &Object<'_>, generic: bool) -> Result<CampaignPlan, ApiErr
         },
         job: job(&config.object("task")?, generic, evaluation)?,
         budgets: budgets(config)?,
-        per_job: per_job(config)?,
+        per_job: metered(&config.object("per_job")?)?,
         ..CampaignPlan::default()
     })
 }
@@ -124,10 +124,7 @@ fn job(task: &Object<'_>, generic: bool, evaluation: &str) -> Result<JobTemplate
         None => evaluation.to_owned(),
     };
     task.object("input")?;
-    let timeout_s = task.number("timeout")?.unwrap_or(JOB_TIMEOUT_S);
-    if !(0.1..=JOB_TIMEOUT_S_MAX).contains(&timeout_s) {
-        return Err(FieldError::new("timeout", "0.1 to 604800 seconds").into());
-    }
+    let (timeout_ms, max_retries) = job_limits(task, JOB_TIMEOUT_S, JOB_RETRIES)?;
     Ok(JobTemplate {
         task_type,
         input: task.json("input"),
@@ -135,9 +132,44 @@ fn job(task: &Object<'_>, generic: bool, evaluation: &str) -> Result<JobTemplate
             capabilities: task.texts("capabilities")?,
             ..Requirements::default()
         },
-        timeout_ms: (timeout_s * 1000.0) as u64,
-        max_retries: task.count("max_retries")?.unwrap_or(JOB_RETRIES).min(JOB_RETRIES_MAX) as u32,
+        timeout_ms,
+        max_retries,
     })
+}
+
+/// `timeout` in seconds as milliseconds, and `max_retries`.
+pub(super) fn job_limits(
+    body: &Object<'_>,
+    timeout_s: f64,
+    retries: u64,
+) -> Result<(u64, u32), ApiError> {
+    let timeout_s = body.number("timeout")?.unwrap_or(timeout_s);
+    if !(0.1..=JOB_TIMEOUT_S_MAX).contains(&timeout_s) {
+        return Err(FieldError::new("timeout", "0.1 to 604800 seconds").into());
+    }
+    let retries = body.count("max_retries")?.unwrap_or(retries).min(JOB_RETRIES_MAX);
+    Ok(((timeout_s * 1000.0) as u64, retries as u32))
+}
+
+/// `override_config`: what is different in iterations that a client asks for (contract 3.5, 3.6).
+pub(super) fn override_config(
+    body: &Object<'_>,
+) -> Result<Option<Box<IterationOverride>>, ApiError> {
+    if body.raw("override_config").is_none() {
+        return Ok(None);
+    }
+    let config = body.object("override_config")?;
+    let candidates = match config.count("candidates_per_iteration")? {
+        None => None,
+        Some(count) if (1..=u64::from(CANDIDATES_MAX)).contains(&count) => Some(count as u32),
+        Some(_) => return Err(FieldError::new("candidates_per_iteration", "1 to 100").into()),
+    };
+    let strategy = config.text("generation_strategy")?.filter(|word| !word.is_empty());
+    Ok(Some(Box::new(IterationOverride {
+        candidates,
+        strategy: strategy.map(|word| word.into_owned()),
+        config: body.json("override_config"),
+    })))
 }
 
 /// Own limits: `simulation_budget`, `experiment_budget`, and `budgets` by resource.
@@ -158,10 +190,9 @@ fn budgets(config: &Object<'_>) -> Result<BTreeMap<Resource, crate::model::Budge
     Ok(limits)
 }
 
-/// What one job may use of metered resources.
-fn per_job(config: &Object<'_>) -> Result<BTreeMap<Resource, u64>, ApiError> {
+/// What one job may use of metered resources: `per_job`.
+pub(super) fn metered(object: &Object<'_>) -> Result<BTreeMap<Resource, u64>, ApiError> {
     let mut each = BTreeMap::new();
-    let object = config.object("per_job")?;
     for (name, _) in object.fields() {
         let wanted = || FieldError::new(name, "a number from 0 to 1e9");
         let units = object.number(name)?.filter(|units| (0.0..=1e9).contains(units));

@@ -12,7 +12,7 @@ pub(in crate::api) fn score(value: Score) -> f64 {
     value as f64 / 1e9
 }
 
-fn json_or(text: &str, otherwise: Value) -> Value {
+pub(super) fn json_or(text: &str, otherwise: Value) -> Value {
     serde_json::from_str(text).unwrap_or(otherwise)
 }
 
@@ -54,22 +54,7 @@ pub(in crate::api) fn iteration_view(state: &Tables, row: &Iteration) -> Value {
     let places = || (0u32..).zip(&row.candidates);
     let evaluated = places().filter(|(_, one)| matches!(one.state, CandidateState::Scored(_)));
     let failed = places().filter(|(_, one)| one.state == CandidateState::Failed).count();
-    let results = places().map(|(place, one)| {
-        let note = state.candidate_note(campaign_id, row.index, place);
-        let (word, value) = match one.state {
-            CandidateState::Open => ("open", None),
-            CandidateState::Scored(value) => ("scored", Some(score(value))),
-            CandidateState::Unscored => ("unscored", None),
-            CandidateState::Failed => ("failed", None),
-        };
-        json!({
-            "structure_id": structure(place),
-            "job_id": candidate_job(campaign_id, row.index, place),
-            "state": word,
-            "score": value,
-            "parameters": note.map(|note| json_or(note, Value::Null)),
-        })
-    });
+    let results = places().filter_map(|(place, _)| candidate_fields(state, row, place));
     let took_ms = row.completed_at_ms.saturating_sub(row.created_at_ms);
     json!({
         "id": format!("{campaign_id}.{}", row.index),
@@ -86,6 +71,25 @@ pub(in crate::api) fn iteration_view(state: &Tables, row: &Iteration) -> Value {
         "duration_seconds": (row.completed_at_ms > 0).then(|| took_ms as f64 / 1000.0),
         "metadata": {"results": results.collect::<Vec<_>>()},
     })
+}
+
+/// What came of one candidate.
+pub(super) fn candidate_fields(state: &Tables, row: &Iteration, place: u32) -> Option<Value> {
+    let campaign_id = &row.campaign_id;
+    let note = state.candidate_note(campaign_id, row.index, place);
+    let (word, value) = match row.candidates.get(place as usize)?.state {
+        CandidateState::Open => ("open", None),
+        CandidateState::Scored(value) => ("scored", Some(score(value))),
+        CandidateState::Unscored => ("unscored", None),
+        CandidateState::Failed => ("failed", None),
+    };
+    Some(json!({
+        "structure_id": candidate_structure(campaign_id, row.index, place),
+        "job_id": candidate_job(campaign_id, row.index, place),
+        "state": word,
+        "score": value,
+        "parameters": note.map(|note| json_or(note, Value::Null)),
+    }))
 }
 
 /// The history of a campaign (contract 3.6 `summary`).

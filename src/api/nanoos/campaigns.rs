@@ -6,8 +6,9 @@ use axum::response::Response;
 use axum::routing::{MethodRouter, post};
 use serde_json::{Value, json};
 
-use super::campaign_parse;
+use super::campaign_parse::{self, override_config};
 use super::campaign_view::{campaign_view, iteration_view, summary_view};
+use super::paging::Page;
 use crate::api::App;
 use crate::api::app::{Written, key_reused};
 use crate::api::body::RequestBody;
@@ -20,8 +21,7 @@ use crate::api::wire_time::iso_or_null;
 use crate::model::{Campaign, CampaignId, CampaignStatus};
 use crate::state::{CampaignCommand, CampaignMove, Command, Outcome, State as Tables};
 
-/// Campaigns in one answer.
-const LIMIT: u64 = 20;
+/// Iterations in one answer.
 const LIMIT_MAX: u64 = 100;
 
 fn not_found(id: &str) -> ApiError {
@@ -87,15 +87,7 @@ pub(in crate::api) async fn list(
     params: Params,
 ) -> Result<Response, ApiError> {
     let invalid = |text: &str| ApiError::bad_request("INVALID_QUERY", text);
-    let size = params.number("page_size")?.or(params.number("limit")?).unwrap_or(LIMIT);
-    if size == 0 || size > LIMIT_MAX {
-        return Err(invalid("limit is 1 to 100"));
-    }
-    let skip = match (params.number("page")?, params.number("skip")?) {
-        (Some(0), _) => return Err(invalid("page is 1 or more")),
-        (Some(page), _) => (page - 1).saturating_mul(size),
-        (None, skip) => skip.unwrap_or(0),
-    };
+    let asked = Page::of(&params)?;
     let status = match params.get("status").filter(|word| !word.is_empty()) {
         None => None,
         Some(word) => Some(
@@ -110,15 +102,14 @@ pub(in crate::api) async fn list(
             None => state.campaigns_len(),
             Some(_) => state.campaigns_after(None).filter(wanted).count(),
         };
-        let rows = state.campaigns_after(None).filter(wanted);
-        let page = rows.skip(usize::try_from(skip).unwrap_or(usize::MAX)).take(size as usize);
-        (page.map(campaign_view).collect::<Vec<_>>(), total)
+        let rows = asked.take(state.campaigns_after(None).filter(wanted));
+        (rows.map(campaign_view).collect::<Vec<_>>(), total)
     });
     let page = json!({
         "campaigns": campaigns,
         "total": total,
-        "page": skip / size + 1,
-        "page_size": size,
+        "page": asked.number(),
+        "page_size": asked.size,
     });
     Ok(reply::read(&stamp, reply::encode(&page)))
 }
@@ -181,14 +172,11 @@ pub(in crate::api) async fn step(
     RequestBody(body): RequestBody,
 ) -> Result<Response, ApiError> {
     let id = campaign_id(&id)?;
-    let count = Object::parse(&body)?.count("num_iterations")?.unwrap_or(1);
-    let count = u32::try_from(count).unwrap_or(u32::MAX);
-    let command = CampaignCommand::RequestIterations {
-        campaign_id: id.clone(),
-        count,
-        start: false,
-        with: None,
-    };
+    let body = Object::parse(&body)?;
+    let count = u32::try_from(body.count("num_iterations")?.unwrap_or(1)).unwrap_or(u32::MAX);
+    let with = override_config(&body)?;
+    let command =
+        CampaignCommand::RequestIterations { campaign_id: id.clone(), count, start: false, with };
     let Written { index, outcome } = propose(&app, ticket, &caller, command).await?;
     let Outcome::IterationsQueued { count } = outcome else {
         return Err(key_reused(ticket.request_id));
@@ -221,6 +209,25 @@ pub(in crate::api) async fn iterations(
         Some(rows.map(|row| iteration_view(state, row)).collect::<Vec<_>>().into())
     };
     read(&app, &params, &id, page).await
+}
+
+/// `GET /campaigns/{id}/iterations/{index}`, counted from 0.
+pub(in crate::api) async fn iteration(
+    State(app): State<App>,
+    Path((id, index)): Path<(String, String)>,
+    params: Params,
+) -> Result<Response, ApiError> {
+    let missing =
+        || ApiError::not_found("ITERATION_NOT_FOUND", format!("Iteration {index} not found"));
+    let number: u32 = index.parse().map_err(|_| missing())?;
+    let campaign_id = campaign_id(&id)?;
+    let mut stamp = app.admit(&params).await?;
+    let shown = app.show(&mut stamp, |state| {
+        state.campaign(&campaign_id)?;
+        Some(state.iteration(&campaign_id, number).map(|row| iteration_view(state, row)))
+    });
+    let shown = shown.ok_or_else(|| not_found(&id))?.ok_or_else(missing)?;
+    Ok(reply::read(&stamp, reply::encode(&shown)))
 }
 
 /// `GET /campaigns/{id}/summary`.

@@ -1,13 +1,22 @@
 //! Family N: orchestrators and campaigns (contract section 3), under its three prefixes.
 
+pub(super) mod agent;
+pub(super) mod agent_summary;
+pub(super) mod agent_view;
 pub(super) mod campaign_parse;
 pub(super) mod campaign_view;
 pub(super) mod campaigns;
 pub(super) mod config;
+pub(super) mod instruments;
+pub(super) mod job_parse;
+pub(super) mod job_view;
+pub(super) mod jobs;
 pub(super) mod orchestrators;
+pub(super) mod paging;
 pub(super) mod runs;
 pub(super) mod shape;
 pub(super) mod slots;
+pub(super) mod structures;
 
 /// The paths of one door (contract 3.1).
 macro_rules! under_prefixes {

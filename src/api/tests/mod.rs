@@ -16,6 +16,8 @@ mod lists;
 mod logins;
 mod metrics;
 mod nanoos;
+mod nanoos_agent;
+mod nanoos_laboratory;
 mod nodes;
 mod notices;
 mod performance;
@@ -132,6 +134,26 @@ impl World {
 
     pub(super) async fn post(&self, path: &str, body: &str) -> Answer {
         self.call("POST", path, body).await
+    }
+
+    pub(super) async fn put(&self, path: &str, body: &str) -> Answer {
+        self.call("PUT", path, body).await
+    }
+
+    pub(super) async fn delete(&self, path: &str) -> Answer {
+        self.call("DELETE", path, "").await
+    }
+
+    /// Asks until there is something.
+    pub(super) async fn found(&self, path: &str) -> Value {
+        for _ in 0..500 {
+            let answer = self.get(path).await;
+            if answer.status == StatusCode::OK {
+                return answer.json();
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("{path} is never there");
     }
 
     pub(super) async fn post_keyed(&self, path: &str, key: &str, body: &str) -> Answer {

@@ -9,10 +9,10 @@ use super::{Answer, World};
 use crate::model::{CampaignId, NodeId, TaskId};
 use crate::state::{Assignment, Command, candidate_job};
 
-const PREFIXES: [&str; 3] = ["", "/api/v1", "/api"];
+pub(super) const PREFIXES: [&str; 3] = ["", "/api/v1", "/api"];
 
 #[track_caller]
-fn refused(answer: &Answer, status: StatusCode, kind: &str, message: &str) {
+pub(super) fn refused(answer: &Answer, status: StatusCode, kind: &str, message: &str) {
     assert_eq!(answer.status, status, "{}", answer.text);
     let body = answer.json();
     assert_eq!(body["error"]["type"], kind, "{body}");
@@ -20,14 +20,14 @@ fn refused(answer: &Answer, status: StatusCode, kind: &str, message: &str) {
     assert!(body["detail"].is_string(), "{body}");
 }
 
-async fn campaign(world: &World, body: Value) -> String {
+pub(super) async fn campaign(world: &World, body: Value) -> String {
     let answer = world.post("/api/v1/campaigns", &body.to_string()).await;
     assert_eq!(answer.status, StatusCode::CREATED, "{}", answer.text);
     answer.json()["id"].as_str().unwrap().to_owned()
 }
 
 /// Gives a candidate's job a result, as a node does.
-async fn finish(world: &World, id: &str, (index, place): (u32, u32), result: &str) {
+pub(super) async fn finish(world: &World, id: &str, (index, place): (u32, u32), result: &str) {
     let task_id = candidate_job(&CampaignId::trusted(id), index, place);
     let seen_revision =
         world.cluster.view().read(|state| state.open_task(&task_id).unwrap().revision);

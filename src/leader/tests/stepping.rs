@@ -5,8 +5,8 @@ use crate::leader::campaigns::{Calendars, plan};
 use crate::leader::slot_plan;
 use crate::leader::solo::Solo;
 use crate::model::{
-    Cadence, CampaignId, CampaignPlan, CatchUp, Epoch, JobTemplate, Mode, Overlap, Run, Schedule,
-    StepSetting, StopRules, TaskId, Timetable,
+    Budget, Cadence, CampaignId, CampaignPlan, CatchUp, Epoch, JobTemplate, MICRO, Mode, Overlap,
+    Resource, Run, Schedule, StepSetting, StopRules, TaskId, Timetable,
 };
 use crate::state::{
     CampaignCommand, CampaignMove, Command, OrchestratorPatch, Outcome, SlotChoice, TaskOutcome,
@@ -144,7 +144,7 @@ async fn contract_3_4_the_first_matching_rule_wins() {
     step(&solo);
     // One iterates, one has no budget, one is free, and one comes too late.
     let broke = campaign(&solo, |plan| {
-        plan.budgets.insert(crate::model::Resource::Simulations, Default::default());
+        plan.budgets.insert(Resource::Simulations, Default::default());
     });
     campaign(&solo, |_| ());
     campaign(&solo, |_| ());
@@ -326,4 +326,37 @@ async fn continuous_steps_follow_one_another_with_a_pause() {
     assert_eq!(plan_at(1029, None), (None, Some(1030)));
     assert_eq!(plan_at(1031, None), (Some(1030), None));
     assert_eq!(plan_at(9000, Some(1)), (None, None), "while a run is under way nothing is due");
+}
+
+/// The leader proposed a launch that its budget refused, fifty times a second, for ever.
+#[tokio::test]
+async fn iterations_that_no_budget_holds_are_not_proposed_again_and_again() {
+    let solo = led();
+    let tokens = |units| Budget { limit: units * MICRO, ..Budget::default() };
+    let metered = |plan: &mut CampaignPlan, units| {
+        plan.budgets.insert(Resource::Tokens, tokens(units));
+        plan.per_job.insert(Resource::Tokens, MICRO);
+    };
+    let small = campaign(&solo, |plan| metered(plan, 9));
+    let large = campaign(&solo, |plan| metered(plan, 90));
+    let budgets = std::collections::BTreeMap::from([(Resource::Tokens, Some(tokens(15)))]);
+    set(&solo, OrchestratorPatch { budgets, ..OrchestratorPatch::default() });
+    for campaign_id in [small.clone(), large.clone()] {
+        ask(
+            &solo,
+            CampaignCommand::RequestIterations { campaign_id, count: 2, start: false, with: None },
+        );
+    }
+    go_round(&solo);
+    let launched = |campaign_id| solo.state.read().campaign(campaign_id).unwrap().iterations;
+    assert_eq!((launched(&small), launched(&large)), (0, 1), "10 of 15 tokens are promised");
+    for candidate in 0..10 {
+        finish(&solo, &large, (0, candidate), r#"{"score":0.1,"usage":{"tokens":1}}"#);
+    }
+    go_round(&solo);
+    assert_eq!((launched(&small), launched(&large)), (0, 1), "5 of 15 tokens are left");
+    let budgets = std::collections::BTreeMap::from([(Resource::Tokens, None)]);
+    set(&solo, OrchestratorPatch { budgets, ..OrchestratorPatch::default() });
+    go_round(&solo);
+    assert_eq!((launched(&small), launched(&large)), (0, 2), "9 tokens are too few for ten jobs");
 }

@@ -9,6 +9,8 @@ use serde_json::{Value, json};
 
 use super::{Sample, thumbnail};
 
+/// What takes turns: samples that work on files.
+const KINDS: [Sample; 3] = [Sample::Hash, Sample::Wordcount, Sample::Thumbnail];
 /// Texts and pictures that are made; tasks take turns on them.
 const FILES: u64 = 12;
 const WORDS: [&str; 16] = [
@@ -69,11 +71,12 @@ fn text(number: u64) -> String {
 /// The body that submits the `number`-th task, over the files that [`prepare`] made in `dir`.
 #[must_use]
 pub fn task(dir: &Path, number: u64) -> Value {
-    let kinds = Sample::ALL.len() as u64;
-    let (sample, turn) = (Sample::ALL[(number % kinds) as usize], number / kinds);
+    let kinds = KINDS.len() as u64;
+    let (sample, turn) = (KINDS[(number % kinds) as usize], number / kinds);
     let input = match sample {
         Sample::Hash => json!({ "path": dir.join("texts") }),
         Sample::Wordcount => json!({ "path": text_path(dir, turn), "top": 5 }),
+        Sample::Tune => json!({ "function": "branin", "seed": turn }),
         Sample::Thumbnail => json!({
             "path": picture_path(dir, turn),
             "max_size": 48 + 16 * (turn % 4),
@@ -99,7 +102,7 @@ mod tests {
         prepare(dir.path()).unwrap();
         for number in 0..9 {
             let task = task(dir.path(), number);
-            let sample = Sample::ALL[(number % 3) as usize];
+            let sample = KINDS[(number % 3) as usize];
             assert_eq!(task["task_type"], sample.as_str());
             let result = sample.compute(&task["input_data"]).unwrap();
             assert_eq!(sample.compute(&task["input_data"]).unwrap(), result);

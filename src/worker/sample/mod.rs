@@ -6,6 +6,7 @@ pub mod demo;
 
 mod hash;
 mod thumbnail;
+mod tune;
 mod wordcount;
 
 use std::io::{Read, Write};
@@ -28,11 +29,13 @@ pub enum Sample {
     Wordcount,
     /// A grey image made smaller.
     Thumbnail,
+    /// One candidate of a campaign that makes a function small.
+    Tune,
 }
 
 impl Sample {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Hash, Self::Wordcount, Self::Thumbnail];
+    pub const ALL: [Self; 4] = [Self::Hash, Self::Wordcount, Self::Thumbnail, Self::Tune];
 
     /// Its name, which is also the task type `quorate dev` gives it.
     #[must_use]
@@ -41,6 +44,7 @@ impl Sample {
             Self::Hash => "hash",
             Self::Wordcount => "wordcount",
             Self::Thumbnail => "thumbnail",
+            Self::Tune => "tune",
         }
     }
 
@@ -61,6 +65,7 @@ impl Sample {
             Self::Hash => hash::compute(input),
             Self::Wordcount => wordcount::compute(input),
             Self::Thumbnail => thumbnail::compute(input),
+            Self::Tune => tune::compute(input),
         }
     }
 

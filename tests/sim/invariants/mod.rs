@@ -5,6 +5,7 @@ mod acknowledged_is_never_lost;
 mod alerts_are_told_once;
 mod applied_only_grows;
 mod attempts_are_fenced;
+mod budgets_are_exact;
 mod callbacks_are_made;
 mod committed_never_changes;
 mod copies_are_apart;
@@ -15,13 +16,16 @@ mod finished_steps_stay_finished;
 mod flows_agree_with_their_steps;
 mod flows_keep_their_definition;
 mod keys_keep_their_limit;
+mod kill_switches_hold;
 mod logouts_are_kept;
 mod nodes_keep_their_capacity;
 mod nodes_stay_registered;
 mod nothing_is_placed_while_paused;
 mod one_leader_per_term;
 mod reads_are_linearizable;
+mod runs_are_whole;
 mod settings_are_kept;
+mod slots_have_one_decision;
 mod states_are_equal;
 mod the_register_is_linearizable;
 mod told;
@@ -78,6 +82,12 @@ struct Checks {
     settings: settings_are_kept::Settings,
     logouts: logouts_are_kept::Logouts,
     derived: what_is_derived_is_equal::Derived,
+    slots: slots_have_one_decision::Slots,
+    limits: budgets_are_exact::Limits,
+    runs: runs_are_whole::Runs,
+    switches: kill_switches_hold::Switches,
+    /// The newest index whose campaigns were looked at: members at one index have one state.
+    campaigns_at: u64,
     watches: BTreeMap<Process, Watch>,
 }
 
@@ -152,6 +162,14 @@ impl Invariants {
             self.book.check("logouts are kept", checks.logouts.check(state, index));
             let equal = checks.derived.at(index, state, process);
             self.book.check("what is derived is equal", equal);
+            if started {
+                self.book.check("slots have one decision", checks.slots.note_all(state));
+            }
+            if index > checks.campaigns_at {
+                checks.campaigns_at = index;
+                self.book.check("budgets are exact", checks.limits.note(state));
+                self.book.check("slots have one decision", checks.slots.note(state));
+            }
         });
     }
 
@@ -186,9 +204,36 @@ impl Invariants {
         self.book
             .check("exactly once", exactly_once::check_events(&checks.submissions, &checks.events));
         self.judge_events(checks, steady);
+        if let Some(member) = members.first() {
+            self.judge_campaigns(checks, member);
+        }
         let register = checks.register.check();
         self.book.check("the register is linearizable", register);
         self.book.cover_many("events", checks.events.len() as u64);
+    }
+
+    /// What came of campaigns and of their steps; all members hold one state.
+    fn judge_campaigns(&self, checks: &mut Checks, member: &Cluster) {
+        let Checks { events, slots, runs, switches, .. } = checks;
+        member.view().read(|state| {
+            self.book.check("slots have one decision", slots.note_all(state));
+            let bills = budgets_are_exact::Bills::of(events).check(state);
+            self.book.check("budgets are exact", bills);
+            let launches = runs_are_whole::Launches::of(events);
+            let whole = launches.and_then(|launches| {
+                self.book.cover_many("jobs", launches.jobs());
+                self.book.cover_many("experiments", launches.experiments());
+                self.book.cover_many("runs", launches.runs());
+                runs.check(&launches, state)
+            });
+            self.book.check("runs are whole", whole);
+            self.book.check("kill switches hold", switches.check_end(state));
+        });
+        self.book.check("kill switches hold", switches.check_events(events));
+        match slots.check_events(events) {
+            Ok(counts) => counts.into_iter().for_each(|(what, n)| self.book.cover_many(what, n)),
+            Err(what) => self.book.violation("slots have one decision", &what),
+        }
     }
 
     /// What the events of the whole run say.

@@ -1,7 +1,7 @@
 //! What those outside tell the invariants: what they are about to do, and what they were told.
 
 use quorate::leader::AgentCall;
-use quorate::model::{NodeId, Pipeline, TaskId, TimeMs};
+use quorate::model::{CampaignId, NodeId, Pipeline, RunId, TaskId, TimeMs};
 use serde_json::Value;
 
 use super::{Checks, Invariants, Operation, Submissions, Told, epochs_only_grow, exactly_once};
@@ -96,6 +96,27 @@ impl Invariants {
     pub(crate) fn set(&self, revision: u64, path: &str, value: &str) {
         let held = self.checks.lock().settings.set(revision, path, value);
         self.book.check("settings are kept", held);
+    }
+
+    /// Somebody was told that a kill switch is pulled.
+    pub(crate) fn tripped(&self, index: u64, campaign_id: &CampaignId) {
+        self.checks.lock().switches.tripped(index, campaign_id);
+    }
+
+    /// Somebody is about to ask for iterations.
+    pub(crate) fn asks_for_iterations(&self, campaign_id: &CampaignId, count: u32) {
+        self.checks.lock().runs.asks(campaign_id, count);
+    }
+
+    /// So many of those that were asked for certainly do not come.
+    pub(crate) fn asked_for_iterations(&self, campaign_id: &CampaignId, refused: u32) {
+        self.checks.lock().runs.refused(campaign_id, refused);
+    }
+
+    /// Somebody was told that it began a run.
+    pub(crate) fn run_begun(&self, run_id: RunId) {
+        let held = self.checks.lock().runs.begun(run_id);
+        self.book.check("runs are whole", held);
     }
 
     /// Somebody is about to end a login.

@@ -1,0 +1,161 @@
+//! What is promised and what is gone never exceed a limit; what is promised is what open jobs were
+//! promised, at every index; and what is gone in the end is exactly what the jobs that were tried used.
+//!
+//! Source: issue 5, "no failover or retry can overspend them"; docs/decisions/0008, "a budget is promised
+//! on launch and settled at the end".
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use quorate::model::{Budget, CampaignId, CampaignPlan, MICRO, Resource, TaskId, TaskStatus};
+use quorate::state::{Fact, State, check_campaigns, parse_candidate};
+
+use super::events_are_the_same::Events;
+use crate::jobs;
+use crate::planners::NAMES;
+
+/// Budgets as they were seen last.
+#[derive(Default)]
+pub(super) struct Limits(BTreeMap<(String, Resource), Budget>);
+
+impl Limits {
+    /// At one index.
+    pub(super) fn note(&mut self, state: &State) -> Result<(), String> {
+        check_campaigns(state)?;
+        for campaign in state.campaigns_after(None) {
+            if !jobs::is_greedy(&campaign.plan) {
+                self.check(campaign.campaign_id.as_str(), &campaign.budgets)?;
+            }
+        }
+        // No job of the first one uses more than it was promised.
+        match state.orchestrator(NAMES[0]) {
+            Some(orchestrator) => self.check(&orchestrator.name, &orchestrator.budgets),
+            None => Ok(()),
+        }
+    }
+
+    /// What is beyond a limit that was just lowered may stay, and never grows.
+    fn check(&mut self, owner: &str, budgets: &BTreeMap<Resource, Budget>) -> Result<(), String> {
+        let used = |budget: Budget| budget.reserved + budget.spent;
+        for (resource, budget) in budgets {
+            let before = self.0.insert((owner.to_owned(), *resource), *budget);
+            let before =
+                before.unwrap_or_else(|| Budget { limit: budget.limit, ..Budget::default() });
+            let over = budget.limit > 0 && used(*budget) > budget.limit;
+            if over && before.limit == budget.limit && used(*budget) > used(before) {
+                let resource = resource.as_str();
+                return Err(format!("{owner} has overspent {resource}: {before:?}, {budget:?}"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What the jobs of each campaign came to, by the events of the whole run.
+#[derive(Default)]
+pub(super) struct Bills<'a> {
+    tried: BTreeSet<&'a TaskId>,
+    ended: BTreeMap<&'a TaskId, (TaskStatus, u32)>,
+}
+
+impl<'a> Bills<'a> {
+    pub(super) fn of(events: &'a Events) -> Self {
+        let mut bills = Self::default();
+        for (_, fact) in events.iter() {
+            match fact {
+                Fact::TaskAssigned { task_id, .. } => drop(bills.tried.insert(task_id)),
+                Fact::TaskEnded { task_id, status, attempt, .. } => {
+                    bills.ended.insert(task_id, (*status, *attempt));
+                }
+                _other_facts => {}
+            }
+        }
+        bills
+    }
+
+    /// In the end, when nothing is promised any more.
+    pub(super) fn check(&self, state: &State) -> Result<(), String> {
+        for campaign in state.campaigns_after(None) {
+            let due = self.due(&campaign.campaign_id, &campaign.plan);
+            for (resource, budget) in &campaign.budgets {
+                let due = due.get(resource).copied().unwrap_or(0);
+                if budget.reserved > 0 || budget.spent != due {
+                    let (id, resource) = (&campaign.campaign_id, resource.as_str());
+                    return Err(format!("{id}: {due} of {resource} are due: {budget:?}"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn due(&self, campaign_id: &CampaignId, plan: &CampaignPlan) -> BTreeMap<Resource, u64> {
+        let mut due = BTreeMap::new();
+        for (task_id, (status, attempt)) in &self.ended {
+            let Some((kind, structure)) = task_id.as_str().split_once('.') else { continue };
+            let own = parse_candidate(structure).is_some_and(|(id, _, _)| id == *campaign_id);
+            if !own || !self.tried.contains(*task_id) {
+                continue;
+            }
+            if kind == "experiment" {
+                *due.entry(Resource::Experiments).or_insert(0) += MICRO;
+                continue;
+            }
+            let (attempt, completed) = (u64::from(*attempt), *status == TaskStatus::Completed);
+            *due.entry(Resource::Simulations).or_insert(0) += MICRO;
+            *due.entry(Resource::Tokens).or_insert(0) +=
+                jobs::tokens_used(plan, task_id.as_str(), attempt, completed);
+        }
+        due
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use quorate::model::NodeId;
+
+    use super::*;
+
+    #[test]
+    fn a_budget_beyond_its_limit_is_found() {
+        let mut limits = Limits::default();
+        let mut of = |owner: &str, limit, reserved, spent| {
+            let budget = Budget { limit, reserved, spent, ..Budget::default() };
+            limits.check(owner, &BTreeMap::from([(Resource::Tokens, budget)]))
+        };
+        assert!(
+            of("a", 10, 4, 6).is_ok() && of("b", 0, 4, 6).is_ok(),
+            "what has no limit holds all"
+        );
+        assert!(of("a", 10, 5, 6).is_err() && of("c", 10, 0, 11).is_err());
+        assert!(of("d", 10, 4, 5).is_ok() && of("d", 8, 4, 5).is_ok(), "the limit was lowered");
+        assert!(of("d", 8, 0, 9).is_ok() && of("d", 8, 1, 9).is_err(), "and more was promised");
+    }
+
+    #[test]
+    fn bills_count_what_was_tried_and_what_it_said() {
+        let id = CampaignId::trusted("c");
+        let plan = CampaignPlan {
+            job: jobs::template(3, false, 0),
+            per_job: BTreeMap::from([(Resource::Tokens, 3 * MICRO)]),
+            ..CampaignPlan::default()
+        };
+        let ended = |name: &str, status, attempt| {
+            let (task_id, node_id) = (TaskId::trusted(name), NodeId::trusted("n"));
+            let assigned = Fact::TaskAssigned { task_id: task_id.clone(), node_id, attempt };
+            let end = Fact::TaskEnded { task_id, status, node_id: None, attempt };
+            if attempt > 0 { vec![assigned, end] } else { vec![end] }
+        };
+        let facts = [
+            ended("job.c.0.0", TaskStatus::DeadLetter, 2),
+            ended("job.c.0.1", TaskStatus::Cancelled, 0),
+            ended("job.c.0.2", TaskStatus::Completed, 1),
+            ended("job.d.0.0", TaskStatus::Completed, 1),
+            ended("experiment.c.0.2", TaskStatus::Failed, 1),
+        ];
+        let events = Events::made(facts.into_iter().flatten());
+        let due = Bills::of(&events).due(&id, &plan);
+        let told = jobs::tokens_used(&plan, "job.c.0.2", 1, true);
+        assert_eq!(due[&Resource::Simulations], 2 * MICRO, "one was never tried");
+        assert_eq!(due[&Resource::Tokens], 3 * MICRO + told);
+        assert_eq!(due[&Resource::Experiments], MICRO);
+    }
+}
