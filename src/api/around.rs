@@ -23,7 +23,7 @@ use super::error::ApiError;
 use super::headers;
 use super::stats::RouteStats;
 use super::ticket::Ticket;
-use crate::cluster::Clients;
+use crate::cluster::{Clients, Consistency};
 use crate::security::{Access, Cors, CorsAnswer, Refusal, Verdict};
 
 /// What the layer knows of its route.
@@ -102,7 +102,14 @@ async fn serve(
     }
     let Some(access) = access else { return handle(route, ticket, request, next).await };
     let line = audit::Line::of(access, &request, ticket);
-    let (principal, verdict) = match admit(route, access, need, &request) {
+    let mut admitted = admit(route, access, need, &request);
+    // The account may be so new that only other members know it.
+    if matches!(admitted, Err((Refusal::UnknownUser, _)))
+        && route.app.barrier(Consistency::Linearizable).await.is_ok()
+    {
+        admitted = admit(route, access, need, &request);
+    }
+    let (principal, verdict) = match admitted {
         Ok(Pass { principal, verdict }) => (principal, verdict),
         Err((refusal, verdict)) => {
             let response = refused(refusal, verdict.as_ref());

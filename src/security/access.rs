@@ -297,7 +297,8 @@ impl Access {
     /// As [`Self::claims`], of a login that goes on, with its user as of today.
     ///
     /// # Errors
-    /// [`Refusal::InvalidToken`] or [`Refusal::Expired`].
+    /// [`Refusal::InvalidToken`] or [`Refusal::Expired`]; [`Refusal::UnknownUser`] of an account that
+    /// another member may know already.
     pub fn login(
         &self,
         token: &str,
@@ -308,7 +309,9 @@ impl Access {
         let claims = self.claims(token, kind, now_ms)?;
         let standing = standing(&claims.sid, &claims.user_id);
         let role = self.role_now(&claims.username, &claims.user_id, &standing);
-        let role = role.ok_or(Refusal::InvalidToken)?;
+        let is_unknown = standing.account.is_none() && !standing.is_revoked;
+        let refusal = if is_unknown { Refusal::UnknownUser } else { Refusal::InvalidToken };
+        let role = role.ok_or(refusal)?;
         let proof = Proof::Session {
             session_id: claims.sid.clone(),
             username: claims.username.clone(),

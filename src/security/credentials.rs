@@ -63,9 +63,12 @@ pub enum Refusal {
     /// No such key.
     #[error("Invalid API key")]
     InvalidKey,
-    /// Not a token of ours, of a user who is gone, or of a login that was ended.
+    /// Not a token of ours, or of a login that was ended.
     #[error("Invalid token")]
     InvalidToken,
+    /// A token of ours, of a user who is gone or not known here yet.
+    #[error("Invalid token")]
+    UnknownUser,
     /// It was good once.
     #[error("Credentials have expired")]
     Expired,
@@ -91,7 +94,11 @@ impl Refusal {
     #[must_use]
     pub fn status(self) -> u16 {
         match self {
-            Self::Missing | Self::InvalidKey | Self::InvalidToken | Self::Expired => 401,
+            Self::Missing
+            | Self::InvalidKey
+            | Self::InvalidToken
+            | Self::UnknownUser
+            | Self::Expired => 401,
             Self::Forbidden | Self::Address | Self::Origin => 403,
             Self::TooMany { .. } => 429,
         }
@@ -101,9 +108,11 @@ impl Refusal {
     #[must_use]
     pub fn code(self) -> &'static str {
         match self {
-            Self::Missing | Self::InvalidKey | Self::InvalidToken | Self::Expired => {
-                "AUTHENTICATION_FAILED"
-            }
+            Self::Missing
+            | Self::InvalidKey
+            | Self::InvalidToken
+            | Self::UnknownUser
+            | Self::Expired => "AUTHENTICATION_FAILED",
             Self::Forbidden => "INSUFFICIENT_PERMISSIONS",
             Self::Address => "ADDRESS_NOT_ALLOWED",
             Self::Origin => "ORIGIN_NOT_ALLOWED",

@@ -99,7 +99,7 @@ fn a_login_is_good_until_it_ends_is_ended_or_its_user_is_gone() {
     // The role of today counts, not the one in the token.
     let demoted = with(json!([{"username": "ada", "password": "pw", "role": "readonly"}]));
     assert_eq!(ask(&demoted, &token, NOW, false).unwrap().role, Role::Readonly);
-    assert_eq!(ask(&with(json!([])), &token, NOW, false), Err(Refusal::InvalidToken));
+    assert_eq!(ask(&with(json!([])), &token, NOW, false), Err(Refusal::UnknownUser));
     let revoked = || Standing { is_revoked: true, account: None };
     let status = Permission(Area::Metrics, Action::Read);
     let control = Permission(Area::Orchestrator, Action::Control);
@@ -223,7 +223,7 @@ fn a_name_that_changed_hands_opens_nothing_to_who_had_it() {
     };
     assert_eq!(role("ada", None), Ok(Role::Admin));
     // The account `ada` is gone, or was there before the user of the configuration.
-    assert_eq!(role("uuid-1", None), Err(Refusal::InvalidToken));
+    assert_eq!(role("uuid-1", None), Err(Refusal::UnknownUser));
     assert_eq!(role("uuid-1", Some(("", true))), Ok(Role::Readonly));
     assert_eq!(role("uuid-1", Some(("operator", true))), Ok(Role::Operator));
     assert_eq!(role("uuid-1", Some(("operator", false))), Err(Refusal::InvalidToken));

@@ -165,6 +165,53 @@ async fn logins_and_keys_are_good_on_every_member_and_over_a_failover() {
 }
 
 #[tokio::test]
+async fn an_account_is_known_on_every_member_at_once_and_over_a_failover() {
+    let (mut house, _) = guarded().await;
+    let root = Caller::new(ROOT);
+    let nobody = Caller::new("");
+    let first = leader(&house, &root).await;
+    let login = json!({"email": "eve@example.com", "password": "correct horse"});
+    let account = json!({"username": "eve", "email": "eve@example.com", "role": "client",
+        "password": "correct horse"});
+    // The cluster's first login makes the secret, which every member must know before any token.
+    let ada = json!({"username": "ada", "password": "correct horse"});
+    let tokens = nobody.post(&house.url(first, "/api/v1/auth/login"), &ada).await;
+    let ada = Caller::new(text(&tokens, "/access_token"));
+    for place in 0..3 {
+        until("the secret on every member", PATIENCE, || async {
+            (ada.get(&house.url(place, "/auth/me")).await.0 == 200).then_some(())
+        })
+        .await;
+    }
+    let url = house.url((first + 1) % 3, "/auth/register");
+    let (status, made) = root.ask(Method::POST, &url, &account).await;
+    assert_eq!(status, 201, "{made}");
+    let mut callers = Vec::new();
+    for place in 0..3 {
+        // No member is given time to hear of it from the others.
+        let tokens = nobody.post(&house.url(place, "/api/v1/auth/login"), &login).await;
+        let eve = Caller::new(text(&tokens, "/access_token"));
+        for other in 0..3 {
+            assert_eq!(eve.get(&house.url(other, "/auth/me")).await.0, 200);
+            assert_eq!(eve.get(&house.url(other, "/api/v1/config")).await.0, 403);
+        }
+        callers.push(eve);
+    }
+    house.kill(first);
+    let second = leader(&house, &root).await;
+    let third = (0..3).find(|place| ![first, second].contains(place)).unwrap();
+    for eve in &callers {
+        let (status, me) = eve.get(&house.url(third, "/auth/me")).await;
+        assert_eq!((status, &me["username"]), (200, &json!("eve")), "{me}");
+    }
+    callers[0].post(&house.url(third, "/api/v1/auth/logout"), &json!({})).await;
+    assert_eq!(callers[0].get(&house.url(third, "/auth/me")).await.0, 401);
+    assert_eq!(callers[1].get(&house.url(second, "/auth/me")).await.0, 200);
+    let again = nobody.post(&house.url(second, "/api/v1/auth/login"), &login).await;
+    assert!(again["user"]["last_login"].is_string(), "{again}");
+}
+
+#[tokio::test]
 async fn contract_2_4_every_member_pushes_the_same_events() {
     let (mut house, sockets) = guarded().await;
     let root = Caller::new(ROOT);

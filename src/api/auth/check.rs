@@ -183,6 +183,7 @@ impl From<Refusal> for ApiError {
             Refusal::Missing
             | Refusal::InvalidKey
             | Refusal::InvalidToken
+            | Refusal::UnknownUser
             | Refusal::Expired
             | Refusal::Forbidden
             | Refusal::Address

@@ -18,6 +18,7 @@ use crate::api::params::Params;
 use crate::api::reply;
 use crate::api::ticket::{Caller, Ticket};
 use crate::clock;
+use crate::cluster::Consistency;
 use crate::security::{
     ACCESS_COOKIE, Access, Claims, Credentials, Principal, Proof, REFRESH_COOKIE, Refusal, Session,
     TokenKind, cookie,
@@ -136,8 +137,15 @@ pub(in crate::api) async fn refresh(
         return Err(ApiError::bad_request("INVALID_FIELD", "refresh_token is required"));
     };
     let standing = |session: &str, user: &str| app.standing(session, user);
-    let (claims, principal) =
-        access.login(&token, TokenKind::Refresh, clock::now_ms(), standing)?;
+    let read = || access.login(&token, TokenKind::Refresh, clock::now_ms(), standing);
+    let (claims, principal) = match read() {
+        // The account may be so new that only other members know it.
+        Err(Refusal::UnknownUser) => {
+            app.barrier(Consistency::Linearizable).await?;
+            read()?
+        }
+        other => other?,
+    };
     let account = app.cluster().view().read(|state| {
         let account = state.account(&principal.user_id);
         account.map(|account| UserView::of_account(&access, account))
