@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::house::House;
-use crate::http::{PATIENCE, Reply, number, text, until};
+use crate::http::{CALL, PATIENCE, Reply, number, text, until};
 use crate::process::{Process, quorate};
 
 const KEY: &str = "a key that only tests know";
@@ -92,6 +92,62 @@ async fn every_drill_is_passed_once() {
     let nodes = house.http.read(&house.url(0, "/api/v1/nodes")).await;
     assert!(!nodes.to_string().contains("drill-"), "a probe node is left: {nodes}");
     house.agree().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drill_on_a_calendar_is_done_when_it_is_due() {
+    let house = House::found_with(3, ALLOWED).await;
+    let urls = house.urls().join(",");
+    let words = ["drill", "serve", "--node-id", "w", "--url", &urls, "--admin-key", KEY];
+    let _worker = Process::start("w", &words, &house.dir().join("w"));
+    let line = ["schedule", "often", "--every", "4", "--url", &urls, "--", "failover"];
+    let (code, state) = drill(&[&line[..], &TIMES].concat()).await;
+    assert_eq!(
+        (code, &state["name"], &state["mode"]),
+        (0, &json!("drill-often"), &json!("SCHEDULED"))
+    );
+    let path = "/api/v1/orchestrator/runs?name=drill-often";
+    let ended = until("two drills are done", PATIENCE * 2, || async {
+        let runs = house.http.read(&house.url(0, path)).await;
+        let runs = runs.as_array().unwrap().clone();
+        let ended = runs.into_iter().filter(|run| run["completed_at"].is_string());
+        let ended: Vec<Value> = ended.collect();
+        (ended.len() >= 2).then_some(ended)
+    });
+    let ended = ended.await;
+    let off = "/api/v1/orchestrator/deactivate?name=drill-often";
+    house.http.send(Method::POST, &house.url(0, off), None, None, CALL).await.unwrap();
+    for run in &ended {
+        assert_eq!(
+            (&run["success"], &run["triggered_by"]),
+            (&json!(true), &json!("scheduler")),
+            "{run:#}"
+        );
+        assert_eq!(
+            (&run["result"]["state"], &run["result"]["kind"]),
+            (&json!("passed"), &json!("failover"))
+        );
+        let id = number(run, "/result/drill_id");
+        let stored = house.http.read(&house.url(1, &format!("/api/v1/drills/{id}"))).await;
+        assert_eq!(text(&stored, "/report/verdict/state"), "passed", "the report is kept");
+    }
+    assert_ne!(ended[0]["result"]["drill_id"], ended[1]["result"]["drill_id"]);
+    let slots = "/api/v1/orchestrator/slots?name=drill-often";
+    let slots = house.http.read(&house.url(2, slots)).await;
+    for slot in slots["slots"].as_array().unwrap() {
+        let decision = text(slot, "/decision");
+        assert!(["ran", "skipped_overlap", "skipped_inactive"].contains(&&*decision), "{slots:#}");
+    }
+    // Whoever may only submit tasks cannot let one be done.
+    let task = json!({"task_id": "sneaky", "task_type": "drill", "input_data":
+        {"drill": ["failover"], "run_id": ended[0]["id"]}});
+    let url = house.url(0, "/api/v1/tasks");
+    house.http.send(Method::POST, &url, Some(&task), None, CALL).await.unwrap();
+    let result = until("the task has ended", PATIENCE, || async {
+        let task = house.http.read(&house.url(0, "/api/v1/tasks/sneaky")).await;
+        (task["task"]["status"] == "completed").then(|| task["result"].clone())
+    });
+    assert_eq!(result.await["success"], false);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -336,3 +336,47 @@ async fn contract_3_8_who_is_meant_that_nobody_named() {
     let answer = world.call("PUT", "/api/v1/config/orchestrator.mode", wrong).await;
     assert_eq!(answer.status, StatusCode::BAD_REQUEST);
 }
+
+#[tokio::test]
+async fn an_orchestrator_can_do_one_task_in_each_run() {
+    let world = World::new().await;
+    world.play_steps();
+    world.register("n").await;
+    world.get("/orchestrator/state?name=nightly").await.ok();
+    let body =
+        r#"{"task":{"task_type":"backup","input":{"to":"tape"},"timeout":60,"max_retries":0}}"#;
+    let state = world.post("/orchestrator/config?name=nightly", body).await.ok();
+    assert_eq!(state["task"]["task_type"], "backup");
+    let run = world.post("/orchestrator/run_once?name=nightly", "").await.ok();
+    assert!(run["completed_at"].is_null(), "its task is under way: {run}");
+    assert_eq!(run["actions"]["decisions"][0]["type"], "scheduled_task");
+    let id = run["task_id"].as_str().unwrap().to_owned();
+    let task = world.get(&format!("/api/v1/tasks/{id}?include=input")).await.ok();
+    assert_eq!(task.pointer("/task/input_data/to"), Some(&json!("tape")), "{task}");
+    assert_eq!(task.pointer("/task/input_data/run_id"), Some(&run["id"]));
+    let task_id = TaskId::trusted(&id);
+    let seen_revision =
+        world.cluster.view().read(|state| state.open_task(&task_id).unwrap().revision);
+    let assignments = vec![Assignment { task_id, seen_revision, node_id: NodeId::trusted("n") }];
+    world.commit(Command::AssignTasks { epoch: world.epoch, assignments }).await;
+    let result = r#"{"success":true,"result":{"success":false,"error":"no tape"}}"#;
+    world.post(&format!("/api/v1/tasks/{id}/result"), result).await.ok();
+    let path = format!("/api/orchestrator/runs/{}", run["id"].as_str().unwrap());
+    let ended = world.get(&path).await.ok();
+    assert_eq!((&ended["success"], &ended["error_message"]), (&json!(false), &json!("no tape")));
+    assert_eq!(ended["result"], json!({"success": false, "error": "no tape"}));
+    let jobs = world.get("/jobs?kind=scheduled").await.ok();
+    assert_eq!(jobs["jobs"][0]["run_id"], run["id"]);
+    let unknown = world.get("/orchestrator/runs/99").await;
+    refused(&unknown, StatusCode::NOT_FOUND, "NotFoundError", "Run 99 not found");
+    for (path, body) in [
+        ("/orchestrator/config", body),
+        ("/orchestrator/config?name=nightly", r#"{"task":{"input":{}}}"#),
+        ("/campaigns", r#"{"name":"c","orchestrator":"nightly"}"#),
+    ] {
+        let answer = world.post(path, body).await;
+        refused(&answer, StatusCode::UNPROCESSABLE_ENTITY, "ValidationError", "Validation failed");
+    }
+    let state = world.post("/orchestrator/config?name=nightly", r#"{"task":{}}"#).await.ok();
+    assert!(state["task"].is_null());
+}
