@@ -90,6 +90,8 @@ pub enum Scenario {
     Failover(FailoverArgs),
     /// Fills the cluster with retained tasks, and measures memory and restart on request
     Retained(RetainedArgs),
+    /// Submissions while steps go over many running campaigns, and without them
+    Campaigns(CampaignsArgs),
 }
 
 /// Options of `batch`.
@@ -221,6 +223,17 @@ pub enum Action {
     Stop,
     /// It stays and hands over: `POST /api/v1/cluster/transfer-leader`. Only of Quorate.
     Transfer,
+}
+
+/// Options of `campaigns`.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct CampaignsArgs {
+    /// Campaigns that are made, and that run
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=50_000))]
+    pub campaigns: u32,
+    /// Seconds from one step to the next
+    #[arg(long, default_value = "1", value_parser = secs)]
+    pub every: Duration,
 }
 
 /// Options of `retained`.

@@ -27,7 +27,7 @@ impl Control {
         Self { targets: load.url.clone(), headers: load.header.concat() }
     }
 
-    /// One call to one member: status and JSON body (null when it has none).
+    /// One call to one member: status and JSON body (null when it has none, a text when it is none).
     ///
     /// # Errors
     /// When it does not answer within ten seconds.
@@ -42,9 +42,11 @@ impl Control {
         let call = async {
             let mut connection = Connection::open(target).await?;
             let reply = connection.exchange(&request).await?;
+            let text = || String::from_utf8_lossy(reply.body).into_owned().into();
+            let body = serde_json::from_slice(reply.body).unwrap_or_else(|_| text());
             std::io::Result::Ok((
                 reply.status,
-                serde_json::from_slice(reply.body).unwrap_or_default(),
+                if reply.body.is_empty() { Value::Null } else { body },
             ))
         };
         let answer = tokio::time::timeout(CALL_TIMEOUT, call).await;

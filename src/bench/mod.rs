@@ -10,6 +10,7 @@
 
 mod agents;
 pub mod args;
+mod campaigns;
 mod connection;
 mod control;
 mod cpu_watch;
@@ -76,6 +77,7 @@ async fn measure(BenchArgs { load, scenario }: BenchArgs) -> anyhow::Result<Repo
         Scenario::EndToEnd(args) => end_to_end::run(&load, &args).await,
         Scenario::Failover(args) => failover::run(&load, &args).await,
         Scenario::Retained(args) => retained::run(&load, &args).await,
+        Scenario::Campaigns(args) => campaigns::run(&load, &args).await,
     }
 }
 

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use tracing::warn;
 
 use super::calendar::Calendar;
@@ -112,10 +113,12 @@ impl<S: Seat> Duty<S> for Campaigns {
 
     async fn round(&mut self, reign: &Reign<S>) -> Result<Next, DutyError> {
         let calendars = &mut self.calendars;
+        let begun = Instant::now();
         let (now, (duties, next)) = reign.seat.read(|view| {
             let now = state_now(&*reign.seat, view);
             (now, plan(view, now, calendars))
         });
+        reign.metrics.planned_steps(begun.elapsed());
         if duties.is_empty() {
             let wait = next.map(|at| Duration::from_millis(at.saturating_sub(now).max(1)));
             return Ok(Next::Wait(wait.unwrap_or(PERIOD).min(PERIOD)));

@@ -142,6 +142,12 @@ pub struct LeaderMetrics {
     pub event_gaps: Count,
     /// Reigns opened.
     pub reigns: Count,
+    /// Looks at what campaigns and schedules need.
+    pub step_plans: Count,
+    /// Microseconds spent in those.
+    pub step_plan_us: Count,
+    /// The longest of them, in microseconds: a gauge.
+    pub step_plan_us_max: Count,
     rounds: [Rounds; DutyName::ALL.len()],
 }
 
@@ -150,6 +156,14 @@ impl LeaderMetrics {
     #[must_use]
     pub fn rounds(&self, duty: DutyName) -> &Rounds {
         &self.rounds[duty as usize]
+    }
+
+    /// Counts one look at what campaigns need.
+    pub fn planned_steps(&self, took: Duration) {
+        let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        self.step_plans.add(1);
+        self.step_plan_us.add(took_us);
+        self.step_plan_us_max.raise(took_us);
     }
 
     /// Counts one round of a duty.

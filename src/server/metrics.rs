@@ -41,6 +41,19 @@ pub(super) fn leader(leadership: &Leadership, text: &mut String) {
         ("expired_total", "counter", "Timers that fired.", &metrics.expired),
         ("retired_total", "counter", "Ended tasks deleted.", &metrics.retired),
         ("queue_age_ms", "gauge", "Age of the oldest waiting task.", &metrics.queue_age_ms),
+        (
+            "step_plans_total",
+            "counter",
+            "Looks at what campaigns and schedules need.",
+            &metrics.step_plans,
+        ),
+        ("step_plan_us_total", "counter", "Microseconds spent in those.", &metrics.step_plan_us),
+        (
+            "step_plan_us_max",
+            "gauge",
+            "The longest of those, in microseconds.",
+            &metrics.step_plan_us_max,
+        ),
         ("event_gaps_total", "counter", "Times duties fell behind events.", &metrics.event_gaps),
     ] {
         line(&format!("quorate_leader_{name}"), kind, help, count.get());

@@ -100,6 +100,9 @@ pub(super) enum Subcommand {
     Conduct {
         #[command(flatten)]
         key: Keyed,
+        /// The task, as its worker says
+        #[arg(long, env = "QUORATE_TASK_ID")]
+        task_id: String,
     },
     /// Lists the drills that the cluster remembers
     List,

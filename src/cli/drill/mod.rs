@@ -46,7 +46,7 @@ impl args::Subcommand {
             Self::Show { id, html } => records::show(reach, output, id, html).await,
             Self::Heal { key } => heal(reach, output, &key).await,
             Self::Schedule(args) => scheduled::schedule(reach, output, args).await,
-            Self::Conduct { key } => scheduled::conduct(reach, &key).await,
+            Self::Conduct { key, task_id } => scheduled::conduct(reach, &key, &task_id).await,
             other => match other.planned() {
                 Some((common, options)) => run(reach, output, &common, &options).await,
                 None => Err(Failure::usage("this is no drill")),

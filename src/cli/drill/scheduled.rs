@@ -167,13 +167,16 @@ fn program(own: &Path, key: &Keyed, reach: &client::Options) -> String {
 
 /// Conducts the drill of one task, as its worker's program: its input is on standard input. What came of
 /// it is the task's result, also when nothing could be done.
-pub(super) async fn conduct(mut reach: client::Options, key: &Keyed) -> Result<ExitCode, Failure> {
+pub(super) async fn conduct(
+    mut reach: client::Options,
+    key: &Keyed,
+    task_id: &str,
+) -> Result<ExitCode, Failure> {
     reach.admin_key = Some(key.read(reach.admin_key.as_deref())?);
     let mut text = String::new();
     std::io::stdin().take(INPUT_MAX).read_to_string(&mut text).map_err(Failure::failed)?;
     let input = serde_json::from_str(&text).unwrap_or(Value::Null);
-    let task_id = std::env::var("QUORATE_TASK_ID").unwrap_or_default();
-    let result = match done(reach, &input, &task_id).await {
+    let result = match done(reach, &input, task_id).await {
         Ok(result) => result,
         Err(failure) => json!({"success": false, "error": short(&failure.to_string())}),
     };
