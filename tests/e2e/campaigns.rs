@@ -19,6 +19,11 @@ const CANDIDATES: u64 = 3;
 const TUNE: &str = r#"tune=seed=$(sed 's/.*"seed":\([0-9]*\).*/\1/'); awk -v s="$seed" 'BEGIN {
     x = (s % 1000) / 1000; printf "{\"score\": %.6f, \"parameters\": {\"x\": %.3f}}\n", 1 - (x - 0.3) ^ 2, x }'"#;
 
+#[expect(clippy::disallowed_methods, reason = "how long a test runs is no setting")]
+fn kills() -> u64 {
+    std::env::var(KILLS_ENV).map_or(KILLS, |kills| kills.parse().unwrap())
+}
+
 async fn post(house: &House, path: &str, body: &Value) -> Value {
     let url = house.url(house.running()[0], path);
     let reply = house.http.send(Method::POST, &url, Some(body), None, CALL).await.unwrap();
@@ -53,7 +58,7 @@ async fn the_ledger_is_whole(house: &House, place: usize) -> usize {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_scheduled_campaign_survives_its_leaders() {
-    let kills = std::env::var(KILLS_ENV).map_or(KILLS, |kills| kills.parse().unwrap());
+    let kills = kills();
     // There is work until the last leader has died.
     let iterations = 2 * kills;
     let mut house = House::found(3).await;
