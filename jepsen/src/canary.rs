@@ -23,7 +23,7 @@ struct Canary {
     runs_max: u64,
 }
 
-const CANARIES: [Canary; 8] = [
+const CANARIES: [Canary; 10] = [
     Canary {
         name: "leader-restore",
         members: 3,
@@ -85,6 +85,22 @@ const CANARIES: [Canary; 8] = [
         members: 3,
         faults: &["transfer-storm", "worker-cut"],
         workloads: &["attempts"],
+        seconds: 20,
+        runs_max: 3,
+    },
+    Canary {
+        name: "slot-twice",
+        members: 3,
+        faults: &["kill-leader", "transfer-storm"],
+        workloads: &["slots"],
+        seconds: 20,
+        runs_max: 3,
+    },
+    Canary {
+        name: "budget-race",
+        members: 3,
+        faults: &["kill-leader", "isolate-leader"],
+        workloads: &["budgets"],
         seconds: 20,
         runs_max: 3,
     },

@@ -13,7 +13,7 @@ use crate::selftest::power_cut_controls;
 const TIME: Duration = Duration::from_secs(20);
 
 /// Name, faults, workloads.
-const RUNS: [(&str, &[&str], &[&str]); 7] = [
+const RUNS: [(&str, &[&str], &[&str]); 8] = [
     (
         "ci-partitions",
         &["isolate-leader", "partition-halves", "one-way-leader-deaf", "flapping", "client-cut"],
@@ -29,6 +29,11 @@ const RUNS: [(&str, &[&str], &[&str]); 7] = [
         "ci-pipelines",
         &["kill-leader", "pause-leader", "isolate-leader", "kill-majority", "partition-halves"],
         &["pipelines", "alerts", "retry"],
+    ),
+    (
+        "ci-campaigns",
+        &["kill-leader", "pause-leader", "isolate-leader", "transfer-storm", "clock-jump"],
+        &["slots", "budgets"],
     ),
     (
         "ci-clocks",

@@ -131,7 +131,8 @@ fn search(number: usize) -> CampaignPlan {
     ];
     CampaignPlan {
         name: format!("search {number}"),
-        generic: true,
+        // Candidates of generic campaigns are not measured.
+        generic: false,
         candidates: 3,
         strategy: "random".to_owned(),
         score_field: "score".to_owned(),

@@ -9,7 +9,7 @@ use quorate::cluster::Cluster;
 use quorate::model::{
     Budget, Cadence, CatchUp, Mode, Overlap, Resource, StepSetting, TimeMs, Timetable,
 };
-use quorate::state::{CampaignCommand, OrchestratorPatch, Outcome, Rejection};
+use quorate::state::{CampaignCommand, OrchestratorPatch, Outcome, Rejection, State};
 
 use crate::changes;
 use crate::researchers::{ask, odd};
@@ -47,12 +47,19 @@ async fn act(stage: &Stage, member: &Cluster) {
         drop(ask(stage, member, command).await);
         return;
     }
+    let rests =
+        |state: &State| state.orchestrator(name).is_some_and(|row| row.mode == Mode::Manual);
     match random % 100 {
-        0..25 => set(stage, member, name, timetable(clock::random())).await,
-        25..45 => set(stage, member, name, settings(clock::random())).await,
-        45..55 => activate(stage, member, name, !(random >> 8).is_multiple_of(3)).await,
-        55..60 => activate(stage, member, name, true).await,
-        _ => run_once(stage, member, name).await,
+        0..60 if member.view().read(rests) => {
+            set(stage, member, name, timetable(clock::random())).await;
+        }
+        // A timetable has to last, or nothing is ever due.
+        0..8 => set(stage, member, name, timetable(clock::random())).await,
+        8..20 => set(stage, member, name, settings(clock::random())).await,
+        20..24 => activate(stage, member, name, false).await,
+        24..34 => activate(stage, member, name, true).await,
+        34..60 => run_once(stage, member, name).await,
+        _ => {}
     }
 }
 

@@ -24,7 +24,7 @@ const MODEL: &str = "model";
 
 pub(crate) async fn run(stage: Stage, member: Cluster) {
     loop {
-        tokio::time::sleep(Duration::from_millis(200 + clock::random() % 500)).await;
+        tokio::time::sleep(Duration::from_millis(100 + clock::random() % 300)).await;
         let ready = member.view().read(|state| state.policy().alert_webhook.is_some());
         match stage.phase() {
             Phase::Healed => return,
@@ -98,7 +98,8 @@ pub(crate) fn draw() -> CampaignPlan {
         name: "search".to_owned(),
         // Greedy jobs spend more than a budget holds: that of the first orchestrator stays exact.
         orchestrator: NAMES[usize::from(greedy || bits(32, 3) == 0)].to_owned(),
-        generic: true,
+        // Candidates of generic campaigns are not measured.
+        generic: bits(52, 3) == 0,
         candidates: 1 + bits(36, 3) as u32,
         strategy: "random".to_owned(),
         minimize: bits(40, 2) == 0,

@@ -4,6 +4,7 @@
 pub mod alerts;
 pub mod attempts;
 pub mod availability;
+pub mod budgets;
 pub mod coverage;
 pub mod linear;
 pub mod lists;
@@ -11,6 +12,7 @@ pub mod logs;
 pub mod pipelines;
 pub mod register;
 pub mod reigns;
+pub mod slots;
 pub mod streams;
 pub mod wgl;
 pub mod zones;

@@ -10,6 +10,7 @@ mod agent;
 mod alerts;
 mod append;
 mod attempts;
+mod budgets;
 mod callbacks;
 mod events;
 mod heartbeats;
@@ -21,6 +22,7 @@ mod plan;
 mod register;
 mod retry;
 mod set;
+mod slots;
 mod sse;
 mod stage;
 mod worker;
@@ -76,7 +78,7 @@ pub trait Workload: Send + Sync {
 /// The workloads that can be asked for by name. `events` and `observe` come with every run.
 ///
 /// Those that change the configuration first stand in front of `retry`, which counts its changes.
-pub const NAMES: [&str; 11] = [
+pub const NAMES: [&str; 13] = [
     "register",
     "append",
     "set",
@@ -86,6 +88,8 @@ pub const NAMES: [&str; 11] = [
     "callbacks",
     "pipelines",
     "alerts",
+    "slots",
+    "budgets",
     "monotonic",
     "retry",
 ];
@@ -107,6 +111,8 @@ pub fn by_names(names: &[&str]) -> Option<Vec<Arc<dyn Workload>>> {
             "callbacks" => Arc::new(callbacks::Callbacks::default()),
             "pipelines" => Arc::new(pipelines::Pipelines::default()),
             "alerts" => Arc::new(alerts::Alerts),
+            "slots" => Arc::new(slots::Slots),
+            "budgets" => Arc::new(budgets::Budgets::default()),
             "monotonic" => Arc::new(monotonic::Monotonic),
             "retry" => Arc::new(retry::Retry::default()),
             _ => return None,

@@ -117,7 +117,7 @@ async fn contract_1_6_cors_and_names() {
         let answer = world.call("OPTIONS", path, "").await;
         assert_eq!((answer.status, answer.text.as_str()), (StatusCode::OK, ""), "{path}");
         assert_eq!(answer.header("access-control-allow-origin"), "*");
-        let methods = "GET, POST, PUT, DELETE, OPTIONS";
+        let methods = "GET, POST, PUT, PATCH, DELETE, OPTIONS";
         assert_eq!(answer.header("access-control-allow-methods"), methods);
         let headers = "Content-Type, Authorization, X-API-Key, Idempotency-Key";
         assert_eq!(answer.header("access-control-allow-headers"), headers);
