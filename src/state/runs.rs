@@ -264,11 +264,12 @@ impl Txn<'_> {
         let failed = said.get("success").and_then(serde_json::Value::as_bool) == Some(false);
         let why = ["error", "summary"].map(|key| said.get(key).and_then(serde_json::Value::as_str));
         let why = why.into_iter().flatten().next().unwrap_or("its task says that it failed");
-        let error = match status {
-            TaskStatus::Completed if failed => why.to_owned(),
-            TaskStatus::Completed => String::new(),
-            _ if error.is_empty() => format!("its task has ended as {}", status.as_str()),
-            _ => error,
+        let error = if status == TaskStatus::Completed {
+            if failed { why.to_owned() } else { String::new() }
+        } else if error.is_empty() {
+            format!("its task has ended as {}", status.as_str())
+        } else {
+            error
         };
         self.edit_run(run_id, |run| run.result = result);
         self.end_run(run_id, clipped(&error));
