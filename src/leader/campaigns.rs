@@ -79,13 +79,15 @@ pub fn plan(
             continue;
         }
         let fresh = canary::active(Canary::SlotTwice) && !calendars.0.contains_key(&schedule.key);
+        let again = fresh.then(|| {
+            let decided_ms = schedule.decided_ms.saturating_sub(1);
+            Schedule { decided_ms, ..schedule.clone() }
+        });
         let (degraded, (slots, due)) = match calendars.of(schedule) {
             Ok(calendar) => {
-                let after = |at: TimeMs| {
-                    let again = fresh && at == schedule.decided_ms;
-                    calendar.next_after(if again { at - 1 } else { at })
-                };
-                ("", slot_plan::plan(schedule, orchestrator, now, after))
+                let after = |at| calendar.next_after(at);
+                let seen = again.as_ref().unwrap_or(schedule);
+                ("", slot_plan::plan(seen, orchestrator, now, after))
             }
             Err(why) => (why, (Vec::new(), None)),
         };

@@ -109,6 +109,9 @@ impl State {
     pub fn launches_left(&self, campaign: &Campaign, resource: Resource) -> u64 {
         let used = campaign.budgets.get(&resource).copied().unwrap_or_default();
         let limit = self.launch_limit(campaign, resource);
+        if canary::active(Canary::BudgetRace) {
+            return limit.saturating_sub(used.spent) / MICRO;
+        }
         limit.saturating_sub(used.reserved).saturating_sub(used.spent) / MICRO
     }
 }

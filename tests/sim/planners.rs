@@ -20,7 +20,7 @@ pub(crate) const NAMES: [&str; 2] = ["default", "second"];
 /// The longest interval of a timetable that somebody set.
 const INTERVAL_MAX_MS: u64 = 2250;
 /// Tokens for all campaigns of an orchestrator, at least.
-const TOKENS_MIN: u64 = 10;
+const TOKENS_MIN: u64 = 4;
 
 pub(crate) async fn run(stage: Stage, member: Cluster) {
     let mut marks = BTreeMap::new();
@@ -55,10 +55,10 @@ async fn act(stage: &Stage, member: &Cluster) {
         }
         // A timetable has to last, or nothing is ever due.
         0..8 => set(stage, member, name, timetable(clock::random())).await,
-        8..20 => set(stage, member, name, settings(clock::random())).await,
-        20..24 => activate(stage, member, name, false).await,
-        24..34 => activate(stage, member, name, true).await,
-        34..60 => run_once(stage, member, name).await,
+        8..24 => set(stage, member, name, settings(clock::random())).await,
+        24..28 => activate(stage, member, name, false).await,
+        28..36 => activate(stage, member, name, true).await,
+        36..62 => run_once(stage, member, name).await,
         _ => {}
     }
 }
@@ -103,11 +103,11 @@ fn timetable(random: u64) -> OrchestratorPatch {
 /// Other bounds, and a budget over all campaigns that is set, raised, or taken away.
 fn settings(random: u64) -> OrchestratorPatch {
     let bits = |shift: u32, of: u64| (random >> shift) % of;
-    let tokens = Budget::of_units(TOKENS_MIN + 10 * bits(0, 8));
-    let budget = match bits(4, 4) {
+    let tokens = Budget::of_units(TOKENS_MIN + 4 * bits(0, 5));
+    let budget = match bits(4, 6) {
         0 => Some(None),
-        1 | 2 => Some(Some(tokens)),
-        _ => None,
+        1 => None,
+        _mostly => Some(Some(tokens)),
     };
     OrchestratorPatch {
         settings: vec![
@@ -115,7 +115,7 @@ fn settings(random: u64) -> OrchestratorPatch {
             StepSetting::ExperimentsMax(1 + bits(12, 4) as u32),
             StepSetting::IterationsPerRun(1 + bits(16, 5) as u32),
             StepSetting::SimulationBudget(4 + bits(20, 12)),
-            StepSetting::ExperimentBudget(1 + bits(24, 4)),
+            StepSetting::ExperimentBudget(1 + bits(24, 2)),
             StepSetting::ExperimentThreshold(100_000 * bits(28, 10)),
             StepSetting::SamplesForRetrain(10),
         ],
