@@ -1,10 +1,12 @@
 //! Passwords as they are kept: PBKDF2 with HMAC-SHA-256, a salt each, and the number of rounds
 //! beside it, so that the number can grow while old ones stay good.
 
+use std::num::NonZeroU32;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD as BASE64;
 use hmac::Mac as _;
-use sha2::Sha256;
+use ring::pbkdf2;
 
 use super::secrets::random_bytes;
 
@@ -46,7 +48,10 @@ pub fn verify_password(password: &str, stored: Option<&str>) -> bool {
 }
 
 fn derive(password: &str, salt: &[u8], rounds: u32) -> [u8; 32] {
-    pbkdf2::pbkdf2_hmac_array::<Sha256, 32>(password.as_bytes(), salt, rounds)
+    let mut hash = [0; 32];
+    let rounds = NonZeroU32::new(rounds).unwrap_or(NonZeroU32::MIN);
+    pbkdf2::derive(pbkdf2::PBKDF2_HMAC_SHA256, rounds, salt, password.as_bytes(), &mut hash);
+    hash
 }
 
 fn parse(stored: &str) -> Option<(u32, Vec<u8>, Vec<u8>)> {

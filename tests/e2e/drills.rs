@@ -25,6 +25,11 @@ async fn drill(words: &[&str]) -> (i32, Value) {
 
 async fn drill_by(mut command: Command, words: &[&str]) -> (i32, Value) {
     command.arg("drill").args(words).args(["-o", "json"]);
+    outcome(command).await
+}
+
+/// How a program ended, and what it printed.
+async fn outcome(mut command: Command) -> (i32, Value) {
     let run = tokio::task::spawn_blocking(move || command.output().unwrap());
     let Output { status, stdout, stderr } = run.await.unwrap();
     let said = String::from_utf8_lossy(&stderr);
@@ -100,8 +105,10 @@ async fn a_drill_on_a_calendar_is_done_when_it_is_due() {
     let urls = house.urls().join(",");
     let words = ["drill", "serve", "--node-id", "w", "--url", &urls, "--admin-key", KEY];
     let _worker = Process::start("w", &words, &house.dir().join("w"));
-    let line = ["schedule", "often", "--every", "4", "--url", &urls, "--", "failover"];
-    let (code, state) = drill(&[&line[..], &TIMES].concat()).await;
+    let line = ["drill", "schedule", "often", "--every", "4", "--url", &urls, "-o", "json", "--"];
+    let mut command = quorate();
+    command.args(line).arg("failover").args(TIMES);
+    let (code, state) = outcome(command).await;
     assert_eq!(
         (code, &state["name"], &state["mode"]),
         (0, &json!("drill-often"), &json!("SCHEDULED"))
