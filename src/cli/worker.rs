@@ -60,7 +60,11 @@ enum OnExit {
 }
 
 pub(super) fn run(args: WorkerArgs, client: &client::Options) -> Result<ExitCode, Failure> {
-    let options = args.options()?;
+    serve(args.options()?, client)
+}
+
+/// Runs a worker until it is told to end.
+pub(super) fn serve(options: Options, client: &client::Options) -> Result<ExitCode, Failure> {
     let client = Client::new(client)?;
     let runtime = tokio::runtime::Runtime::new().map_err(Failure::failed)?;
     runtime.block_on(async {
@@ -97,31 +101,6 @@ fn failure(error: Error) -> Failure {
 }
 
 impl WorkerArgs {
-    /// A worker that does one thing at a time by one program, and nothing else.
-    pub(super) fn of_one_program(
-        task_type: &str,
-        program: &str,
-        node_id: Option<String>,
-        listen: SocketAddr,
-    ) -> Self {
-        Self {
-            programs: vec![format!("{task_type}={program}")],
-            node_id,
-            listen,
-            advertise: None,
-            concurrency: 1,
-            capabilities: Vec::new(),
-            heartbeat: 5,
-            drain_timeout: 30,
-            on_exit: OnExit::Remove,
-        }
-    }
-
-    /// The same at an address that members reach.
-    pub(super) fn reached_at(self, advertise: Option<String>) -> Self {
-        Self { advertise, ..self }
-    }
-
     fn options(self) -> Result<Options, Failure> {
         let mut programs = BTreeMap::new();
         for text in &self.programs {
@@ -137,6 +116,7 @@ impl WorkerArgs {
         Ok(Options {
             node_id: self.node_id,
             programs,
+            environment: Vec::new(),
             capabilities: self.capabilities,
             listen: self.listen,
             advertise: self.advertise,

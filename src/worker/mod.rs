@@ -49,6 +49,8 @@ pub struct Options {
     pub node_id: Option<String>,
     /// Programs by task type, run through `sh -c`; the type `*` takes what no other does.
     pub programs: BTreeMap<String, String>,
+    /// What programs find in their environment beside what their task says.
+    pub environment: Vec<(&'static str, String)>,
     /// Capabilities beside the task types.
     pub capabilities: Vec<String>,
     /// Where dispatches are taken.

@@ -27,17 +27,15 @@ pub(super) fn start(shared: &Arc<Shared>, dispatch: Dispatch, kill: Cancellation
     shared.tasks.spawn(async move {
         let key = AttemptKey { task_id: dispatch.task_id.clone(), attempt: dispatch.attempt };
         let program = worker.program(&dispatch.task_type).unwrap_or_default();
-        let job = Job {
-            program,
-            environment: vec![
-                ("QUORATE_TASK_ID", dispatch.task_id.clone()),
-                ("QUORATE_TASK_TYPE", dispatch.task_type.clone()),
-                ("QUORATE_ATTEMPT", dispatch.attempt.to_string()),
-                ("QUORATE_NODE_ID", worker.node_id.clone()),
-            ],
-            input: dispatch.input(),
-            timeout: dispatch.timeout(),
-        };
+        let mut environment = worker.options.environment.clone();
+        environment.extend([
+            ("QUORATE_TASK_ID", dispatch.task_id.clone()),
+            ("QUORATE_TASK_TYPE", dispatch.task_type.clone()),
+            ("QUORATE_ATTEMPT", dispatch.attempt.to_string()),
+            ("QUORATE_NODE_ID", worker.node_id.clone()),
+        ]);
+        let job =
+            Job { program, environment, input: dispatch.input(), timeout: dispatch.timeout() };
         let ended = exec::run(job, &kill).await;
         let report: Arc<str> = word(&worker.node_id, &dispatch, &ended).into();
         tracing::info!(

@@ -80,6 +80,7 @@ impl Bench {
         let options = Options {
             node_id: Some("n1".to_owned()),
             programs: programs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
+            environment: Vec::new(),
             capabilities: vec!["extra".to_owned()],
             listen: "127.0.0.1:0".parse().unwrap(),
             advertise: None,

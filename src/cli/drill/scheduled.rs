@@ -2,8 +2,9 @@
 //! task, which `quorate drill serve` takes; it conducts the drill and says what came of it.
 
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Parser};
 use serde_json::{Value, json};
@@ -11,10 +12,10 @@ use serde_json::{Value, json};
 use super::args::{Keyed, Subcommand};
 use super::{Conducted, Failure, Output, conducted};
 use crate::cli::output;
-use crate::cli::worker::WorkerArgs;
 use crate::client::{self, Call, Client, segment};
 use crate::drill::Options;
 use crate::model::DrillState;
+use crate::worker;
 
 /// The type of the task, and what a node must have to be given it.
 const TASK_TYPE: &str = "drill";
@@ -22,6 +23,9 @@ const TASK_TYPE: &str = "drill";
 const PREFIX: &str = "drill-";
 /// What a drill may take beside its phases: restarts, and the work that must be done after it.
 const SPARE_SECONDS: u64 = 1200;
+/// Of its worker: the time between heartbeats, and what a drill under way gets to heal when it leaves.
+const HEARTBEAT: Duration = Duration::from_secs(5);
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// The longest description of a drill, in bytes.
 const INPUT_MAX: u64 = 64 * 1024;
 /// The longest text about what came of a drill, in characters.
@@ -146,21 +150,31 @@ pub(super) async fn schedule(
 
 /// Takes drills that are due and conducts them, one at a time.
 pub(super) fn serve(args: ServeArgs, reach: &client::Options) -> Result<ExitCode, Failure> {
-    // Said at once, and not when the first drill is due.
-    let _ = args.key.read(reach.admin_key.as_deref())?;
+    // Said at once, and not when the first drill is due. Keys go by the environment, which others on
+    // the machine do not see.
+    let admin_key = args.key.read(reach.admin_key.as_deref())?;
+    let mut environment = vec![("QUORATE_ADMIN_KEY", admin_key)];
+    environment.extend(reach.api_key.clone().map(|key| ("QUORATE_API_KEY", key)));
     let own = std::env::current_exe().map_err(Failure::failed)?;
-    let program = program(&own, &args.key, reach);
-    let worker = WorkerArgs::of_one_program(TASK_TYPE, &program, args.node_id, args.listen);
-    crate::cli::worker::run(worker.reached_at(args.advertise), reach)
+    let worker = worker::Options {
+        node_id: args.node_id,
+        programs: [(TASK_TYPE.to_owned(), program(&own, &reach.urls))].into(),
+        environment,
+        capabilities: Vec::new(),
+        listen: args.listen,
+        advertise: args.advertise,
+        concurrency: 1,
+        heartbeat: HEARTBEAT,
+        drain_timeout: DRAIN_TIMEOUT,
+        farewell: worker::Farewell::Remove,
+    };
+    crate::cli::worker::serve(worker, reach)
 }
 
-/// The shell command that conducts one drill. The keys are in the environment already, or in a file.
-fn program(own: &Path, key: &Keyed, reach: &client::Options) -> String {
-    let mut words = vec![own.display().to_string(), "drill".to_owned(), "conduct".to_owned()];
-    words.extend(["--url".to_owned(), reach.urls.join(",")]);
-    if let Some(path) = key.file() {
-        words.extend(["--admin-key-file".to_owned(), path.display().to_string()]);
-    }
+/// The shell command that conducts one drill.
+fn program(own: &Path, urls: &[String]) -> String {
+    let (own, urls) = (own.display().to_string(), urls.join(","));
+    let words = [own.as_str(), "drill", "conduct", "--url", &urls];
     let quoted = words.iter().map(|word| format!("'{}'", word.replace('\'', r"'\''")));
     quoted.collect::<Vec<_>>().join(" ")
 }
@@ -224,18 +238,12 @@ fn short(text: &str) -> String {
 
 impl Keyed {
     fn names_a_file(&self) -> bool {
-        self.file().is_some()
-    }
-
-    fn file(&self) -> Option<&PathBuf> {
-        self.admin_key_file.as_ref()
+        self.admin_key_file.is_some()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::model::DrillKind;
 
@@ -266,11 +274,9 @@ mod tests {
 
     #[test]
     fn the_program_is_quoted_for_the_shell() {
-        let reach = client::Options { urls: vec!["http://a".to_owned()], ..Default::default() };
-        let key = Keyed { admin_key_file: Some(PathBuf::from("it's")) };
-        let program = program(Path::new("/opt/my quorate"), &key, &reach);
-        let wanted =
-            r"'/opt/my quorate' 'drill' 'conduct' '--url' 'http://a' '--admin-key-file' 'it'\''s'";
+        let program =
+            program(Path::new("/opt/my quorate"), &["http://a".to_owned(), "it's".to_owned()]);
+        let wanted = r"'/opt/my quorate' 'drill' 'conduct' '--url' 'http://a,it'\''s'";
         assert_eq!(program, wanted);
     }
 }

@@ -33,13 +33,15 @@ impl Limits {
         }
     }
 
-    /// What is beyond a limit that was just lowered may stay, and never grows.
+    /// What is beyond a limit that was just set or lowered may stay, and never grows: a budget that is
+    /// set while jobs run counts what they were promised.
     fn check(&mut self, owner: &str, budgets: &BTreeMap<Resource, Budget>) -> Result<(), String> {
         let used = |budget: Budget| budget.reserved + budget.spent;
+        // One that was taken away is a new one when it is set again.
+        self.0.retain(|(its, resource), _| its != owner || budgets.contains_key(resource));
         for (resource, budget) in budgets {
             let before = self.0.insert((owner.to_owned(), *resource), *budget);
-            let before =
-                before.unwrap_or_else(|| Budget { limit: budget.limit, ..Budget::default() });
+            let Some(before) = before else { continue };
             let over = budget.limit > 0 && used(*budget) > budget.limit;
             if over && before.limit == budget.limit && used(*budget) > used(before) {
                 let resource = resource.as_str();
@@ -125,7 +127,9 @@ mod tests {
             of("a", 10, 4, 6).is_ok() && of("b", 0, 4, 6).is_ok(),
             "what has no limit holds all"
         );
-        assert!(of("a", 10, 5, 6).is_err() && of("c", 10, 0, 11).is_err());
+        assert!(of("a", 10, 5, 6).is_err());
+        assert!(of("c", 10, 11, 0).is_ok(), "it was set while jobs ran");
+        assert!(of("c", 10, 0, 11).is_ok() && of("c", 10, 1, 11).is_err());
         assert!(of("d", 10, 4, 5).is_ok() && of("d", 8, 4, 5).is_ok(), "the limit was lowered");
         assert!(of("d", 8, 0, 9).is_ok() && of("d", 8, 1, 9).is_err(), "and more was promised");
     }
