@@ -33,7 +33,7 @@ const RUNS: [(&str, &[&str], &[&str]); 8] = [
     (
         "ci-campaigns",
         &["kill-leader", "pause-leader", "isolate-leader", "transfer-storm", "clock-jump"],
-        &["slots", "budgets"],
+        &["slots", "budgets", "set"],
     ),
     (
         "ci-clocks",
