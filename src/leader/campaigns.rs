@@ -75,17 +75,23 @@ pub fn plan(
     let mut next: Option<TimeMs> = None;
     for schedule in view.schedules() {
         let Some(orchestrator) = view.orchestrator(&schedule.key) else { continue };
-        if orchestrator.mode == Mode::Manual {
-            continue;
-        }
-        let fresh = canary::active(Canary::SlotTwice) && !calendars.0.contains_key(&schedule.key);
+        let by_timetable = match orchestrator.mode {
+            Mode::Manual => continue,
+            // It has a pause; the timetable beside it is that of another mode.
+            Mode::Continuous => false,
+            Mode::Scheduled | Mode::Paused => true,
+        };
+        let fresh = canary::active(Canary::SlotTwice)
+            && by_timetable
+            && !calendars.0.contains_key(&schedule.key);
         let again = fresh.then(|| {
             let decided_ms = schedule.decided_ms.saturating_sub(1);
             Schedule { decided_ms, ..schedule.clone() }
         });
-        let (degraded, (slots, due)) = match calendars.of(schedule) {
+        let calendar = by_timetable.then(|| calendars.of(schedule)).transpose();
+        let (degraded, (slots, due)) = match calendar {
             Ok(calendar) => {
-                let after = |at| calendar.next_after(at);
+                let after = |at| calendar?.next_after(at);
                 let seen = again.as_ref().unwrap_or(schedule);
                 ("", slot_plan::plan(seen, orchestrator, now, after))
             }

@@ -26,7 +26,7 @@ const SERVES_AGAIN: Duration = Duration::from_secs(5);
 /// The longest until everybody votes again, members with a new disk included.
 const SETTLES: Duration = Duration::from_secs(30);
 /// The longest until the queue is empty and all members have applied the same.
-const DRAINS: Duration = Duration::from_secs(180);
+const DRAINS: Duration = Duration::from_secs(60);
 /// An order is given again after so long.
 const ORDER_AGAIN: Duration = Duration::from_secs(2);
 

@@ -163,7 +163,7 @@ async fn put_to_rest(stage: &Stage, member: &Cluster, marks: &mut BTreeMap<Strin
                 Cadence::Cron { .. } => false,
             };
             let stands = match row.mode {
-                Mode::Continuous => !row.is_active || row.pause_ms > INTERVAL_MAX_MS,
+                Mode::Continuous => !row.is_active,
                 Mode::Manual | Mode::Scheduled | Mode::Paused => !often,
             };
             (stands || schedule.decided_ms > mark).then(|| row.name.clone())

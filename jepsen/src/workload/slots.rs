@@ -176,7 +176,7 @@ impl Workload for Slots {
     }
 
     fn floors(&self) -> Vec<Floor> {
-        [("read", 1.0), ("activate", 0.1)].map(|(f, per_second)| Floor { f, per_second }).into()
+        [("read", 1.0), ("run", 0.1)].map(|(f, per_second)| Floor { f, per_second }).into()
     }
 
     fn check(&self, history: &History) -> Vec<Verdict> {

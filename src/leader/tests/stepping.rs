@@ -9,8 +9,8 @@ use crate::model::{
     Resource, Run, Schedule, StepSetting, StopRules, TaskId, Timetable,
 };
 use crate::state::{
-    CampaignCommand, CampaignMove, Command, OrchestratorPatch, Outcome, SlotChoice, TaskOutcome,
-    TaskReport, candidate_job,
+    CampaignCommand, CampaignMove, Command, OrchestratorPatch, Outcome, SlotChoice, StepDuty,
+    TaskOutcome, TaskReport, candidate_job,
 };
 
 const EPOCH: Epoch = Epoch { term: 1, member: 1 };
@@ -359,4 +359,28 @@ async fn iterations_that_no_budget_holds_are_not_proposed_again_and_again() {
     set(&solo, OrchestratorPatch { budgets, ..OrchestratorPatch::default() });
     go_round(&solo);
     assert_eq!((launched(&small), launched(&large)), (0, 2), "9 tokens are too few for ten jobs");
+}
+
+/// Mode `CONTINUOUS` has a pause and no timetable, and stood still when the timetable that was left
+/// beside it made no sense.
+#[tokio::test]
+async fn a_timetable_that_makes_no_sense_holds_no_mode_up_that_has_none() {
+    let solo = led();
+    let cadence = Cadence::Cron { expression: "no such time".to_owned(), zone: "UTC".to_owned() };
+    let planned = |mode| {
+        let timetable = Some(Timetable { cadence: cadence.clone(), ..Timetable::default() });
+        let patch = OrchestratorPatch {
+            mode: Some(mode),
+            timetable,
+            pause_ms: Some(10),
+            ..OrchestratorPatch::default()
+        };
+        set(&solo, patch);
+        let later = clock::now_ms() + 60_000;
+        plan(&solo.state.read(), later, &mut Calendars::default()).0
+    };
+    let scheduled = planned(Mode::Scheduled);
+    assert!(matches!(&scheduled[..], [StepDuty::JudgeSchedule { .. }]), "{scheduled:?}");
+    let continuous = planned(Mode::Continuous);
+    assert!(matches!(&continuous[..], [StepDuty::DecideSlots { .. }]), "{continuous:?}");
 }
