@@ -82,6 +82,11 @@ impl Params {
         }
     }
 
+    /// How many rows a list passes over: the whole number under `key`.
+    pub(super) fn skip(&self, key: &str) -> Result<usize, ApiError> {
+        Ok(usize::try_from(self.number(key)?.unwrap_or(0)).unwrap_or(usize::MAX))
+    }
+
     /// `consistency=linearizable|local`, with `max_age` and `min_index` for the latter.
     pub(super) fn consistency(&self) -> Result<Consistency, ApiError> {
         let invalid = |text: &str| ApiError::bad_request("INVALID_CONSISTENCY", text);

@@ -261,7 +261,7 @@ fn iteration_plan(
     IterationPlan {
         campaign_id: campaign.campaign_id.clone(),
         seen_revision: campaign.revision,
-        context: context(view, orchestrator, campaign, with),
+        context: context(view, orchestrator, campaign, (strategy, with)),
         strategy: strategy.clone(),
         candidates,
     }
@@ -272,7 +272,7 @@ fn context(
     view: &State,
     orchestrator: &Orchestrator,
     campaign: &Campaign,
-    with: Option<&IterationOverride>,
+    (strategy, with): (&str, Option<&IterationOverride>),
 ) -> String {
     let score = |score: Score| score as f64 / 1e9;
     let mut fields = Map::new();
@@ -280,8 +280,7 @@ fn context(
         let wanted = ["goal", "target_properties", "constraints", "evaluation_strategy"];
         fields.extend(config.into_iter().filter(|(key, _)| wanted.contains(&key.as_str())));
     }
-    let strategy = with.and_then(|with| with.strategy.as_ref()).unwrap_or(&campaign.plan.strategy);
-    fields.insert("generation_strategy".to_owned(), strategy.as_str().into());
+    fields.insert("generation_strategy".to_owned(), strategy.into());
     if let Some(Ok(config)) = with.map(|with| serde_json::from_str::<Value>(&with.config)) {
         fields.insert("override_config".to_owned(), config);
     }

@@ -48,7 +48,7 @@ impl Txn<'_> {
             let text = format!("the payload holds at most {CONTEXT_MAX} bytes");
             return Err(Rejection::InvalidCampaign(text));
         }
-        let kind = kind_of(&action);
+        let kind = action.kind();
         self.state.edit_campaign_totals(|totals| totals.commands += 1);
         let number = self.state.campaign_totals().commands;
         let row = AgentCommand {
@@ -119,14 +119,18 @@ impl Txn<'_> {
     }
 }
 
-fn kind_of(action: &AgentAction) -> AgentCommandKind {
-    match action {
-        AgentAction::CreateCampaign(_) => AgentCommandKind::CreateDesignCampaign,
-        AgentAction::AdvanceCampaign { .. } => AgentCommandKind::AdvanceCampaign,
-        AgentAction::RequestJobs(request) if request.experiments => {
-            AgentCommandKind::RequestExperiments
+impl AgentAction {
+    /// What is asked for.
+    #[must_use]
+    pub fn kind(&self) -> AgentCommandKind {
+        match self {
+            Self::CreateCampaign(_) => AgentCommandKind::CreateDesignCampaign,
+            Self::AdvanceCampaign { .. } => AgentCommandKind::AdvanceCampaign,
+            Self::RequestJobs(request) if request.experiments => {
+                AgentCommandKind::RequestExperiments
+            }
+            Self::RequestJobs(_) => AgentCommandKind::RequestSimulations,
         }
-        AgentAction::RequestJobs(_) => AgentCommandKind::RequestSimulations,
     }
 }
 

@@ -37,6 +37,12 @@ impl Ran {
         self
     }
 
+    /// What a table of fields shows beside `name`.
+    pub(crate) fn field(&self, name: &str) -> &str {
+        let row = self.out.lines().find_map(|line| line.strip_prefix(name));
+        row.unwrap_or_else(|| panic!("{} shows no {name}:\n{}", self.line, self.out)).trim()
+    }
+
     pub(crate) fn json(&self) -> Value {
         let parsed = serde_json::from_str(&self.out);
         parsed.unwrap_or_else(|error| panic!("{}: {error}: {}", self.line, self.out))

@@ -170,7 +170,7 @@ pub(in crate::api) async fn list(
     params: Params,
 ) -> Result<Response, ApiError> {
     let limit = params.limit(LIMIT)?;
-    let skip = usize::try_from(params.number("skip")?.unwrap_or(0)).unwrap_or(usize::MAX);
+    let skip = params.skip("skip")?;
     let mut stamp = app.admit(&params).await?;
     let access = app.whole_access();
     let (users, total) = app.show(&mut stamp, |state| {

@@ -134,6 +134,29 @@ impl App {
         }
     }
 
+    /// What a request shows of who sends it. `is_foreign`: its cookies may not be used.
+    pub(super) fn credentials<'a>(
+        &self,
+        headers: &'a HeaderMap,
+        query: Option<&'a str>,
+        is_foreign: bool,
+    ) -> Credentials<'a> {
+        let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+        let admin = headers.get(headers::ADMIN_KEY);
+        let is_admin = admin.is_some_and(|shown| {
+            let key = self.options().admin_key.as_ref();
+            key.is_some_and(|key| key.admits(shown.as_bytes()))
+        });
+        Credentials {
+            api_key: text(&headers::X_API_KEY),
+            authorization: text(&header::AUTHORIZATION),
+            cookies: text(&header::COOKIE),
+            query,
+            cookies_are_foreign: is_foreign,
+            is_admin,
+        }
+    }
+
     /// As [`Self::authorize`], of an HTTP request.
     pub(in crate::api) fn admit_caller(
         &self,
@@ -143,20 +166,7 @@ impl App {
         if asked.always && asked.need == Need::Open {
             return Ok(Pass::default());
         }
-        let text = |name| asked.headers.get(name).and_then(|value| value.to_str().ok());
-        let admin = asked.headers.get(headers::ADMIN_KEY);
-        let is_admin = admin.is_some_and(|shown| {
-            let key = self.options().admin_key.as_ref();
-            key.is_some_and(|key| key.admits(shown.as_bytes()))
-        });
-        let credentials = Credentials {
-            api_key: text(&headers::X_API_KEY),
-            authorization: text(&header::AUTHORIZATION),
-            cookies: text(&header::COOKIE),
-            query: asked.query,
-            cookies_are_foreign: asked.is_foreign,
-            is_admin,
-        };
+        let credentials = self.credentials(asked.headers, asked.query, asked.is_foreign);
         self.authorize(access, &credentials, asked.address, asked.need)
     }
 }

@@ -20,8 +20,8 @@ use crate::api::ticket::{Caller, Ticket};
 use crate::clock;
 use crate::cluster::Consistency;
 use crate::security::{
-    ACCESS_COOKIE, Access, Claims, Credentials, Principal, Proof, REFRESH_COOKIE, Refusal, Session,
-    TokenKind, cookie,
+    ACCESS_COOKIE, Access, Claims, Principal, Proof, REFRESH_COOKIE, Refusal, Session, TokenKind,
+    cookie,
 };
 use crate::state::Command;
 
@@ -243,19 +243,7 @@ pub(super) fn who(
     if let Some(principal) = extensions.get::<Principal>() {
         return Ok(principal.clone());
     }
-    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
-    let admin = headers.get(crate::api::headers::ADMIN_KEY);
-    let credentials = Credentials {
-        api_key: text(&crate::api::headers::X_API_KEY),
-        authorization: text(&header::AUTHORIZATION),
-        cookies: text(&header::COOKIE),
-        cookies_are_foreign: is_foreign(&access.cors, headers),
-        is_admin: admin.is_some_and(|shown| {
-            let key = app.options().admin_key.as_ref();
-            key.is_some_and(|key| key.admits(shown.as_bytes()))
-        }),
-        query: None,
-    };
+    let credentials = app.credentials(headers, None, is_foreign(&access.cors, headers));
     let standing = |session: &str, user: &str| app.standing(session, user);
     access.authenticate(&credentials, clock::now_ms(), standing)
 }

@@ -6,6 +6,7 @@ use axum::response::Response;
 use serde_json::{Map, Value, json};
 
 use super::agent_view::{command_view, jobs_view};
+use super::answers;
 use super::campaign_parse::{configured, override_config};
 use super::job_parse::{Asked, job_request};
 use super::paging::Page;
@@ -19,9 +20,10 @@ use crate::api::reply;
 use crate::api::ticket::{Caller, Ticket};
 use crate::api::wire_time::iso;
 use crate::clock;
-use crate::model::{AgentCommandKind, CampaignId, CampaignPlan};
+use crate::model::{CampaignId, CampaignPlan};
 use crate::state::{
-    AgentAction, AgentOrder, CONTEXT_MAX, CampaignCommand, Command, Outcome, agent_command_id,
+    AgentAction, AgentOrder, CONTEXT_MAX, CampaignCommand, Command, Outcome, State as Tables,
+    agent_command_id,
 };
 
 /// A campaign of an agent that says nothing (contract 3.5).
@@ -67,9 +69,8 @@ pub(in crate::api) async fn create_design_campaign(
 ) -> Result<Response, ApiError> {
     let plan = design_plan(&Object::parse(&body)?, &caller.0)?;
     let name = plan.name.clone();
-    let kind = AgentCommandKind::CreateDesignCampaign;
     let order = AgentAction::CreateCampaign(plan);
-    ordered(&app, ticket, &caller, kind, &body, order, |outcome| match outcome {
+    ordered(&app, ticket, &caller, &body, order, |outcome| match outcome {
         // The word that upstream's documents show; the campaign itself is `CREATED`.
         Outcome::CampaignCreated { campaign_id } => Some(Done {
             result: json!({"campaign_id": campaign_id, "name": name, "status": "PENDING"}),
@@ -146,8 +147,7 @@ pub(in crate::api) async fn advance_campaign(
         count: count as u32,
         with: override_config(&object)?,
     };
-    let kind = AgentCommandKind::AdvanceCampaign;
-    ordered(&app, ticket, &caller, kind, &body, action, |outcome| match outcome {
+    ordered(&app, ticket, &caller, &body, action, |outcome| match outcome {
         Outcome::IterationsQueued { count } => {
             let message = format!("{count} iterations queued");
             let result =
@@ -201,12 +201,8 @@ async fn request_jobs(
             result.insert("experiment_type".to_owned(), json!(kind));
         }
     }
-    let kind = match asked {
-        Asked::Simulations => AgentCommandKind::RequestSimulations,
-        Asked::Experiments => AgentCommandKind::RequestExperiments,
-    };
     let action = AgentAction::RequestJobs(request);
-    ordered(app, ticket, caller, kind, body, action, |outcome| match outcome {
+    ordered(app, ticket, caller, body, action, |outcome| match outcome {
         Outcome::JobsCreated { count } => {
             let message = format!("{count} {} created", asked.words());
             result.extend(jobs_view(ticket.request_id, asked.words(), *count));
@@ -223,11 +219,11 @@ async fn ordered(
     app: &App,
     ticket: Ticket,
     caller: &Caller,
-    kind: AgentCommandKind,
     body: &[u8],
     action: AgentAction,
     done: impl FnOnce(&Outcome) -> Option<Done>,
 ) -> Result<Response, ApiError> {
+    let kind = action.kind();
     let who = if caller.0.is_empty() { "anonymous" } else { &caller.0 };
     let order = AgentOrder { agent_id: format!("user:{who}"), payload: payload(body), action };
     let command = Command::Campaign(CampaignCommand::Agent(Box::new(order)));
@@ -264,10 +260,8 @@ pub(in crate::api) async fn commands(
     State(app): State<App>,
     params: Params,
 ) -> Result<Response, ApiError> {
-    let limit = params.limit(super::paging::SIZE)?;
-    let skip = usize::try_from(params.number("offset")?.unwrap_or(0)).unwrap_or(usize::MAX);
+    let page = Page { skip: params.skip("offset")?, size: params.limit(super::paging::SIZE)? };
     let mut stamp = app.admit(&params).await?;
-    let page = Page { skip, size: limit };
     let shown = app.show(&mut stamp, |state| {
         let rows = page.take(state.agent_commands().rev());
         rows.map(|row| command_view(row, false)).collect::<Vec<_>>()
@@ -281,13 +275,11 @@ pub(in crate::api) async fn command(
     Path(id): Path<String>,
     params: Params,
 ) -> Result<Response, ApiError> {
-    let mut stamp = app.admit(&params).await?;
-    let shown = app.show(&mut stamp, |state| {
+    let view = |state: &Tables| {
         let row =
             state.agent_commands().rev().find(|row| agent_command_id(row.request_id) == id)?;
         Some(command_view(row, true))
-    });
-    let text = format!("Command {id} not found");
-    let shown = shown.ok_or_else(|| ApiError::not_found("COMMAND_NOT_FOUND", text))?;
-    Ok(reply::read(&stamp, reply::encode(&shown)))
+    };
+    let missing = || ApiError::not_found("COMMAND_NOT_FOUND", format!("Command {id} not found"));
+    answers::read(&app, &params, view, missing).await
 }

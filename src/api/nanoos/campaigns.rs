@@ -1,11 +1,11 @@
 //! The doors of campaigns (contract 3.6).
 
 use axum::extract::State;
-use axum::http::StatusCode;
 use axum::response::Response;
 use axum::routing::{MethodRouter, post};
 use serde_json::{Value, json};
 
+use super::answers;
 use super::campaign_parse::{self, override_config};
 use super::campaign_view::{campaign_view, iteration_view, summary_view};
 use super::paging::Page;
@@ -41,11 +41,9 @@ async fn propose(
     app.write(ticket, caller, Command::Campaign(command)).await
 }
 
-/// Shows a campaign after a write.
-async fn shown(app: &App, ticket: Ticket, index: u64, id: &CampaignId) -> Result<Value, ApiError> {
-    let mut stamp = app.caught_up(ticket, index).await?;
-    let view = app.show(&mut stamp, |state| state.campaign(id).map(campaign_view));
-    view.ok_or_else(|| not_found(id.as_str()))
+/// How a campaign is shown.
+fn view(id: &CampaignId) -> impl FnOnce(&Tables) -> Option<Value> {
+    move |state| state.campaign(id).map(campaign_view)
 }
 
 /// Reads one campaign under the consistency that was asked for.
@@ -55,11 +53,9 @@ async fn read(
     id: &str,
     view: impl FnOnce(&Tables, &Campaign) -> Option<Value>,
 ) -> Result<Response, ApiError> {
-    let id = campaign_id(id)?;
-    let mut stamp = app.admit(params).await?;
-    let shown = app.show(&mut stamp, |state| view(state, state.campaign(&id)?));
-    let shown = shown.ok_or_else(|| not_found(id.as_str()))?;
-    Ok(reply::read(&stamp, reply::encode(&shown)))
+    let campaign_id = campaign_id(id)?;
+    let view = |state: &Tables| view(state, state.campaign(&campaign_id)?);
+    answers::read(app, params, view, || not_found(id)).await
 }
 
 /// `POST /campaigns`.
@@ -75,10 +71,9 @@ pub(in crate::api) async fn create(
     let Outcome::CampaignCreated { campaign_id } = outcome else {
         return Err(key_reused(ticket.request_id));
     };
-    let view = shown(&app, ticket, index, &campaign_id).await?;
-    let mut response = reply::written(ticket, index, &view);
-    *response.status_mut() = StatusCode::CREATED;
-    Ok(response)
+    let missing = || not_found(campaign_id.as_str());
+    let answer = answers::shown(&app, ticket, index, view(&campaign_id), missing).await?;
+    Ok(answers::created(answer))
 }
 
 /// `GET /campaigns?status=`, in pages: `skip` and `limit`, or `page` and `page_size`.
@@ -105,13 +100,8 @@ pub(in crate::api) async fn list(
         let rows = asked.take(state.campaigns_after(None).filter(wanted));
         (rows.map(campaign_view).collect::<Vec<_>>(), total)
     });
-    let page = json!({
-        "campaigns": campaigns,
-        "total": total,
-        "page": asked.number(),
-        "page_size": asked.size,
-    });
-    Ok(reply::read(&stamp, reply::encode(&page)))
+    let list = asked.list_of("campaigns", campaigns, total);
+    Ok(reply::read(&stamp, reply::encode(&list)))
 }
 
 /// `GET /campaigns/{id}`.
@@ -138,9 +128,7 @@ pub(in crate::api) async fn patch(
         .read(|state| state.campaign(&id).is_some_and(|campaign| campaign.plan.generic));
     let patch = Box::new(campaign_parse::patch(&Object::parse(&body)?, generic)?);
     let command = CampaignCommand::PatchCampaign { campaign_id: id.clone(), patch };
-    let Written { index, .. } = propose(&app, ticket, &caller, command).await?;
-    let view = shown(&app, ticket, index, &id).await?;
-    Ok(reply::written(ticket, index, &view))
+    answers::change(&app, ticket, &caller, command, view(&id), || not_found(id.as_str())).await
 }
 
 /// `POST /campaigns/{id}/start`, `pause`, `resume`, `cancel`.
@@ -157,9 +145,7 @@ async fn moved(
 ) -> Result<Response, ApiError> {
     let campaign_id = campaign_id(&id)?;
     let command = CampaignCommand::MoveCampaign { campaign_id: campaign_id.clone(), how };
-    let Written { index, .. } = propose(&app, ticket, &caller, command).await?;
-    let view = shown(&app, ticket, index, &campaign_id).await?;
-    Ok(reply::written(ticket, index, &view))
+    answers::change(&app, ticket, &caller, command, view(&campaign_id), || not_found(&id)).await
 }
 
 /// `POST /campaigns/{id}/step`: iterations beside those of the orchestrator's steps, one after
@@ -181,8 +167,7 @@ pub(in crate::api) async fn step(
     let Outcome::IterationsQueued { count } = outcome else {
         return Err(key_reused(ticket.request_id));
     };
-    let mut stamp = app.caught_up(ticket, index).await?;
-    let view = app.show(&mut stamp, |state| {
+    let view = |state: &Tables| {
         let campaign = state.campaign(&id)?;
         let newest = state.iterations(&id).next_back();
         let open = newest.filter(|row| row.completed_at_ms == 0);
@@ -192,8 +177,8 @@ pub(in crate::api) async fn step(
             "iterations_queued": count,
             "message": format!("{count} iterations queued"),
         }))
-    });
-    Ok(reply::written(ticket, index, &view.ok_or_else(|| not_found(id.as_str()))?))
+    };
+    answers::shown(&app, ticket, index, view, || not_found(id.as_str())).await
 }
 
 /// `GET /campaigns/{id}/iterations`.
@@ -203,7 +188,7 @@ pub(in crate::api) async fn iterations(
     params: Params,
 ) -> Result<Response, ApiError> {
     let limit = params.number("limit")?.unwrap_or(LIMIT_MAX).clamp(1, LIMIT_MAX);
-    let skip = usize::try_from(params.number("skip")?.unwrap_or(0)).unwrap_or(usize::MAX);
+    let skip = params.skip("skip")?;
     let page = |state: &Tables, campaign: &Campaign| {
         let rows = state.iterations(&campaign.campaign_id).skip(skip).take(limit as usize);
         Some(rows.map(|row| iteration_view(state, row)).collect::<Vec<_>>().into())

@@ -1,10 +1,10 @@
 //! The doors of instruments and models (contract 3.6, 3.4): how experiments and trainings are done.
 
 use axum::extract::State;
-use axum::http::StatusCode;
 use axum::response::Response;
 use serde_json::{Map, Value, json};
 
+use super::answers;
 use super::campaign_parse::template;
 use super::campaign_view::json_or;
 use super::paging::Page;
@@ -19,7 +19,7 @@ use crate::api::reply;
 use crate::api::ticket::{Caller, Ticket};
 use crate::api::wire_time::iso;
 use crate::model::{Instrument, JobTemplate, Model};
-use crate::state::{CampaignCommand, Command, PutWhen};
+use crate::state::{CampaignCommand, Command, PutWhen, State as Tables};
 
 /// The task of an experiment on an instrument, and of the training of a model, that says nothing.
 const EXPERIMENT: &str = "experiment";
@@ -70,13 +70,10 @@ pub(in crate::api) async fn create(
         job: Box::new(template(&body, EXPERIMENT)?),
         when: PutWhen::Absent,
     };
-    let Written { index, .. } = app.write(ticket, &caller, Command::Campaign(command)).await?;
-    let mut stamp = app.caught_up(ticket, index).await?;
-    let shown = app.show(&mut stamp, |state| state.instrument(&instrument_id).map(instrument_view));
-    let shown = shown.ok_or_else(|| no_instrument(&instrument_id))?;
-    let mut response = reply::written(ticket, index, &shown);
-    *response.status_mut() = StatusCode::CREATED;
-    Ok(response)
+    let view = |state: &Tables| state.instrument(&instrument_id).map(instrument_view);
+    let missing = || no_instrument(&instrument_id);
+    let answer = answers::change(&app, ticket, &caller, command, view, missing).await?;
+    Ok(answers::created(answer))
 }
 
 /// `GET /instruments`.
@@ -87,13 +84,8 @@ pub(in crate::api) async fn list(
     let page = Page::of(&params)?;
     let mut stamp = app.admit(&params).await?;
     let shown = app.show(&mut stamp, |state| {
-        let rows = page.take(state.instruments());
-        json!({
-            "instruments": rows.map(instrument_view).collect::<Vec<_>>(),
-            "total": state.instruments_len(),
-            "page": page.number(),
-            "page_size": page.size,
-        })
+        let rows = page.take(state.instruments()).map(instrument_view).collect();
+        page.list_of("instruments", rows, state.instruments_len())
     });
     Ok(reply::read(&stamp, reply::encode(&shown)))
 }
@@ -104,9 +96,8 @@ pub(in crate::api) async fn get(
     Path(id): Path<String>,
     params: Params,
 ) -> Result<Response, ApiError> {
-    let mut stamp = app.admit(&params).await?;
-    let shown = app.show(&mut stamp, |state| state.instrument(&id).map(instrument_view));
-    Ok(reply::read(&stamp, reply::encode(&shown.ok_or_else(|| no_instrument(&id))?)))
+    let view = |state: &Tables| state.instrument(&id).map(instrument_view);
+    answers::read(&app, &params, view, || no_instrument(&id)).await
 }
 
 /// `DELETE /instruments/{id}`.
@@ -151,10 +142,8 @@ pub(in crate::api) async fn put_model(
         trained_on: body.count("training_samples_count")?,
         job: Box::new(template(&body, TRAINING)?),
     };
-    let Written { index, .. } = app.write(ticket, &caller, Command::Campaign(command)).await?;
-    let mut stamp = app.caught_up(ticket, index).await?;
-    let shown = app.show(&mut stamp, |state| state.model(&name).map(model_view));
-    Ok(reply::written(ticket, index, &shown.ok_or_else(|| no_model(&name))?))
+    let view = |state: &Tables| state.model(&name).map(model_view);
+    answers::change(&app, ticket, &caller, command, view, || no_model(&name)).await
 }
 
 /// `GET /models`: all of them, by name.
@@ -173,9 +162,8 @@ pub(in crate::api) async fn model(
     Path(name): Path<String>,
     params: Params,
 ) -> Result<Response, ApiError> {
-    let mut stamp = app.admit(&params).await?;
-    let shown = app.show(&mut stamp, |state| state.model(&name).map(model_view));
-    Ok(reply::read(&stamp, reply::encode(&shown.ok_or_else(|| no_model(&name))?)))
+    let view = |state: &Tables| state.model(&name).map(model_view);
+    answers::read(&app, &params, view, || no_model(&name)).await
 }
 
 /// `DELETE /models/{name}`.

@@ -1,11 +1,11 @@
 //! The doors of jobs and experiments: tasks of the fleet, in family N's words (contract 3.6).
 
 use axum::extract::State;
-use axum::http::StatusCode;
 use axum::response::Response;
 use axum::routing::{MethodRouter, get, post};
 use serde_json::{Value, json};
 
+use super::answers;
 use super::job_parse::{Asked, job_request};
 use super::job_view::{Loaded, job_view, status_view, status_word};
 use super::paging::Page;
@@ -95,9 +95,7 @@ async fn create(
     let task = app.show(&mut stamp, |state| asked.find(state, &task_id));
     let task = task.ok_or_else(|| asked.not_found(task_id.as_str()))?;
     let loaded = Loaded::of(app, &task, true)?;
-    let mut response = reply::written(ticket, index, &job_view(&task, &loaded));
-    *response.status_mut() = StatusCode::CREATED;
-    Ok(response)
+    Ok(answers::created(reply::written(ticket, index, &job_view(&task, &loaded))))
 }
 
 /// `GET /jobs/{id}` and `/experiments/{id}`.
@@ -183,12 +181,8 @@ async fn list(app: &App, params: &Params, asked: Asked) -> Result<Response, ApiE
     for task in &tasks {
         shown.push(job_view(task, &Loaded::of(app, task, false)?));
     }
-    let view = json!({
-        asked.words(): shown,
-        "page": page.number(),
-        "page_size": page.size,
-        // Whether all that are retained were looked at, or the page was filled before.
-        "complete": looked_at < LOOKED_AT_MAX,
-    });
+    let mut view = page.list(asked.words(), shown);
+    // Whether all that are retained were looked at, or the page was filled before.
+    view["complete"] = (looked_at < LOOKED_AT_MAX).into();
     Ok(reply::read(&stamp, reply::encode(&view)))
 }

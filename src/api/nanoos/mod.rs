@@ -3,6 +3,7 @@
 pub(super) mod agent;
 pub(super) mod agent_summary;
 pub(super) mod agent_view;
+mod answers;
 pub(super) mod campaign_parse;
 pub(super) mod campaign_view;
 pub(super) mod campaigns;

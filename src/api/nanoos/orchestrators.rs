@@ -9,6 +9,7 @@ use axum::routing::{MethodRouter, post};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+use super::answers;
 use super::config::{budgets_view, parse, schedule_view, view};
 use super::instruments::job_fields;
 use super::runs::{run_view, stats_view};
@@ -95,10 +96,8 @@ async fn changed(
     name: &str,
     command: CampaignCommand,
 ) -> Result<Response, ApiError> {
-    let Written { index, .. } = app.write(ticket, caller, Command::Campaign(command)).await?;
-    let mut stamp = app.caught_up(ticket, index).await?;
-    let shown = app.show(&mut stamp, |state| orchestrator_view(state, name));
-    Ok(reply::written(ticket, index, &shown.ok_or_else(|| unknown(name))?))
+    let view = |state: &Tables| orchestrator_view(state, name);
+    answers::change(app, ticket, caller, command, view, || unknown(name)).await
 }
 
 /// `POST /orchestrator/config`.
@@ -193,16 +192,14 @@ pub(in crate::api) async fn runs(
 ) -> Result<Response, ApiError> {
     let name = name(&app, &params);
     let limit = params.limit(LIMIT)?;
-    let offset = params.number("offset")?.unwrap_or(0);
-    let mut stamp = app.admit(&params).await?;
-    let shown = app.show(&mut stamp, |state| {
+    let offset = params.skip("offset")?;
+    let view = |state: &Tables| {
         state.orchestrator(&name)?;
         let own = state.runs().rev().filter(|run| run.orchestrator == name);
-        let page = own.skip(usize::try_from(offset).unwrap_or(usize::MAX)).take(limit);
-        Some(page.map(|run| run_view(state, run)).collect::<Vec<_>>())
-    });
-    let runs = shown.ok_or_else(|| unknown(&name))?;
-    Ok(reply::read(&stamp, reply::encode(&runs)))
+        let page = own.skip(offset).take(limit);
+        Some(page.map(|run| run_view(state, run)).collect())
+    };
+    answers::read(&app, &params, view, || unknown(&name)).await
 }
 
 /// `GET /orchestrator/runs/{id}`, of any orchestrator.
@@ -211,13 +208,12 @@ pub(in crate::api) async fn run(
     Path(id): Path<String>,
     params: Params,
 ) -> Result<Response, ApiError> {
-    let mut stamp = app.admit(&params).await?;
-    let shown = app.show(&mut stamp, |state| {
+    let view = |state: &Tables| {
         let run = state.run(id.parse().ok()?)?;
         Some(run_view(state, run))
-    });
+    };
     let missing = || ApiError::not_found("RUN_NOT_FOUND", format!("Run {id} not found"));
-    Ok(reply::read(&stamp, reply::encode(&shown.ok_or_else(missing)?)))
+    answers::read(&app, &params, view, missing).await
 }
 
 /// `GET /orchestrator/stats`.

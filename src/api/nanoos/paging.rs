@@ -1,5 +1,7 @@
 //! Pages of family N's lists: `skip` and `limit` (its server), or `page` and `page_size` (its SDK).
 
+use serde_json::{Value, json};
+
 use crate::api::error::ApiError;
 use crate::api::params::Params;
 
@@ -24,12 +26,12 @@ impl Page {
         if size == 0 || size > SIZE_MAX {
             return Err(invalid("limit is 1 to 100"));
         }
-        let skip = match (params.number("page")?, params.number("skip")?) {
-            (Some(0), _) => return Err(invalid("page is 1 or more")),
-            (Some(page), _) => (page - 1).saturating_mul(size),
-            (None, skip) => skip.unwrap_or(0),
+        let skip = match params.number("page")? {
+            None => params.skip("skip")?,
+            Some(0) => return Err(invalid("page is 1 or more")),
+            Some(page) => usize::try_from((page - 1).saturating_mul(size)).unwrap_or(usize::MAX),
         };
-        Ok(Self { skip: usize::try_from(skip).unwrap_or(usize::MAX), size: size as usize })
+        Ok(Self { skip, size: size as usize })
     }
 
     /// The rows of this page.
@@ -37,9 +39,18 @@ impl Page {
         rows.skip(self.skip).take(self.size)
     }
 
-    /// Its number, from 1.
-    pub(in crate::api) fn number(self) -> usize {
-        self.skip / self.size + 1
+    /// The list that is answered with: the rows of this page under `name`.
+    pub(in crate::api) fn list(self, name: &str, rows: Vec<Value>) -> Value {
+        let mut list = json!({"page": self.skip / self.size + 1, "page_size": self.size});
+        list[name] = rows.into();
+        list
+    }
+
+    /// As [`Self::list`], of so many rows on all pages.
+    pub(in crate::api) fn list_of(self, name: &str, rows: Vec<Value>, total: usize) -> Value {
+        let mut list = self.list(name, rows);
+        list["total"] = total.into();
+        list
     }
 }
 

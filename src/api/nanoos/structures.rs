@@ -1,10 +1,10 @@
 //! The doors of structures (contract 3.6).
 
 use axum::extract::State;
-use axum::http::StatusCode;
 use axum::response::Response;
 use serde_json::{Map, Value, json};
 
+use super::answers;
 use super::campaign_view::{candidate_fields, json_or};
 use super::paging::Page;
 use crate::api::App;
@@ -99,10 +99,8 @@ pub(in crate::api) async fn create(
         return Err(FieldError::new("composition", "a text").into());
     }
     let structure_id = chosen_id(&body, "structure", ticket)?;
-    let mut response =
-        put(&app, ticket, &caller, structure_id, kept(&body), PutWhen::Absent).await?;
-    *response.status_mut() = StatusCode::CREATED;
-    Ok(response)
+    let answer = put(&app, ticket, &caller, structure_id, kept(&body), PutWhen::Absent).await?;
+    Ok(answers::created(answer))
 }
 
 /// `PUT /structures/{id}`: what is not sent stays.
@@ -126,10 +124,8 @@ async fn put(
 ) -> Result<Response, ApiError> {
     let (id, owner) = (structure_id.clone(), caller.0.clone());
     let command = CampaignCommand::PutStructure { structure_id, owner, body, when };
-    let Written { index, .. } = app.write(ticket, caller, Command::Campaign(command)).await?;
-    let mut stamp = app.caught_up(ticket, index).await?;
-    let shown = app.show(&mut stamp, |state| state.structure(&id).map(view));
-    Ok(reply::written(ticket, index, &shown.ok_or_else(|| not_found(&id))?))
+    let view = |state: &Tables| state.structure(&id).map(view);
+    answers::change(app, ticket, caller, command, view, || not_found(&id)).await
 }
 
 /// `GET /structures/{id}`.
@@ -138,9 +134,7 @@ pub(in crate::api) async fn get(
     Path(id): Path<String>,
     params: Params,
 ) -> Result<Response, ApiError> {
-    let mut stamp = app.admit(&params).await?;
-    let shown = app.show(&mut stamp, |state| found(state, &id)).ok_or_else(|| not_found(&id))?;
-    Ok(reply::read(&stamp, reply::encode(&shown)))
+    answers::read(&app, &params, |state| found(state, &id), || not_found(&id)).await
 }
 
 /// `GET /structures`: those that were registered, by id.
@@ -151,12 +145,8 @@ pub(in crate::api) async fn list(
     let page = Page::of(&params)?;
     let mut stamp = app.admit(&params).await?;
     let shown = app.show(&mut stamp, |state| {
-        json!({
-            "structures": page.take(state.structures_after(None)).map(view).collect::<Vec<_>>(),
-            "total": state.structures_len(),
-            "page": page.number(),
-            "page_size": page.size,
-        })
+        let rows = page.take(state.structures_after(None)).map(view).collect();
+        page.list_of("structures", rows, state.structures_len())
     });
     Ok(reply::read(&stamp, reply::encode(&shown)))
 }
