@@ -255,7 +255,7 @@ fn prepared(change: Change, config: &Config) -> Result<Change, ApiError> {
     Ok(Change { path, value, expected_revision })
 }
 
-/// Refuses webhooks that the list of allowed hosts would keep from ever being called.
+/// Refuses webhooks and a mail server that the list of allowed hosts would keep from ever being called.
 fn check_webhooks(change: &Change, config: &Config) -> Result<(), ApiError> {
     let (_, policy) = config.patched(&change.path, &change.value.to_string())?;
     let webhooks = [
@@ -268,6 +268,11 @@ fn check_webhooks(change: &Change, config: &Config) -> Result<(), ApiError> {
         {
             return Err(ApiError::bad_request("HOST_NOT_ALLOWED", format!("{key}: {error}")));
         }
+    }
+    let server = policy.alert_email.as_ref().map(|channel| channel.server.as_str());
+    if let Some(Err(error)) = server.map(|host| outward::check_host(host, &policy.reach.hosts)) {
+        let text = format!("alerts.email.smtp_server: {error}");
+        return Err(ApiError::bad_request("HOST_NOT_ALLOWED", text));
     }
     Ok(())
 }

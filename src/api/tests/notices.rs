@@ -89,16 +89,23 @@ async fn contract_2_11_each_transition_is_one_delivery_per_channel() {
     let channels = json!({"alerts": {
         "webhook": {"enabled": true, "url": "http://hook.test/secret-path"},
         "slack": {"enabled": true, "webhook_url": "http://slack.test/secret-path"},
+        "email": {"enabled": true, "smtp_server": "mail.test", "username": "fleet@example.com",
+            "password": "hunter2", "to_emails": ["ops@example.com"]},
     }});
-    world.call("PUT", "/api/v1/config", &channels.to_string()).await.ok();
+    let shown = world.call("PUT", "/api/v1/config", &channels.to_string()).await.ok();
+    assert_eq!(shown["config"]["alerts"]["email"]["password"], "********");
+    assert!(!shown.to_string().contains("hunter2"), "{shown}");
     world.alert(0, AlertState::Active).await;
     world.post("/api/v1/alerts/network_utilization_threshold/acknowledge", "").await.ok();
     world.post("/api/v1/alerts/network_utilization_threshold/acknowledge", "").await.ok();
     world.alert(2, AlertState::Resolved).await;
     let all = world.deliveries("").await;
     let kinds: Vec<&str> = all.iter().map(|one| one["kind"].as_str().unwrap()).collect();
-    assert_eq!(kinds, ["slack", "alert", "slack", "alert", "slack", "alert"]);
+    assert_eq!(kinds, ["email", "slack", "alert"].repeat(3));
     assert!(all.iter().all(|one| one["url"] == "***" && one["status"] == "due"), "{all:?}");
+    let stored =
+        world.cluster.view().read(|state| format!("{:?}", Vec::from_iter(state.deliveries())));
+    assert!(!stored.contains("hunter2") && stored.contains("smtp://mail.test:587"), "{stored}");
 }
 
 #[tokio::test]
@@ -250,4 +257,9 @@ async fn a_host_that_is_not_allowed_is_refused_at_the_door() {
     assert_eq!(refused.status, StatusCode::BAD_REQUEST);
     let email = put(json!({"alerts": {"email": {"enabled": true}}})).await;
     assert_eq!(email.json()["code"], "INVALID_CONFIG", "{}", email.text);
+    let email =
+        json!({"enabled": true, "smtp_server": "mail.internal", "from": "a@b", "to": "c@d"});
+    let refused = put(json!({ "alerts": { "email": email } })).await;
+    assert_eq!(refused.json()["code"], "HOST_NOT_ALLOWED", "{}", refused.text);
+    assert!(refused.text.contains("alerts.email.smtp_server"), "{}", refused.text);
 }
