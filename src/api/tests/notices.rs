@@ -263,3 +263,37 @@ async fn a_host_that_is_not_allowed_is_refused_at_the_door() {
     assert_eq!(refused.json()["code"], "HOST_NOT_ALLOWED", "{}", refused.text);
     assert!(refused.text.contains("alerts.email.smtp_server"), "{}", refused.text);
 }
+
+#[tokio::test]
+async fn the_password_of_mail_goes_to_no_other_server_unless_it_is_given_anew() {
+    let world = World::new().await;
+    let put = async |email: Value| {
+        let body = json!({ "alerts": { "email": email } }).to_string();
+        world.call("PUT", "/api/v1/config", &body).await
+    };
+    let first = json!({"enabled": true, "smtp_server": "mail.test", "username": "fleet",
+        "password": "hunter2", "from": "a@b", "to": "c@d"});
+    let shown = put(first).await.ok()["config"]["alerts"]["email"].clone();
+    for (key, value) in
+        [("smtp_server", json!("eve.test")), ("smtp_port", json!(25)), ("encryption", json!("tls"))]
+    {
+        // Off or on, and sent back as it was shown or left out.
+        for email in [json!({ key: value, "enabled": false }), {
+            let mut whole = shown.clone();
+            whole[key] = value.clone();
+            whole
+        }] {
+            let refused = put(email).await;
+            assert_eq!(refused.json()["code"], "INVALID_CONFIG", "{}", refused.text);
+            assert!(refused.text.contains("alerts.email.password must be given anew"));
+        }
+        let path = format!("/api/v1/config/alerts.email.{key}");
+        let refused = world.call("PUT", &path, &json!({ "value": value }).to_string()).await;
+        assert_eq!(refused.json()["code"], "INVALID_CONFIG", "{}", refused.text);
+    }
+    put(json!({"to": ["c@d", "e@f"], "enabled": false})).await.ok();
+    put(json!({"smtp_server": "other.test", "password": "hunter2"})).await.ok();
+    let channel = json!({"smtp_server": "third.test", "username": "", "password": ""});
+    put(channel).await.ok();
+    put(json!({"smtp_server": "fourth.test", "enabled": true})).await.ok();
+}
