@@ -3,9 +3,9 @@
 
 use super::scripts::Words;
 use super::{
-    AgentAction, AgentOrder, CampaignCommand, CampaignMove, Command, IterationPlan, JobRequest,
-    OrchestratorPatch, PutWhen, SlotChoice, SlotPlan, State, StepAction, StepDuty, StepEffect,
-    candidate_experiment, candidate_job, derive_uuid, requested_job,
+    AgentAction, AgentOrder, CampaignCommand, CampaignMove, CampaignPatch, Command, IterationPlan,
+    JobRequest, OrchestratorPatch, PutWhen, SlotChoice, SlotPlan, State, StepAction, StepDuty,
+    StepEffect, candidate_experiment, candidate_job, derive_uuid, requested_job,
 };
 use crate::model::{
     Budget, Cadence, CampaignId, CampaignPlan, CatchUp, Decision, DecisionKind, IterationOverride,
@@ -167,6 +167,13 @@ pub(super) fn campaign_command(state: &State, verb: &str, words: &Words<'_>) -> 
             context: "{}".to_owned(),
         },
         "campaign" => CampaignCommand::CreateCampaign(Box::new(plan(words))),
+        "patch" => CampaignCommand::PatchCampaign {
+            campaign_id: named(),
+            patch: Box::new(CampaignPatch {
+                stop: Some(plan(words).stop),
+                ..CampaignPatch::default()
+            }),
+        },
         "move" => CampaignCommand::MoveCampaign {
             campaign_id: named(),
             how: match words.places[1] {

@@ -188,6 +188,10 @@ impl Txn<'_> {
         plan.metadata = patch.metadata.unwrap_or(plan.metadata);
         plan.stop = patch.stop.unwrap_or(plan.stop);
         check_plan(&plan)?;
+        if plan.stop.max_iterations < campaign.iterations {
+            let text = format!("{} iterations were begun already", campaign.iterations);
+            return Err(Rejection::InvalidCampaign(format!("max_iterations is too low: {text}")));
+        }
         self.edit_campaign(campaign_id, |campaign| {
             for (resource, asked) in &plan.budgets {
                 let budget = campaign.budgets.entry(*resource).or_default();

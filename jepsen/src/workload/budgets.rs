@@ -18,7 +18,8 @@ use rand::RngExt;
 use serde_json::{Map, Value, json};
 use tokio::time::{Instant, sleep};
 
-use super::actor::{Actor, highest_index, insist, insist_write, serve};
+use super::actor::{Actor, highest_index, insist, insist_write};
+use super::hand::Hand;
 use super::{HarnessError, Stage, Workload};
 use crate::checker::budgets::PROMISED;
 use crate::checker::coverage::Floor;
@@ -49,39 +50,13 @@ pub(super) struct Budgets {
     campaigns: Mutex<Vec<String>>,
 }
 
-/// The worker.
-struct Hand {
-    stage: Stage,
-    client: Client,
+/// The worker, and what it has begun.
+struct Work {
+    hand: Hand,
     begun: Mutex<BTreeSet<(String, u64)>>,
 }
 
-impl Hand {
-    /// Reports until some member has decided about it.
-    async fn report(&self, job: &str, body: Value) {
-        let request = Request::post(format!("/api/v1/tasks/{job}/result"), body);
-        while !self.stage.over.is_cancelled() {
-            for (_, url) in self.stage.members.all() {
-                let reply = self.client.send(&url, &request).await;
-                if reply.kind == Kind::Ok || matches!(reply.status, 400..429) {
-                    return;
-                }
-            }
-            sleep(Duration::from_millis(100)).await;
-        }
-    }
-
-    async fn beat(self: Arc<Self>) {
-        let request = Request::post(format!("/api/v1/nodes/{NODE}/heartbeat"), json!({}));
-        while !self.stage.over.is_cancelled() {
-            let members = self.stage.members.all();
-            join_all(members.iter().map(|(_, url)| self.client.send(url, &request))).await;
-            sleep(Duration::from_secs(1)).await;
-        }
-    }
-}
-
-async fn execute(State(hand): State<Arc<Hand>>, body: Bytes) -> Response {
+async fn execute(State(node): State<Arc<Work>>, body: Bytes) -> Response {
     let body: Value = serde_json::from_slice(&body).unwrap_or_default();
     let (Some(job), Some(attempt)) = (body["task_id"].as_str(), body["attempt"].as_u64()) else {
         return StatusCode::BAD_REQUEST.into_response();
@@ -90,17 +65,17 @@ async fn execute(State(hand): State<Arc<Hand>>, body: Bytes) -> Response {
     let seed = input["seed"].as_u64().unwrap_or(0);
     // The same however often it is tried, so that it can be added up in the end.
     let used = seed % (PROMISED + 1);
-    if hand.begun.lock().insert((job.clone(), attempt)) {
+    if node.begun.lock().insert((job.clone(), attempt)) {
         let campaign = input["campaign_id"].as_str().unwrap_or_default();
         let value = json!({"job": job, "attempt": attempt, "used": used});
-        hand.stage.recorder.observe(NODE, Note::new(NAME, "begin").key(campaign).value(value));
+        node.hand.stage.recorder.observe(NODE, Note::new(NAME, "begin").key(campaign).value(value));
         let result = json!({"score": (seed % 1000) as f64 / 1000.0, "usage": {"tokens": used}});
         let report = json!({"status": "completed", "attempt": attempt, "epoch": body["epoch"],
             "node_id": NODE, "result": result});
-        let hand = Arc::clone(&hand);
+        let node = Arc::clone(&node);
         tokio::spawn(async move {
             sleep(Duration::from_millis(20 + seed % 200)).await;
-            hand.report(&job, report).await;
+            node.hand.report(&job, report).await;
         });
     }
     axum::Json(json!({"success": true, "status": "accepted"})).into_response()
@@ -209,19 +184,15 @@ fn is_busy(all: &Value) -> bool {
     budgets.any(|budget| budget["reserved"].as_f64() != Some(0.0))
 }
 
-async fn register(stage: &Stage, hand: &Hand, address: std::net::SocketAddr) -> Result<(), String> {
-    let path = format!("/api/v1/nodes/{NODE}/register");
-    let body = json!({"external_url": format!("http://{address}"), "host": address.ip(),
-        "port": address.port(), "capacity": 64, "capabilities": [NODE],
-        "instance": address.to_string()});
-    insist_write(stage, &hand.client, &Request::post(path, body)).await?;
+/// Founds the orchestrator, with a budget over all its campaigns.
+async fn orchestrate(hand: &Hand) -> Result<(), String> {
     let state = Request::get(format!("/api/v1/orchestrator/state?name={ORCHESTRATOR}"));
-    insist_write(stage, &hand.client, &state).await?;
+    insist_write(&hand.stage, &hand.client, &state).await?;
     let body = json!({"mode": "SCHEDULED", "schedule": {"interval_seconds": 1},
         "max_simultaneous_simulations": 40, "max_iterations_per_run": 5,
         "budgets": {"tokens": 150}});
     let path = format!("/api/v1/orchestrator/config?name={ORCHESTRATOR}");
-    insist_write(stage, &hand.client, &Request::post(path, body)).await
+    insist_write(&hand.stage, &hand.client, &Request::post(path, body)).await
 }
 
 impl Workload for Budgets {
@@ -231,19 +202,11 @@ impl Workload for Budgets {
 
     fn prepare<'a>(&'a self, stage: &'a Stage) -> BoxFuture<'a, Result<(), HarnessError>> {
         async move {
-            let hand = Arc::new(Hand {
-                stage: stage.clone(),
-                client: Client::new(),
-                begun: Mutex::default(),
-            });
-            let router = Router::new()
-                .route("/api/v4/tasks/execute", post(execute))
-                .with_state(Arc::clone(&hand));
-            let address = serve(stage, NAME, router).await?;
-            let registered = register(stage, &hand, address).await;
-            registered.map_err(|what| HarnessError { workload: NAME, what })?;
-            tokio::spawn(hand.beat());
-            Ok(())
+            let hand = Hand::new(stage, NODE);
+            let work = Arc::new(Work { hand: hand.clone(), begun: Mutex::default() });
+            let router = Router::new().route("/api/v4/tasks/execute", post(execute));
+            hand.begin(NAME, router.with_state(work)).await?;
+            orchestrate(&hand).await.map_err(|what| HarnessError { workload: NAME, what })
         }
         .boxed()
     }

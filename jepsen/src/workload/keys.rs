@@ -18,7 +18,8 @@ use rand::RngExt;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
-use super::actor::{Actor, insist, insist_write, serve};
+use super::actor::{Actor, insist};
+use super::hand::Hand;
 use super::{HarnessError, Stage, Workload};
 use crate::checker::coverage::Floor;
 use crate::checker::{Findings, Verdict};
@@ -44,10 +45,9 @@ pub(super) struct Keys {
     last: AtomicU64,
 }
 
-/// The node.
-struct Hand {
-    stage: Stage,
-    client: Client,
+/// The node, and what it is at.
+struct Work {
+    hand: Hand,
     held: Mutex<Held>,
 }
 
@@ -59,7 +59,7 @@ struct Held {
     at_work: BTreeMap<String, BTreeSet<(String, u64)>>,
 }
 
-impl Hand {
+impl Work {
     /// Begins an attempt, unless it was begun before, and logs how many are at work with it.
     fn begin(&self, key: &str, attempt: &(String, u64)) -> bool {
         let mut held = self.held.lock();
@@ -70,7 +70,7 @@ impl Hand {
         at_work.insert(attempt.clone());
         let value = json!({"attempt": attempt, "at_work": at_work});
         // Logged under the lock: the log is in the order in which things happened.
-        self.stage.recorder.observe(NODE, Note::new(NAME, "begin").key(key).value(value));
+        self.hand.stage.recorder.observe(NODE, Note::new(NAME, "begin").key(key).value(value));
         true
     }
 
@@ -80,32 +80,9 @@ impl Hand {
             at_work.remove(attempt);
         }
     }
-
-    /// Reports until some member has decided about it.
-    async fn report(&self, task: &str, body: Value) {
-        let request = Request::post(format!("/api/v1/tasks/{task}/result"), body);
-        while !self.stage.over.is_cancelled() {
-            for (_, url) in self.stage.members.all() {
-                let reply = self.client.send(&url, &request).await;
-                if reply.kind == Kind::Ok || matches!(reply.status, 400..429) {
-                    return;
-                }
-            }
-            sleep(Duration::from_millis(100)).await;
-        }
-    }
-
-    async fn beat(self: Arc<Self>) {
-        let request = Request::post(format!("/api/v1/nodes/{NODE}/heartbeat"), json!({}));
-        while !self.stage.over.is_cancelled() {
-            let members = self.stage.members.all();
-            join_all(members.iter().map(|(_, url)| self.client.send(url, &request))).await;
-            sleep(Duration::from_secs(1)).await;
-        }
-    }
 }
 
-async fn execute(State(hand): State<Arc<Hand>>, body: Bytes) -> Response {
+async fn execute(State(node): State<Arc<Work>>, body: Bytes) -> Response {
     let body: Value = serde_json::from_slice(&body).unwrap_or_default();
     let (Some(task), Some(number)) = (body["task_id"].as_str(), body["attempt"].as_u64()) else {
         return StatusCode::BAD_REQUEST.into_response();
@@ -114,14 +91,14 @@ async fn execute(State(hand): State<Arc<Hand>>, body: Bytes) -> Response {
     let (task, key) = (task.to_owned(), input["key"].as_str().unwrap_or_default().to_owned());
     let work = Duration::from_millis(input["ms"].as_u64().unwrap_or(20));
     let attempt = (task.clone(), number);
-    if hand.begin(&key, &attempt) {
+    if node.begin(&key, &attempt) {
         let report = json!({"status": "completed", "attempt": number, "epoch": body["epoch"],
             "node_id": NODE, "result": {"done": number}});
-        let hand = Arc::clone(&hand);
+        let node = Arc::clone(&node);
         tokio::spawn(async move {
             sleep(work).await;
-            hand.end(&key, &attempt);
-            hand.report(&task, report).await;
+            node.end(&key, &attempt);
+            node.hand.report(&task, report).await;
         });
     }
     axum::Json(json!({"success": true, "status": "accepted"})).into_response()
@@ -168,23 +145,10 @@ impl Workload for Keys {
 
     fn prepare<'a>(&'a self, stage: &'a Stage) -> BoxFuture<'a, Result<(), HarnessError>> {
         async move {
-            let hand = Arc::new(Hand {
-                stage: stage.clone(),
-                client: Client::new(),
-                held: Mutex::default(),
-            });
-            let router = Router::new()
-                .route("/api/v4/tasks/execute", post(execute))
-                .with_state(Arc::clone(&hand));
-            let address = serve(stage, NAME, router).await?;
-            let path = format!("/api/v1/nodes/{NODE}/register");
-            let body = json!({"external_url": format!("http://{address}"), "host": address.ip(),
-                "port": address.port(), "capacity": 64, "capabilities": [NODE],
-                "instance": address.to_string()});
-            let registered = insist_write(stage, &hand.client, &Request::post(path, body)).await;
-            registered.map_err(|what| HarnessError { workload: NAME, what })?;
-            tokio::spawn(hand.beat());
-            Ok(())
+            let hand = Hand::new(stage, NODE);
+            let work = Arc::new(Work { hand: hand.clone(), held: Mutex::default() });
+            let router = Router::new().route("/api/v4/tasks/execute", post(execute));
+            hand.begin(NAME, router.with_state(work)).await
         }
         .boxed()
     }

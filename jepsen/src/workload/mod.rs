@@ -13,6 +13,7 @@ mod attempts;
 mod budgets;
 mod callbacks;
 mod events;
+mod hand;
 mod heartbeats;
 mod keys;
 mod monotonic;

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::exit::Failure;
 use super::figures::figure;
+use super::input::read_object;
 use super::orchestrator::{self, OrchestratorName};
 use super::output::{self, Output, Table, cell};
 use super::progress;
@@ -63,6 +64,9 @@ pub(super) enum Subcommand {
         /// How many, one after another
         #[arg(short = 'n', long, default_value_t = 1)]
         iterations: u32,
+        /// What is different in them: JSON, @FILE, or - for standard input
+        #[arg(long = "override", value_name = "JSON")]
+        with: Option<String>,
     },
     /// Pulls the kill switch: nothing more is launched, what runs is cancelled, for good
     Stop {
@@ -140,7 +144,13 @@ impl Subcommand {
             Self::Cancel { id } => {
                 moved(&client, output, &Watched { id, watch: false }, "cancel").await
             }
-            Self::Step { which, iterations } => step(&client, output, &which, iterations).await,
+            Self::Step { which, iterations, with } => {
+                let mut body = json!({ "num_iterations": iterations });
+                if let Some(given) = with {
+                    body["override_config"] = read_object("--override", &given)?.into();
+                }
+                step(&client, output, &which, &body).await
+            }
             Self::Stop { id } => {
                 let path = format!("/api/v1/agent/campaigns/{}/stop", segment(&id));
                 let body = client.call(Call::post(path, &json!({}))).await?.body;
@@ -227,10 +237,9 @@ async fn step(
     client: &Client,
     output: Output,
     which: &Watched,
-    iterations: u32,
+    body: &Value,
 ) -> Result<ExitCode, Failure> {
-    let call = Call::post(path(&which.id, "/step"), &json!({ "num_iterations": iterations }));
-    let body = client.call(call).await?.body;
+    let body = client.call(Call::post(path(&which.id, "/step"), body)).await?.body;
     if which.watch {
         output::talk(&cell(&body, "/message"));
         return progress::campaign(client, output, &which.id, true).await;
