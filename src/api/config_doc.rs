@@ -220,6 +220,7 @@ pub(super) async fn change_document(
     .map_err(|_| ApiError::unavailable("MEMBER_STOPPED", "this member stops", 1))??;
     check_access(app, address, &change, &config)?;
     check_webhooks(&change, &config)?;
+    check_mail_password(&change, &config)?;
     let Change { path, value, expected_revision } = change;
     let command = Command::PatchConfig { path, value: value.to_string(), expected_revision };
     let Written { index, outcome } = app.write(ticket, caller, command).await?;
@@ -255,7 +256,7 @@ fn prepared(change: Change, config: &Config) -> Result<Change, ApiError> {
     Ok(Change { path, value, expected_revision })
 }
 
-/// Refuses webhooks that the list of allowed hosts would keep from ever being called.
+/// Refuses webhooks and a mail server that the list of allowed hosts would keep from ever being called.
 fn check_webhooks(change: &Change, config: &Config) -> Result<(), ApiError> {
     let (_, policy) = config.patched(&change.path, &change.value.to_string())?;
     let webhooks = [
@@ -269,7 +270,36 @@ fn check_webhooks(change: &Change, config: &Config) -> Result<(), ApiError> {
             return Err(ApiError::bad_request("HOST_NOT_ALLOWED", format!("{key}: {error}")));
         }
     }
+    let server = policy.alert_email.as_ref().map(|channel| channel.server.as_str());
+    if let Some(Err(error)) = server.map(|host| outward::check_host(host, &policy.reach.hosts)) {
+        let text = format!("alerts.email.smtp_server: {error}");
+        return Err(ApiError::bad_request("HOST_NOT_ALLOWED", text));
+    }
     Ok(())
+}
+
+/// Where the password of `alerts.email` goes.
+const MAIL_SERVER_KEYS: [&str; 3] = ["smtp_server", "smtp_port", "encryption"];
+
+/// Refuses to let a stored password go to another mail server, or there on another way: whoever may
+/// change the configuration would read what is never shown.
+fn check_mail_password(change: &Change, config: &Config) -> Result<(), ApiError> {
+    let (patched, _) = config.patched(&change.path, &change.value.to_string())?;
+    let (before, after) = (config.document(), patched.document());
+    let email = |document: &Value, key: &str| document["alerts"]["email"][key].clone();
+    let has = email(&before, "password").as_str().is_some_and(|password| !password.is_empty());
+    let leads = |document: &Value| MAIL_SERVER_KEYS.map(|key| email(document, key));
+    if !has || email(&before, "password") != email(&after, "password") {
+        return Ok(());
+    }
+    let keys: Vec<&str> = change.path.split('.').filter(|key| !key.is_empty()).collect();
+    let patch = keys.iter().rev().fold(change.value.clone(), |inner, key| json!({ *key: inner }));
+    if leads(&before) == leads(&after) || email(&patch, "password").is_string() {
+        return Ok(());
+    }
+    let text = "alerts.email.password must be given anew with another smtp_server, smtp_port or \
+                encryption: it would go there";
+    Err(invalid(text))
 }
 
 /// Refuses what makes no sense for who may come in, and what would lock everybody out, or the

@@ -1,4 +1,4 @@
-//! The courier: posts what is due to URLs outside (contract 6, rows 12 and 13).
+//! The courier: posts what is due to URLs outside, and mails alerts (contract 6, rows 12 and 13).
 //!
 //! The state is its queue. A post may be made again by the next leader when its answer was not
 //! recorded: receivers tell a repetition by `delivery_id`. Posts to one host are bounded, so that a slow
@@ -16,11 +16,14 @@ use tokio::task::JoinSet;
 use tracing::debug;
 
 use super::duty::{Duty, DutyError, Next, Reign, Wakes};
-use super::http::{Call, CallError};
+use super::http::{Call, CallError, NodeCaller};
+use super::mailing;
 use super::metrics::DutyName;
 use super::seat::Seat;
 use super::timers::state_now;
-use crate::model::{Delivery, DeliveryBody, DeliveryId, TaskId, TimeMs};
+use crate::model::{
+    AllowedHosts, Delivery, DeliveryBody, DeliveryId, MailChannel, Reach, TaskId, TimeMs,
+};
 use crate::state::{Command, DeliveryResult, State};
 
 /// The time for one post (contract 6, row 12).
@@ -115,28 +118,13 @@ impl<S: Seat> Duty<S> for Courier {
             return Ok(Next::Again(Duration::ZERO));
         }
         let room = POSTS_MAX.saturating_sub(self.under_way.len());
-        let (due, reach) = reign.seat.read(|view| {
+        let (due, means) = reign.seat.read(|view| {
             let due = plan(view, state_now(&*reign.seat, view), &self.under_way, room);
-            (due, Arc::clone(&view.policy().reach))
+            (due, Means::of(view, &reign.caller, &reign.renderer))
         });
         for delivery in due {
             self.under_way.insert(delivery.delivery_id, host_of(&delivery.url).to_owned());
-            let (caller, renderer) = (Arc::clone(&reign.caller), Arc::clone(&reign.renderer));
-            let reach = Arc::clone(&reach);
-            self.posts.spawn(async move {
-                let (delivery_id, seen_tries) = (delivery.delivery_id, delivery.tries);
-                let body = body_of(delivery.body, delivery_id, renderer.as_ref()).await;
-                let (error, for_good) = match body {
-                    Some(body) => {
-                        let call = Call { url: delivery.url, body, timeout: POST_TIMEOUT };
-                        let answer = caller.post_outside(call, &reach.hosts).await;
-                        let for_good = matches!(answer, Err(CallError::NotAllowed(_)));
-                        (refusal(answer), for_good)
-                    }
-                    None => (Some("the task is gone".to_owned()), true),
-                };
-                DeliveryResult { delivery_id, seen_tries, error, for_good }
-            });
+            self.posts.spawn(made(delivery, means.clone()));
         }
         if self.posts.is_empty() {
             return Ok(Next::Wait(PERIOD));
@@ -170,6 +158,72 @@ impl Courier {
             // Its delivery stays under way for this reign; the next one makes it again.
             Err(broken) => debug!(%broken, "a post broke"),
         }
+    }
+}
+
+/// What a delivery is made with, as it is now.
+#[derive(Clone)]
+struct Means {
+    caller: Arc<dyn NodeCaller>,
+    renderer: Arc<dyn TaskRenderer>,
+    reach: Arc<Reach>,
+    /// `alerts.email`. Read now, so that no delivery holds a password.
+    mail: Option<Arc<MailChannel>>,
+    cluster_id: u128,
+}
+
+impl Means {
+    fn of(view: &State, caller: &Arc<dyn NodeCaller>, renderer: &Arc<dyn TaskRenderer>) -> Self {
+        let policy = view.policy();
+        Self {
+            caller: Arc::clone(caller),
+            renderer: Arc::clone(renderer),
+            reach: Arc::clone(&policy.reach),
+            mail: policy.alert_email.clone(),
+            cluster_id: view.cluster_id(),
+        }
+    }
+
+    fn hosts(&self) -> &AllowedHosts {
+        &self.reach.hosts
+    }
+}
+
+/// Makes a delivery once.
+async fn made(delivery: Delivery, means: Means) -> DeliveryResult {
+    let (delivery_id, seen_tries) = (delivery.delivery_id, delivery.tries);
+    let (error, for_good) = match mailing::is_mail(&delivery.url) {
+        true => mailed(&delivery, &means).await,
+        false => posted(delivery, &means).await,
+    };
+    DeliveryResult { delivery_id, seen_tries, error, for_good }
+}
+
+/// Why the post does not count, and whether another one would end alike.
+async fn posted(delivery: Delivery, means: &Means) -> (Option<String>, bool) {
+    let body = body_of(delivery.body, delivery.delivery_id, means.renderer.as_ref()).await;
+    let Some(body) = body else { return (Some("the task is gone".to_owned()), true) };
+    let call = Call { url: delivery.url, body, timeout: POST_TIMEOUT };
+    let answer = means.caller.post_outside(call, means.hosts()).await;
+    let for_good = matches!(answer, Err(CallError::NotAllowed(_)));
+    (refusal(answer), for_good)
+}
+
+/// As [`posted`], of a mail.
+async fn mailed(delivery: &Delivery, means: &Means) -> (Option<String>, bool) {
+    let Some(channel) = &means.mail else {
+        return (Some("alerts.email is switched off".to_owned()), true);
+    };
+    let channel = Arc::clone(channel);
+    let Some(mail) = mailing::mail(delivery, channel, means.cluster_id, POST_TIMEOUT) else {
+        return (Some("the delivery holds no mail".to_owned()), true);
+    };
+    match means.caller.mail(mail, means.hosts()).await {
+        Ok(sent) => {
+            mailing::tell_of_refused(delivery.delivery_id, &sent);
+            (None, false)
+        }
+        Err(error) => (Some(error.to_string()), error.is_for_good()),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Calls to nodes, and to what lies outside the fleet, over HTTP.
+//! Calls to nodes, and to what lies outside the fleet, over HTTP; mail over SMTP.
 //!
 //! Behind a small trait, because a simulation has no sockets: there, nodes are functions.
 
@@ -9,7 +9,7 @@ use futures::future::BoxFuture;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, RETRY_AFTER};
 
 use crate::model::AllowedHosts;
-use crate::outward::{self, Clients};
+use crate::outward::{self, Clients, Mail, MailError, Sent};
 
 /// The largest answer that is read. Larger results have no place in a replicated log.
 pub const ANSWER_BYTES_MAX: usize = 1 << 20;
@@ -58,7 +58,7 @@ pub enum CallError {
     NotAllowed(String),
 }
 
-/// Makes calls to nodes.
+/// Makes calls to nodes, and tells those outside.
 pub trait NodeCaller: Send + Sync + 'static {
     /// Makes one call.
     fn post(&self, call: Call) -> BoxFuture<'static, Result<Answer, CallError>>;
@@ -77,6 +77,10 @@ pub trait NodeCaller: Send + Sync + 'static {
             Err(error) => Box::pin(async move { Err(CallError::NotAllowed(error.to_string())) }),
         }
     }
+
+    /// Sends a mail, if `hosts` has its server.
+    fn mail(&self, mail: Mail, hosts: &AllowedHosts)
+    -> BoxFuture<'static, Result<Sent, MailError>>;
 }
 
 /// The real one: a client that keeps connections open per node, and one for all others.
@@ -132,6 +136,15 @@ impl NodeCaller for HttpCaller {
             Ok(client) => Box::pin(answered(posted(&client, call))),
             Err(error) => Box::pin(async move { Err(error) }),
         }
+    }
+
+    fn mail(
+        &self,
+        mail: Mail,
+        hosts: &AllowedHosts,
+    ) -> BoxFuture<'static, Result<Sent, MailError>> {
+        let (clients, hosts) = (self.clients.clone(), hosts.clone());
+        Box::pin(async move { clients.mail(&mail, &hosts).await })
     }
 }
 

@@ -30,6 +30,7 @@ mod http;
 mod ladder;
 mod lanes;
 pub mod liveness;
+mod mailing;
 mod member;
 mod message;
 mod metrics;

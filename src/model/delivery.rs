@@ -44,9 +44,9 @@ impl DeliveryState {
 pub struct Delivery {
     /// Its number.
     pub delivery_id: DeliveryId,
-    /// `callback`, `alert`, `scaling`.
+    /// `callback`, `alert`, `slack`, `email`, `scaling`.
     pub kind: String,
-    /// Where to.
+    /// Where to. Of a mail the server, as `smtp://host:port`, with nothing that is secret.
     pub url: String,
     /// What.
     pub body: DeliveryBody,

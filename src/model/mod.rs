@@ -14,6 +14,7 @@ mod drill;
 mod flow;
 mod hosts;
 mod id;
+mod mail;
 mod member;
 mod networks;
 mod node;
@@ -40,6 +41,10 @@ pub use drill::{Drill, DrillId, DrillKind, DrillPage, DrillState};
 pub use flow::{Flow, FlowMode, Pipeline, STEPS_MAX, Step, StepOf, StepSpec, StepState, Verdict};
 pub use hosts::{AllowedHosts, Reach};
 pub use id::{Id, IdError, NodeId, RequestId, TaskId};
+pub use mail::{
+    MAIL_ADDRESS_MAX, MailChannel, MailCredentials, MailEncryption, is_domain, is_loopback,
+    is_mail_address,
+};
 pub use member::{Epoch, Incarnation, Member, MemberId};
 pub use networks::Networks;
 pub use node::{AGENT_PREFIX, Agent, Load, Node, NodeStatus};

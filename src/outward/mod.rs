@@ -4,6 +4,7 @@
 //! redirects and use no proxy: both would be an address that nobody looked at. What a client of the
 //! cluster named is only called when [`AllowedHosts`] has it, by the name in the URL or by the address
 //! that is really connected to, so a name that changes its address between two looks wins nothing.
+//! Mail goes by the same rules ([`mail`](Clients::mail)).
 
 use std::error::Error;
 use std::net::{IpAddr, SocketAddr};
@@ -18,8 +19,13 @@ use reqwest::{Certificate, Client, ClientBuilder, Url};
 
 use crate::model::AllowedHosts;
 
+mod letter;
+mod smtp;
+
 #[cfg(test)]
 pub(crate) mod testing;
+
+pub use letter::{Mail, MailError, Refused, Sent};
 
 /// How long a connection may take to open.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -55,10 +61,17 @@ pub fn target(text: &str, hosts: &AllowedHosts) -> Result<Url, TargetError> {
 /// # Errors
 /// [`TargetError::NotAllowed`].
 pub fn check(url: &Url, hosts: &AllowedHosts) -> Result<(), TargetError> {
+    check_host(url.host_str().unwrap_or_default(), hosts)
+}
+
+/// As [`target`], of a host alone.
+///
+/// # Errors
+/// [`TargetError::NotAllowed`].
+pub fn check_host(host: &str, hosts: &AllowedHosts) -> Result<(), TargetError> {
     if hosts.is_open() {
         return Ok(());
     }
-    let host = url.host_str().unwrap_or_default();
     let allowed = match host.trim_matches(['[', ']']).parse::<IpAddr>() {
         Ok(address) => hosts.admits_address(address),
         Err(_) => hosts.admits_name(host) || hosts.has_networks(),
@@ -90,6 +103,8 @@ pub struct Clients(Arc<Inner>);
 struct Inner {
     /// Beside Mozilla's.
     authorities: Vec<Certificate>,
+    /// The same for mail.
+    pem: Vec<u8>,
     /// The client of the newest list. With another list all connections are made anew.
     kept: Mutex<Option<(AllowedHosts, Client)>>,
 }
@@ -104,7 +119,7 @@ impl Clients {
         if authorities.is_empty() {
             return Err("holds no certificate".to_owned());
         }
-        Ok(Self(Arc::new(Inner { authorities, kept: Mutex::default() })))
+        Ok(Self(Arc::new(Inner { authorities, pem: pem.to_vec(), kept: Mutex::default() })))
     }
 
     /// As [`Self::trusting`], from a file.
@@ -150,7 +165,23 @@ impl Clients {
     }
 }
 
-/// Gives those addresses of a name that may be connected to.
+/// Those addresses of a host that may be connected to.
+async fn addresses(
+    name: &str,
+    port: u16,
+    hosts: &AllowedHosts,
+) -> Result<Vec<SocketAddr>, Box<dyn Error + Send + Sync>> {
+    let found = tokio::net::lookup_host((name, port)).await?;
+    let whole = hosts.admits_name(name);
+    let allowed: Vec<SocketAddr> =
+        found.filter(|address| whole || hosts.admits_address(address.ip())).collect();
+    if allowed.is_empty() {
+        return Err(TargetError::NotAllowed(name.to_owned()).into());
+    }
+    Ok(allowed)
+}
+
+/// [`addresses`] for HTTP.
 #[derive(Debug)]
 struct Within(Arc<AllowedHosts>);
 
@@ -158,15 +189,8 @@ impl Resolve for Within {
     fn resolve(&self, name: Name) -> Resolving {
         let hosts = Arc::clone(&self.0);
         Box::pin(async move {
-            let name = name.as_str();
             // Port 0 stands for the one in the URL.
-            let found = tokio::net::lookup_host((name, 0)).await?;
-            let whole = hosts.admits_name(name);
-            let allowed: Vec<SocketAddr> =
-                found.filter(|address| whole || hosts.admits_address(address.ip())).collect();
-            if allowed.is_empty() {
-                return Err(TargetError::NotAllowed(name.to_owned()).into());
-            }
+            let allowed = addresses(name.as_str(), 0, &hosts).await?;
             Ok(Box::new(allowed.into_iter()) as Addrs)
         })
     }

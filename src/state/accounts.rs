@@ -11,14 +11,14 @@ use super::apply::Txn;
 use super::orchestrators::derive_uuid;
 use super::rows::{Rows, Table, TableRow};
 use super::{Fatal, Outcome, Rejection, Reply, State, TableId};
-use crate::model::Account;
+use crate::model::{Account, MAIL_ADDRESS_MAX};
 
 /// Accounts there may be.
 pub const ACCOUNTS_MAX: usize = 10_000;
 /// The longest name of an account, in bytes.
 pub const USERNAME_MAX: usize = 64;
 /// The longest address of mail (RFC 5321), in bytes.
-pub const EMAIL_MAX: usize = 254;
+pub const EMAIL_MAX: usize = MAIL_ADDRESS_MAX;
 /// The longest name of a person, in bytes.
 pub const FULL_NAME_MAX: usize = 200;
 /// The longest hash of a password and the longest word of a role, in bytes.

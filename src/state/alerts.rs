@@ -2,11 +2,13 @@
 //!
 //! A transition and its deliveries are one entry, and a plan names the transitions it saw. So there is
 //! exactly one notification per transition and channel, however many leaders have seen it coming.
+//! A mail's delivery says what is told; who is told, and with which password, is read when it is sent.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::apply::Txn;
 use super::command::AlertChange;
+use super::mail::letter;
 use super::{Fact, Outcome, Rejection, Reply, State};
 use crate::model::{Alert, AlertState, DeliveryBody, Epoch};
 
@@ -114,8 +116,19 @@ impl Txn<'_> {
 }
 
 /// Thousandths as people read them. Integers, because no float may decide anything here.
-fn decimal(milli: u64) -> String {
+pub(super) fn decimal(milli: u64) -> String {
     format!("{}.{:03}", milli / 1000, milli % 1000)
+}
+
+/// An alert as its receivers are told of it.
+pub(super) fn described(alert: &Alert) -> Value {
+    json!({
+        "id": alert.alert_id, "metric": alert.metric, "severity": alert.severity.as_str(),
+        "status": alert.state.as_str(), "value": decimal(alert.value_milli),
+        "threshold": decimal(alert.threshold_milli), "message": alert.message,
+        "acknowledged_by": alert.acknowledged_by, "since_ms": alert.since_ms,
+        "transition": alert.transitions,
+    })
 }
 
 /// What goes where. The webhook's shape is upstream's: `{alert, timestamp, source}`.
@@ -124,13 +137,7 @@ fn notifications(state: &State, alert: &Alert) -> Vec<(&'static str, String, Str
     let mut all = Vec::new();
     if let Some(url) = &policy.alert_webhook {
         let body = json!({
-            "alert": {
-                "id": alert.alert_id, "metric": alert.metric, "severity": alert.severity.as_str(),
-                "status": alert.state.as_str(), "value": decimal(alert.value_milli),
-                "threshold": decimal(alert.threshold_milli), "message": alert.message,
-                "acknowledged_by": alert.acknowledged_by, "since_ms": alert.since_ms,
-                "transition": alert.transitions,
-            },
+            "alert": described(alert),
             "timestamp": alert.changed_at_ms / 1000,
             "source": "web4ai_orchestrator",
         });
@@ -151,6 +158,9 @@ fn notifications(state: &State, alert: &Alert) -> Vec<(&'static str, String, Str
             None => json!({ "text": text }),
         };
         all.push(("slack", url.clone(), body.to_string()));
+    }
+    if let Some(channel) = &policy.alert_email {
+        all.push(("email", channel.url(), letter(state, alert)));
     }
     all
 }

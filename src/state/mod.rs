@@ -31,6 +31,7 @@ mod indexes;
 mod instruments;
 mod jobs;
 mod launches;
+mod mail;
 mod members;
 mod node_command;
 mod nodes;

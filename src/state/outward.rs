@@ -3,23 +3,17 @@
 
 use serde_json::Value;
 
+use super::mail::mail_channel;
 use super::policy::{flag, text, texts};
 use crate::model::{AllowedHosts, Reach};
 
-/// Refuses to switch on a channel that is not there. A document that has it on already is still read:
-/// only changes are refused, with what to do.
+/// Refuses a channel that is switched on and could not tell anybody. A document that was stored like
+/// that is still read, without the channel: only changes are refused, with what to do.
 ///
 /// # Errors
-/// What cannot be switched on.
+/// What is wrong with which key.
 pub fn check_channels(document: &Value) -> Result<(), String> {
-    if flag(document, "alerts.email.enabled")? == Some(true) {
-        return Err(
-            "alerts.email.enabled cannot be true: there is no email channel; switch it off, \
-                    and let alerts.webhook or alerts.slack reach something that sends mail"
-                .to_owned(),
-        );
-    }
-    Ok(())
+    mail_channel(document).map(drop)
 }
 
 /// Where a channel of alerts leads, when it is enabled.
@@ -66,7 +60,7 @@ mod tests {
             ("security.outward.allowed_hosts", "[\"a b\"]", "allowed_hosts: `a b` is no host"),
             ("security.outward.allowed_hosts", "\"a\"", "allowed_hosts must be a list"),
             ("agents.fetch_inputs", "1", "agents.fetch_inputs must be true or false"),
-            ("alerts.email", "{\"enabled\":true}", "alerts.email.enabled cannot be true"),
+            ("alerts.email", "{\"enabled\":true}", "alerts.email.smtp_server is required"),
             ("alerts.email", "{\"enabled\":1}", "alerts.email.enabled must be true or false"),
         ] {
             let error = Config::default().patched(path, value).unwrap_err().to_string();

@@ -8,9 +8,10 @@ use serde_json::{Map, Value, json};
 
 use super::Rejection;
 use super::founding::{default_orchestrator, initial_mode};
+use super::mail::mail_channel;
 use super::outward::{channel, check_channels, reach, web_url};
 use super::thresholds::{ScalingRule, Thresholds, scaling_rules};
-use crate::model::{Mode, Reach, TimeMs};
+use crate::model::{MailChannel, Mode, Reach, TimeMs};
 
 /// The deepest path or document accepted.
 const DEPTH_MAX: usize = 32;
@@ -135,6 +136,8 @@ pub struct Policy {
     pub alert_slack: Option<String>,
     /// `alerts.slack.channel`.
     pub alert_slack_channel: Option<String>,
+    /// `alerts.email`, when it is enabled and says all that is needed.
+    pub alert_email: Option<Arc<MailChannel>>,
     /// `auto_scaling.enabled`, or else `network.auto_scaling_enabled`.
     pub scaling_enabled: bool,
     /// `auto_scaling.provider`: whether the operator's program is run.
@@ -329,6 +332,8 @@ impl Policy {
             alert_webhook: channel(document, "alerts.webhook", "url")?,
             alert_slack: channel(document, "alerts.slack", "webhook_url")?,
             alert_slack_channel: text(document, "alerts.slack.channel")?,
+            // What is wrong with it is said where it is changed.
+            alert_email: mail_channel(document).ok().flatten().map(Arc::new),
             scaling_enabled: match flag(document, "auto_scaling.enabled")? {
                 Some(enabled) => enabled,
                 None => flag(document, "network.auto_scaling_enabled")?.unwrap_or(true),
@@ -401,7 +406,7 @@ pub(super) fn texts(document: &Value, path: &str, max: usize) -> Result<Vec<Stri
     texts.collect::<Option<_>>().ok_or_else(wrong)
 }
 
-fn lookup<'a>(document: &'a Value, path: &str) -> Option<&'a Value> {
+pub(super) fn lookup<'a>(document: &'a Value, path: &str) -> Option<&'a Value> {
     path.split('.').try_fold(document, |value, key| value.get(key)).filter(|value| !value.is_null())
 }
 

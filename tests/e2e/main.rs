@@ -7,6 +7,9 @@ mod fleet;
 mod history;
 mod house;
 mod http;
+#[path = "../shared/mailbox.rs"]
+#[allow(dead_code, reason = "the tests of the library use all of it")]
+mod mailbox;
 mod ports;
 mod process;
 mod tools;
@@ -22,6 +25,7 @@ mod dev;
 mod disks;
 mod drills;
 mod failover;
+mod mails;
 mod membership;
 mod old_clients;
 mod pipelines;

@@ -51,7 +51,10 @@ async fn set_up(stage: &Stage, member: &Cluster) {
         "agents": { "heartbeat_timeout": 2, "removal_timeout": 4 },
         // Posts are lost for as long as things break; none may be given up before.
         "callbacks": { "max_tries": 100 },
-        "alerts": { "webhook": { "enabled": true, "url": sink::ALERTS } },
+        "alerts": {
+            "webhook": { "enabled": true, "url": sink::ALERTS },
+            "email": sink::mail_channel(),
+        },
     });
     let command = Command::PatchConfig {
         path: String::new(),

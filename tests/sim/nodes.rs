@@ -11,7 +11,10 @@ use parking_lot::Mutex;
 use quorate::clock;
 use quorate::cluster::{Beat, Cluster};
 use quorate::leader::{Answer, Call, CallError, NodeCaller};
-use quorate::model::{AGENT_PREFIX, Epoch, Load, NodeId, RequestId, TaskFailure, TaskId};
+use quorate::model::{
+    AGENT_PREFIX, AllowedHosts, Epoch, Load, NodeId, RequestId, TaskFailure, TaskId,
+};
+use quorate::outward::{Mail, MailError, Sent};
 use quorate::state::{Command, NodeSpec, TaskOutcome, TaskReport};
 
 use crate::jobs;
@@ -209,6 +212,18 @@ impl NodeCaller for SimCaller {
                 if is_up { answer(200, "{}".to_owned()) } else { down() }
             };
             tokio::time::timeout(timeout, probe).await.unwrap_or(Err(CallError::Timeout))
+        })
+    }
+
+    fn mail(
+        &self,
+        mail: Mail,
+        _hosts: &AllowedHosts,
+    ) -> BoxFuture<'static, Result<Sent, MailError>> {
+        let stage = self.0.clone();
+        Box::pin(async move {
+            let sent = tokio::time::timeout(mail.timeout, sink::take_mail(stage, &mail)).await;
+            sent.unwrap_or(Err(MailError::Timeout))
         })
     }
 }

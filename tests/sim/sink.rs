@@ -8,12 +8,19 @@ use quorate::clock;
 use quorate::cluster::Cluster;
 use quorate::leader::{Answer, Call, CallError, TaskRenderer};
 use quorate::model::TaskId;
+use quorate::outward::{Mail, MailError, Sent};
+use serde_json::{Value, json};
 
 use crate::nodes::{answer, down, pause};
 use crate::stage::{Phase, Stage};
 
 /// Where alerts are posted.
 pub(crate) const ALERTS: &str = "http://sink0/alerts";
+
+/// How they are mailed.
+pub(crate) fn mail_channel() -> Value {
+    json!({"enabled": true, "smtp_server": "sink1", "from": "fleet@sink1", "to": "ops@sink1"})
+}
 
 /// Whether a URL leads here.
 pub(crate) fn is_here(url: &str) -> bool {
@@ -37,6 +44,29 @@ pub(crate) async fn take(stage: Stage, call: Call) -> Result<Answer, CallError> 
         _late => {
             tokio::time::sleep(Duration::from_secs(2 + clock::random() % 20)).await;
             answer(200, String::new())
+        }
+    }
+}
+
+/// Takes one mail, or does not.
+pub(crate) async fn take_mail(stage: Stage, mail: &Mail) -> Result<Sent, MailError> {
+    pause(1, 5).await;
+    let behaves = !stage.plan.faults.nodes || stage.phase() == Phase::Healed;
+    let dice = if behaves { 0 } else { clock::random() % 100 };
+    if dice >= 90 {
+        return Err(MailError::Connect("the mail server is down".to_owned()));
+    }
+    if dice >= 80 {
+        return Err(MailError::PutOff("450: busy".to_owned()));
+    }
+    stage.invariants.mailed(&mail.number, &mail.subject, &mail.text);
+    stage.book().cover("mails");
+    match dice {
+        0..60 => Ok(Sent::default()),
+        60..70 => Err(MailError::Broken("the connection broke".to_owned())),
+        _late => {
+            tokio::time::sleep(Duration::from_secs(2 + clock::random() % 20)).await;
+            Ok(Sent::default())
         }
     }
 }

@@ -89,16 +89,23 @@ async fn contract_2_11_each_transition_is_one_delivery_per_channel() {
     let channels = json!({"alerts": {
         "webhook": {"enabled": true, "url": "http://hook.test/secret-path"},
         "slack": {"enabled": true, "webhook_url": "http://slack.test/secret-path"},
+        "email": {"enabled": true, "smtp_server": "mail.test", "username": "fleet@example.com",
+            "password": "hunter2", "to_emails": ["ops@example.com"]},
     }});
-    world.call("PUT", "/api/v1/config", &channels.to_string()).await.ok();
+    let shown = world.call("PUT", "/api/v1/config", &channels.to_string()).await.ok();
+    assert_eq!(shown["config"]["alerts"]["email"]["password"], "********");
+    assert!(!shown.to_string().contains("hunter2"), "{shown}");
     world.alert(0, AlertState::Active).await;
     world.post("/api/v1/alerts/network_utilization_threshold/acknowledge", "").await.ok();
     world.post("/api/v1/alerts/network_utilization_threshold/acknowledge", "").await.ok();
     world.alert(2, AlertState::Resolved).await;
     let all = world.deliveries("").await;
     let kinds: Vec<&str> = all.iter().map(|one| one["kind"].as_str().unwrap()).collect();
-    assert_eq!(kinds, ["slack", "alert", "slack", "alert", "slack", "alert"]);
+    assert_eq!(kinds, ["email", "slack", "alert"].repeat(3));
     assert!(all.iter().all(|one| one["url"] == "***" && one["status"] == "due"), "{all:?}");
+    let stored =
+        world.cluster.view().read(|state| format!("{:?}", Vec::from_iter(state.deliveries())));
+    assert!(!stored.contains("hunter2") && stored.contains("smtp://mail.test:587"), "{stored}");
 }
 
 #[tokio::test]
@@ -250,4 +257,43 @@ async fn a_host_that_is_not_allowed_is_refused_at_the_door() {
     assert_eq!(refused.status, StatusCode::BAD_REQUEST);
     let email = put(json!({"alerts": {"email": {"enabled": true}}})).await;
     assert_eq!(email.json()["code"], "INVALID_CONFIG", "{}", email.text);
+    let email =
+        json!({"enabled": true, "smtp_server": "mail.internal", "from": "a@b", "to": "c@d"});
+    let refused = put(json!({ "alerts": { "email": email } })).await;
+    assert_eq!(refused.json()["code"], "HOST_NOT_ALLOWED", "{}", refused.text);
+    assert!(refused.text.contains("alerts.email.smtp_server"), "{}", refused.text);
+}
+
+#[tokio::test]
+async fn the_password_of_mail_goes_to_no_other_server_unless_it_is_given_anew() {
+    let world = World::new().await;
+    let put = async |email: Value| {
+        let body = json!({ "alerts": { "email": email } }).to_string();
+        world.call("PUT", "/api/v1/config", &body).await
+    };
+    let first = json!({"enabled": true, "smtp_server": "mail.test", "username": "fleet",
+        "password": "hunter2", "from": "a@b", "to": "c@d"});
+    let shown = put(first).await.ok()["config"]["alerts"]["email"].clone();
+    for (key, value) in
+        [("smtp_server", json!("eve.test")), ("smtp_port", json!(25)), ("encryption", json!("tls"))]
+    {
+        // Off or on, and sent back as it was shown or left out.
+        for email in [json!({ key: value, "enabled": false }), {
+            let mut whole = shown.clone();
+            whole[key] = value.clone();
+            whole
+        }] {
+            let refused = put(email).await;
+            assert_eq!(refused.json()["code"], "INVALID_CONFIG", "{}", refused.text);
+            assert!(refused.text.contains("alerts.email.password must be given anew"));
+        }
+        let path = format!("/api/v1/config/alerts.email.{key}");
+        let refused = world.call("PUT", &path, &json!({ "value": value }).to_string()).await;
+        assert_eq!(refused.json()["code"], "INVALID_CONFIG", "{}", refused.text);
+    }
+    put(json!({"to": ["c@d", "e@f"], "enabled": false})).await.ok();
+    put(json!({"smtp_server": "other.test", "password": "hunter2"})).await.ok();
+    let channel = json!({"smtp_server": "third.test", "username": "", "password": ""});
+    put(channel).await.ok();
+    put(json!({"smtp_server": "fourth.test", "enabled": true})).await.ok();
 }

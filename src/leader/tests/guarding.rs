@@ -13,7 +13,8 @@ use crate::leader::record::ReignEnd;
 use crate::leader::seat::SeatError;
 use crate::leader::solo::Solo;
 use crate::leader::{LeaderOptions, Leadership, Outward};
-use crate::model::Epoch;
+use crate::model::{AllowedHosts, Epoch};
+use crate::outward::{Mail, MailError, Sent};
 use crate::state::Command;
 
 struct Nobody;
@@ -29,6 +30,10 @@ impl NodeCaller for Nobody {
         _timeout: Duration,
     ) -> BoxFuture<'static, Result<Answer, CallError>> {
         Box::pin(std::future::ready(Err(CallError::Timeout)))
+    }
+
+    fn mail(&self, _: Mail, _: &AllowedHosts) -> BoxFuture<'static, Result<Sent, MailError>> {
+        Box::pin(std::future::ready(Err(MailError::Timeout)))
     }
 }
 

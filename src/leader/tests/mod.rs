@@ -3,6 +3,7 @@
 
 mod calendars;
 mod guarding;
+mod mailing;
 mod nodes;
 mod placing;
 mod stepping;

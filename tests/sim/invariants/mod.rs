@@ -77,6 +77,7 @@ struct Checks {
     steps: finished_steps_stay_finished::Steps,
     callbacks: callbacks_are_made::Callbacks,
     alerts: alerts_are_told_once::Alerts,
+    mails: alerts_are_told_once::Alerts,
     registered: nodes_stay_registered::Registered,
     definitions: flows_keep_their_definition::Definitions,
     settings: settings_are_kept::Settings,
@@ -244,6 +245,7 @@ impl Invariants {
         let callbacks = checks.callbacks.check(submissions, events);
         self.book.check("callbacks are made", callbacks);
         self.book.check("alerts are told once", checks.alerts.check(events));
+        self.book.check("alerts are mailed once", checks.mails.check(events));
         let lost = checks.registered.check_events(events, steady);
         self.book.check("nodes stay registered", lost);
         let placed = work_goes_to_those_in_service::check_events(events);

@@ -35,6 +35,22 @@ impl Invariants {
         self.book.check("callbacks are made", callbacks.posted(delivery_id, &task_id, &status));
     }
 
+    /// Somebody was mailed an alert, whether or not the cluster heard that they were.
+    pub(crate) fn mailed(&self, number: &str, subject: &str, text: &str) {
+        let line = |name: &str| {
+            let lines = || text.lines().filter_map(|line| line.split_once(": "));
+            lines().find(|(key, _)| *key == name).map_or("", |(_, value)| value).to_owned()
+        };
+        let delivery_id = number.split('.').nth(1).and_then(|id| id.parse().ok());
+        let delivery_id = delivery_id.expect("a mail has the number of its delivery");
+        let transition =
+            line("transition").parse().expect("a mail has the number of its transition");
+        let (alert_id, status) = (line("alert"), line("status"));
+        assert!(subject.ends_with(&format!("] {alert_id} {status}")), "{subject}: {text}");
+        let held = self.checks.lock().mails.posted(delivery_id, &alert_id, transition, &status);
+        self.book.check("alerts are mailed once", held);
+    }
+
     /// A node was told that it is registered.
     pub(crate) fn registered(&self, node_id: &NodeId) {
         self.checks.lock().registered.told(node_id);
