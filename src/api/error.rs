@@ -14,7 +14,7 @@ use super::wire_time::iso;
 use crate::clock;
 use crate::cluster::{MembershipCode, MembershipError, NotStarted, ProposeError, ReadError};
 use crate::model::{MemberId, RequestId};
-use crate::state::Rejection;
+use crate::state::{BotRejection, Rejection};
 
 /// An error on its way to a client. Boxed, because answers are the rule and errors the exception.
 #[derive(Debug)]
@@ -193,12 +193,29 @@ impl From<Rejection> for ApiError {
             | Rejection::AlreadyThere { .. }
             | Rejection::RunOpen { .. }
             | Rejection::AccountExists { .. } => StatusCode::CONFLICT,
+            Rejection::Bot(rejection) => bot_status(rejection),
         };
         let mut error = Self::new(status, rejection.code(), rejection.to_string());
         if status == StatusCode::TOO_MANY_REQUESTS {
             error.0.retry_after_s = Some(1);
         }
         error
+    }
+}
+
+/// Bots have no more than one family of doors, whose statuses contract 5.1 names.
+fn bot_status(rejection: &BotRejection) -> StatusCode {
+    match rejection {
+        BotRejection::BotNotFound { .. }
+        | BotRejection::SwarmNotFound { .. }
+        | BotRejection::WorkflowNotFound { .. } => StatusCode::NOT_FOUND,
+        BotRejection::BotCapacity { .. }
+        | BotRejection::SwarmCapacity
+        | BotRejection::Invalid(_) => StatusCode::BAD_REQUEST,
+        BotRejection::TooManyAssignments { .. } | BotRejection::TooManyWorkflows { .. } => {
+            StatusCode::TOO_MANY_REQUESTS
+        }
+        BotRejection::WorkflowEnded => StatusCode::CONFLICT,
     }
 }
 

@@ -62,6 +62,7 @@ fn name(fact: &Fact) -> &'static str {
         Fact::AlertChanged { .. } => "alert_changed",
         Fact::ScalingDecided { .. } => "scaling_decided",
         Fact::Campaign(fact) => fact.as_str(),
+        Fact::Bot(fact) => fact.as_str(),
     }
 }
 

@@ -9,7 +9,7 @@ use super::error::ApiError;
 use super::params::{Params, Path};
 use super::reply;
 use crate::model::{CampaignId, RequestId, TaskId};
-use crate::state::{Outcome, REQUEST_WINDOW_MS, Recorded, Rejection};
+use crate::state::{BotOutcome, Outcome, REQUEST_WINDOW_MS, Recorded, Rejection};
 
 #[derive(Debug, Serialize)]
 struct RequestReply {
@@ -60,6 +60,7 @@ enum OutcomeView {
     JobsCreated { count: u32 },
     AgentCommand { number: u64, outcome: Option<Box<Self>>, rejection: Option<RejectionView> },
     AccountCreated { user_id: String },
+    Bot { outcome: BotOutcome },
 }
 
 impl From<&Outcome> for OutcomeView {
@@ -102,6 +103,7 @@ impl From<&Outcome> for OutcomeView {
             Outcome::AccountCreated { user_id } => {
                 Self::AccountCreated { user_id: user_id.clone() }
             }
+            Outcome::Bot(outcome) => Self::Bot { outcome: outcome.clone() },
         }
     }
 }

@@ -347,7 +347,8 @@ fn seen(event: &Event) -> Option<Seen<'_>> {
         | Fact::DeliveryEnded { .. }
         | Fact::AlertChanged { .. }
         | Fact::ScalingDecided { .. }
-        | Fact::Campaign(_) => None,
+        | Fact::Campaign(_)
+        | Fact::Bot(_) => None,
     }
 }
 

@@ -29,7 +29,7 @@ const ALGORITHMS: Kind = Kind::Words(&[
 /// everything below.
 type Section = (&'static str, &'static [(&'static str, Kind)]);
 
-const SECTIONS: [Section; 26] = [
+const SECTIONS: [Section; 27] = [
     (
         "orchestrator",
         &[
@@ -233,6 +233,14 @@ const SECTIONS: [Section; 26] = [
             ("load_balancing", Kind::Words(&["least_loaded", "round_robin", "weighted", "random"])),
             ("builtin", Kind::Texts),
             ("fetch_inputs", FLAG),
+        ],
+    ),
+    (
+        "bots",
+        &[
+            ("capacity", Kind::Number(1, 1_000_000)),
+            ("max_open_assignments", Kind::Number(1, 50_000_000)),
+            ("max_retained_assignments", Kind::Number(0, 10_000_000)),
         ],
     ),
     ("callbacks", &[("max_tries", Kind::Number(1, 100))]),

@@ -197,7 +197,8 @@ impl<S: Seat> Dispatcher<S> {
             | Fact::DeliveryEnded { .. }
             | Fact::AlertChanged { .. }
             | Fact::ScalingDecided { .. }
-            | Fact::Campaign(_) => {}
+            | Fact::Campaign(_)
+            | Fact::Bot(_) => {}
         }
     }
 

@@ -94,7 +94,8 @@ fn note<S>(reign: &Reign<S>, fact: &Fact) {
         | Fact::PipelineChanged { .. }
         | Fact::NodeDrained { .. }
         | Fact::DeliveryEnded { .. }
-        | Fact::AlertChanged { .. } => {}
+        | Fact::AlertChanged { .. }
+        | Fact::Bot(_) => {}
         Fact::DeliveryQueued { .. } => wakes.courier.notify_one(),
         Fact::ScalingDecided { .. } => wakes.autoscaler.notify_one(),
         Fact::Campaign(_) => wakes.campaigns.notify_one(),

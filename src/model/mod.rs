@@ -6,6 +6,10 @@
 mod account;
 mod agent_command;
 mod alert;
+mod bot;
+mod bot_id;
+mod bot_wave;
+mod bot_workflow;
 mod budget;
 mod campaign;
 mod decimal;
@@ -29,6 +33,15 @@ mod urgency;
 pub use account::Account;
 pub use agent_command::{AgentCommand, AgentCommandKind, AgentResult};
 pub use alert::{Alert, AlertState, Severity};
+pub use bot::{
+    BOT_BLOCK, Bot, BotBlock, BotPlace, BotRecord, BotTotals, Span, Stretch, Swarm, spans_without,
+    tier_urgency,
+};
+pub use bot_id::{DerivedId, IdOf};
+pub use bot_wave::{
+    AssignmentPlace, AssignmentState, BotLease, Progress, Wave, WaveBlock, block_slot,
+};
+pub use bot_workflow::{Workflow, WorkflowStatus, WorkflowTask};
 pub use budget::{Budget, MICRO, Resource};
 pub use campaign::{
     CANDIDATES_MAX, Campaign, CampaignId, CampaignLine, CampaignPlan, CampaignStatus, Candidate,

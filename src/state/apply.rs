@@ -142,6 +142,7 @@ fn is_duty(command: &Command) -> bool {
         | Command::RevokeSession { .. }
         | Command::Campaign(_)
         | Command::Account(_) => false,
+        Command::Bot(command) => command.is_duty(),
     }
 }
 
@@ -205,6 +206,7 @@ impl Txn<'_> {
             Command::Campaign(command) => self.campaign_command(command),
             Command::Step { epoch, duty } => self.step_duty(epoch, duty),
             Command::Account(command) => self.account_command(command),
+            Command::Bot(command) => self.bot_command(*command),
         }
     }
 

@@ -69,6 +69,18 @@ pub enum TableId {
     Discoveries = 29,
     /// Accounts of people by id.
     Accounts = 30,
+    /// Swarms by number.
+    Swarms = 31,
+    /// Bots of no swarm by index.
+    Bots = 32,
+    /// Records of bots of swarms, in blocks.
+    BotBlocks = 33,
+    /// Waves of assignments by number.
+    Waves = 34,
+    /// What came of them, in blocks.
+    WaveBlocks = 35,
+    /// Workflows by number.
+    Workflows = 36,
 }
 
 impl TableId {
@@ -112,6 +124,12 @@ impl TableId {
             28 => Some(Self::Instruments),
             29 => Some(Self::Discoveries),
             30 => Some(Self::Accounts),
+            31 => Some(Self::Swarms),
+            32 => Some(Self::Bots),
+            33 => Some(Self::BotBlocks),
+            34 => Some(Self::Waves),
+            35 => Some(Self::WaveBlocks),
+            36 => Some(Self::Workflows),
             _ => None,
         }
     }

@@ -7,6 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::accounts::AccountCommand;
+use super::bot_command::BotCommand;
 use super::campaign_command::{CampaignCommand, StepDuty};
 use crate::model::{
     AlertState, Concurrency, DeliveryId, DrillId, DrillKind, DrillState, Epoch, FlowMode,
@@ -267,6 +268,8 @@ pub enum Command {
     },
     /// Something about accounts of people.
     Account(AccountCommand),
+    /// Something about bots, swarms and workflows.
+    Bot(Box<BotCommand>),
 }
 
 /// A step that is given back.

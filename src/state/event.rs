@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::bot_command::BotFact;
 use crate::model::{
     AlertState, CampaignId, DrillKind, DrillState, Epoch, NodeId, NodeStatus, ScalingAction,
     Severity, TaskId, TaskStatus, TimeMs,
@@ -190,6 +191,9 @@ pub enum Fact {
     /// Something about orchestrators and campaigns.
     #[serde(untagged)]
     Campaign(CampaignFact),
+    /// Something about bots, swarms and workflows.
+    #[serde(untagged)]
+    Bot(BotFact),
 }
 
 /// What happened to orchestrators and campaigns.

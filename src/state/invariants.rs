@@ -36,6 +36,7 @@ pub(super) fn check(state: &State) {
     assert_eq!(queued, pending, "the queue holds the pending tasks");
     check_keys(state);
     assert_eq!(super::check_campaigns(state), Ok(()));
+    assert_eq!(super::check_bots(state), Ok(()));
     assert_eq!(state.account_names_len(), 2 * state.accounts_len(), "names lead to accounts");
     let due = state.deliveries().filter(|delivery| delivery.state == DeliveryState::Due).count();
     assert_eq!(due, state.due_deliveries_len(), "what is due is known");

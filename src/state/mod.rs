@@ -15,6 +15,17 @@ mod agent_commands;
 mod alerts;
 mod apply;
 mod attempts;
+mod bot_command;
+mod bot_ends;
+mod bot_index;
+mod bot_invariants;
+mod bot_leases;
+mod bot_reads;
+mod bot_refound;
+mod bot_rows;
+mod bot_waves;
+mod bot_workflows;
+mod bots;
 mod campaign_command;
 mod campaign_invariants;
 mod campaign_rows;
@@ -51,10 +62,15 @@ mod runs;
 mod scaling;
 mod singles;
 mod structures;
+mod swarms;
 mod task_table;
 mod tasks;
 mod thresholds;
 
+#[cfg(test)]
+mod bot_tests;
+#[cfg(test)]
+mod bot_words;
 #[cfg(test)]
 mod campaign_words;
 #[cfg(test)]
@@ -71,6 +87,18 @@ pub use accounts::{
 };
 pub use agent_commands::{AGENT_COMMANDS_MAX, agent_command_id};
 pub use apply::{encode_entry, encode_envelope, join_envelopes};
+pub use bot_command::{
+    BotCommand, BotFact, BotOutcome, BotRejection, BotReport, BotSpec, BotWork, ExpiredLease,
+    LeaseRef, LeaseScope, LeasedRun, Verdict, WorkflowStep,
+};
+pub use bot_ends::BOT_RESULT_MAX;
+pub use bot_index::Figures;
+pub use bot_invariants::check_bots;
+pub use bot_leases::{BOT_ITEMS_MAX, BOTS_PER_LEASE_MAX, HOLDER_MAX, LEASE_MAX_MS};
+pub use bot_reads::{AssignmentView, BotHealth, BotStats, BotView, SwarmView, WaveView};
+pub use bot_rows::blob_owner;
+pub use bot_workflows::{STEP_RESULT_MAX, WORKFLOW_TASKS_MAX, WORKFLOWS_MAX};
+pub use bots::{BOT_CAPABILITIES_MAX, TIER_MAX};
 pub use campaign_command::{
     AgentAction, AgentOrder, CampaignCommand, CampaignMove, CampaignPatch, IterationPlan,
     JobRequest, OrchestratorPatch, PutWhen, SlotChoice, SlotPlan, StepAction, StepDuty, StepEffect,
@@ -114,11 +142,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::model::{
-    AgentCommand, Alert, Campaign, CampaignId, CampaignLine, CandidateNote, DecisionPage, Delivery,
-    DeliveryId, Discovery, Drill, DrillPage, Instrument, Iteration, Member, Model, Node, NodeId,
-    Orchestrator, Pipeline, Run, ScalingEvent, Schedule, Slot, Structure, TaskId, TimeMs,
+    AgentCommand, Alert, Bot, BotBlock, Campaign, CampaignId, CampaignLine, CandidateNote,
+    DecisionPage, Delivery, DeliveryId, Discovery, Drill, DrillPage, Instrument, Iteration, Member,
+    Model, Node, NodeId, Orchestrator, Pipeline, Run, ScalingEvent, Schedule, Slot, Structure,
+    Swarm, TaskId, TimeMs, Wave, WaveBlock, Workflow,
 };
 use accounts::Accounts;
+use bot_index::BotIndex;
 use indexes::{Indexes, Places};
 use requests::{Requests, Tombstones};
 use revocations::Revocations;
@@ -168,6 +198,12 @@ pub struct State {
     agent_commands: Table<AgentCommand>,
     instruments: Table<Instrument>,
     discoveries: Table<Discovery>,
+    swarms: Table<Swarm>,
+    bots: Table<Bot>,
+    bot_blocks: Table<BotBlock>,
+    waves: Table<Wave>,
+    wave_blocks: Table<WaveBlock>,
+    workflows: Table<Workflow>,
     /// Task types that pipelines say something of, with their estimates. Derived, as all that
     /// follows; shared with whoever reads submissions.
     estimates: Arc<BTreeMap<String, u64>>,
@@ -185,6 +221,7 @@ pub struct State {
     running: BTreeSet<(TimeMs, CampaignId)>,
     /// Those of them that clients asked iterations of, and that have none under way.
     requesting: BTreeSet<CampaignId>,
+    bot_index: BotIndex,
     indexes: Indexes,
 }
 
@@ -228,6 +265,12 @@ impl Default for State {
             agent_commands: Table::default(),
             instruments: Table::default(),
             discoveries: Table::default(),
+            swarms: Table::default(),
+            bots: Table::default(),
+            bot_blocks: Table::default(),
+            waves: Table::default(),
+            wave_blocks: Table::default(),
+            workflows: Table::default(),
             estimates: pipelines::estimates(&Table::default()),
             agents: BTreeSet::new(),
             due: BTreeSet::new(),
@@ -237,6 +280,7 @@ impl Default for State {
             accounts: Accounts::default(),
             running: BTreeSet::new(),
             requesting: BTreeSet::new(),
+            bot_index: BotIndex::default(),
             indexes: Indexes::default(),
         }
     }
@@ -297,12 +341,7 @@ impl State {
             TableId::Slots => self.slots.load(rest, value, hash),
             TableId::Runs => self.runs.load(rest, value, hash),
             TableId::DecisionPages => self.decision_pages.load(rest, value, hash),
-            TableId::Campaigns => {
-                self.campaigns.load(rest, value, hash)?;
-                let campaign_id = std::str::from_utf8(rest).unwrap_or_default();
-                self.note_campaign(&CampaignId::trusted(campaign_id), None);
-                Ok(())
-            }
+            TableId::Campaigns => self.load_campaign(rest, value, hash),
             TableId::Iterations => self.iterations.load(rest, value, hash),
             TableId::CandidateNotes => self.candidate_notes.load(rest, value, hash),
             TableId::CampaignLines => self.campaign_lines.load(rest, value, hash),
@@ -313,7 +352,20 @@ impl State {
             TableId::AgentCommands => self.agent_commands.load(rest, value, hash),
             TableId::Instruments => self.instruments.load(rest, value, hash),
             TableId::Discoveries => self.discoveries.load(rest, value, hash),
+            TableId::Swarms
+            | TableId::Bots
+            | TableId::BotBlocks
+            | TableId::Waves
+            | TableId::WaveBlocks
+            | TableId::Workflows => self.load_bot_row(table, rest, value, hash),
         }
+    }
+
+    fn load_campaign(&mut self, key: &[u8], value: &[u8], hash: u64) -> Result<(), Fatal> {
+        self.campaigns.load(key, value, hash)?;
+        let campaign_id = std::str::from_utf8(key).unwrap_or_default();
+        self.note_campaign(&CampaignId::trusted(campaign_id), None);
+        Ok(())
     }
 
     /// Everything that changed since the last call, for the durable home.

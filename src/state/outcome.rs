@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::bot_command::{BotOutcome, BotRejection};
 use crate::model::{
     CampaignId, DrillId, Epoch, MemberId, NodeStatus, Resource, RunId, TaskId, TaskStatus,
 };
@@ -109,6 +110,8 @@ pub enum Outcome {
         /// Derived from the request.
         user_id: String,
     },
+    /// An answer about bots, swarms or workflows.
+    Bot(BotOutcome),
 }
 
 /// A deterministic refusal: every member refuses alike, and a retry gets the same refusal.
@@ -313,6 +316,9 @@ pub enum Rejection {
     /// The account would make no sense.
     #[error("{0}")]
     InvalidAccount(String),
+    /// Something about bots, swarms or workflows.
+    #[error(transparent)]
+    Bot(#[from] BotRejection),
 }
 
 impl Rejection {
@@ -359,6 +365,7 @@ impl Rejection {
             Self::AccountNotFound => "ACCOUNT_NOT_FOUND",
             Self::TooManyAccounts { .. } => "TOO_MANY_ACCOUNTS",
             Self::InvalidAccount(_) => "INVALID_ACCOUNT",
+            Self::Bot(rejection) => rejection.code(),
         }
     }
 }

@@ -161,6 +161,12 @@ pub struct Policy {
     pub initial_mode: Option<Mode>,
     /// `network.discovery_endpoints`, when `orchestrator.auto_discovery` is on.
     pub discovery_endpoints: Vec<String>,
+    /// `bots.capacity`: bots there may be, those of swarms included (contract 5.3).
+    pub bots_max: u64,
+    /// `bots.max_open_assignments`: assignments of bots in waves that have not ended.
+    pub open_assignments_max: u64,
+    /// `bots.max_retained_assignments`: assignments of bots in waves that have ended.
+    pub retained_assignments_max: u64,
 }
 
 /// The document a new cluster starts with: family W's defaults and ours.
@@ -193,6 +199,7 @@ pub fn default_document() -> Value {
                 "industry_synthesis", "document_reader"
             ]
         },
+        "bots": { "capacity": 50_000 },
         "alerts": { "enabled": true },
         "auto_scaling": { "provider": "manual" },
         "security": { "api_key_required": false }
@@ -352,6 +359,14 @@ impl Policy {
                 Some(false) => Vec::new(),
                 Some(true) | None => texts(document, "network.discovery_endpoints", 256)?,
             },
+            bots_max: number("bots.capacity", 50_000, 1, 1_000_000)?,
+            open_assignments_max: number("bots.max_open_assignments", 5_000_000, 1, 50_000_000)?,
+            retained_assignments_max: number(
+                "bots.max_retained_assignments",
+                100_000,
+                0,
+                10_000_000,
+            )?,
         })
     }
 
@@ -421,6 +436,7 @@ mod tests {
         assert_eq!(policy.node_timeout_ms, 120_000);
         assert_eq!(policy.max_retries, 3);
         assert_eq!(policy.algorithm, Algorithm::WeightedRoundRobin);
+        assert_eq!(policy.bots_max, 50_000);
     }
 
     #[test]
@@ -438,6 +454,7 @@ mod tests {
         for (path, value, part) in [
             ("network.max_nodes", "0", "network.max_nodes must be a whole number from 1"),
             ("network.max_nodes", "\"x\"", "network.max_nodes"),
+            ("bots.capacity", "1000001", "bots.capacity must be a whole number from 1 to 1000000"),
             ("network.load_balance_algorithm", "\"magic\"", "round_robin"),
             ("", "[1]", "must be an object"),
             ("", "{", "not JSON"),

@@ -76,6 +76,7 @@ fn line() -> impl Strategy<Value = String> {
         1 => task.clone().prop_map(|task| format!("cancel {task}")),
         20 => flow_line(),
         20 => campaign_line(),
+        25 => bot_line(),
         3 => (epoch.clone(), task.clone(), word(&["attempt", "deadline", "backoff"])).prop_map(
             |(epoch, task, kind)| format!("expire {epoch} {task} {kind}")
         ),
@@ -148,6 +149,52 @@ fn flow_line() -> impl Strategy<Value = String> {
     ]
 }
 
+/// As [`line`], about bots, swarms, their assignments and workflows.
+fn bot_line() -> impl Strategy<Value = String> {
+    let epoch = (1..4u8).prop_map(|term| format!("{term}.1"));
+    let word = |words: &'static [&'static str]| proptest::sample::select(words);
+    let swarm = (1..4u8).prop_map(|number| format!("s{number}"));
+    let bot = prop_oneof![
+        1 => (0..3u8).prop_map(|index| format!("b{index}")),
+        2 => (1..4u8, 0..6u8).prop_map(|(swarm, index)| format!("s{swarm}.{index}")),
+    ];
+    let any = prop_oneof![1 => swarm.clone(), 1 => bot.clone()].boxed();
+    let task = (1..6u8, 0..6u8).prop_map(|(wave, index)| format!("w{wave}.{index}")).boxed();
+    let tried = (task.clone(), 1..4u8).prop_map(|(task, attempt)| format!("{task}:{attempt}"));
+    let tried = tried.boxed();
+    let item = prop_oneof![1 => task.clone(), 2 => tried.clone()].boxed();
+    let items = proptest::collection::vec(item, 1..5).prop_map(|items| items.join(" "));
+    let result = word(&["", "done=1", "done=LONG"]);
+    prop_oneof![
+        2 => word(&["", "tier=L20"]).prop_map(|tier| format!("bots create {tier}")),
+        3 => (0..9u8, word(&["", "tier=advanced"]))
+            .prop_map(|(count, tier)| format!("bots swarm {count} {tier}")),
+        3 => (swarm, 0..8u8).prop_map(|(swarm, count)| format!("bots scale {swarm} {count}")),
+        1 => bot.prop_map(|bot| format!("bots remove {bot}")),
+        1 => word(&["1", "3"]).prop_map(|swarm| format!("bots remove s{swarm}")),
+        6 => (any.clone(), word(&["", "data=LONG"])).prop_map(|(any, data)| format!("bots assign {any} {data}")),
+        8 => (any.clone(), 1..6u8, 1..3000u16)
+            .prop_map(|(any, max, until)| format!("bots lease {any} max={max} for={until}")),
+        2 => (tried.clone(), word(&["renew", "release"])).prop_map(|(tried, what)| format!("bots {what} {tried}")),
+        8 => (items.clone(), result).prop_map(|(items, result)| format!("bots complete {items} {result}")),
+        4 => items.prop_map(|items| format!("bots fail {items}")),
+        1 => (task, any).prop_map(|(task, any)| match any.contains(['.', 'b']) {
+            true => format!("bots complete {task} bot={any}"),
+            false => format!("bots complete {task}"),
+        }),
+        3 => (epoch.clone(), tried).prop_map(|(epoch, tried)| format!("overdue {epoch} {tried}")),
+        1 => word(&["", "image", "image crypto params=LONG"]).prop_map(|tasks| format!("bots workflow {tasks}")),
+        3 => (epoch, 1..4u8, 0..3u8, word(&["", "done=LONG"])).prop_map(|(epoch, number, seen, done)| {
+            format!("stepped {epoch} {number} {seen} {done}")
+        }),
+        1 => (1..4u8).prop_map(|number| format!("bots cancel f{number}")),
+        2 => (1..9000u32).prop_map(|at| format!("at {at}")),
+        1 => (4..14u8).prop_map(|max| format!("config bots.capacity {max}")),
+        1 => (0..9u8).prop_map(|max| format!("config bots.max_retained_assignments {max}")),
+        1 => (0..2u8).prop_map(|max| format!("config orchestrator.max_retries {max}")),
+    ]
+}
+
 /// As [`line`], about orchestrators, campaigns, their jobs and the ledger.
 fn campaign_line() -> impl Strategy<Value = String> {
     let epoch = (1..4u8).prop_map(|term| format!("{term}.1"));
@@ -204,6 +251,36 @@ fn campaign_line() -> impl Strategy<Value = String> {
     ]
 }
 
+/// Applies a history three ways: at once, in batches, and reopened after every entry.
+fn replay(first: &str, lines: &[String], cut: usize) -> Result<(), TestCaseError> {
+    // The script checks the invariants after every entry.
+    let mut script = Script::default();
+    script.run("at 1", &mut String::new());
+    script.run(first, &mut String::new());
+    for line in lines {
+        script.run(line, &mut String::new());
+    }
+    let mut batched = (State::default(), Home::default());
+    let mut reopened = (State::default(), Home::default());
+    for (index, entry) in (1u64..).zip(&script.log) {
+        let one = batched.0.apply(index, entry).unwrap();
+        let other = reopened.0.apply(index, entry).unwrap();
+        prop_assert_eq!(one.replies, other.replies);
+        prop_assert_eq!(one.events, other.events);
+        prop_assert_eq!(batched.0.digest(), reopened.0.digest());
+        if (index as usize).is_multiple_of(cut) {
+            batched.1.write(batched.0.take_changes());
+        }
+        reopened.1.write(reopened.0.take_changes());
+        prop_assert_eq!(reopened.1.digest(), reopened.0.digest());
+        reopened.0 = reopened.1.open();
+    }
+    batched.1.write(batched.0.take_changes());
+    prop_assert_eq!(batched.1, reopened.1);
+    prop_assert_eq!(script.state.digest(), reopened.0.digest());
+    Ok(())
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..Default::default() })]
 
@@ -212,30 +289,7 @@ proptest! {
         lines in proptest::collection::vec(line(), 1..80),
         cut in 1..20usize,
     ) {
-        // The script checks the invariants after every entry.
-        let mut script = Script::default();
-        script.run("at 1", &mut String::new());
-        for line in &lines {
-            script.run(line, &mut String::new());
-        }
-        let mut batched = (State::default(), Home::default());
-        let mut reopened = (State::default(), Home::default());
-        for (index, entry) in (1u64..).zip(&script.log) {
-            let one = batched.0.apply(index, entry).unwrap();
-            let other = reopened.0.apply(index, entry).unwrap();
-            prop_assert_eq!(one.replies, other.replies);
-            prop_assert_eq!(one.events, other.events);
-            prop_assert_eq!(batched.0.digest(), reopened.0.digest());
-            if (index as usize).is_multiple_of(cut) {
-                batched.1.write(batched.0.take_changes());
-            }
-            reopened.1.write(reopened.0.take_changes());
-            prop_assert_eq!(reopened.1.digest(), reopened.0.digest());
-            reopened.0 = reopened.1.open();
-        }
-        batched.1.write(batched.0.take_changes());
-        prop_assert_eq!(batched.1, reopened.1);
-        prop_assert_eq!(script.state.digest(), reopened.0.digest());
+        replay("at 1", &lines, cut)?;
     }
 
     /// A new cluster founded on any state is sound, and reads back as the same state.
@@ -261,5 +315,18 @@ proptest! {
         let reopened = home.open();
         invariants::check(&reopened);
         prop_assert_eq!(reopened.digest(), state.digest());
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..Default::default() })]
+
+    /// The same of histories that are about bots alone, so that more meets.
+    #[test]
+    fn the_same_log_gives_the_same_bots(
+        lines in proptest::collection::vec(bot_line(), 1..120),
+        cut in 1..20usize,
+    ) {
+        replay("epoch 1.1", &lines, cut)?;
     }
 }

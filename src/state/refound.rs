@@ -66,6 +66,7 @@ impl State {
         self.set_cluster_row(ClusterRow { cluster_id, last_member_id: member_id });
         self.set_epoch(Epoch { term, member: member_id });
         let refounded = self.take_back_executions(index);
+        self.refound_bots();
         // Revision 0 stays: the first configuration has yet to be written.
         let config = self.config().clone();
         if config.revision > 0 {

@@ -93,7 +93,18 @@ impl Rows {
         part: BlobPart,
         text: String,
     ) -> Payload {
-        if text.len() <= INLINE_BYTES_MAX {
+        self.put_payload_beyond(INLINE_BYTES_MAX, task_id, part, text)
+    }
+
+    /// As [`Self::put_payload`], for rows in which many payloads lie: only the shortest stay there.
+    pub(super) fn put_payload_beyond(
+        &mut self,
+        inline_bytes_max: usize,
+        task_id: &TaskId,
+        part: BlobPart,
+        text: String,
+    ) -> Payload {
+        if text.len() <= inline_bytes_max {
             return Payload::inline(text);
         }
         let text = Bytes::from(text);
@@ -133,6 +144,14 @@ pub enum BlobPart {
     Requirements = 4,
     /// What the node measured.
     Metrics = 5,
+    /// What the bots of a wave work on.
+    WaveData = 6,
+    /// What came of an assignment of a bot.
+    BotResult = 7,
+    /// The parameters of a task of a workflow.
+    StepParams = 8,
+    /// What came of a task of a workflow.
+    StepResult = 9,
 }
 
 fn blob_key(task_id: &TaskId, part: BlobPart, chunk: usize) -> Vec<u8> {
@@ -357,6 +376,19 @@ impl<V: TableRow> Table<V> {
         let given = edit(&mut row.value);
         row.hash = to.put(stored_key(key, &row.value), Some(row.hash), &row.value);
         Some(given)
+    }
+
+    /// Changes a row in memory alone: for many changes of one row in one command, which
+    /// [`Self::write`] then records together.
+    pub(super) fn edit_unwritten(&mut self, key: &V::Key, edit: impl FnOnce(&mut V)) {
+        if let Some(row) = self.rows.get_mut(key) {
+            edit(&mut row.value);
+        }
+    }
+
+    /// Records a row as it stands.
+    pub(super) fn write(&mut self, to: &mut Rows, key: &V::Key) {
+        self.edit(to, key, |_| ());
     }
 
     pub(super) fn remove(&mut self, to: &mut Rows, key: &V::Key) -> Option<V> {

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
 
+use super::bot_words::{bot_command, show_bots};
 use super::campaign_words::{campaign_command, campaign_id, job_word};
 use super::script_words::{account_command, flow, outward_command, step};
 use super::{
@@ -369,6 +370,7 @@ impl Script {
                     .fleet_command(verb, &words)
                     .or_else(|| self.duty_command(verb, &words))
                     .or_else(|| outward_command(verb, &words))
+                    .or_else(|| bot_command(&self.state, verb, &words))
                     .or_else(|| campaign_command(&self.state, verb, &words))
                     .unwrap_or_else(|| task_command(verb, &words));
                 self.apply(command, &words, out);
@@ -404,7 +406,7 @@ impl Script {
             }
         } else if let Some(account) = self.state.account_named(id) {
             writeln!(out, "  {account:?}").unwrap();
-        } else {
+        } else if show_bots(&self.state, id, out).is_none() {
             writeln!(out, "  nothing").unwrap();
         }
     }

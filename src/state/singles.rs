@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::policy::{Config, Policy};
 use super::rows::{Rows, decode};
 use super::{Fatal, State, TableId};
-use crate::model::{Epoch, MemberId, TimeMs};
+use crate::model::{BotTotals, Epoch, MemberId, TimeMs};
 
 /// Totals that apply keeps, so that nobody has to scan for them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -99,6 +99,7 @@ enum SingleId {
     Cluster = 4,
     KeptLearners = 5,
     Campaigns = 6,
+    Bots = 7,
 }
 
 /// One row: its value, and its hash once it was stored.
@@ -131,6 +132,7 @@ pub(super) struct Singles {
     /// Members whose vote an operator took away.
     kept_learners: Single<BTreeSet<MemberId>>,
     campaigns: Single<CampaignTotals>,
+    bots: Single<BotTotals>,
     policy: Policy,
 }
 
@@ -148,6 +150,7 @@ impl Singles {
             [4] => self.cluster.load(value, hash, "cluster"),
             [5] => self.kept_learners.load(value, hash, "kept learners"),
             [6] => self.campaigns.load(value, hash, "campaign totals"),
+            [7] => self.bots.load(value, hash, "bot totals"),
             _ => Err(Fatal::new(format!("unknown single row {key:02x?}"))),
         }
     }
@@ -232,6 +235,17 @@ impl State {
     pub(super) fn edit_campaign_totals(&mut self, edit: impl FnOnce(&mut CampaignTotals)) {
         edit(&mut self.singles.campaigns.value);
         self.singles.campaigns.put(&mut self.rows, SingleId::Campaigns);
+    }
+
+    /// Totals of bots, their assignments and workflows since the cluster began.
+    #[must_use]
+    pub fn bot_totals(&self) -> &BotTotals {
+        &self.singles.bots.value
+    }
+
+    pub(super) fn edit_bot_totals(&mut self, edit: impl FnOnce(&mut BotTotals)) {
+        edit(&mut self.singles.bots.value);
+        self.singles.bots.put(&mut self.rows, SingleId::Bots);
     }
 
     /// The number of a run that is about to begin.

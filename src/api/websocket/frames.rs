@@ -161,7 +161,8 @@ pub(super) fn event(event: &Event) -> Option<Utf8Bytes> {
         | Fact::DeliveryQueued { .. }
         | Fact::DeliveryEnded { .. }
         | Fact::ScalingDecided { .. }
-        | Fact::Campaign(_) => return None,
+        | Fact::Campaign(_)
+        | Fact::Bot(_) => return None,
     })
 }
 

@@ -1,0 +1,383 @@
+//! Bots and swarms (contract 5.2). A swarm is one row; its bots are derived from it.
+
+use serde::{Deserialize, Serialize};
+
+use super::{TimeMs, Urgency};
+
+/// Bots, and assignments of a wave, whose records share a row.
+pub const BOT_BLOCK: u32 = 64;
+
+/// A bot: its swarm, or 0 for bots that belong to none, and its index there.
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+pub struct BotPlace {
+    /// Swarms count from 1.
+    pub swarm: u32,
+    /// Never used again, and so not without gaps.
+    pub index: u32,
+}
+
+/// How soon the work of a tier wants to be done (contract 5.3): L20 100, advanced 75, any other 50.
+#[must_use]
+pub fn tier_urgency(tier: &str) -> Urgency {
+    match tier {
+        _ if tier.eq_ignore_ascii_case("L20") => Urgency::clamped(100),
+        _ if tier.eq_ignore_ascii_case("advanced") => Urgency::clamped(75),
+        _ => Urgency::NORMAL,
+    }
+}
+
+/// What is counted of one bot.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BotRecord {
+    /// Assignments that it got beside those of its whole swarm: its own, and those of removed
+    /// bots that it has ended.
+    pub assigned: u64,
+    /// Assignments that it completed.
+    pub completed: u64,
+    /// Assignments that it gave up for good.
+    pub failed: u64,
+    /// When it last got one of those, or something of it ended or was given back; 0 for never.
+    pub last_active_ms: TimeMs,
+}
+
+/// A bot that belongs to no swarm.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bot {
+    /// As given; empty for the default.
+    pub name: String,
+    /// As given.
+    pub tier: String,
+    /// What it can do.
+    pub capabilities: Vec<String>,
+    /// When it was made.
+    pub created_at_ms: TimeMs,
+    /// What is counted of it.
+    pub record: BotRecord,
+}
+
+/// Indexes from `first` up to, not with, `end`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Span {
+    /// The first.
+    pub first: u32,
+    /// Behind the last.
+    pub end: u32,
+}
+
+impl Span {
+    /// How many.
+    #[must_use]
+    pub fn len(self) -> u32 {
+        self.end.saturating_sub(self.first)
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(self) -> bool {
+        self.end <= self.first
+    }
+
+    /// What both hold.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self { first: self.first.max(other.first), end: self.end.min(other.end) }
+    }
+
+    /// The blocks it touches, each with its own part of it.
+    pub fn blocks(self) -> impl Iterator<Item = (u32, Self)> {
+        let count = if self.is_empty() { 0 } else { (self.end - 1) / BOT_BLOCK + 1 };
+        (self.first / BOT_BLOCK..count).map(move |block| {
+            let first = block * BOT_BLOCK;
+            (block, self.and(Self { first, end: first.saturating_add(BOT_BLOCK) }))
+        })
+    }
+}
+
+/// What is in `these` and not in `those`; both in order.
+#[must_use]
+pub fn spans_without(these: &[Span], those: &[Span]) -> Vec<Span> {
+    let (mut rest, mut next) = (Vec::new(), 0);
+    for span in these {
+        let mut first = span.first;
+        while next < those.len() && those[next].end <= first {
+            next += 1;
+        }
+        for hole in those[next..].iter().take_while(|hole| hole.first < span.end) {
+            rest.push(Span { first, end: hole.first });
+            first = first.max(hole.end);
+        }
+        rest.push(Span { first, end: span.end });
+    }
+    rest.retain(|span| !span.is_empty());
+    rest
+}
+
+/// Members of a swarm that came together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stretch {
+    /// Which.
+    pub span: Span,
+    /// When they came.
+    pub created_at_ms: TimeMs,
+    /// Waves over the whole swarm before they came.
+    pub waves_before: u64,
+}
+
+/// A swarm.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Swarm {
+    /// As given; empty for the default.
+    pub name: String,
+    /// As given; its bots are of it.
+    pub tier: String,
+    /// What its bots can do.
+    pub capabilities: Vec<String>,
+    /// When it was made.
+    pub created_at_ms: TimeMs,
+    /// Its bots, in order.
+    pub members: Vec<Stretch>,
+    /// How many they are.
+    pub count: u32,
+    /// The index of the bot that comes next.
+    pub next_index: u32,
+    /// Waves over the whole swarm so far.
+    pub waves: u64,
+    /// When the last of them was; 0 for never.
+    pub assigned_at_ms: TimeMs,
+    /// When somebody who works for it was last heard of, to the second; 0 for never.
+    pub contact_ms: TimeMs,
+    /// Log index of the entry that made it or last changed its members.
+    pub revision: u64,
+}
+
+impl Swarm {
+    /// Its members, with neighbours joined.
+    #[must_use]
+    pub fn spans(&self) -> Vec<Span> {
+        let mut spans: Vec<Span> = Vec::with_capacity(self.members.len());
+        for stretch in &self.members {
+            match spans.last_mut() {
+                Some(last) if last.end == stretch.span.first => last.end = stretch.span.end,
+                Some(_) | None => spans.push(stretch.span),
+            }
+        }
+        spans
+    }
+
+    /// The stretch that a member is in.
+    #[must_use]
+    pub fn stretch_of(&self, index: u32) -> Option<&Stretch> {
+        let at = self.members.partition_point(|stretch| stretch.span.end <= index);
+        self.members.get(at).filter(|stretch| stretch.span.first <= index)
+    }
+
+    /// Whether a bot of that index is in it.
+    #[must_use]
+    pub fn has(&self, index: u32) -> bool {
+        self.stretch_of(index).is_some()
+    }
+
+    /// Members in front of a member.
+    #[must_use]
+    pub fn rank_of(&self, index: u32) -> Option<u32> {
+        let at = self.members.partition_point(|stretch| stretch.span.end <= index);
+        let stretch = self.members.get(at).filter(|stretch| stretch.span.first <= index)?;
+        let before: u32 = self.members[..at].iter().map(|stretch| stretch.span.len()).sum();
+        Some(before + index - stretch.span.first)
+    }
+
+    /// The member with so many in front of it.
+    #[must_use]
+    pub fn at_rank(&self, mut rank: u32) -> Option<u32> {
+        for stretch in &self.members {
+            if rank < stretch.span.len() {
+                return Some(stretch.span.first + rank);
+            }
+            rank -= stretch.span.len();
+        }
+        None
+    }
+
+    /// Of the bots of a wave, those that are not in the swarm any more.
+    #[must_use]
+    pub fn gone_of(&self, wave: &[Span]) -> Vec<Span> {
+        spans_without(wave, &self.spans())
+    }
+
+    /// Who has the assignment of a bot that is gone: the members have them in turn, so that they
+    /// are spread evenly, and anew whenever the members change. The number of the wave turns it
+    /// round, so that not all single ones go to the same bot.
+    #[must_use]
+    pub fn heir(&self, number: u64, wave: &[Span], index: u32) -> Option<u32> {
+        let before = Span { first: 0, end: index };
+        let turn: u32 = self.gone_of(wave).iter().map(|span| span.and(before).len()).sum();
+        let count = u64::from(self.count);
+        let rank = (u64::from(turn) + number % count.max(1)).checked_rem(count)?;
+        self.at_rank(rank as u32)
+    }
+
+    /// The bots of a wave that are gone and whose heir is a member: every `count`-th of them.
+    pub fn inheritance(&self, number: u64, wave: &[Span], index: u32) -> impl Iterator<Item = u32> {
+        let count = u64::from(self.count).max(1);
+        let rank = self.rank_of(index).map(u64::from);
+        let mut next = rank.map(|rank| (rank + count - number % count) % count);
+        let gone = if next.is_some() { self.gone_of(wave) } else { Vec::new() };
+        let (mut at, mut passed) = (0, 0);
+        std::iter::from_fn(move || {
+            let turn = next?;
+            while turn >= passed + u64::from(gone.get(at)?.len()) {
+                passed += u64::from(gone[at].len());
+                at += 1;
+            }
+            next = Some(turn + count);
+            Some(gone[at].first + (turn - passed) as u32)
+        })
+    }
+
+    /// Takes members out that are in it.
+    pub fn remove(&mut self, gone: Span) {
+        let mut kept = Vec::with_capacity(self.members.len() + 1);
+        for stretch in self.members.drain(..) {
+            let parts = spans_without(&[stretch.span], &[gone]);
+            self.count -= stretch.span.and(gone).len();
+            kept.extend(parts.into_iter().map(|span| Stretch { span, ..stretch }));
+        }
+        self.members = kept;
+    }
+
+    /// The highest `count` members, in order.
+    #[must_use]
+    pub fn highest(&self, mut count: u32) -> Vec<Span> {
+        let mut spans = Vec::new();
+        for stretch in self.members.iter().rev() {
+            let taken = stretch.span.len().min(count);
+            count -= taken;
+            spans.push(Span { first: stretch.span.end - taken, end: stretch.span.end });
+        }
+        spans.retain(|span| !span.is_empty());
+        spans.reverse();
+        spans
+    }
+}
+
+/// Records of neighbouring bots of a swarm; those that are not here are blank.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BotBlock {
+    /// By place in the block, in order.
+    pub records: Vec<(u8, BotRecord)>,
+}
+
+/// Totals of bots that apply keeps.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BotTotals {
+    /// What ids are derived with; 0 before there is anything to name.
+    pub seed: u64,
+    /// Number of the newest swarm.
+    pub swarms: u32,
+    /// Index of the next bot of no swarm.
+    pub next_bot: u32,
+    /// Number of the newest wave.
+    pub waves: u64,
+    /// Number of the newest workflow.
+    pub workflows: u64,
+    /// Bots ever made.
+    pub created: u64,
+    /// Assignments ever made.
+    pub assigned: u64,
+    /// Assignments ever completed.
+    pub completed: u64,
+    /// Assignments ever given up.
+    pub failed: u64,
+    /// No attempt up to this one is given any more: an older world may have given it.
+    pub attempts_passed: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn span(first: u32, end: u32) -> Span {
+        Span { first, end }
+    }
+
+    fn swarm(spans: &[Span]) -> Swarm {
+        let stretch = |span: &Span| Stretch { span: *span, created_at_ms: 1, waves_before: 0 };
+        Swarm {
+            name: String::new(),
+            tier: "standard".to_owned(),
+            capabilities: Vec::new(),
+            created_at_ms: 1,
+            members: spans.iter().map(stretch).collect(),
+            count: spans.iter().map(|span| span.len()).sum(),
+            next_index: 1000,
+            waves: 0,
+            assigned_at_ms: 0,
+            contact_ms: 0,
+            revision: 1,
+        }
+    }
+
+    #[test]
+    fn tiers_of_contract_5_3() {
+        for (tier, urgency) in [("standard", 50), ("advanced", 75), ("L20", 100), ("odd", 50)] {
+            assert_eq!(tier_urgency(tier).value(), urgency);
+        }
+    }
+
+    #[test]
+    fn what_is_left_of_spans() {
+        let rest = spans_without(&[span(0, 10), span(20, 30)], &[span(2, 3), span(8, 22)]);
+        assert_eq!(rest, [span(0, 2), span(3, 8), span(22, 30)]);
+        assert_eq!(spans_without(&[span(5, 9)], &[span(0, 20)]), []);
+        assert_eq!(spans_without(&[span(5, 9)], &[]), [span(5, 9)]);
+    }
+
+    #[test]
+    fn blocks_of_a_span() {
+        let blocks: Vec<_> = span(60, 130).blocks().collect();
+        assert_eq!(blocks, [(0, span(60, 64)), (1, span(64, 128)), (2, span(128, 130))]);
+        assert_eq!(span(64, 64).blocks().count(), 0);
+        assert_eq!(span(u32::MAX - 1, u32::MAX).blocks().count(), 1);
+    }
+
+    #[test]
+    fn members_by_rank_and_back() {
+        let swarm = swarm(&[span(2, 5), span(9, 11)]);
+        let members: Vec<u32> = (0..5).map(|rank| swarm.at_rank(rank).unwrap()).collect();
+        assert_eq!(members, [2, 3, 4, 9, 10]);
+        for (rank, index) in (0..).zip(members) {
+            assert_eq!(swarm.rank_of(index), Some(rank));
+        }
+        assert_eq!((swarm.at_rank(5), swarm.rank_of(5), swarm.rank_of(11)), (None, None, None));
+    }
+
+    #[test]
+    fn the_highest_go_first_and_holes_are_kept() {
+        let mut swarm = swarm(&[span(0, 5), span(5, 8)]);
+        assert_eq!(swarm.highest(4), [span(4, 5), span(5, 8)]);
+        swarm.remove(span(2, 3));
+        assert_eq!((swarm.spans(), swarm.count), (vec![span(0, 2), span(3, 8)], 7));
+        swarm.remove(span(5, 8));
+        assert_eq!((swarm.spans(), swarm.count), (vec![span(0, 2), span(3, 5)], 4));
+    }
+
+    #[test]
+    fn what_removed_bots_leave_is_spread_evenly() {
+        let swarm = swarm(&[span(0, 7)]);
+        // A hole of one does not put the turns out of step.
+        let wave = [span(0, 8), span(20, 21), span(30, 129)];
+        let mut shares: Vec<Vec<u32>> = vec![Vec::new(); 7];
+        for index in swarm.gone_of(&wave).into_iter().flat_map(|span| span.first..span.end) {
+            shares[swarm.heir(5, &wave, index).unwrap() as usize].push(index);
+        }
+        assert!(shares.iter().all(|share| (14..=15).contains(&share.len())), "{shares:?}");
+        for (index, share) in (0..).zip(shares) {
+            assert_eq!(swarm.inheritance(5, &wave, index).collect::<Vec<_>>(), share);
+        }
+        assert_eq!(swarm.inheritance(5, &wave, 7).next(), None);
+        let empty = self::swarm(&[]);
+        assert_eq!((empty.heir(5, &wave, 7), empty.inheritance(5, &wave, 7).next()), (None, None));
+    }
+}

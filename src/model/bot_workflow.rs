@@ -1,0 +1,58 @@
+//! Workflows (contract 5.4): tasks for the external services, one after another.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Payload, TimeMs};
+
+/// Where a workflow stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum WorkflowStatus {
+    /// Some of its tasks have not been done.
+    Running,
+    /// All of them have, with or without an error.
+    Completed,
+    /// A client ended it.
+    Cancelled,
+}
+
+impl WorkflowStatus {
+    /// Its word on the wire.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Completed => "completed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
+/// One task of a workflow.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkflowTask {
+    /// Which service it is for, as sent.
+    pub task_type: String,
+    /// As JSON text.
+    pub params: Payload,
+    /// As JSON text, once it was done.
+    pub result: Payload,
+}
+
+/// A workflow.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Workflow {
+    /// In the order they are done in.
+    pub tasks: Vec<WorkflowTask>,
+    /// As sent; only echoed.
+    pub priority: String,
+    /// How many of its tasks were done: the place of the next one.
+    pub position: u32,
+    /// Where it stands.
+    pub status: WorkflowStatus,
+    /// When it was made.
+    pub created_at_ms: TimeMs,
+    /// When it last moved.
+    pub updated_at_ms: TimeMs,
+    /// When it ended; 0 before.
+    pub ended_at_ms: TimeMs,
+}

@@ -1,0 +1,252 @@
+//! What is derived from the rows of bots and waves: who waits, who is leased, and how much of
+//! everything there is. Never stored; rebuilt at load.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use crate::model::{AssignmentPlace, BotPlace, TimeMs};
+
+/// Place of a wave among those that wait: a time, as that of a task, and its number.
+pub(super) type Due = (TimeMs, u64);
+
+/// How much there is: of a swarm, of a tier, or of all.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Figures {
+    /// Bots.
+    pub bots: u64,
+    /// Assignments that nobody holds.
+    pub waiting: u64,
+    /// Assignments that somebody holds a lease of.
+    pub leased: u64,
+    /// Assignments that its present bots completed.
+    pub completed: u64,
+    /// Assignments that its present bots gave up.
+    pub failed: u64,
+}
+
+impl Figures {
+    fn shift(&mut self, from: &Self, to: &Self) {
+        let shift = |figure: &mut u64, from: u64, to: u64| *figure = *figure + to - from;
+        shift(&mut self.bots, from.bots, to.bots);
+        shift(&mut self.waiting, from.waiting, to.waiting);
+        shift(&mut self.leased, from.leased, to.leased);
+        shift(&mut self.completed, from.completed, to.completed);
+        shift(&mut self.failed, from.failed, to.failed);
+    }
+}
+
+/// How a wave stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Tally {
+    pub(super) swarm: u32,
+    /// The index of its bot, unless it is over a whole swarm.
+    pub(super) single: Option<u32>,
+    pub(super) tier: Arc<str>,
+    pub(super) due_ms: TimeMs,
+    pub(super) size: u32,
+    pub(super) completed: u32,
+    pub(super) failed: u32,
+    pub(super) leased: u32,
+    /// Open assignments whose bot is gone.
+    pub(super) orphans: u32,
+    /// Ended ones that another bot ended.
+    pub(super) inherited: u32,
+    /// No assignment of a lower index waits. A hint: where to begin to look.
+    pub(super) first_waiting: u32,
+    /// When the last of those that ended did.
+    pub(super) ended_at_ms: TimeMs,
+}
+
+impl Tally {
+    pub(super) fn open(&self) -> u32 {
+        self.size - self.completed - self.failed
+    }
+
+    pub(super) fn waiting(&self) -> u32 {
+        self.open() - self.leased
+    }
+
+    fn stand(&self) -> Stand {
+        let (waiting, leased) = (u64::from(self.waiting()), u64::from(self.leased));
+        Stand {
+            figures: Figures { waiting, leased, ..Figures::default() },
+            orphaned: self.orphans > 0,
+            ended: (self.open() == 0).then_some(self.ended_at_ms),
+        }
+    }
+}
+
+/// Where a wave stands in the sets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stand {
+    figures: Figures,
+    orphaned: bool,
+    ended: Option<TimeMs>,
+}
+
+/// See the module's description.
+#[derive(Debug, Default)]
+pub(super) struct BotIndex {
+    pub(super) tallies: BTreeMap<u64, Tally>,
+    /// Waves of a swarm with something that waits.
+    pub(super) ready: BTreeMap<u32, BTreeSet<Due>>,
+    /// Those of them that are over the whole swarm.
+    pub(super) whole_ready: BTreeMap<u32, BTreeSet<Due>>,
+    /// Waves of one bot that wait.
+    pub(super) single_ready: BTreeMap<BotPlace, BTreeSet<Due>>,
+    /// Waves of a swarm with open assignments whose bot is gone.
+    pub(super) orphaned: BTreeMap<u32, BTreeSet<Due>>,
+    /// Retained waves over a whole swarm.
+    pub(super) whole_of: BTreeMap<u32, BTreeSet<u64>>,
+    /// Retained waves of one bot.
+    pub(super) singles_of: BTreeMap<BotPlace, BTreeSet<u64>>,
+    /// Retained assignments that a bot ended in place of another.
+    pub(super) inherited: BTreeMap<BotPlace, BTreeSet<AssignmentPlace>>,
+    /// By when they end.
+    pub(super) leases: BTreeSet<(TimeMs, AssignmentPlace)>,
+    pub(super) ended: BTreeSet<Due>,
+    /// Assignments of ended waves.
+    pub(super) retained: u64,
+    /// Assignments of waves that have not ended.
+    pub(super) open: u64,
+    /// Waves whose rows are being deleted.
+    pub(super) folding: BTreeSet<u64>,
+    pub(super) swarms: BTreeMap<u32, Figures>,
+    pub(super) tiers: BTreeMap<Arc<str>, Figures>,
+    pub(super) all: Figures,
+    /// Workflows that have not ended.
+    pub(super) running: BTreeSet<u64>,
+    /// Those that have, by when they did.
+    pub(super) over: BTreeSet<Due>,
+    /// Blocks that this command has changed and not recorded yet.
+    pub(super) unwritten_waves: BTreeSet<(u64, u32)>,
+    pub(super) unwritten_bots: BTreeSet<(u32, u32)>,
+}
+
+pub(super) fn put_in<K: Ord, V: Ord>(sets: &mut BTreeMap<K, BTreeSet<V>>, key: K, value: V) {
+    sets.entry(key).or_default().insert(value);
+}
+
+pub(super) fn take_out<K: Ord, V: Ord>(sets: &mut BTreeMap<K, BTreeSet<V>>, key: &K, value: &V) {
+    if let Some(set) = sets.get_mut(key) {
+        set.remove(value);
+        if set.is_empty() {
+            sets.remove(key);
+        }
+    }
+}
+
+impl BotIndex {
+    /// The one text of a tier's name that all share.
+    pub(super) fn tier(&self, name: &str) -> Arc<str> {
+        self.tiers.get_key_value(name).map_or_else(|| Arc::from(name), |(tier, _)| Arc::clone(tier))
+    }
+
+    /// Counts a change in a swarm (0 for bots of none) and in its tier.
+    pub(super) fn shift(&mut self, swarm: u32, tier: &str, from: &Figures, to: &Figures) {
+        let tier = self.tier(tier);
+        let of_swarm = self.swarms.entry(swarm).or_default();
+        of_swarm.shift(from, to);
+        if *of_swarm == Figures::default() {
+            self.swarms.remove(&swarm);
+        }
+        let of_tier = self.tiers.entry(Arc::clone(&tier)).or_default();
+        of_tier.shift(from, to);
+        if *of_tier == Figures::default() {
+            self.tiers.remove(&tier);
+        }
+        self.all.shift(from, to);
+    }
+
+    /// A wave that is new, or was just read.
+    pub(super) fn put(&mut self, wave: u64, tally: Tally) {
+        match tally.single {
+            Some(index) => {
+                put_in(&mut self.singles_of, BotPlace { swarm: tally.swarm, index }, wave);
+            }
+            None => put_in(&mut self.whole_of, tally.swarm, wave),
+        }
+        self.move_wave(wave, &tally, None, Some(tally.stand()));
+        self.tallies.insert(wave, tally);
+    }
+
+    /// Changes how a wave stands.
+    pub(super) fn edit(&mut self, wave: u64, edit: impl FnOnce(&mut Tally)) {
+        let Some(mut tally) = self.tallies.remove(&wave) else { return };
+        let before = tally.stand();
+        edit(&mut tally);
+        let after = tally.stand();
+        if before != after {
+            self.move_wave(wave, &tally, Some(before), Some(after));
+        }
+        self.tallies.insert(wave, tally);
+    }
+
+    /// Takes a wave out. Its leases and what others ended of it are the caller's.
+    pub(super) fn take(&mut self, wave: u64) {
+        let Some(tally) = self.tallies.remove(&wave) else { return };
+        match tally.single {
+            Some(index) => {
+                let bot = BotPlace { swarm: tally.swarm, index };
+                take_out(&mut self.singles_of, &bot, &wave);
+            }
+            None => take_out(&mut self.whole_of, &tally.swarm, &wave),
+        }
+        self.move_wave(wave, &tally, Some(tally.stand()), None);
+    }
+
+    fn move_wave(&mut self, wave: u64, tally: &Tally, from: Option<Stand>, to: Option<Stand>) {
+        let (due, swarm, size) = ((tally.due_ms, wave), tally.swarm, u64::from(tally.size));
+        let figures = |stand: Option<Stand>| stand.map(|stand| stand.figures).unwrap_or_default();
+        let (before, after) = (figures(from), figures(to));
+        self.shift(swarm, &tally.tier, &before, &after);
+        if (before.waiting > 0) != (after.waiting > 0) {
+            self.move_ready(tally, due, after.waiting > 0);
+        }
+        let orphaned = |stand: Option<Stand>| stand.is_some_and(|stand| stand.orphaned);
+        match (orphaned(from), orphaned(to)) {
+            (false, true) => put_in(&mut self.orphaned, swarm, due),
+            (true, false) => take_out(&mut self.orphaned, &swarm, &due),
+            (true, true) | (false, false) => {}
+        }
+        if let Some(before) = from {
+            match before.ended {
+                Some(at) => {
+                    self.ended.remove(&(at, wave));
+                    self.retained -= size;
+                }
+                None => self.open -= size,
+            }
+        }
+        if let Some(after) = to {
+            match after.ended {
+                Some(at) => {
+                    self.ended.insert((at, wave));
+                    self.retained += size;
+                }
+                None => self.open += size,
+            }
+        }
+    }
+
+    fn move_ready(&mut self, tally: &Tally, due: Due, waits: bool) {
+        let swarm = tally.swarm;
+        let bot = tally.single.map(|index| BotPlace { swarm, index });
+        match (waits, bot) {
+            (true, Some(bot)) => put_in(&mut self.single_ready, bot, due),
+            (true, None) => put_in(&mut self.whole_ready, swarm, due),
+            (false, Some(bot)) => take_out(&mut self.single_ready, &bot, &due),
+            (false, None) => take_out(&mut self.whole_ready, &swarm, &due),
+        }
+        match waits {
+            _ if swarm == 0 => {}
+            true => put_in(&mut self.ready, swarm, due),
+            false => take_out(&mut self.ready, &swarm, &due),
+        }
+    }
+
+    /// Waves that have not ended.
+    pub(super) fn open_waves(&self) -> usize {
+        self.tallies.len() - self.ended.len()
+    }
+}

@@ -1,0 +1,380 @@
+//! Leases: who works on which assignments, so that no two do on the same.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, BinaryHeap};
+
+use super::apply::Txn;
+use super::bot_command::{
+    BotFact, BotOutcome, BotRejection, ExpiredLease, LeaseRef, LeaseScope, LeasedRun, Verdict,
+};
+use super::bot_index::Due;
+use super::bots::check_text;
+use super::{Outcome, Rejection, Reply, State};
+use crate::model::{
+    AssignmentPlace, AssignmentState, BOT_BLOCK, BotLease, BotPlace, DerivedId, Epoch, Progress,
+    Span, Swarm, TimeMs, Wave,
+};
+
+/// The most items of one batch, and assignments of one lease.
+pub const BOT_ITEMS_MAX: usize = 1000;
+/// The longest name of a holder, in bytes.
+pub const HOLDER_MAX: usize = 64;
+/// The longest lease: a day.
+pub const LEASE_MAX_MS: u64 = 24 * 3_600_000;
+/// Bots that one lease may be for; whoever works for more takes their swarm.
+pub const BOTS_PER_LEASE_MAX: usize = 100;
+/// Assignments that are looked at for one lease.
+const LOOKS_MAX: usize = 50_000;
+/// How far the time of the last contact of a swarm may lag, so that its row is not written by all.
+const CONTACT_STEP_MS: TimeMs = 1000;
+
+/// A list of waves in the order of [`Due`], and whose assignments of them are wanted.
+struct Source<'a> {
+    waves: std::collections::btree_set::Iter<'a, Due>,
+    wants: Wants<'a>,
+}
+
+#[derive(Clone, Copy)]
+enum Wants<'a> {
+    /// All that waits.
+    All,
+    /// What was made for these bots of a swarm.
+    Own(&'a [u32]),
+    /// What these bots of a swarm have from bots that are gone.
+    Inherited(&'a [u32]),
+}
+
+fn source<'a>(waves: Option<&'a BTreeSet<Due>>, wants: Wants<'a>) -> Option<Source<'a>> {
+    waves.map(|waves| Source { waves: waves.iter(), wants })
+}
+
+impl State {
+    /// Leases whose time is over at `now`, the oldest first.
+    pub fn due_leases(&self, now: TimeMs) -> impl Iterator<Item = ExpiredLease> {
+        let due = self.bot_index.leases.iter().take_while(move |(at, _)| *at <= now);
+        due.filter_map(|(_, place)| {
+            let attempt = self.progress(*place)?.attempt;
+            Some(ExpiredLease { place: *place, attempt })
+        })
+    }
+
+    /// When the next lease runs out.
+    #[must_use]
+    pub fn next_lease_end_ms(&self) -> Option<TimeMs> {
+        self.bot_index.leases.first().map(|(at, _)| *at)
+    }
+
+    /// Indexes of a wave, from one on, whose assignments wait.
+    fn waiting_from(&self, number: u64, from: u32) -> impl Iterator<Item = u32> {
+        let spans = self.waves.get(&number).map_or(&[][..], |wave| &wave.members);
+        let rest = Span { first: from, end: u32::MAX };
+        let blocks = spans.iter().flat_map(move |span| span.and(rest).blocks());
+        blocks.flat_map(move |(block, part)| {
+            let row = self.wave_blocks.get(&(number, block));
+            (part.first..part.end).filter(move |index| {
+                let progress = row.and_then(|row| row.get((index % BOT_BLOCK) as u8));
+                progress.is_none_or(|row| row.state == AssignmentState::Waiting)
+            })
+        })
+    }
+
+    fn waits(&self, place: AssignmentPlace) -> bool {
+        self.progress(place).is_none_or(|row| row.state == AssignmentState::Waiting)
+    }
+
+    /// Open assignments that a member of a swarm has from bots that are gone; looks at `looks` of
+    /// its share at most, and takes them off.
+    pub(super) fn inherited_of(
+        &self,
+        (number, wave): (u64, &Wave),
+        swarm: &Swarm,
+        index: u32,
+        looks: &mut usize,
+    ) -> Vec<u32> {
+        // Finding out who is gone takes a walk over the pieces of both.
+        let pieces = wave.members.len() + swarm.members.len();
+        *looks = looks.saturating_sub(1 + pieces / 16);
+        let mut found = Vec::new();
+        for index in swarm.inheritance(number, &wave.members, index).take(*looks) {
+            *looks -= 1;
+            let progress = self.progress(AssignmentPlace { wave: number, index });
+            if progress.is_none_or(|row| !row.state.is_ended()) {
+                found.push(index);
+            }
+        }
+        found
+    }
+
+    /// What is to be leased: of the wave that is due first, the lowest indexes first.
+    fn pick(&self, mut sources: Vec<Source<'_>>, max: usize) -> Vec<AssignmentPlace> {
+        let (mut picked, mut looks) = (Vec::new(), LOOKS_MAX);
+        let mut heads: BinaryHeap<_> = (0..sources.len())
+            .filter_map(|at| sources[at].waves.next().map(|due| Reverse((*due, at))))
+            .collect();
+        while let Some(Reverse(((_, wave), at))) = heads.pop() {
+            let room = max - picked.len();
+            if room == 0 || looks == 0 {
+                break;
+            }
+            let places = |index| AssignmentPlace { wave, index };
+            match sources[at].wants {
+                Wants::All => {
+                    let from = self.bot_index.tallies.get(&wave).map_or(0, |row| row.first_waiting);
+                    picked.extend(self.waiting_from(wave, from).take(room).map(places));
+                }
+                Wants::Own(bots) => {
+                    let Some(row) = self.waves.get(&wave) else { continue };
+                    let bots = &bots[..bots.len().min(looks)];
+                    looks -= bots.len();
+                    let own = bots.iter().filter(|index| row.has(**index)).map(|at| places(*at));
+                    picked.extend(own.filter(|place| self.waits(*place)).take(room));
+                }
+                Wants::Inherited(bots) => {
+                    let Some(row) = self.waves.get(&wave) else { continue };
+                    let Some(swarm) = self.swarms.get(&row.swarm) else { continue };
+                    let mut places: Vec<_> = bots
+                        .iter()
+                        .flat_map(|at| self.inherited_of((wave, row), swarm, *at, &mut looks))
+                        .map(places)
+                        .filter(|place| self.waits(*place))
+                        .collect();
+                    places.sort_unstable();
+                    picked.extend(places.into_iter().take(room));
+                }
+            }
+            heads.extend(sources[at].waves.next().map(|due| Reverse((*due, at))));
+        }
+        picked
+    }
+
+    fn pick_of_swarms(
+        &self,
+        ids: &[DerivedId],
+        max: usize,
+    ) -> Result<Vec<AssignmentPlace>, Rejection> {
+        let swarms: BTreeSet<u32> = ids.iter().filter_map(|id| self.swarm_number(*id)).collect();
+        if let (true, Some(swarm)) = (swarms.is_empty(), ids.first()) {
+            return Err(BotRejection::SwarmNotFound { swarm: *swarm }.into());
+        }
+        let ready = swarms.iter().filter_map(|swarm| self.bot_index.ready.get(swarm));
+        let sources = ready.map(|set| Source { waves: set.iter(), wants: Wants::All });
+        Ok(self.pick(sources.collect(), max))
+    }
+
+    fn pick_of_bots(
+        &self,
+        ids: &[DerivedId],
+        max: usize,
+    ) -> Result<Vec<AssignmentPlace>, Rejection> {
+        let bots: BTreeSet<BotPlace> = ids.iter().filter_map(|id| self.bot_place(*id)).collect();
+        if let (true, Some(bot)) = (bots.is_empty(), ids.first()) {
+            return Err(BotRejection::BotNotFound { bot: *bot }.into());
+        }
+        let bots: Vec<BotPlace> = bots.into_iter().collect();
+        let indexes: Vec<u32> = bots.iter().map(|bot| bot.index).collect();
+        let mut sources = Vec::new();
+        let mut from = 0;
+        for group in bots.chunk_by(|one, other| one.swarm == other.swarm) {
+            let (swarm, own) = (group[0].swarm, &indexes[from..from + group.len()]);
+            from += group.len();
+            sources.extend(source(self.bot_index.whole_ready.get(&swarm), Wants::Own(own)));
+            sources.extend(source(self.bot_index.orphaned.get(&swarm), Wants::Inherited(own)));
+            let singles = group.iter().map(|bot| self.bot_index.single_ready.get(bot));
+            sources.extend(singles.filter_map(|set| source(set, Wants::All)));
+        }
+        Ok(self.pick(sources, max))
+    }
+}
+
+impl Txn<'_> {
+    pub(super) fn lease_assignments(
+        &mut self,
+        holder: String,
+        scope: &LeaseScope,
+        max: u32,
+        lease_ms: u64,
+    ) -> Reply {
+        check_text("holder", &holder, HOLDER_MAX)?;
+        check_lease(lease_ms)?;
+        check_items(max as usize)?;
+        let max = max as usize;
+        let picked = match scope {
+            LeaseScope::Bots(ids) => {
+                check_scope(ids.len(), BOTS_PER_LEASE_MAX)?;
+                self.state.pick_of_bots(ids, max)?
+            }
+            LeaseScope::Swarms(ids) => {
+                check_items(ids.len())?;
+                self.state.pick_of_swarms(ids, max)?
+            }
+        };
+        // Of whole swarms the lowest indexes were picked, so that nothing waits in front of them.
+        let in_order = matches!(scope, LeaseScope::Swarms(_));
+        let deadline_ms = self.now.saturating_add(lease_ms);
+        let passed = self.state.bot_totals().attempts_passed;
+        let mut runs: Vec<LeasedRun> = Vec::new();
+        for place in &picked {
+            let lease = BotLease { holder: holder.clone(), deadline_ms, contact_ms: self.now };
+            let tried = self.state.progress(*place).map_or(0, |row| row.attempt);
+            let attempt = tried.max(passed).saturating_add(1);
+            self.state.edit_progress(*place, |row| {
+                row.state = AssignmentState::Leased;
+                row.attempt = attempt;
+                row.lease = Some(Box::new(lease));
+            });
+            if in_order {
+                self.state.bot_index.edit(place.wave, |tally| {
+                    tally.first_waiting = tally.first_waiting.max(place.index + 1);
+                });
+            }
+            match runs.last_mut() {
+                Some(run) if run.goes_on_with(*place, attempt) => run.count += 1,
+                Some(_) | None => runs.push(LeasedRun { first: *place, count: 1, attempt }),
+            }
+        }
+        self.note_contact(picked.iter());
+        if !picked.is_empty() {
+            let count = picked.len() as u32;
+            self.tell_bots(BotFact::AssignmentsLeased { holder, count });
+        }
+        Ok(Outcome::Bot(BotOutcome::Leased { runs, deadline_ms }))
+    }
+
+    pub(super) fn renew_leases(&mut self, leases: &[LeaseRef], lease_ms: u64) -> Reply {
+        check_items(leases.len())?;
+        check_lease(lease_ms)?;
+        let (now, deadline_ms) = (self.now, self.now.saturating_add(lease_ms));
+        let mut places = Vec::new();
+        let verdicts = leases.iter().map(|lease| match self.state.held(*lease) {
+            Ok(place) => {
+                self.state.edit_progress(place, |row| {
+                    if let Some(lease) = &mut row.lease {
+                        (lease.deadline_ms, lease.contact_ms) = (deadline_ms, now);
+                    }
+                });
+                places.push(place);
+                Verdict::Accepted
+            }
+            Err(verdict) => verdict,
+        });
+        let verdicts = verdicts.collect();
+        self.note_contact(places.iter());
+        Ok(Outcome::Bot(BotOutcome::Judged { verdicts }))
+    }
+
+    pub(super) fn release_leases(&mut self, leases: &[LeaseRef]) -> Reply {
+        check_items(leases.len())?;
+        let now = self.now;
+        let mut places = Vec::new();
+        let verdicts = leases.iter().map(|lease| match self.state.held(*lease) {
+            Ok(place) => {
+                self.state.edit_progress(place, back_to_waiting);
+                self.state.note_activity(place, now);
+                places.push(place);
+                Verdict::Accepted
+            }
+            Err(verdict) => verdict,
+        });
+        let verdicts = verdicts.collect();
+        self.note_contact(places.iter());
+        if !places.is_empty() {
+            self.tell_bots(BotFact::AssignmentsReleased { count: places.len() as u32 });
+        }
+        Ok(Outcome::Bot(BotOutcome::Judged { verdicts }))
+    }
+
+    pub(super) fn expire_leases(&mut self, epoch: Epoch, leases: &[ExpiredLease]) -> Reply {
+        self.check_epoch(epoch)?;
+        Self::check_batch(leases.len())?;
+        let (mut given_up, mut retried, mut stale) = (0, 0, 0);
+        for expired in leases {
+            let row = self.state.progress(expired.place);
+            let row = row.filter(|row| row.attempt == expired.attempt);
+            let lease = row.and_then(|row| row.lease.as_ref());
+            let lease = lease.filter(|lease| lease.deadline_ms <= self.now);
+            let is_there = self.state.live_wave(expired.place.wave).is_some();
+            let Some(contact_ms) = lease.filter(|_| is_there).map(|lease| lease.contact_ms) else {
+                stale += 1;
+                continue;
+            };
+            self.state.note_activity(expired.place, contact_ms);
+            match self.fail_try(expired.place, "the lease ran out".to_owned()) {
+                true => given_up += 1,
+                false => retried += 1,
+            }
+        }
+        let accepted = given_up + retried;
+        self.tell_reported(0, given_up, retried, None);
+        self.tend_waves(accepted as usize);
+        Ok(Outcome::Judged { accepted, stale })
+    }
+
+    /// Somebody who works for the swarms of these assignments was heard of.
+    pub(super) fn note_contact<'a>(&mut self, of: impl Iterator<Item = &'a AssignmentPlace>) {
+        let waves: BTreeSet<u64> = of.map(|place| place.wave).collect();
+        let tallies = waves.iter().filter_map(|wave| self.state.bot_index.tallies.get(wave));
+        let swarms: BTreeSet<u32> = tallies.map(|tally| tally.swarm).collect();
+        let now = self.now;
+        for swarm in swarms {
+            let row = self.state.swarms.get(&swarm);
+            if row.is_some_and(|row| now >= row.contact_ms.saturating_add(CONTACT_STEP_MS)) {
+                self.state.swarms.edit(&mut self.state.rows, &swarm, |row| row.contact_ms = now);
+            }
+        }
+    }
+}
+
+pub(super) fn back_to_waiting(row: &mut Progress) {
+    row.state = AssignmentState::Waiting;
+    row.lease = None;
+}
+
+impl State {
+    /// The assignment that a lease is of, if it stands.
+    fn held(&self, lease: LeaseRef) -> Result<AssignmentPlace, Verdict> {
+        let place = self.assignment_place(lease.task).ok_or(Verdict::NotFound)?;
+        let row = self.progress(place).ok_or(Verdict::Stale)?;
+        match row.state {
+            _ if row.attempt != lease.attempt => Err(Verdict::Stale),
+            AssignmentState::Leased => Ok(place),
+            AssignmentState::Waiting => Err(Verdict::Stale),
+            AssignmentState::Completed | AssignmentState::Failed => Err(Verdict::Ended),
+        }
+    }
+
+    /// Notes when a bot last did something.
+    pub(super) fn note_activity(&mut self, place: AssignmentPlace, at_ms: TimeMs) {
+        let bot = self.assignee(place).filter(|bot| self.has_bot(*bot));
+        if let Some(bot) = bot {
+            self.edit_record(bot, |record| {
+                record.last_active_ms = record.last_active_ms.max(at_ms);
+            });
+        }
+    }
+}
+
+impl LeasedRun {
+    fn goes_on_with(&self, place: AssignmentPlace, attempt: u32) -> bool {
+        let next = self.first.index.checked_add(self.count);
+        self.first.wave == place.wave && next == Some(place.index) && self.attempt == attempt
+    }
+}
+
+pub(super) fn check_items(len: usize) -> Result<(), Rejection> {
+    check_scope(len, BOT_ITEMS_MAX)
+}
+
+fn check_scope(len: usize, max: usize) -> Result<(), Rejection> {
+    if len == 0 || len > max {
+        return Err(Rejection::BatchSize { len: len as u64, max: max as u64 });
+    }
+    Ok(())
+}
+
+fn check_lease(lease_ms: u64) -> Result<(), Rejection> {
+    if lease_ms == 0 || lease_ms > LEASE_MAX_MS {
+        let text = format!("a lease lasts 1 to {LEASE_MAX_MS} ms");
+        return Err(BotRejection::Invalid(text).into());
+    }
+    Ok(())
+}

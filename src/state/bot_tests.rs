@@ -1,0 +1,320 @@
+//! Bots in large numbers: what they cost, and that nothing is done by two.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use bytes::Bytes;
+use proptest::prelude::*;
+
+use super::scripts::Script;
+use super::{
+    BotCommand, BotOutcome, BotReport, BotSpec, BotWork, Command, Envelope, LeaseRef, LeaseScope,
+    LogEntry, Outcome, Reply, State, Verdict, check_bots, encode_entry,
+};
+use crate::model::{AssignmentPlace, AssignmentState, BotPlace, RequestId};
+
+const BOTS: u32 = 50_000;
+
+/// A state, the rows it would have at home, and what commands cost.
+#[derive(Default)]
+struct World {
+    state: State,
+    index: u64,
+    now: u64,
+    rows: BTreeMap<Vec<u8>, Bytes>,
+    command_bytes: usize,
+    row_bytes: usize,
+    took: Duration,
+}
+
+impl World {
+    fn say(&mut self, command: BotCommand) -> Reply {
+        self.index += 1;
+        let request_id = RequestId(u128::from(self.index));
+        let command = Command::Bot(Box::new(command));
+        let envelope = Envelope { request_id, principal: String::new(), command };
+        let entry = encode_entry(&LogEntry { at_ms: self.now, envelopes: vec![envelope] });
+        self.command_bytes += entry.len();
+        #[expect(clippy::disallowed_methods, reason = "only printed")]
+        let start = std::time::Instant::now();
+        let applied = self.state.apply(self.index, &entry).unwrap();
+        self.took += start.elapsed();
+        let changes = self.state.take_changes();
+        self.row_bytes += changes.bytes();
+        for (key, value) in changes.rows {
+            match value {
+                Some(value) => drop(self.rows.insert(key, value)),
+                None => drop(self.rows.remove(&key)),
+            }
+        }
+        assert!(applied.events.len() <= 1, "one event per command");
+        applied.replies.into_iter().next().unwrap()
+    }
+
+    fn swarm(&mut self, count: u32, tier: &str) {
+        let spec = BotSpec { tier: tier.to_owned(), ..BotSpec::default() };
+        let reply = self.say(BotCommand::CreateSwarm { spec, count });
+        assert!(matches!(reply, Ok(Outcome::Bot(BotOutcome::SwarmCreated { .. }))), "{reply:?}");
+    }
+
+    fn assign(&mut self, swarm: u32) {
+        let swarm = self.state.swarm_id(swarm);
+        let work = BotWork { task_type: Some("scan".to_owned()), data: "{\"x\":1}".to_owned() };
+        let reply = self.say(BotCommand::AssignSwarm { swarm, work });
+        assert!(matches!(reply, Ok(Outcome::Bot(BotOutcome::Assigned { .. }))), "{reply:?}");
+    }
+
+    fn lease(&mut self, swarms: &[u32], max: u32) -> Vec<(AssignmentPlace, u32)> {
+        let scope = swarms.iter().map(|swarm| self.state.swarm_id(*swarm)).collect();
+        let (holder, scope) = ("worker-1".to_owned(), LeaseScope::Swarms(scope));
+        let lease_ms = 10_000;
+        match self.say(BotCommand::LeaseAssignments { holder, scope, max, lease_ms }) {
+            Ok(Outcome::Bot(BotOutcome::Leased { runs, .. })) => runs
+                .into_iter()
+                .flat_map(|run| {
+                    let places = run.first.index..run.first.index + run.count;
+                    let wave = run.first.wave;
+                    places.map(move |index| (AssignmentPlace { wave, index }, run.attempt))
+                })
+                .collect(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn complete(&mut self, leased: &[(AssignmentPlace, u32)], text: &str) -> Vec<Verdict> {
+        let item = |(place, attempt): &(AssignmentPlace, u32)| BotReport {
+            task: self.state.assignment_id(*place),
+            bot: None,
+            attempt: Some(*attempt),
+            text: text.to_owned(),
+        };
+        let items = leased.iter().map(item).collect();
+        judged(self.say(BotCommand::CompleteAssignments { items }))
+    }
+
+    fn print(&mut self, what: &str) {
+        println!(
+            "{what}: {} bytes of commands, {} bytes of rows, {:?}",
+            self.command_bytes, self.row_bytes, self.took
+        );
+        (self.command_bytes, self.row_bytes, self.took) = (0, 0, Duration::ZERO);
+    }
+}
+
+fn judged(reply: Reply) -> Vec<Verdict> {
+    match reply {
+        Ok(Outcome::Bot(BotOutcome::Judged { verdicts })) => verdicts,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// What the derived tables and the rows of bots take in memory, roughly: the sizes of what they
+/// hold, half of it once more for maps that are half empty, and what lies on the heap.
+fn memory(state: &State) -> usize {
+    let progress = state.wave_blocks.iter().map(|(_, row)| row.rows.capacity());
+    let progress: usize = progress.sum::<usize>() * size_of::<crate::model::Progress>();
+    let records = state.bot_blocks.iter().map(|(_, row)| row.records.capacity());
+    let records: usize = records.sum::<usize>() * size_of::<(u8, crate::model::BotRecord)>();
+    let blocks = (state.wave_blocks.len() + state.bot_blocks.len()) * 96;
+    let leases = state.bot_index.leases.len() * (32 + 24 + 64);
+    progress + records + (blocks + leases) * 3 / 2
+}
+
+#[test]
+fn a_swarm_of_50_000_and_work_for_all_of_it_are_a_few_hundred_bytes() {
+    let mut world = World { now: 1, ..World::default() };
+    world.swarm(BOTS, "standard");
+    world.assign(1);
+    assert!(world.command_bytes < 10_000 && world.row_bytes < 100_000);
+    assert!(world.command_bytes < 300 && world.row_bytes < 1_000, "and in fact far less");
+    world.print("created and assigned");
+    let stats = world.state.bot_stats();
+    assert_eq!((stats.all.bots, stats.remaining, stats.all.waiting), (50_000, 0, 50_000));
+    assert_eq!(stats.utilization_basis_points, 10_000);
+    let ids: BTreeSet<_> =
+        world.state.members_of(1, 0).map(|bot| world.state.bot_id(bot)).collect();
+    assert_eq!(ids.len(), BOTS as usize);
+    let over = BotCommand::CreateBot(BotSpec::default());
+    assert_eq!(world.say(over).unwrap_err().to_string(), "Maximum bot capacity (50000) reached");
+}
+
+#[test]
+fn each_of_50_000_assignments_is_done_once_and_the_records_stay_small() {
+    let mut world = World { now: 1, ..World::default() };
+    world.swarm(BOTS, "standard");
+    world.assign(1);
+    world.print("created and assigned");
+    let mut seen = BTreeSet::new();
+    loop {
+        world.now += 1;
+        let leased = world.lease(&[1], 500);
+        if leased.is_empty() {
+            break;
+        }
+        for (place, attempt) in &leased {
+            assert!(seen.insert(*place) && *attempt == 1, "{place:?} was leased twice");
+        }
+        let verdicts = world.complete(&leased, "{\"ok\":true}");
+        assert!(verdicts.iter().all(|verdict| *verdict == Verdict::Accepted));
+        let again = world.complete(&leased[..3], "");
+        assert_eq!(again, [Verdict::Repeated; 3]);
+    }
+    world.print("leased and completed");
+    assert_eq!(seen.len(), BOTS as usize);
+    assert_eq!(check_bots(&world.state), Ok(()));
+    let (stats, memory) = (world.state.bot_stats(), memory(&world.state));
+    assert_eq!((stats.executed, stats.all.completed, stats.all.waiting), (50_000, 50_000, 0));
+    let stored: usize = world.rows.iter().map(|(key, value)| key.len() + value.len()).sum();
+    println!("50,000 done: about {memory} bytes of memory, {stored} bytes of rows");
+    assert!(memory < 20_000_000 && stored < 5_000_000);
+    // Scaled down to one, everything that is done stays done.
+    let command = BotCommand::ScaleSwarm { swarm: world.state.swarm_id(1), count: 1 };
+    world.say(command).unwrap();
+    world.print("scaled down to one");
+    assert_eq!(check_bots(&world.state), Ok(()));
+    assert_eq!(world.state.swarm_figures(1).completed, 1);
+    assert_eq!(world.state.bot_stats().executed, 50_000);
+    // Removed, its rows go in turns.
+    let command = BotCommand::RemoveSwarm { swarm: world.state.swarm_id(1) };
+    world.say(command).unwrap();
+    world.print("removed");
+    for _ in 0..60 {
+        world.say(BotCommand::CreateBot(BotSpec::default())).unwrap();
+    }
+    assert_eq!(world.state.waves.len() + world.state.wave_blocks.len(), 0);
+    assert_eq!(check_bots(&world.state), Ok(()));
+}
+
+#[test]
+fn what_many_single_ends_leave_is_cleared_away_as_fast_as_it_comes() {
+    let mut world = World { now: 1, ..World::default() };
+    let mut script = Script::default();
+    script.run("at 1", &mut String::new());
+    script.run("config bots.max_retained_assignments 100", &mut String::new());
+    world.state.apply(1, &script.log[0]).unwrap();
+    world.index = 1;
+    world.swarm(3, "standard");
+    for _ in 0..5 {
+        let bot = world.state.bot_id(BotPlace { swarm: 1, index: 2 });
+        for _ in 0..1000 {
+            let work = BotWork::default();
+            world.say(BotCommand::AssignBot { bot, work }).unwrap();
+        }
+        let leased = world.lease(&[1], 1000);
+        assert_eq!(leased.len(), 1000);
+        world.complete(&leased, &"x".repeat(100));
+        assert_eq!((world.state.waves.len(), world.state.wave_blocks.len()), (100, 100));
+    }
+    assert_eq!(world.state.bot_view(BotPlace { swarm: 1, index: 2 }).unwrap().completed, 5000);
+}
+
+#[test]
+fn a_lease_for_all_takes_the_more_urgent_tier_first() {
+    let mut world = World { now: 1, ..World::default() };
+    for tier in ["standard", "L20", "advanced"] {
+        world.swarm(2, tier);
+    }
+    (1..=3).for_each(|swarm| world.assign(swarm));
+    let leased = world.lease(&[1, 2, 3], 6);
+    let waves: Vec<u64> = leased.iter().map(|(place, _)| place.wave).collect();
+    assert_eq!(waves, [2, 2, 3, 3, 1, 1]);
+}
+
+/// What workers may do with what they hold.
+#[derive(Debug, Clone)]
+enum Move {
+    Lease(u32),
+    Complete(usize),
+    Fail(usize),
+    Release(usize),
+    Wait(u64),
+    Scale(u32),
+}
+
+fn moves() -> impl Strategy<Value = Vec<Move>> {
+    let one = prop_oneof![
+        6 => (1..9u32).prop_map(Move::Lease),
+        6 => any::<usize>().prop_map(Move::Complete),
+        2 => any::<usize>().prop_map(Move::Fail),
+        1 => any::<usize>().prop_map(Move::Release),
+        1 => (0..20_000u64).prop_map(Move::Wait),
+        1 => (1..130u32).prop_map(Move::Scale),
+    ];
+    proptest::collection::vec(one, 1..60)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..Default::default() })]
+
+    /// Two workers never hold one assignment, and each is completed by one of them at most.
+    #[test]
+    fn no_assignment_is_held_by_two(moves in moves()) {
+        let mut world = World { now: 1, ..World::default() };
+        world.swarm(70, "standard");
+        world.assign(1);
+        world.assign(1);
+        let mut held: BTreeMap<AssignmentPlace, u32> = BTreeMap::new();
+        let (mut attempts, mut done) = (BTreeMap::new(), BTreeSet::new());
+        let pick = |held: &BTreeMap<AssignmentPlace, u32>, at: usize| {
+            let at = at.checked_rem(held.len())?;
+            held.iter().nth(at).map(|(place, attempt)| (*place, *attempt))
+        };
+        for one in moves {
+            match one {
+                Move::Lease(max) => for (place, attempt) in world.lease(&[1], max) {
+                    prop_assert!(held.insert(place, attempt).is_none(), "held by two");
+                    prop_assert!(!done.contains(&place), "done, and given out again");
+                    let before = attempts.insert(place, attempt).unwrap_or(0);
+                    prop_assert!(before < attempt, "a number was given twice");
+                },
+                Move::Complete(at) => if let Some((place, attempt)) = pick(&held, at) {
+                    let (old, new) = (attempt.wrapping_sub(1), attempt);
+                    let verdicts = world.complete(&[(place, old), (place, new), (place, new)], "");
+                    prop_assert_eq!(verdicts, [Verdict::Stale, Verdict::Accepted, Verdict::Repeated]);
+                    held.remove(&place);
+                    prop_assert!(done.insert(place));
+                },
+                Move::Fail(at) => if let Some((place, attempt)) = pick(&held, at) {
+                    let task = world.state.assignment_id(place);
+                    let item = BotReport { task, bot: None, attempt: Some(attempt), text: String::new() };
+                    let verdicts = judged(world.say(BotCommand::FailAssignments { items: vec![item] }));
+                    prop_assert_eq!(verdicts, [Verdict::Accepted]);
+                    held.remove(&place);
+                },
+                Move::Release(at) => if let Some((place, attempt)) = pick(&held, at) {
+                    let lease = LeaseRef { task: world.state.assignment_id(place), attempt };
+                    world.say(BotCommand::ReleaseLeases { leases: vec![lease] }).unwrap();
+                    held.remove(&place);
+                },
+                Move::Wait(ms) => {
+                    world.now += ms;
+                    let leases: Vec<_> = world.state.due_leases(world.now).collect();
+                    for lease in &leases {
+                        held.remove(&lease.place);
+                    }
+                    if !leases.is_empty() {
+                        let epoch = world.state.epoch();
+                        world.say(BotCommand::ExpireLeases { epoch, leases }).unwrap();
+                    }
+                }
+                Move::Scale(count) => {
+                    let swarm = world.state.swarm_id(1);
+                    world.say(BotCommand::ScaleSwarm { swarm, count }).unwrap();
+                }
+            }
+            prop_assert_eq!(check_bots(&world.state), Ok(()));
+        }
+        prop_assert_eq!(world.state.bot_totals().completed, done.len() as u64);
+        for place in held.keys() {
+            let row = world.state.progress(*place);
+            prop_assert_eq!(row.map(|row| row.state), Some(AssignmentState::Leased));
+        }
+        // What is read back from the rows is the same state.
+        let mut reopened = State::default();
+        for (key, value) in &world.rows {
+            reopened.load_row(key, value).unwrap();
+        }
+        prop_assert_eq!(check_bots(&reopened), Ok(()));
+        prop_assert_eq!(reopened.digest(), world.state.digest());
+    }
+}

@@ -1,0 +1,332 @@
+//! Waves: work assigned to one bot or to a whole swarm, and how it is forgotten again
+//! (contract 5.1, 5.2).
+
+use super::apply::Txn;
+use super::bot_command::{BotFact, BotOutcome, BotRejection, BotWork};
+use super::bot_index::{Tally, put_in, take_out};
+use super::bots::check_text;
+use super::rows::BlobPart;
+use super::{NAME_MAX, Outcome, Rejection, Reply, State, blob_owner};
+use crate::model::{
+    AssignmentPlace, BOT_BLOCK, BotPlace, DerivedId, IdOf, Progress, Span, Wave, block_slot,
+    tier_urgency,
+};
+
+/// The longest data of work for bots, in bytes.
+const DATA_MAX: usize = 256 * 1024;
+/// Waves that may be open.
+const OPEN_WAVES_MAX: usize = 300_000;
+/// Rows that are cleared away after a command, beside one for each of its items.
+const FOLDED_PER_COMMAND: usize = 16;
+
+impl State {
+    /// The id of an assignment, whether it is there or not.
+    #[must_use]
+    pub fn assignment_id(&self, place: AssignmentPlace) -> DerivedId {
+        DerivedId::of(IdOf::Assignment, self.bot_totals().seed, (place.wave, place.index))
+    }
+
+    /// The assignment of an id, if it is there.
+    #[must_use]
+    pub fn assignment_place(&self, id: DerivedId) -> Option<AssignmentPlace> {
+        let (wave, index) = id.numbers(IdOf::Assignment, self.bot_totals().seed)?;
+        let place = AssignmentPlace { wave, index };
+        self.live_wave(wave)?.has(index).then_some(place)
+    }
+
+    /// A wave whose bots are there.
+    pub(super) fn live_wave(&self, wave: u64) -> Option<&Wave> {
+        self.bot_index.tallies.get(&wave)?;
+        self.waves.get(&wave)
+    }
+
+    /// What has come of an assignment; `None` when nothing has.
+    #[must_use]
+    pub fn progress(&self, place: AssignmentPlace) -> Option<&Progress> {
+        let (block, slot) = block_slot(place.index);
+        self.wave_blocks.get(&(place.wave, block))?.get(slot)
+    }
+
+    /// Who has an open assignment: the bot it was made for, or the heir of one that is gone.
+    pub(super) fn assignee(&self, place: AssignmentPlace) -> Option<BotPlace> {
+        let wave = self.waves.get(&place.wave)?;
+        let swarm = wave.swarm;
+        let index = match self.swarms.get(&swarm) {
+            Some(row) if !row.has(place.index) => {
+                row.heir(place.wave, &wave.members, place.index)?
+            }
+            Some(_) | None => place.index,
+        };
+        Some(BotPlace { swarm, index })
+    }
+
+    /// Notes a wave that is new or was just read; one whose bots are gone is to be cleared away.
+    pub(super) fn note_wave(&mut self, number: u64) {
+        let Some(wave) = self.waves.get(&number) else { return };
+        let first = wave.members.first().map_or(0, |span| span.first);
+        let swarm = self.swarms.get(&wave.swarm);
+        let there = match wave.swarm {
+            0 => self.bots.get(&first).is_some(),
+            _ => swarm.is_some(),
+        };
+        if !there {
+            self.bot_index.folding.insert(number);
+            return;
+        }
+        let orphans = swarm.map_or(Vec::new(), |row| row.gone_of(&wave.members));
+        let tier = self.tier_of(BotPlace { swarm: wave.swarm, index: first });
+        let tally = Tally {
+            swarm: wave.swarm,
+            single: wave.single().map(|bot| bot.index),
+            tier: self.bot_index.tier(tier),
+            due_ms: wave.due_ms,
+            size: wave.size,
+            completed: 0,
+            failed: 0,
+            leased: 0,
+            orphans: orphans.iter().map(|span| span.len()).sum(),
+            inherited: 0,
+            first_waiting: 0,
+            ended_at_ms: 0,
+        };
+        self.bot_index.put(number, tally);
+    }
+
+    /// Notes what has changed with one assignment, or was just read of it.
+    pub(super) fn note_progress(
+        &mut self,
+        place: AssignmentPlace,
+        before: &Progress,
+        after: &Progress,
+    ) {
+        if let Some(lease) = &before.lease {
+            self.bot_index.leases.remove(&(lease.deadline_ms, place));
+        }
+        if let Some(lease) = &after.lease {
+            self.bot_index.leases.insert((lease.deadline_ms, place));
+        }
+        let swarm = self.bot_index.tallies.get(&place.wave).map_or(0, |tally| tally.swarm);
+        let row = self.swarms.get(&swarm);
+        let ends = after.state.is_ended() && !before.state.is_ended();
+        let heir = after.bot.filter(|_| ends);
+        if let Some(index) = heir.filter(|index| row.is_some_and(|row| row.has(*index))) {
+            put_in(&mut self.bot_index.inherited, BotPlace { swarm, index }, place);
+        }
+        let is_orphan = row.is_some_and(|row| !row.has(place.index));
+        self.bot_index.edit(place.wave, |tally| count_progress(tally, place, before, after));
+        if is_orphan && ends {
+            self.bot_index.edit(place.wave, |tally| tally.orphans -= 1);
+        }
+    }
+
+    /// Changes what has come of an assignment.
+    pub(super) fn edit_progress(
+        &mut self,
+        place: AssignmentPlace,
+        edit: impl FnOnce(&mut Progress),
+    ) {
+        let (block, slot) = block_slot(place.index);
+        let before = self.progress(place).cloned();
+        let before = before.unwrap_or_else(|| Progress { slot, ..Progress::default() });
+        let mut after = before.clone();
+        edit(&mut after);
+        if before == after {
+            return;
+        }
+        self.note_progress(place, &before, &after);
+        let key = (place.wave, block);
+        if self.wave_blocks.get(&key).is_none() {
+            let row = crate::model::WaveBlock { rows: vec![after] };
+            self.wave_blocks.put(&mut self.rows, key, row);
+        } else {
+            self.wave_blocks.edit_unwritten(&key, |row| row.put(after));
+            self.bot_index.unwritten_waves.insert(key);
+        }
+    }
+}
+
+fn count_progress(tally: &mut Tally, place: AssignmentPlace, before: &Progress, after: &Progress) {
+    use crate::model::AssignmentState::{Completed, Failed, Leased, Waiting};
+    let was = |state| u32::from(before.state == state);
+    let is = |state| u32::from(after.state == state);
+    tally.completed = tally.completed + is(Completed) - was(Completed);
+    tally.failed = tally.failed + is(Failed) - was(Failed);
+    tally.leased = tally.leased + is(Leased) - was(Leased);
+    tally.ended_at_ms = tally.ended_at_ms.max(after.ended_at_ms);
+    tally.inherited += u32::from(after.bot.is_some()) - u32::from(before.bot.is_some());
+    if after.state == Waiting && before.state != Waiting {
+        tally.first_waiting = tally.first_waiting.min(place.index);
+    }
+}
+
+impl Txn<'_> {
+    pub(super) fn assign_bot(&mut self, bot: DerivedId, work: BotWork) -> Reply {
+        let place = self.state.bot_place(bot).ok_or(BotRejection::BotNotFound { bot })?;
+        self.check_work(&work, 1)?;
+        let span = Span { first: place.index, end: place.index + 1 };
+        let wave = self.add_wave(place.swarm, false, vec![span], work);
+        let now = self.now;
+        self.state.edit_record(place, |record| {
+            record.assigned += 1;
+            record.last_active_ms = now;
+        });
+        let task = self.state.assignment_id(AssignmentPlace { wave, index: place.index });
+        self.tell_bots(BotFact::BotAssigned { bot, task });
+        self.tend_waves(1);
+        Ok(Outcome::Bot(BotOutcome::Assigned { wave, first: place.index, count: 1 }))
+    }
+
+    pub(super) fn assign_swarm(&mut self, swarm: DerivedId, work: BotWork) -> Reply {
+        let number = self.state.swarm_number(swarm);
+        let number = number.ok_or(BotRejection::SwarmNotFound { swarm })?;
+        let row = self.state.swarm(number).ok_or(BotRejection::SwarmNotFound { swarm })?;
+        let (count, members) = (row.count, row.spans());
+        self.check_work(&work, count)?;
+        let Some(first) = members.first().map(|span| span.first) else {
+            // A swarm whose last bot was removed.
+            return Ok(Outcome::Bot(BotOutcome::Assigned { wave: 0, first: 0, count: 0 }));
+        };
+        let wave = self.add_wave(number, true, members, work);
+        let now = self.now;
+        self.state.swarms.edit(&mut self.state.rows, &number, |row| {
+            row.waves += 1;
+            row.assigned_at_ms = now;
+        });
+        self.tell_bots(BotFact::SwarmAssigned { swarm, wave, count });
+        self.tend_waves(1);
+        Ok(Outcome::Bot(BotOutcome::Assigned { wave, first, count }))
+    }
+
+    fn check_work(&self, work: &BotWork, count: u32) -> Result<(), Rejection> {
+        check_text("type", work.task_type.as_deref().unwrap_or_default(), NAME_MAX)?;
+        check_text("data", &work.data, DATA_MAX)?;
+        let max = self.state.policy().open_assignments_max;
+        if self.state.bot_index.open + u64::from(count) > max {
+            return Err(BotRejection::TooManyAssignments { max }.into());
+        }
+        if self.state.bot_index.open_waves() >= OPEN_WAVES_MAX {
+            let max = OPEN_WAVES_MAX as u64;
+            return Err(BotRejection::TooManyAssignments { max }.into());
+        }
+        Ok(())
+    }
+
+    fn add_wave(&mut self, swarm: u32, whole: bool, members: Vec<Span>, work: BotWork) -> u64 {
+        let number = self.state.bot_totals().waves + 1;
+        let size = members.iter().map(|span| span.len()).sum();
+        let first = members.first().map_or(0, |span| span.first);
+        let urgency = tier_urgency(self.state.tier_of(BotPlace { swarm, index: first }));
+        let lacks = u64::from(100 - urgency.value());
+        let wait_ms = self.state.policy().aging_ms.saturating_mul(lacks) / 100;
+        let (owner, part) = (blob_owner(number, 0), BlobPart::WaveData);
+        let wave = Wave {
+            swarm,
+            whole,
+            task_type: work.task_type,
+            data: self.state.rows.put_payload(&owner, part, work.data),
+            assigned_at_ms: self.now,
+            due_ms: self.now.saturating_add(wait_ms),
+            members,
+            size,
+        };
+        self.state.waves.put(&mut self.state.rows, number, wave);
+        self.state.edit_bot_totals(|totals| {
+            totals.waves = number;
+            totals.assigned += u64::from(size);
+        });
+        self.state.note_wave(number);
+        number
+    }
+
+    /// A bot of no swarm goes, and all that was assigned to it.
+    pub(super) fn forget_waves_of_bot(&mut self, bot: BotPlace) {
+        let waves = self.state.bot_index.singles_of.get(&bot).into_iter().flatten();
+        for wave in waves.copied().collect::<Vec<_>>() {
+            self.state.forget_wave(wave);
+        }
+    }
+
+    /// A swarm goes, and all that was assigned to its bots.
+    pub(super) fn forget_waves_of_swarm(&mut self, swarm: u32) {
+        let place = |index| BotPlace { swarm, index };
+        let singles = self.state.bot_index.singles_of.range(place(0)..=place(u32::MAX));
+        let singles = singles.flat_map(|(_, waves)| waves);
+        let whole = self.state.bot_index.whole_of.get(&swarm).into_iter().flatten();
+        for wave in singles.chain(whole).copied().collect::<Vec<_>>() {
+            self.state.forget_wave(wave);
+        }
+    }
+
+    /// Clears away what is over: waves beyond those that are retained, the oldest end first, and a
+    /// bounded number of rows of waves that are forgotten. Each of `items` can have left one row,
+    /// so what is left over does not grow.
+    pub(super) fn tend_waves(&mut self, items: usize) {
+        self.state.write_bot_blocks();
+        let max = self.state.policy().retained_assignments_max;
+        for _ in 0..FOLDED_PER_COMMAND + items {
+            let oldest = self.state.bot_index.ended.first().map(|(_, wave)| *wave);
+            let Some(oldest) = oldest.filter(|_| self.state.bot_index.retained > max) else {
+                break;
+            };
+            self.state.forget_wave(oldest);
+            self.delete_wave(oldest);
+        }
+        for _ in 0..FOLDED_PER_COMMAND + items {
+            let Some(wave) = self.state.bot_index.folding.first().copied() else { break };
+            self.delete_part(wave);
+        }
+    }
+
+    /// Deletes the row of a wave.
+    fn delete_wave(&mut self, wave: u64) {
+        if let Some(row) = self.state.waves.remove(&mut self.state.rows, &wave) {
+            let (owner, part) = (blob_owner(wave, 0), BlobPart::WaveData);
+            self.state.rows.delete_payload(&owner, part, &row.data);
+        }
+        let rest = self.state.wave_blocks.range((wave, 0), (wave, u32::MAX)).next();
+        if rest.is_none() {
+            self.state.bot_index.folding.remove(&wave);
+        }
+    }
+
+    /// Deletes the row of a forgotten wave, or else one of its blocks.
+    fn delete_part(&mut self, wave: u64) {
+        if self.state.waves.get(&wave).is_some() {
+            return self.delete_wave(wave);
+        }
+        let block = self.state.wave_blocks.range((wave, 0), (wave, u32::MAX)).next();
+        let Some(((_, block), _)) = block else { return self.delete_wave(wave) };
+        let key = (wave, *block);
+        let row = self.state.wave_blocks.remove(&mut self.state.rows, &key).unwrap_or_default();
+        for progress in &row.rows {
+            let owner = blob_owner(wave, key.1 * BOT_BLOCK + u32::from(progress.slot));
+            self.state.rows.delete_payload(&owner, BlobPart::BotResult, &progress.result);
+        }
+        self.delete_wave(wave);
+    }
+}
+
+impl State {
+    /// Takes a wave out of all that is derived; its rows are deleted later, in turns.
+    fn forget_wave(&mut self, wave: u64) {
+        let Some(tally) = self.bot_index.tallies.get(&wave) else { return };
+        if tally.leased > 0 || tally.inherited > 0 {
+            let swarm = tally.swarm;
+            for ((_, block), row) in self.wave_blocks.range((wave, 0), (wave, u32::MAX)) {
+                for progress in &row.rows {
+                    let index = block * BOT_BLOCK + u32::from(progress.slot);
+                    let place = AssignmentPlace { wave, index };
+                    if let Some(lease) = &progress.lease {
+                        self.bot_index.leases.remove(&(lease.deadline_ms, place));
+                    }
+                    if let Some(index) = progress.bot {
+                        let bot = BotPlace { swarm, index };
+                        take_out(&mut self.bot_index.inherited, &bot, &place);
+                    }
+                }
+            }
+        }
+        self.bot_index.take(wave);
+        self.bot_index.folding.insert(wave);
+    }
+}

@@ -1,0 +1,195 @@
+//! Workflows: their tasks are done one after another by the leader; here is what was done
+//! (contract 5.4).
+
+use super::apply::Txn;
+use super::bot_command::{BotFact, BotOutcome, BotRejection, WorkflowStep};
+use super::bots::check_text;
+use super::rows::BlobPart;
+use super::{CONTEXT_MAX, NAME_MAX, Outcome, Rejection, Reply, State, blob_owner};
+use crate::model::{
+    DerivedId, Epoch, IdOf, Payload, TimeMs, Workflow, WorkflowStatus, WorkflowTask,
+};
+
+/// The most tasks of a workflow.
+pub const WORKFLOW_TASKS_MAX: usize = 100;
+/// Workflows that may be under way, and ended ones that are retained.
+pub const WORKFLOWS_MAX: usize = 1000;
+/// The longest result of a task of a workflow, in bytes.
+pub const STEP_RESULT_MAX: usize = 256 * 1024;
+/// Ended ones are retained for so long (contract 5.4).
+const RETENTION_MS: TimeMs = 2 * 3_600_000;
+/// The longest priority, in bytes.
+const PRIORITY_MAX: usize = 64;
+/// Ended ones that one command clears away.
+const CLEARED_PER_COMMAND: usize = 4;
+
+impl State {
+    /// The id of a workflow, whether it is there or not.
+    #[must_use]
+    pub fn workflow_id(&self, number: u64) -> DerivedId {
+        DerivedId::of(IdOf::Workflow, self.bot_totals().seed, (number, 0))
+    }
+
+    /// The number of the workflow of an id, if it is there.
+    #[must_use]
+    pub fn workflow_number(&self, id: DerivedId) -> Option<u64> {
+        let (number, _) = id.numbers(IdOf::Workflow, self.bot_totals().seed)?;
+        self.workflows.get(&number).is_some().then_some(number)
+    }
+
+    /// One workflow. Payloads of its tasks lie under [`blob_owner`] of its number and the place of
+    /// the task.
+    #[must_use]
+    pub fn workflow(&self, number: u64) -> Option<&Workflow> {
+        self.workflows.get(&number)
+    }
+
+    /// Workflows that are under way, in the order they were made in.
+    pub fn running_workflows(&self) -> impl Iterator<Item = (u64, &Workflow)> {
+        let numbers = self.bot_index.running.iter();
+        numbers.filter_map(|number| Some((*number, self.workflows.get(number)?)))
+    }
+
+    /// All workflows after a number, in the order they were made in.
+    pub fn workflows_after(&self, after: u64) -> impl DoubleEndedIterator<Item = (u64, &Workflow)> {
+        self.workflows.after(Some(after)).map(|(number, row)| (*number, row))
+    }
+
+    /// How many are under way, and how many have ended and are retained.
+    #[must_use]
+    pub fn workflows_len(&self) -> (usize, usize) {
+        (self.bot_index.running.len(), self.bot_index.over.len())
+    }
+
+    /// Puts a workflow among those that run or have ended. Derived from its row.
+    pub(super) fn note_workflow(&mut self, number: u64) {
+        let Some(row) = self.workflows.get(&number) else { return };
+        if row.status == WorkflowStatus::Running {
+            self.bot_index.running.insert(number);
+        } else {
+            self.bot_index.running.remove(&number);
+            self.bot_index.over.insert((row.ended_at_ms, number));
+        }
+    }
+}
+
+impl Txn<'_> {
+    pub(super) fn create_workflow(&mut self, tasks: Vec<WorkflowStep>, priority: String) -> Reply {
+        check_text("priority", &priority, PRIORITY_MAX)?;
+        if tasks.len() > WORKFLOW_TASKS_MAX {
+            let text = format!("tasks holds at most {WORKFLOW_TASKS_MAX} tasks");
+            return Err(BotRejection::Invalid(text).into());
+        }
+        for task in &tasks {
+            check_text("type", &task.task_type, NAME_MAX)?;
+            check_text("params", &task.params, CONTEXT_MAX)?;
+        }
+        let max = WORKFLOWS_MAX as u64;
+        if self.state.bot_index.running.len() >= WORKFLOWS_MAX {
+            return Err(BotRejection::TooManyWorkflows { max }.into());
+        }
+        self.ensure_bot_seed();
+        let number = self.state.bot_totals().workflows + 1;
+        self.state.edit_bot_totals(|totals| totals.workflows = number);
+        let rows = (0u32..).zip(tasks).map(|(place, task)| {
+            let (owner, part) = (blob_owner(number, place), BlobPart::StepParams);
+            let params = self.state.rows.put_payload_beyond(64, &owner, part, task.params);
+            WorkflowTask { task_type: task.task_type, params, result: Payload::Absent }
+        });
+        let row = Workflow {
+            tasks: rows.collect(),
+            priority,
+            position: 0,
+            status: WorkflowStatus::Running,
+            created_at_ms: self.now,
+            updated_at_ms: self.now,
+            ended_at_ms: 0,
+        };
+        self.state.workflows.put(&mut self.state.rows, number, row);
+        self.move_workflow(number, |_| {});
+        self.clear_workflows();
+        let workflow = self.state.workflow_id(number);
+        Ok(Outcome::Bot(BotOutcome::WorkflowCreated { workflow }))
+    }
+
+    pub(super) fn record_step(
+        &mut self,
+        epoch: Epoch,
+        number: u64,
+        seen: u32,
+        result: String,
+    ) -> Reply {
+        self.check_epoch(epoch)?;
+        check_text("result", &result, STEP_RESULT_MAX)?;
+        let row = self.state.workflow(number).filter(|row| row.status == WorkflowStatus::Running);
+        if row.is_none_or(|row| row.position != seen) {
+            return Ok(Outcome::Judged { accepted: 0, stale: 1 });
+        }
+        let (owner, part) = (blob_owner(number, seen), BlobPart::StepResult);
+        let result = self.state.rows.put_payload_beyond(64, &owner, part, result);
+        self.move_workflow(number, |row| {
+            if let Some(task) = row.tasks.get_mut(seen as usize) {
+                task.result = result;
+            }
+            row.position += 1;
+        });
+        self.clear_workflows();
+        Ok(Outcome::Judged { accepted: 1, stale: 0 })
+    }
+
+    pub(super) fn cancel_workflow(&mut self, workflow: DerivedId) -> Reply {
+        let missing = || Rejection::from(BotRejection::WorkflowNotFound { workflow });
+        let number = self.state.workflow_number(workflow).ok_or_else(missing)?;
+        let row = self.state.workflow(number).ok_or_else(missing)?;
+        match row.status {
+            WorkflowStatus::Running => {}
+            WorkflowStatus::Cancelled => return Ok(Outcome::Done),
+            WorkflowStatus::Completed => return Err(BotRejection::WorkflowEnded.into()),
+        }
+        self.move_workflow(number, |row| row.status = WorkflowStatus::Cancelled);
+        self.clear_workflows();
+        Ok(Outcome::Done)
+    }
+
+    /// Changes a workflow, ends it when its tasks are done, and tells of it.
+    fn move_workflow(&mut self, number: u64, change: impl FnOnce(&mut Workflow)) {
+        let now = self.now;
+        let stands = self.state.workflows.edit(&mut self.state.rows, &number, |row| {
+            change(row);
+            row.updated_at_ms = now;
+            if row.status == WorkflowStatus::Running && row.position as usize == row.tasks.len() {
+                row.status = WorkflowStatus::Completed;
+            }
+            if row.status != WorkflowStatus::Running {
+                row.ended_at_ms = now;
+            }
+            (row.status.as_str(), row.position)
+        });
+        self.state.note_workflow(number);
+        let Some((status, position)) = stands else { return };
+        let workflow = self.state.workflow_id(number);
+        self.tell_bots(BotFact::WorkflowChanged { workflow, status, position });
+    }
+
+    /// Forgets those that ended long ago, or beyond those that are retained.
+    fn clear_workflows(&mut self) {
+        for _ in 0..CLEARED_PER_COMMAND {
+            let (oldest, len) =
+                (self.state.bot_index.over.first(), self.state.bot_index.over.len());
+            let is_old = |at: TimeMs| at.saturating_add(RETENTION_MS) <= self.now;
+            let Some((at, number)) = oldest.copied() else { return };
+            if len <= WORKFLOWS_MAX && !is_old(at) {
+                return;
+            }
+            self.state.bot_index.over.remove(&(at, number));
+            let Some(row) = self.state.workflows.remove(&mut self.state.rows, &number) else {
+                return;
+            };
+            for (place, task) in (0u32..).zip(&row.tasks) {
+                let owner = blob_owner(number, place);
+                self.state.rows.delete_payload(&owner, BlobPart::StepParams, &task.params);
+                self.state.rows.delete_payload(&owner, BlobPart::StepResult, &task.result);
+            }
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! Swarms: made, scaled and removed. A swarm is one row; its bots are derived from it.
+//!
+//! Nothing is moved when members are removed: an open assignment whose bot is gone is an *orphan*,
+//! and the members have the orphans in turn ([`Swarm::heir`]), whoever they are at that time.
+
+use super::apply::Txn;
+use super::bot_command::{BotFact, BotOutcome, BotRejection, BotSpec};
+use super::bots::check_spec;
+use super::{Outcome, Rejection, Reply, State};
+use crate::model::{BOT_BLOCK, BotPlace, DerivedId, Span, Stretch, Swarm, WaveBlock};
+
+/// Pieces that the members of a swarm may fall into.
+const STRETCHES_MAX: usize = 4096;
+
+impl State {
+    /// One swarm.
+    #[must_use]
+    pub fn swarm(&self, number: u32) -> Option<&Swarm> {
+        self.swarms.get(&number)
+    }
+
+    /// All swarms after a number, with their numbers, in the order they were made in.
+    pub fn swarms_after(&self, after: u32) -> impl DoubleEndedIterator<Item = (u32, &Swarm)> {
+        self.swarms.after(Some(after)).map(|(number, row)| (*number, row))
+    }
+
+    /// How many swarms there are.
+    #[must_use]
+    pub fn swarms_len(&self) -> usize {
+        self.swarms.len()
+    }
+
+    /// Open assignments of a wave that were made for bots of these indexes. Goes over the blocks
+    /// in which something has happened.
+    pub(super) fn open_among(&self, wave: u64, spans: &[Span]) -> u32 {
+        let Some(row) = self.waves.get(&wave) else { return 0 };
+        let own = |span: &Span| row.members.iter().map(|part| part.and(*span)).collect::<Vec<_>>();
+        let parts: Vec<Span> = spans.iter().flat_map(own).filter(|part| !part.is_empty()).collect();
+        let all: u32 = parts.iter().map(|part| part.len()).sum();
+        all - parts.iter().map(|part| self.ended_among(wave, *part)).sum::<u32>()
+    }
+
+    fn ended_among(&self, wave: u64, part: Span) -> u32 {
+        let blocks = self.blocks_among(wave, part);
+        let ended = blocks.map(|(block, row)| {
+            let first = block * BOT_BLOCK;
+            let inside = |slot: u8| {
+                let index = first + u32::from(slot);
+                part.first <= index && index < part.end
+            };
+            row.rows.iter().filter(|row| row.state.is_ended() && inside(row.slot)).count()
+        });
+        ended.sum::<usize>() as u32
+    }
+
+    /// Blocks of a wave in which something has happened, and that hold one of these indexes.
+    pub(super) fn blocks_among(
+        &self,
+        wave: u64,
+        part: Span,
+    ) -> impl Iterator<Item = (u32, &WaveBlock)> {
+        let block = |index| crate::model::block_slot(index).0;
+        let last = block(part.end.max(1) - 1);
+        let rows = self.wave_blocks.range((wave, block(part.first)), (wave, last));
+        rows.map(|((_, block), row)| (*block, row))
+    }
+}
+
+impl Txn<'_> {
+    pub(super) fn create_swarm(&mut self, spec: BotSpec, count: u32) -> Reply {
+        check_spec(&spec)?;
+        let room = u32::try_from(self.state.bot_room()).unwrap_or(u32::MAX);
+        let count = count.min(room);
+        // Swarms without bots count for nothing there, so they have a bound of their own.
+        let full = self.state.swarms_len() as u64 >= self.state.policy().bots_max;
+        let number = self.state.bot_totals().swarms.checked_add(1).filter(|_| count > 0 && !full);
+        let number = number.ok_or(BotRejection::SwarmCapacity)?;
+        self.ensure_bot_seed();
+        let BotSpec { name, tier, capabilities } = spec;
+        let span = Span { first: 0, end: count };
+        let row = Swarm {
+            name,
+            tier,
+            capabilities,
+            created_at_ms: self.now,
+            members: vec![Stretch { span, created_at_ms: self.now, waves_before: 0 }],
+            count,
+            next_index: count,
+            waves: 0,
+            assigned_at_ms: 0,
+            contact_ms: 0,
+            revision: self.index,
+        };
+        self.state.swarms.put(&mut self.state.rows, number, row);
+        self.state.count_bots(BotPlace { swarm: number, index: 0 }, 0, count);
+        self.state.edit_bot_totals(|totals| {
+            totals.swarms = number;
+            totals.created += u64::from(count);
+        });
+        let swarm = self.state.swarm_id(number);
+        self.tell_bots(BotFact::SwarmCreated { swarm, count });
+        self.tend_waves(1);
+        Ok(Outcome::Bot(BotOutcome::SwarmCreated { swarm, count }))
+    }
+
+    pub(super) fn scale_swarm(&mut self, swarm: DerivedId, count: u32) -> Reply {
+        let number = self.state.swarm_number(swarm);
+        let number = number.ok_or(BotRejection::SwarmNotFound { swarm })?;
+        let row = self.state.swarm(number).ok_or(BotRejection::SwarmNotFound { swarm })?;
+        let (before, gone) = (row.count, row.highest(row.count.saturating_sub(count)));
+        if count > before {
+            self.check_stretches(number)?;
+            self.grow_swarm(number, count - before)?;
+        } else if !gone.is_empty() {
+            self.remove_members(number, &gone);
+        }
+        let count = self.state.swarm(number).map_or(0, |row| row.count);
+        if count != before {
+            self.tell_bots(BotFact::SwarmScaled { swarm, count });
+        }
+        self.tend_waves(1);
+        Ok(Outcome::Bot(BotOutcome::SwarmScaled { count }))
+    }
+
+    fn grow_swarm(&mut self, number: u32, by: u32) -> Result<(), Rejection> {
+        let max = self.state.policy().bots_max;
+        let by = by.min(u32::try_from(self.state.bot_room()).unwrap_or(u32::MAX));
+        let next = self.state.swarm(number).map_or(u32::MAX, |row| row.next_index);
+        let end = next.checked_add(by).filter(|_| by > 0);
+        let end = end.ok_or(BotRejection::BotCapacity { max })?;
+        let (now, index) = (self.now, self.index);
+        let counts = self.state.swarms.edit(&mut self.state.rows, &number, |row| {
+            let span = Span { first: next, end };
+            row.members.push(Stretch { span, created_at_ms: now, waves_before: row.waves });
+            (row.count, row.next_index, row.revision) = (row.count + by, end, index);
+            (row.count - by, row.count)
+        });
+        let (from, to) = counts.unwrap_or_default();
+        self.state.count_bots(BotPlace { swarm: number, index: 0 }, from, to);
+        self.state.edit_bot_totals(|totals| totals.created += u64::from(by));
+        Ok(())
+    }
+
+    /// Refuses what could cut the members of a swarm into too many pieces.
+    pub(super) fn check_stretches(&self, number: u32) -> Result<(), Rejection> {
+        let pieces = self.state.swarm(number).map_or(0, |row| row.members.len());
+        if pieces >= STRETCHES_MAX {
+            let text = format!("the members of the swarm are in {STRETCHES_MAX} pieces already");
+            return Err(BotRejection::Invalid(text).into());
+        }
+        Ok(())
+    }
+
+    /// Takes members out of a swarm; what is open of theirs is had by those that remain.
+    pub(super) fn remove_members(&mut self, number: u32, gone: &[Span]) {
+        for span in gone {
+            self.forget_records(number, *span);
+        }
+        let index = self.index;
+        let counts = self.state.swarms.edit(&mut self.state.rows, &number, |row| {
+            let before = row.count;
+            gone.iter().for_each(|span| row.remove(*span));
+            row.revision = index;
+            (before, row.count)
+        });
+        let (before, after) = counts.unwrap_or_default();
+        self.state.count_bots(BotPlace { swarm: number, index: 0 }, before, after);
+        self.state.orphan_members(number, gone);
+    }
+
+    /// Blanks the records of bots that go.
+    fn forget_records(&mut self, number: u32, span: Span) {
+        let (first, last) = (span.first / BOT_BLOCK, span.end.div_ceil(BOT_BLOCK));
+        let blocks = self.state.bot_blocks.range((number, first), (number, last));
+        let slots = blocks.flat_map(|((_, block), row)| {
+            let first = block * BOT_BLOCK;
+            row.records.iter().map(move |(slot, _)| first + u32::from(*slot))
+        });
+        let inside = |index: &u32| span.first <= *index && *index < span.end;
+        let indexes: Vec<u32> = slots.filter(inside).collect();
+        for index in indexes {
+            let bot = BotPlace { swarm: number, index };
+            self.state.edit_record(bot, |record| *record = Default::default());
+        }
+    }
+
+    pub(super) fn remove_swarm(&mut self, swarm: DerivedId) -> Reply {
+        let number = self.state.swarm_number(swarm);
+        let number = number.ok_or(BotRejection::SwarmNotFound { swarm })?;
+        let row = self.state.swarm(number).ok_or(BotRejection::SwarmNotFound { swarm })?;
+        let (count, all) = (row.count, row.spans());
+        self.forget_waves_of_swarm(number);
+        for span in all {
+            self.forget_records(number, span);
+        }
+        self.state.count_bots(BotPlace { swarm: number, index: 0 }, count, 0);
+        self.state.swarms.remove(&mut self.state.rows, &number);
+        self.tell_bots(BotFact::SwarmRemoved { swarm, count });
+        self.tend_waves(1);
+        Ok(Outcome::Done)
+    }
+}
+
+impl State {
+    /// Counts what removed members leave as orphans.
+    fn orphan_members(&mut self, number: u32, gone: &[Span]) {
+        let whole: Vec<u64> =
+            self.bot_index.whole_of.get(&number).into_iter().flatten().copied().collect();
+        let place = |index| BotPlace { swarm: number, index };
+        let singles = gone.iter().filter(|span| !span.is_empty()).flat_map(|span| {
+            let waves = self.bot_index.singles_of.range(place(span.first)..place(span.end));
+            waves.flat_map(|(_, waves)| waves.iter().copied())
+        });
+        let waves: Vec<u64> = whole.into_iter().chain(singles).collect();
+        for wave in waves {
+            let is_open = self.bot_index.tallies.get(&wave).is_some_and(|tally| tally.open() > 0);
+            let orphans = if is_open { self.open_among(wave, gone) } else { 0 };
+            if orphans > 0 {
+                self.bot_index.edit(wave, |tally| tally.orphans += orphans);
+            }
+        }
+        for span in gone {
+            let bots = self.bot_index.inherited.range(place(span.first)..place(span.end));
+            let bots: Vec<BotPlace> = bots.map(|(bot, _)| *bot).collect();
+            for bot in bots {
+                self.bot_index.inherited.remove(&bot);
+            }
+        }
+    }
+}
