@@ -262,7 +262,7 @@ impl Txn<'_> {
     /// so what is left over does not grow.
     pub(super) fn tend_waves(&mut self, items: usize) {
         self.state.write_bot_blocks();
-        let max = self.state.policy().retained_assignments_max;
+        let max = self.state.policy().ended_assignments_max;
         for _ in 0..FOLDED_PER_COMMAND + items {
             let oldest = self.state.bot_index.ended.first().map(|(_, wave)| *wave);
             let Some(oldest) = oldest.filter(|_| self.state.bot_index.retained > max) else {

@@ -166,7 +166,7 @@ pub struct Policy {
     /// `bots.max_open_assignments`: assignments of bots in waves that have not ended.
     pub open_assignments_max: u64,
     /// `bots.max_retained_assignments`: assignments of bots in waves that have ended.
-    pub retained_assignments_max: u64,
+    pub ended_assignments_max: u64,
 }
 
 /// The document a new cluster starts with: family W's defaults and ours.
@@ -361,12 +361,7 @@ impl Policy {
             },
             bots_max: number("bots.capacity", 50_000, 1, 1_000_000)?,
             open_assignments_max: number("bots.max_open_assignments", 5_000_000, 1, 50_000_000)?,
-            retained_assignments_max: number(
-                "bots.max_retained_assignments",
-                100_000,
-                0,
-                10_000_000,
-            )?,
+            ended_assignments_max: number("bots.max_retained_assignments", 100_000, 0, 10_000_000)?,
         })
     }
 
