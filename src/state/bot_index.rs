@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::model::{AssignmentPlace, BotPlace, TimeMs};
+use crate::model::{AssignmentPlace, BotPlace, Span, TimeMs, Wave};
 
 /// Place of a wave among those that wait: a time, as that of a task, and its number.
 pub(super) type Due = (TimeMs, u64);
@@ -58,6 +58,24 @@ pub(super) struct Tally {
 }
 
 impl Tally {
+    /// Of a wave of which nothing has been leased or ended.
+    pub(super) fn of(wave: &Wave, tier: Arc<str>, gone: &[Span]) -> Self {
+        Self {
+            swarm: wave.swarm,
+            single: wave.single().map(|bot| bot.index),
+            tier,
+            due_ms: wave.due_ms,
+            size: wave.size,
+            completed: 0,
+            failed: 0,
+            leased: 0,
+            orphans: gone.iter().map(|span| span.len()).sum(),
+            inherited: 0,
+            first_waiting: 0,
+            ended_at_ms: 0,
+        }
+    }
+
     pub(super) fn open(&self) -> u32 {
         self.size - self.completed - self.failed
     }

@@ -124,21 +124,8 @@ fn tally(state: &State, number: u64, fresh: &mut BotIndex) -> Result<Option<Tall
     if swarm.is_none() && !state.has_bot(first) {
         return Ok(None);
     }
-    let orphans = swarm.map_or(Vec::new(), |row| row.gone_of(&wave.members));
-    let mut tally = Tally {
-        swarm: wave.swarm,
-        single: wave.single().map(|bot| bot.index),
-        tier: fresh.tier(state.tier_of(first)),
-        due_ms: wave.due_ms,
-        size,
-        completed: 0,
-        failed: 0,
-        leased: 0,
-        orphans: orphans.iter().map(|span| span.len()).sum(),
-        inherited: 0,
-        first_waiting: 0,
-        ended_at_ms: 0,
-    };
+    let gone = swarm.map_or(Vec::new(), |row| row.gone_of(&wave.members));
+    let mut tally = Tally::of(wave, fresh.tier(state.tier_of(first)), &gone);
     for ((_, block), row) in state.wave_blocks.range((number, 0), (number, u32::MAX)) {
         let slots: BTreeSet<u8> = row.rows.iter().map(|row| row.slot).collect();
         holds(slots.len() == row.rows.len(), "a slot has one row", row)?;

@@ -73,22 +73,9 @@ impl State {
             self.bot_index.folding.insert(number);
             return;
         }
-        let orphans = swarm.map_or(Vec::new(), |row| row.gone_of(&wave.members));
+        let gone = swarm.map_or(Vec::new(), |row| row.gone_of(&wave.members));
         let tier = self.tier_of(BotPlace { swarm: wave.swarm, index: first });
-        let tally = Tally {
-            swarm: wave.swarm,
-            single: wave.single().map(|bot| bot.index),
-            tier: self.bot_index.tier(tier),
-            due_ms: wave.due_ms,
-            size: wave.size,
-            completed: 0,
-            failed: 0,
-            leased: 0,
-            orphans: orphans.iter().map(|span| span.len()).sum(),
-            inherited: 0,
-            first_waiting: 0,
-            ended_at_ms: 0,
-        };
+        let tally = Tally::of(wave, self.bot_index.tier(tier), &gone);
         self.bot_index.put(number, tally);
     }
 
