@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::admin::Admin;
+use super::bots::waits::{self, Waits};
 use super::error::{ApiError, LeaderHint};
 use super::host::Host;
 use super::params::Params;
@@ -114,6 +115,7 @@ struct Inner {
     guard: Guard,
     logins: Semaphore,
     hub: Hub,
+    waits: Arc<Waits>,
 }
 
 impl std::fmt::Debug for App {
@@ -144,6 +146,10 @@ impl App {
         tokio::spawn(sampling);
         let (depths, view) = (Arc::new(QueueDepths::default()), Arc::clone(cluster.view()));
         tokio::spawn(queue_depths::follow(Arc::clone(&depths), view, closing.clone()));
+        // Whoever waits holds a place of the requests, too: half of those are for all others.
+        let waits = Arc::new(Waits::new(options.requests_max / 2));
+        let follower = cluster.view().events().follow(None);
+        tokio::spawn(waits::follow(Arc::clone(&waits), follower, closing.clone()));
         Self(Arc::new(Inner {
             requests: Arc::new(Semaphore::new(options.requests_max)),
             streams: Arc::new(Semaphore::new(options.streams_max)),
@@ -160,6 +166,7 @@ impl App {
             guard: Guard::new(&options.document),
             logins: Semaphore::new(LOGINS_MAX),
             hub: Hub::default(),
+            waits,
             cluster,
             options,
         }))
@@ -225,6 +232,11 @@ impl App {
     /// What the clients of the WebSocket share.
     pub(super) fn hub(&self) -> &Hub {
         &self.0.hub
+    }
+
+    /// Who waits for work or the end of a workflow.
+    pub(super) fn waits(&self) -> &Waits {
+        &self.0.waits
     }
 
     /// This member's number as it stands in answers; 0 before it has a place.

@@ -8,6 +8,7 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
@@ -37,6 +38,8 @@ pub(super) struct Route {
     pub(super) needs: Needs,
     /// Credentials may stand in the query.
     pub(super) takes_query: bool,
+    /// How long its handler may wait beside the time that any has.
+    pub(super) waits: Duration,
 }
 
 impl Route {
@@ -162,7 +165,7 @@ fn refused(refusal: Refusal, verdict: Option<&Verdict>) -> Response {
 
 async fn handle(route: &Route, ticket: Ticket, request: Request, next: Next) -> Response {
     let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
-    let deadline = route.app.options().request_timeout;
+    let deadline = route.app.options().request_timeout + route.waits;
     let handled = AssertUnwindSafe(next.run(request)).catch_unwind();
     match timeout(deadline, handled).await {
         Ok(Ok(response)) => response,

@@ -134,6 +134,7 @@ pub(super) async fn version() -> Response {
 pub(super) async fn index() -> Response {
     let endpoints = json!({
         "auth": "/api/v1/auth",
+        "bots": "/api/v1/bots",
         "campaigns": "/api/v1/campaigns",
         "cluster": "/api/v1/cluster",
         "config": "/api/v1/config",
@@ -143,7 +144,9 @@ pub(super) async fn index() -> Response {
         "nodes": "/api/v1/nodes",
         "orchestrator": "/api/v1/orchestrator/state",
         "status": "/api/v1/status",
+        "swarms": "/api/v1/swarms",
         "tasks": "/api/v1/tasks",
+        "workflows": "/api/v1/workflows",
     });
     let body = json!({"version": env!("CARGO_PKG_VERSION"), "endpoints": endpoints});
     reply::json(reply::encode(&body))

@@ -5,7 +5,8 @@
 //! it decides nothing. From a route to its apply function it is three jumps: handler, command,
 //! noun file. Wire shapes stay in this room and are converted by hand.
 //!
-//! Layout: `web4ai` is the family of nodes and tasks; `auth` says who may come in; what no family owns (cluster, events,
+//! Layout: `web4ai` is the family of nodes and tasks, `nanoos` that of campaigns, `bots` that of bots,
+//! `agents` what family A adds; `auth` says who may come in; what no family owns (cluster, events,
 //! requests, probes, metrics, configuration) stands beside it; the rest is what all of them share.
 
 mod admin;
@@ -16,6 +17,7 @@ mod audit;
 mod auth;
 mod backup_doors;
 mod body;
+mod bots;
 mod cluster_doors;
 mod config_doc;
 mod drills;

@@ -16,7 +16,11 @@ pub(super) fn encode(body: &impl Serialize) -> Vec<u8> {
 
 /// An answer of JSON text.
 pub(super) fn json(text: Vec<u8>) -> Response {
-    let mut response = Response::new(Body::from(text));
+    of_body(Body::from(text))
+}
+
+fn of_body(body: Body) -> Response {
+    let mut response = Response::new(body);
     let kind = HeaderValue::from_static("application/json");
     response.headers_mut().insert(header::CONTENT_TYPE, kind);
     response
@@ -24,14 +28,24 @@ pub(super) fn json(text: Vec<u8>) -> Response {
 
 /// The answer to a read admitted under `stamp`.
 pub(super) fn read(stamp: &ReadStamp, text: Vec<u8>) -> Response {
-    let mut response = json(text);
+    read_body(stamp, Body::from(text))
+}
+
+/// As [`read`], with a body that may be made while it is sent.
+pub(super) fn read_body(stamp: &ReadStamp, body: Body) -> Response {
+    let mut response = of_body(body);
     write_stamp(response.headers_mut(), stamp);
     response
 }
 
 /// The answer to a write committed at `index`.
 pub(super) fn written(ticket: Ticket, index: u64, body: &impl Serialize) -> Response {
-    let mut response = json(encode(body));
+    written_body(ticket, index, Body::from(encode(body)))
+}
+
+/// As [`written`], with a body that may be made while it is sent.
+pub(super) fn written_body(ticket: Ticket, index: u64, body: Body) -> Response {
+    let mut response = of_body(body);
     let headers = response.headers_mut();
     headers.insert(headers::INDEX, HeaderValue::from(index));
     if let Ok(id) = HeaderValue::from_str(&ticket.request_id.to_string()) {

@@ -1,5 +1,7 @@
 //! One function builds the router; every listener serves it and tests call it.
 
+use std::time::Duration;
+
 use axum::Router;
 use axum::extract::Request;
 use axum::http::StatusCode;
@@ -9,6 +11,11 @@ use axum::routing::{MethodRouter, delete, get, post, put};
 use super::agents::{pipelines, registry};
 use super::around::{Route, around};
 use super::auth::{Needs, UNMATCHED, accounts, keys, login, sessions};
+use super::bots::batches::{self, Batch};
+use super::bots::shape::WAIT_MAX;
+use super::bots::{
+    assignments, at_both, bots, health as bot_health, leases, orchestrate, swarms, task, workflows,
+};
 use super::error::ApiError;
 use super::nanoos::job_parse::Asked;
 use super::nanoos::{
@@ -59,21 +66,40 @@ impl Builder {
         })
     }
 
+    /// As [`Self::route`], for doors of family B, which are at the root and under `/api/v1`.
+    fn bots(self, paths: [&'static str; 2], doors: &MethodRouter<App>) -> Self {
+        self.patient(paths, doors, Duration::ZERO)
+    }
+
+    /// As [`Self::bots`], for doors that may wait so long beside the time that any has.
+    fn patient(self, paths: [&'static str; 2], doors: &MethodRouter<App>, waits: Duration) -> Self {
+        paths.into_iter().fold(self, |Self { app, router }, path| {
+            let route = Route { waits, ..Self::of_route(&app, path, false) };
+            let doors = doors.clone().fallback(wrong_method);
+            let router = router.route(path, doors.layer(from_fn_with_state(route, around)));
+            Self { app, router }
+        })
+    }
+
     fn guarded(
         &self,
         path: &'static str,
         doors: MethodRouter<App>,
         always: bool,
     ) -> MethodRouter<App> {
-        let app = &self.app;
-        let route = Route {
+        let route = Self::of_route(&self.app, path, always);
+        doors.fallback(wrong_method).layer(from_fn_with_state(route, around))
+    }
+
+    fn of_route(app: &App, path: &'static str, always: bool) -> Route {
+        Route {
             app: app.clone(),
             stats: app.stats().route(path),
             always,
             needs: Needs::of(path),
             takes_query: path == WEBSOCKET,
-        };
-        doors.fallback(wrong_method).layer(from_fn_with_state(route, around))
+            waits: Duration::ZERO,
+        }
     }
 }
 
@@ -92,6 +118,7 @@ pub fn router(app: App) -> Router {
     let builder = common_routes(builder).route(WEBSOCKET, get(websocket::connect));
     let builder = auth_routes(task_routes(node_routes(builder)));
     let builder = laboratory_routes(agent_routes(campaign_routes(builder)));
+    let builder = workflow_routes(assignment_routes(bot_routes(builder)));
     finish(dashboard_routes(admin_routes(cluster_routes(builder))))
 }
 
@@ -107,6 +134,7 @@ pub fn websocket_router(app: App) -> Router {
         always: false,
         needs: Needs::of(WEBSOCKET),
         takes_query: true,
+        waits: Duration::ZERO,
     };
     let doors = doors().fallback(wrong_method).layer(from_fn_with_state(at_root, around));
     finish(Builder { app, router: router.route("/", doors) })
@@ -121,6 +149,7 @@ fn finish(Builder { app, router }: Builder) -> Router {
         always: false,
         needs: Needs::of(UNMATCHED),
         takes_query: false,
+        waits: Duration::ZERO,
     };
     let fallback = axum::routing::any(no_route).layer(from_fn_with_state(route, around));
     router.fallback_service(fallback.with_state(app.clone())).with_state(app)
@@ -251,6 +280,49 @@ fn laboratory_routes(builder: Builder) -> Builder {
             under_prefixes!("/models/{name}"),
             &get(instruments::model).put(instruments::put_model).delete(instruments::remove_model),
         )
+}
+
+/// The aliases that the gateway of family B has (contract 5.6) answer 200 where the family says 201.
+fn bot_routes(builder: Builder) -> Builder {
+    let (made, done) = (StatusCode::CREATED, StatusCode::OK);
+    builder
+        .route("/bots", bots::creating(made).get(bots::list))
+        .route("/api/v1/bots", bots::creating(done).get(bots::list))
+        .bots(at_both!("/bots/stats"), &get(bots::stats))
+        .bots(at_both!("/bots/{id}"), &get(bots::get).delete(bots::remove))
+        .bots(at_both!("/bots/{id}/health"), &get(bot_health::of_bot))
+        .route("/swarms", swarms::creating(made).get(swarms::list))
+        .route("/api/v1/swarms", swarms::creating(done).get(swarms::list))
+        .bots(
+            at_both!("/swarms/{id}"),
+            &get(swarms::get).patch(swarms::scale).delete(swarms::remove),
+        )
+        .bots(at_both!("/swarms/{id}/health"), &get(bot_health::of_swarm))
+}
+
+fn assignment_routes(builder: Builder) -> Builder {
+    let waits = WAIT_MAX;
+    let of_bot = get(assignments::list).post(assignments::assign);
+    builder
+        .patient(at_both!("/bots/{id}/tasks"), &of_bot, waits)
+        .bots(at_both!("/bots/{id}/tasks/{task}/complete"), &post(assignments::complete))
+        .patient(at_both!("/bots/{id}/tasks/lease"), &post(leases::lease_of_bot), waits)
+        .bots(at_both!("/swarms/{id}/tasks"), &post(assignments::assign_swarm))
+        .patient(at_both!("/swarms/{id}/tasks/lease"), &post(leases::lease_of_swarm), waits)
+        .patient(at_both!("/bots/leases"), &post(leases::lease), waits)
+        .bots(at_both!("/bots/leases/renew"), &batches::judging(Batch::Renew))
+        .bots(at_both!("/bots/leases/release"), &batches::judging(Batch::Release))
+        .bots(at_both!("/assignments/complete"), &batches::judging(Batch::Complete))
+        .bots(at_both!("/assignments/fail"), &batches::judging(Batch::Fail))
+}
+
+fn workflow_routes(builder: Builder) -> Builder {
+    let orchestrating = orchestrate::orchestrating();
+    builder
+        .patient(at_both!("/orchestrate"), &orchestrating, orchestrate::WORKFLOW_WAIT)
+        .bots(at_both!("/workflows"), &get(workflows::list))
+        .bots(at_both!("/workflows/{id}"), &get(workflows::get).delete(workflows::cancel))
+        .bots(at_both!("/task/{id}"), &get(task::get))
 }
 
 fn node_routes(builder: Builder) -> Builder {

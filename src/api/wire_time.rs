@@ -40,6 +40,13 @@ pub(super) fn iso(at: TimeMs) -> String {
     format!("{timestamp:.3}")
 }
 
+/// ISO-8601 in UTC with microseconds and a `Z`: family B's times.
+pub(super) fn iso_micros(at: TimeMs) -> String {
+    let at = i64::try_from(at).unwrap_or(i64::MAX);
+    let Ok(timestamp) = jiff::Timestamp::from_millisecond(at) else { return String::new() };
+    format!("{timestamp:.6}")
+}
+
 /// As [`iso`], but 0 stands for "not yet" and is written as null.
 pub(super) fn iso_or_null(at: TimeMs) -> Option<String> {
     (at > 0).then(|| iso(at))
@@ -75,6 +82,7 @@ mod tests {
         let at = 1_700_000_000_120;
         assert_eq!(serde_json::to_string(&Epoch(at)).unwrap(), "1700000000.12");
         assert_eq!(iso(at), "2023-11-14T22:13:20.120Z");
+        assert_eq!(iso_micros(at), "2023-11-14T22:13:20.120000Z");
         assert_eq!(serde_json::to_string(&Seconds(300_000)).unwrap(), "300");
         assert_eq!(serde_json::to_string(&Seconds(1500)).unwrap(), "1.5");
         assert_eq!(uptime_words((2 * 86_400 + 3 * 3600 + 45 * 60 + 23) * 1000), "2 days, 3:45:23");

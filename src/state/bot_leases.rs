@@ -147,6 +147,19 @@ impl State {
         picked
     }
 
+    /// Whether there is something to be leased: whoever waits for that asks here before it writes
+    /// into the log.
+    ///
+    /// # Errors
+    /// When nothing of what the scope names is there.
+    pub fn waits_for_lease(&self, scope: &LeaseScope) -> Result<bool, Rejection> {
+        let picked = match scope {
+            LeaseScope::Bots(ids) => self.pick_of_bots(ids, 1),
+            LeaseScope::Swarms(ids) => self.pick_of_swarms(ids, 1),
+        };
+        Ok(!picked?.is_empty())
+    }
+
     fn pick_of_swarms(
         &self,
         ids: &[DerivedId],

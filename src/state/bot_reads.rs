@@ -213,6 +213,18 @@ impl State {
     /// One bot as it is shown.
     #[must_use]
     pub fn bot_view(&self, place: BotPlace) -> Option<BotView<'_>> {
+        let view = self.bot_summary(place)?;
+        let inherited = match place.swarm {
+            0 => 0,
+            _ => self.inherited_open(place, LOOKS_MAX).len() as u64,
+        };
+        Some(BotView { total: view.total + inherited, pending: view.pending + inherited, ..view })
+    }
+
+    /// As [`Self::bot_view`], without the open assignments that it has from bots that are gone:
+    /// these would have to be looked for, and lists show many bots.
+    #[must_use]
+    pub fn bot_summary(&self, place: BotPlace) -> Option<BotView<'_>> {
         let (id, record) = (self.bot_id(place), self.bot_record(place));
         let BotRecord { assigned, completed, failed, last_active_ms } = record;
         if place.swarm == 0 {
@@ -239,8 +251,7 @@ impl State {
         let stretch = row.stretch_of(place.index)?;
         let waves = row.waves - stretch.waves_before;
         let got_at_ms = if waves > 0 { row.assigned_at_ms } else { stretch.created_at_ms };
-        let inherited = self.inherited_open(place, LOOKS_MAX).len() as u64;
-        let total = waves + assigned + inherited;
+        let total = waves + assigned;
         Some(BotView {
             place,
             id,

@@ -3,6 +3,7 @@
 
 use axum::http::Method;
 
+use crate::api::bots::at_both;
 use crate::api::nanoos::under_prefixes;
 use crate::security::{Action, Area, Permission};
 
@@ -33,6 +34,7 @@ const NODES_REMOVE: Need = may(Area::Nodes, Action::Remove);
 const TASKS_READ: Need = may(Area::Tasks, Action::Read);
 const TASKS_SUBMIT: Need = may(Area::Tasks, Action::Submit);
 const TASKS_CANCEL: Need = may(Area::Tasks, Action::Cancel);
+const TASKS_RECEIVE: Need = may(Area::Tasks, Action::Receive);
 const TASKS_UPDATE: Need = may(Area::Tasks, Action::Update);
 const USERS: Need = may(Area::Users, Action::Manage);
 
@@ -204,6 +206,40 @@ const CAMPAIGN_DOORS: &[(&str, [&str; 3], Need)] = &[
     ("DELETE", under_prefixes!("/models/{name}"), CONTROL),
 ];
 
+/// As [`DOORS`], of family B, whose doors are served at the root and under `/api/v1`. Whoever works
+/// for bots is a node to this table: it receives work, and tells what came of it.
+const BOT_DOORS: &[(&str, [&str; 2], Need)] = &[
+    ("GET", at_both!("/bots"), TASKS_READ),
+    ("POST", at_both!("/bots"), TASKS_SUBMIT),
+    ("GET", at_both!("/bots/stats"), TASKS_READ),
+    ("GET", at_both!("/bots/{id}"), TASKS_READ),
+    ("DELETE", at_both!("/bots/{id}"), TASKS_CANCEL),
+    ("GET", at_both!("/bots/{id}/health"), TASKS_READ),
+    ("GET", at_both!("/bots/{id}/tasks"), TASKS_READ),
+    ("POST", at_both!("/bots/{id}/tasks"), TASKS_SUBMIT),
+    ("POST", at_both!("/bots/{id}/tasks/{task}/complete"), TASKS_UPDATE),
+    ("POST", at_both!("/bots/{id}/tasks/lease"), TASKS_RECEIVE),
+    ("GET", at_both!("/swarms"), TASKS_READ),
+    ("POST", at_both!("/swarms"), TASKS_SUBMIT),
+    ("GET", at_both!("/swarms/{id}"), TASKS_READ),
+    // Fewer bots are as much of a loss as a swarm that is removed.
+    ("PATCH", at_both!("/swarms/{id}"), TASKS_CANCEL),
+    ("DELETE", at_both!("/swarms/{id}"), TASKS_CANCEL),
+    ("GET", at_both!("/swarms/{id}/health"), TASKS_READ),
+    ("POST", at_both!("/swarms/{id}/tasks"), TASKS_SUBMIT),
+    ("POST", at_both!("/swarms/{id}/tasks/lease"), TASKS_RECEIVE),
+    ("POST", at_both!("/bots/leases"), TASKS_RECEIVE),
+    ("POST", at_both!("/bots/leases/renew"), TASKS_UPDATE),
+    ("POST", at_both!("/bots/leases/release"), TASKS_UPDATE),
+    ("POST", at_both!("/assignments/complete"), TASKS_UPDATE),
+    ("POST", at_both!("/assignments/fail"), TASKS_UPDATE),
+    ("POST", at_both!("/orchestrate"), TASKS_SUBMIT),
+    ("GET", at_both!("/workflows"), TASKS_READ),
+    ("GET", at_both!("/workflows/{id}"), TASKS_READ),
+    ("DELETE", at_both!("/workflows/{id}"), TASKS_CANCEL),
+    ("GET", at_both!("/task/{id}"), TASKS_READ),
+];
+
 const METHODS: [Method; 5] =
     [Method::GET, Method::POST, Method::PUT, Method::DELETE, Method::PATCH];
 
@@ -236,7 +272,10 @@ fn all() -> impl Iterator<Item = (&'static str, &'static str, Need)> {
     let campaigns = CAMPAIGN_DOORS
         .iter()
         .flat_map(|(method, paths, need)| paths.iter().map(|path| (*method, *path, *need)));
-    DOORS.iter().copied().chain(campaigns)
+    let bots = BOT_DOORS
+        .iter()
+        .flat_map(|(method, paths, need)| paths.iter().map(|path| (*method, *path, *need)));
+    DOORS.iter().copied().chain(campaigns).chain(bots)
 }
 
 pub(in crate::api) fn listed(method: &str, path: &str) -> Option<Need> {

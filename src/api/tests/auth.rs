@@ -137,6 +137,14 @@ async fn contract_1_4_roles_and_their_permissions() {
         ("DELETE", "/api/v1/cluster/members/77", "", [false, false, false, false]),
         ("GET", "/api/v1/auth/api-keys", "", [false, false, false, false]),
         ("DELETE", "/api/v1/nodes/none", "", [true, false, false, false]),
+        ("GET", "/bots/stats", "", [true, false, true, true]),
+        ("POST", "/api/v1/bots", "{}", [true, false, true, false]),
+        ("POST", "/swarms", r#"{"count":1}"#, [true, false, true, false]),
+        ("PATCH", "/swarms/none", "{}", [true, false, false, false]),
+        ("POST", "/bots/leases", "{}", [true, true, false, false]),
+        ("POST", "/api/v1/assignments/complete", "{}", [true, true, false, false]),
+        ("POST", "/orchestrate", r#"{"tasks":[]}"#, [true, false, true, false]),
+        ("DELETE", "/workflows/none", "", [true, false, false, false]),
     ] {
         for (role, may) in ["operator", "node", "client", "readonly"].iter().zip(may) {
             let key = format!("{role}-key");

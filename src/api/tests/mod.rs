@@ -3,6 +3,8 @@
 mod accounts;
 mod auth;
 mod backups;
+mod bot_leases;
+mod bots;
 mod common;
 mod control;
 mod dashboard;
@@ -24,6 +26,7 @@ mod performance;
 mod tasks;
 mod websocket;
 mod why;
+mod workflows;
 
 use std::io;
 use std::sync::Arc;

@@ -56,7 +56,7 @@ impl Bucket {
 }
 
 /// `task.status`: words family W's SDK can parse.
-pub(super) fn web4ai_status(status: TaskStatus) -> &'static str {
+pub(in crate::api) fn web4ai_status(status: TaskStatus) -> &'static str {
     match status {
         TaskStatus::Pending | TaskStatus::Waiting => "pending",
         TaskStatus::Retrying => "queued",

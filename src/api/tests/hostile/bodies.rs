@@ -8,7 +8,7 @@ use super::{KEY, all_doors, ask, check, default_world, filled, open, still_serve
 use crate::api::tests::World;
 
 /// Doors that read their body. A longer one than they take is refused, and one that is no object.
-const READERS: [(&str, &str); 25] = [
+const READERS: [(&str, &str); 38] = [
     ("PUT", "/api/v1/config"),
     ("PUT", "/api/v1/config/a.b"),
     ("POST", "/api/v1/control/stop"),
@@ -34,6 +34,19 @@ const READERS: [(&str, &str); 25] = [
     ("POST", "/api/v1/admin/drills/1/end"),
     ("POST", "/api/v1/admin/faults"),
     ("POST", "/api/v1/admin/stop"),
+    ("POST", "/bots"),
+    ("POST", "/api/v1/swarms"),
+    ("PATCH", "/swarms/12345678-1234-4234-8234-123456789abc"),
+    ("POST", "/bots/12345678-1234-4234-8234-123456789abc/tasks"),
+    ("POST", "/swarms/12345678-1234-4234-8234-123456789abc/tasks"),
+    ("POST", "/bots/12345678-1234-4234-8234-123456789abc/tasks/lease"),
+    ("POST", "/swarms/12345678-1234-4234-8234-123456789abc/tasks/lease"),
+    ("POST", "/bots/leases"),
+    ("POST", "/bots/leases/renew"),
+    ("POST", "/bots/leases/release"),
+    ("POST", "/assignments/complete"),
+    ("POST", "/assignments/fail"),
+    ("POST", "/orchestrate"),
 ];
 
 /// What is no JSON object, with a name for it.

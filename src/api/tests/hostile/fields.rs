@@ -14,7 +14,40 @@ fn good_bodies() -> Vec<(&'static str, &'static str, Value)> {
     let mut all = node_bodies();
     all.extend(task_bodies());
     all.extend(other_bodies());
+    all.extend(bot_bodies());
     all
+}
+
+/// Those of family B. Nobody does the tasks of workflows here, so nobody waits for one.
+fn bot_bodies() -> Vec<(&'static str, &'static str, Value)> {
+    let id = "12345678-1234-4234-8234-123456789abc";
+    let lease = json!([{"task_id": id, "attempt": 1}]);
+    let spec = json!({"name": "n", "tier": "t", "capabilities": ["c"], "count": 2});
+    let of_bot = "/bots/12345678-1234-4234-8234-123456789abc/tasks";
+    let items = json!({"items": [{"task_id": id, "bot_id": id, "attempt": 1, "result": {"a": 1},
+        "error": "e"}]});
+    vec![
+        ("POST", "/bots", spec.clone()),
+        ("POST", "/api/v1/swarms", spec),
+        ("PATCH", "/swarms/12345678-1234-4234-8234-123456789abc", json!({"count": 2})),
+        ("POST", of_bot, json!({"type": "t", "data": {"a": [1]}})),
+        (
+            "POST",
+            "/bots/leases",
+            json!({"swarms": [id], "holder": "h", "max": 1, "lease_seconds": 1,
+                "wait_seconds": 0}),
+        ),
+        ("POST", "/bots/leases", json!({"bots": [id]})),
+        ("POST", "/bots/leases/renew", json!({"leases": lease, "lease_seconds": 1})),
+        ("POST", "/bots/leases/release", json!({"leases": lease})),
+        ("POST", "/assignments/complete", items.clone()),
+        ("POST", "/assignments/fail", items),
+        (
+            "POST",
+            "/orchestrate?async=true",
+            json!({"tasks": [{"type": "image_generation", "params": {"a": 1}}], "priority": "low"}),
+        ),
+    ]
 }
 
 fn node_bodies() -> Vec<(&'static str, &'static str, Value)> {

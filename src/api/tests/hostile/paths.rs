@@ -75,7 +75,7 @@ async fn a_path_that_is_no_text_is_refused_in_the_familys_shape() {
 }
 
 /// All that any list, read or stream looks for.
-const KEYS: [&str; 22] = [
+const KEYS: [&str; 25] = [
     "limit",
     "offset",
     "cursor",
@@ -98,6 +98,9 @@ const KEYS: [&str; 22] = [
     "drill_id",
     "fault",
     "peer",
+    "wait",
+    "swarm_id",
+    "bot_ids",
 ];
 
 const VALUES: [&str; 9] =

@@ -1,0 +1,251 @@
+//! The doors of assignments (contract 5.1, 5.2): work for one bot or a whole swarm, what a bot has to
+//! do, and what it has done.
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+use serde_json::json;
+use tokio::time::Instant;
+
+use super::bots::propose;
+use super::pieces::{self, Frame};
+use super::shape;
+use super::view::{Assignment, Works, Writer};
+use super::waits::{Bell, look_until};
+use crate::api::App;
+use crate::api::app::{Written, key_reused};
+use crate::api::body::RequestBody;
+use crate::api::error::ApiError;
+use crate::api::object::Object;
+use crate::api::params::{Params, Path};
+use crate::api::reply;
+use crate::api::ticket::{Caller, Ticket};
+use crate::api::wire_time::iso_micros;
+use crate::clock;
+use crate::model::{AssignmentPlace, AssignmentState, DerivedId};
+use crate::state::{BotCommand, BotOutcome, BotReport, Outcome, State as Tables, Verdict};
+
+/// Assignments of a bot in one answer, when nothing is said.
+const LIMIT: u64 = 100;
+
+fn found(state: &Tables, place: AssignmentPlace) -> Option<Assignment> {
+    let view = state.assignment(place)?;
+    Some(Works::default().assignment(state, &view))
+}
+
+fn assignment_body(app: &App, row: &Assignment) -> Result<Body, ApiError> {
+    let mut text = Vec::new();
+    let written = Writer::new(app.cluster().view()).assignment(&mut text, row);
+    written.map_err(|error| pieces::unreadable(&error))?;
+    Ok(text.into())
+}
+
+/// `POST /bots/{id}/tasks`.
+pub(in crate::api) async fn assign(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    ticket: Ticket,
+    caller: Caller,
+    RequestBody(body): RequestBody,
+) -> Result<Response, ApiError> {
+    let bot = shape::bot_id(&id)?;
+    let work = shape::work(&shape::object(&body)?)?;
+    drop(body);
+    let command = BotCommand::AssignBot { bot, work };
+    let Written { index, outcome } = propose(&app, ticket, &caller, command).await?;
+    let Outcome::Bot(BotOutcome::Assigned { wave, first, .. }) = outcome else {
+        return Err(key_reused(ticket.request_id));
+    };
+    let place = AssignmentPlace { wave, index: first };
+    let mut stamp = app.caught_up(ticket, index).await?;
+    let (task, row) =
+        app.show(&mut stamp, |state| (state.assignment_id(place), found(state, place)));
+    // Whoever asks again long afterwards may find it forgotten.
+    let missing = || shape::task_not_found(&task.to_string(), &id);
+    let body = assignment_body(&app, &row.ok_or_else(missing)?)?;
+    Ok(shape::with_status(reply::written_body(ticket, index, body), StatusCode::CREATED))
+}
+
+/// `POST /swarms/{id}/tasks`: the same to every bot that is in the swarm now.
+pub(in crate::api) async fn assign_swarm(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    ticket: Ticket,
+    caller: Caller,
+    RequestBody(body): RequestBody,
+) -> Result<Response, ApiError> {
+    let swarm = shape::swarm_id(&id)?;
+    let work = shape::work(&shape::object(&body)?)?;
+    drop(body);
+    let task_type = work.task_type.clone();
+    let command = BotCommand::AssignSwarm { swarm, work };
+    let Written { index, outcome } = propose(&app, ticket, &caller, command).await?;
+    let Outcome::Bot(BotOutcome::Assigned { wave, count, .. }) = outcome else {
+        return Err(key_reused(ticket.request_id));
+    };
+    let answer = json!({
+        "swarm_id": swarm,
+        "task_type": task_type,
+        "assignments": count,
+        "status": "distributed",
+        "timestamp": iso_micros(clock::now_ms()),
+        "wave": Some(wave).filter(|wave| *wave > 0),
+    });
+    Ok(shape::with_status(reply::written(ticket, index, &answer), StatusCode::CREATED))
+}
+
+/// Which assignments are listed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wanted {
+    All,
+    Open,
+    In(AssignmentState),
+}
+
+impl Wanted {
+    fn parse(word: Option<&str>) -> Result<Self, ApiError> {
+        Ok(match word.map(str::trim).unwrap_or_default() {
+            "" => Self::All,
+            "assigned" => Self::Open,
+            "waiting" => Self::In(AssignmentState::Waiting),
+            "leased" => Self::In(AssignmentState::Leased),
+            "completed" => Self::In(AssignmentState::Completed),
+            "failed" => Self::In(AssignmentState::Failed),
+            _ => {
+                let text = "status must be assigned, waiting, leased, completed or failed";
+                return Err(ApiError::bad_request("INVALID_QUERY", text));
+            }
+        })
+    }
+
+    fn holds(self, state: AssignmentState) -> bool {
+        match self {
+            Self::All => true,
+            Self::Open => !state.is_ended(),
+            Self::In(wanted) => state == wanted,
+        }
+    }
+}
+
+/// The newest assignments of a bot; `None` when it is not there.
+fn assignments(
+    state: &Tables,
+    bot: DerivedId,
+    wanted: Wanted,
+    limit: usize,
+) -> Option<Vec<Assignment>> {
+    let place = state.bot_place(bot)?;
+    let mut works = Works::default();
+    let views = state.assignments_of(place, |state| wanted.holds(state), limit);
+    Some(views.iter().map(|view| works.assignment(state, view)).collect())
+}
+
+/// `GET /bots/{id}/tasks?status=&limit=&wait=`: the newest first, of those that are retained. With
+/// `wait` it is answered when there is something, or after so many seconds.
+pub(in crate::api) async fn list(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    params: Params,
+) -> Result<Response, ApiError> {
+    let bot = shape::bot_id(&id)?;
+    let wanted = Wanted::parse(params.get("status"))?;
+    let (limit, wait) = (params.limit(LIMIT)?, shape::wait_of(&params)?);
+    let place = if wait.is_zero() { None } else { Some(app.waits().enter()?) };
+    let until = Instant::now() + wait;
+    let mut stamp = app.admit(&params).await?;
+    if place.is_some() {
+        let view = app.cluster().view();
+        // One that is gone is an answer, too.
+        let look = || {
+            let rows = view.read(|state| assignments(state, bot, wanted, 1));
+            rows.is_none_or(|rows| !rows.is_empty()).then_some(())
+        };
+        look_until(&app, Bell::Assignments, until, look).await;
+    }
+    drop(place);
+    let rows = app.show(&mut stamp, |state| assignments(state, bot, wanted, limit));
+    let rows = rows.ok_or_else(|| shape::bot_not_found(&id))?;
+    let object = reply::encode(&json!({"bot_id": bot, "count": rows.len()}));
+    let mut writer = Writer::new(app.cluster().view());
+    let frame = Frame::of_object(object, "tasks");
+    let body = pieces::body(frame, rows.into_iter(), move |to, row| writer.assignment(to, &row))?;
+    Ok(reply::read_body(&stamp, body))
+}
+
+/// Why an assignment cannot be completed.
+fn refusal(verdict: Verdict, task: &str, bot: &str) -> Option<ApiError> {
+    Some(match verdict {
+        Verdict::Accepted | Verdict::Repeated => return None,
+        Verdict::NotFound => shape::task_not_found(task, bot),
+        Verdict::Stale => ApiError::conflict("STALE_ATTEMPT", "the attempt is over"),
+        Verdict::Held => {
+            let text = "somebody holds a lease of the task, and no attempt was named";
+            ApiError::conflict("TASK_LEASED", text)
+        }
+        Verdict::Ended => ApiError::conflict("TASK_ENDED", "the task has failed"),
+    })
+}
+
+/// `POST /bots/{id}/tasks/{task}/complete`. Again it gives the same record and counts nothing. The
+/// body may name the `attempt` of a lease and give a `result`.
+pub(in crate::api) async fn complete(
+    State(app): State<App>,
+    Path((id, task)): Path<(String, String)>,
+    ticket: Ticket,
+    caller: Caller,
+    RequestBody(body): RequestBody,
+) -> Result<Response, ApiError> {
+    let missing = || shape::task_not_found(&task, &id);
+    let parse = |text: &str| DerivedId::parse(text).ok_or_else(missing);
+    let (bot, task_id) = (parse(&id)?, parse(&task)?);
+    let body = Object::parse(&body)?;
+    let attempt = super::batches::attempt(&body)?;
+    let report = BotReport { task: task_id, bot: Some(bot), attempt, text: body.json("result") };
+    let command = BotCommand::CompleteAssignments { items: vec![report] };
+    let Written { index, outcome } = propose(&app, ticket, &caller, command).await?;
+    let Outcome::Bot(BotOutcome::Judged { verdicts }) = outcome else {
+        return Err(key_reused(ticket.request_id));
+    };
+    let verdict = verdicts.first().copied().ok_or_else(|| key_reused(ticket.request_id))?;
+    if let Some(refusal) = refusal(verdict, &task, &id) {
+        return Err(refusal.with_request_id(ticket.request_id));
+    }
+    let mut stamp = app.caught_up(ticket, index).await?;
+    let row = app.show(&mut stamp, |state| {
+        state.assignment_place(task_id).and_then(|place| found(state, place))
+    });
+    let body = match row {
+        Some(row) => assignment_body(&app, &row)?,
+        // It was the oldest of those that had ended, and nothing more is known of it.
+        None => reply::encode(&json!({
+            "task_id": task_id, "bot_id": bot, "task_type": null, "task_data": null,
+            "status": "completed", "assigned_at": null, "completed_at": null,
+        }))
+        .into(),
+    };
+    Ok(reply::written_body(ticket, index, body))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn contract_5_2_words_of_status() {
+        use AssignmentState::{Completed, Failed, Leased, Waiting};
+        for (word, wanted) in [
+            ("", &[Waiting, Leased, Completed, Failed][..]),
+            ("assigned", &[Waiting, Leased]),
+            ("waiting", &[Waiting]),
+            ("leased", &[Leased]),
+            ("completed", &[Completed]),
+            ("failed", &[Failed]),
+        ] {
+            let parsed = Wanted::parse(Some(word)).unwrap();
+            let held = [Waiting, Leased, Completed, Failed].into_iter();
+            assert!(held.filter(|state| parsed.holds(*state)).eq(wanted.iter().copied()), "{word}");
+        }
+        assert!(Wanted::parse(Some("done")).is_err());
+    }
+}

@@ -1,0 +1,208 @@
+//! Doors that take many assignments at once. Each item is judged on its own, and has its verdict at
+//! its place: `accepted`, `repeated`, `stale`, `held`, `ended` or `not_found`.
+
+use axum::extract::State;
+use axum::response::Response;
+use axum::routing::{MethodRouter, post};
+use serde_json::json;
+
+use super::bots::propose;
+use super::shape;
+use crate::api::App;
+use crate::api::app::{Written, key_reused};
+use crate::api::body::RequestBody;
+use crate::api::error::ApiError;
+use crate::api::object::{FieldError, Object, text_of};
+use crate::api::reply;
+use crate::api::ticket::{Caller, Ticket};
+use crate::model::DerivedId;
+use crate::state::{BOT_ITEMS_MAX, BotCommand, BotOutcome, BotReport, LeaseRef, Outcome, Verdict};
+
+/// What is done to all items of a batch.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::api) enum Batch {
+    /// `POST /assignments/complete`.
+    Complete,
+    /// `POST /assignments/fail`.
+    Fail,
+    /// `POST /bots/leases/renew`.
+    Renew,
+    /// `POST /bots/leases/release`.
+    Release,
+}
+
+/// The try that is named, if one is.
+pub(super) fn attempt(item: &Object<'_>) -> Result<Option<u32>, ApiError> {
+    let Some(number) = shape::integer(item, "attempt")? else { return Ok(None) };
+    let wrong = |_| FieldError::new("attempt", "the number of a try");
+    Ok(Some(u32::try_from(number).map_err(wrong)?))
+}
+
+/// The items of a list, 1 to 1000.
+fn items<'a>(body: &Object<'a>, key: &'static str) -> Result<Vec<Object<'a>>, ApiError> {
+    let wanted = || ApiError::from(FieldError::new(key, "a list of 1 to 1000 objects"));
+    let items = body.list(key)?;
+    if items.is_empty() || items.len() > BOT_ITEMS_MAX {
+        return Err(wanted());
+    }
+    items.into_iter().map(|item| Object::of(item).ok_or_else(wanted)).collect()
+}
+
+/// What an item names; `None` when it is no id of anything.
+fn task_id(item: &Object<'_>) -> Result<Option<DerivedId>, ApiError> {
+    let text = item.text("task_id")?.ok_or_else(|| FieldError::new("task_id", "a string"))?;
+    Ok(DerivedId::parse(&text))
+}
+
+fn lease(item: &Object<'_>) -> Result<Option<LeaseRef>, ApiError> {
+    let attempt = attempt(item)?.ok_or_else(|| FieldError::new("attempt", "a number"))?;
+    Ok(task_id(item)?.map(|task| LeaseRef { task, attempt }))
+}
+
+/// The end of a try: with a result as JSON text, or with the text of an error.
+fn report(item: &Object<'_>, completes: bool) -> Result<Option<BotReport>, ApiError> {
+    let bot = match item.text("bot_id")? {
+        None => None,
+        Some(text) => match DerivedId::parse(&text) {
+            Some(bot) => Some(bot),
+            None => return Ok(None),
+        },
+    };
+    let text = if completes {
+        item.json("result")
+    } else {
+        let said = item.raw("error");
+        // An error that is no text is kept as it was sent.
+        let text = said.map(|raw| text_of(raw).unwrap_or_else(|| raw.get().into()));
+        text.map(|text| text.into_owned()).unwrap_or_default()
+    };
+    let attempt = attempt(item)?;
+    Ok(task_id(item)?.map(|task| BotReport { task, bot, attempt, text }))
+}
+
+/// What is proposed for a batch, with the places of the items that are in it.
+struct Asked {
+    command: Option<BotCommand>,
+    /// By item: whether it is among those that are proposed.
+    proposed: Vec<bool>,
+}
+
+fn sorted<T>(parsed: Vec<Option<T>>, command: impl FnOnce(Vec<T>) -> BotCommand) -> Asked {
+    let proposed = parsed.iter().map(Option::is_some).collect();
+    let named: Vec<T> = parsed.into_iter().flatten().collect();
+    Asked { command: (!named.is_empty()).then(|| command(named)), proposed }
+}
+
+impl Batch {
+    fn read(self, body: &Object<'_>) -> Result<Asked, ApiError> {
+        let leases =
+            || items(body, "leases")?.iter().map(lease).collect::<Result<Vec<_>, ApiError>>();
+        let reports = |completes| {
+            let items = items(body, "items")?;
+            items.iter().map(|item| report(item, completes)).collect::<Result<Vec<_>, ApiError>>()
+        };
+        Ok(match self {
+            Self::Complete => {
+                sorted(reports(true)?, |items| BotCommand::CompleteAssignments { items })
+            }
+            Self::Fail => sorted(reports(false)?, |items| BotCommand::FailAssignments { items }),
+            Self::Renew => {
+                let lease_ms = shape::lease_ms(body)?;
+                sorted(leases()?, |leases| BotCommand::RenewLeases { leases, lease_ms })
+            }
+            Self::Release => sorted(leases()?, |leases| BotCommand::ReleaseLeases { leases }),
+        })
+    }
+}
+
+/// The door of a kind of batch.
+pub(in crate::api) fn judging(batch: Batch) -> MethodRouter<App> {
+    post(move |State(app), ticket, caller, body| judge(app, ticket, caller, body, batch))
+}
+
+async fn judge(
+    app: App,
+    ticket: Ticket,
+    caller: Caller,
+    RequestBody(body): RequestBody,
+    batch: Batch,
+) -> Result<Response, ApiError> {
+    let Asked { command, proposed } = batch.read(&shape::object(&body)?)?;
+    drop(body);
+    let Some(command) = command else {
+        let verdicts = vec![Verdict::NotFound; proposed.len()];
+        return Ok(reply::json(reply::encode(&json!({"verdicts": verdicts}))));
+    };
+    let Written { index, outcome } = propose(&app, ticket, &caller, command).await?;
+    let named = proposed.iter().filter(|is| **is).count();
+    let judged = match outcome {
+        Outcome::Bot(BotOutcome::Judged { verdicts }) if verdicts.len() == named => verdicts,
+        _ => return Err(key_reused(ticket.request_id)),
+    };
+    let mut judged = judged.into_iter();
+    let verdict = |is: bool| is.then(|| judged.next()).flatten().unwrap_or(Verdict::NotFound);
+    let verdicts: Vec<Verdict> = proposed.into_iter().map(verdict).collect();
+    Ok(reply::written(ticket, index, &json!({"verdicts": verdicts})))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: &str = "12345678-1234-4234-8234-123456789abc";
+
+    fn read(batch: Batch, body: &str) -> Result<Asked, ApiError> {
+        batch.read(&Object::parse(body.as_bytes()).unwrap())
+    }
+
+    #[test]
+    fn items_are_read_each_on_its_own() {
+        let body = format!(
+            r#"{{"items":[{{"task_id":"{ID}","attempt":3,"result":{{"a":1}}}},{{"task_id":"x"}}]}}"#
+        );
+        let asked = read(Batch::Complete, &body).unwrap();
+        assert_eq!(asked.proposed, [true, false]);
+        let task = DerivedId::parse(ID).unwrap();
+        let report = BotReport { task, bot: None, attempt: Some(3), text: r#"{"a":1}"#.to_owned() };
+        assert_eq!(asked.command, Some(BotCommand::CompleteAssignments { items: vec![report] }));
+        assert!(read(Batch::Fail, r#"{"items":[{"task_id":"x"}]}"#).unwrap().command.is_none());
+    }
+
+    #[test]
+    fn errors_are_texts_and_results_are_json() {
+        for (error, wanted) in [
+            ("\"no\\tpaper\"", "no\tpaper"),
+            ("7", "7"),
+            (r#"{"a":1}"#, r#"{"a":1}"#),
+            ("null", ""),
+        ] {
+            let body = format!(r#"{{"items":[{{"task_id":"{ID}","error":{error}}}]}}"#);
+            let Some(BotCommand::FailAssignments { items }) =
+                read(Batch::Fail, &body).unwrap().command
+            else {
+                panic!("{body}")
+            };
+            assert_eq!(items[0].text, wanted);
+        }
+    }
+
+    #[test]
+    fn what_makes_no_batch_is_refused() {
+        let many = format!(r#"{{"leases":[{}1]}}"#, "1,".repeat(1000));
+        for body in [
+            "{}",
+            r#"{"leases":[]}"#,
+            r#"{"leases":{}}"#,
+            r#"{"leases":[1]}"#,
+            r#"{"leases":[{"task_id":"x"}]}"#,
+            r#"{"leases":[{"attempt":1}]}"#,
+            r#"{"leases":[{"task_id":"x","attempt":-1}]}"#,
+            r#"{"leases":[{"task_id":"x","attempt":4294967296}]}"#,
+            &many,
+        ] {
+            assert!(read(Batch::Release, body).is_err(), "{body:.60}");
+        }
+        let body = r#"{"leases":[{"task_id":"x","attempt":1}],"lease_seconds":0}"#;
+        assert!(read(Batch::Renew, body).is_err());
+    }
+}
