@@ -2,6 +2,7 @@
 //! ours with the prefix `quorate_`. Answered from this member alone, whatever state the cluster is in.
 
 mod agents;
+mod bots;
 mod campaigns;
 
 use std::fmt::{Display, Write as _};
@@ -82,6 +83,7 @@ pub(super) async fn metrics(State(app): State<App>) -> Response {
         app.task_stats().write_node_failures(&mut page, state);
         agents::write_state(&mut page, state);
         campaigns::write_state(&mut page, state);
+        bots::write_state(&mut page, state);
     });
     agents::write_counted(&mut page, &app, waiting.as_ref());
     write_host(&mut page, app.host().usage());
