@@ -381,6 +381,7 @@ fn api_options(config: &Config, leadership: &Leadership, backups: &Backups) -> A
         admin_key: config.admin_key.clone(),
         backups: backups.clone(),
         websocket_port: websocket_port(config),
+        services: config.services.clone(),
         document: config.document.clone(),
         ..ApiOptions::default()
     }
