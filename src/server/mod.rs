@@ -276,6 +276,7 @@ fn outward(clients: Clients, cluster: &Cluster, config: &Config) -> anyhow::Resu
         agents: Arc::new(StepCaller::new(clients)),
         renderer: Arc::new(CallbackRenderer(Arc::clone(cluster.view()))),
         scaling_program: config.scaling_program.clone(),
+        services: Arc::new(config.services.clone()),
         ..Outward::new(Arc::new(caller))
     })
 }
