@@ -179,7 +179,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Subcommand::Dev(args) => dev::run(args),
         Subcommand::Bench(args) => measure(args),
         Subcommand::Drill(line) => line.run(),
-        Subcommand::Worker(WorkerLine { reach, args }) => worker::run(args, &reach.options()?),
+        Subcommand::Worker(WorkerLine { reach, args }) => worker::run(&args, &reach.options()?),
         Subcommand::Agent(args) => agent::run(args),
         Subcommand::Sample { name } => Ok(Sample::from(name).run()),
         Subcommand::Version => {
