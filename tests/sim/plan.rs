@@ -102,7 +102,8 @@ impl Plan {
             authors: rng.random_bool(0.6),
             campaigns: rng.random_bool(0.6),
             sleep: rng.random_bool(0.3),
-            swarms: rng.random_bool(0.6),
+            // Without moving the dice, so that seeds that found something keep their world.
+            swarms: rng.clone().random_bool(0.6),
         };
         Self {
             founders: if five { 5 } else { 3 },
