@@ -24,7 +24,7 @@ use super::websocket::Hub;
 use crate::clock;
 use crate::cluster::{Cluster, Consistency, ReadStamp};
 use crate::leader::Backups;
-use crate::model::RequestId;
+use crate::model::{RequestId, Services};
 use crate::security::{AdminKey, Guard};
 use crate::state::{Command, Outcome, State as Tables};
 
@@ -60,6 +60,8 @@ pub struct ApiOptions {
     pub admin: Admin,
     /// Port of the listener that serves nothing but the WebSocket, as clients reach it.
     pub websocket_port: Option<u16>,
+    /// Where tasks of workflows go, as `GET /services` lists it.
+    pub services: Services,
     /// The file's sections for the fleet: who may come in before the cluster has a configuration.
     pub document: Value,
 }
@@ -77,6 +79,7 @@ impl Default for ApiOptions {
             backups: Backups::default(),
             admin: Admin::default(),
             websocket_port: None,
+            services: Services::default(),
             document: Value::Null,
         }
     }

@@ -6,6 +6,7 @@
 
 mod agent;
 mod backup;
+mod bots;
 mod campaign;
 mod chart;
 mod children;
@@ -106,6 +107,12 @@ enum Subcommand {
     Campaign(Talk<campaign::Subcommand>),
     /// What advances campaigns, and when
     Orchestrator(Talk<orchestrator::Subcommand>),
+    /// Single bots, and the figures of all
+    Bot(Talk<bots::bot::Subcommand>),
+    /// Swarms of bots
+    Swarm(Talk<bots::swarm::Subcommand>),
+    /// Tasks for services outside, one after another
+    Workflow(Talk<bots::workflow::Subcommand>),
     /// What became of a request
     Request(Talk<request::Subcommand>),
     /// Runs a worker: a node that executes programs
@@ -179,7 +186,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
         Subcommand::Dev(args) => dev::run(args),
         Subcommand::Bench(args) => measure(args),
         Subcommand::Drill(line) => line.run(),
-        Subcommand::Worker(WorkerLine { reach, args }) => worker::run(args, &reach.options()?),
+        Subcommand::Worker(WorkerLine { reach, args }) => worker::run(&args, &reach.options()?),
         Subcommand::Agent(args) => agent::run(args),
         Subcommand::Sample { name } => Ok(Sample::from(name).run()),
         Subcommand::Version => {
@@ -212,6 +219,15 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
             call(&reach, |client| subcommand.run(client, output))
         }
         Subcommand::Orchestrator(Talk { reach, output, subcommand }) => {
+            call(&reach, |client| subcommand.run(client, output))
+        }
+        Subcommand::Bot(Talk { reach, output, subcommand }) => {
+            call(&reach, |client| subcommand.run(client, output))
+        }
+        Subcommand::Swarm(Talk { reach, output, subcommand }) => {
+            call(&reach, |client| subcommand.run(client, output))
+        }
+        Subcommand::Workflow(Talk { reach, output, subcommand }) => {
             call(&reach, |client| subcommand.run(client, output))
         }
         Subcommand::Request(Talk { reach, output, subcommand }) => {

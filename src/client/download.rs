@@ -79,7 +79,7 @@ async fn refusal(url: &str, response: Response) -> Failed {
     let (status, headers) = (response.status(), response.headers().clone());
     match response.bytes().await {
         Err(error) => transport(url, &error),
-        Ok(bytes) => match judge(url, status, headers, &bytes) {
+        Ok(bytes) => match judge(url, status, headers, bytes) {
             Err(failed) => failed,
             Ok(_) => Failed::Final(ClientError::Malformed(format!("{url}: {status}"))),
         },

@@ -110,6 +110,12 @@ impl Call {
         Self::new(Method::PUT, path.into(), Some(body))
     }
 
+    /// Changes what is at `path` as `body` says.
+    #[must_use]
+    pub fn patch(path: impl Into<String>, body: &Value) -> Self {
+        Self::new(Method::PATCH, path.into(), Some(body))
+    }
+
     /// Deletes what is at `path`.
     #[must_use]
     pub fn delete(path: impl Into<String>) -> Self {
@@ -156,6 +162,8 @@ pub struct Answer {
     pub headers: HeaderMap,
     /// `null` when there is none.
     pub body: Value,
+    /// The same as it came, for numbers that no float holds.
+    pub text: Bytes,
 }
 
 /// How one try ended, when not with an answer.
@@ -317,7 +325,7 @@ impl Client {
             }
             bytes.extend_from_slice(&part);
         }
-        judge(&url, status, headers, &bytes)
+        judge(&url, status, headers, bytes.into())
     }
 }
 
@@ -325,15 +333,15 @@ fn judge(
     url: &str,
     status: StatusCode,
     headers: HeaderMap,
-    bytes: &[u8],
+    bytes: Bytes,
 ) -> Result<Answer, Failed> {
     if status.is_success() {
-        let body = if bytes.is_empty() { Ok(Value::Null) } else { serde_json::from_slice(bytes) };
+        let body = if bytes.is_empty() { Ok(Value::Null) } else { serde_json::from_slice(&bytes) };
         let malformed = |error| ClientError::Malformed(format!("{url}: not JSON: {error}"));
         let body = body.map_err(|error| Failed::Final(malformed(error)))?;
-        return Ok(Answer { status: status.as_u16(), headers, body });
+        return Ok(Answer { status: status.as_u16(), headers, body, text: bytes });
     }
-    let problem = Box::new(Problem::read(status.as_u16(), &headers, bytes));
+    let problem = Box::new(Problem::read(status.as_u16(), &headers, &bytes));
     let why = format!("{url}: {problem}");
     match status {
         // Nothing was started: no leader, overloaded, throttled.

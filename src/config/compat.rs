@@ -284,8 +284,8 @@ const SECTIONS: [Section; 27] = [
     ("kubernetes", &[("*", Kind::Any)]),
 ];
 
-/// Variables that documents of families W and N name, and what they set.
-pub(super) const VARIABLES: [(&str, &str, Kind); 16] = [
+/// Variables that documents of families W, N and B name, and what they set.
+pub(super) const VARIABLES: [(&str, &str, Kind); 22] = [
     ("ORCHESTRATOR_ID", "orchestrator.id", TEXT),
     ("ORCHESTRATOR_HOST", "orchestrator.host", TEXT),
     ("ORCHESTRATOR_PORT", "orchestrator.port", PORT),
@@ -302,11 +302,28 @@ pub(super) const VARIABLES: [(&str, &str, Kind); 16] = [
     ("RATE_LIMIT_ENABLED", "security.rate_limiting", FLAG),
     ("ENABLE_METRICS", "metrics.enabled", FLAG),
     ("SECRET_KEY", "security.secret_key", TEXT),
+    ("IMAGE_SERVICE_URL", "services.image_generation", TEXT),
+    ("VIDEO_SERVICE_URL", "services.video_generation", TEXT),
+    ("CRYPTO_SERVICE_URL", "services.crypto_prediction", TEXT),
+    ("FRAUD_SERVICE_URL", "services.fraud_detection", TEXT),
+    ("COMPRESSION_SERVICE_URL", "services.compression", TEXT),
+    ("MARKETING_SERVICE_URL", "services.marketing", TEXT),
 ];
 
-/// Variables of family N that say nothing here: the state is in this program, every prefix is
-/// served, and there is no exporter of traces.
-const UNUSED: [&str; 4] = ["DATABASE_URL", "REDIS_URL", "API_PREFIX", "ENABLE_TRACING"];
+/// Variables of families N and B that say nothing here: the state is in this program, every prefix
+/// is served, and there is no exporter of traces.
+const UNUSED: [&str; 10] = [
+    "DATABASE_URL",
+    "REDIS_URL",
+    "API_PREFIX",
+    "ENABLE_TRACING",
+    "REDIS_HOST",
+    "REDIS_PORT",
+    "POSTGRES_HOST",
+    "POSTGRES_DB",
+    "POSTGRES_USER",
+    "POSTGRES_PASSWORD",
+];
 /// Secrets of tokens below it can be guessed (RFC 7518, section 3.2), in bytes.
 const SECRET_MIN: usize = 32;
 
@@ -356,7 +373,8 @@ fn kind_of(path: &str) -> Option<Kind> {
 pub(super) fn check(tree: &mut Tree) -> Value {
     adopt_synonyms(tree);
     for path in tree.leaves("") {
-        let is_ours = path.starts_with("cluster") || path.starts_with("listeners");
+        let sections = ["cluster", "listeners", "services"];
+        let is_ours = sections.iter().any(|section| path.starts_with(section));
         if is_ours || KEYS.iter().any(|key| key.path == path) {
             continue;
         }

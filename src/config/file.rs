@@ -30,7 +30,7 @@ const THEIRS: &str = "
 #[must_use]
 pub fn generate() -> String {
     let mut text = HEAD.to_owned();
-    let (ours, logging): (Vec<&Key>, Vec<&Key>) =
+    let (ours, others): (Vec<&Key>, Vec<&Key>) =
         KEYS.iter().partition(|key| key.path.starts_with("cluster."));
     write_keys(&mut text, &ours);
     text.push_str(LISTENERS);
@@ -39,7 +39,7 @@ pub fn generate() -> String {
         let (name, port) = (profile.as_str(), profile.default_port());
         text.push_str(&format!("  - profile: {name}\n    addr: {host}:{port}\n"));
     }
-    write_keys(&mut text, &logging);
+    write_keys(&mut text, &others);
     text.push_str(THEIRS);
     let mut document = default_document();
     if let Value::Object(sections) = &mut document {

@@ -4,6 +4,7 @@
 use serde_json::Value;
 
 use super::tree::Tree;
+use crate::model::Service;
 
 /// What a value may be.
 #[derive(Debug, Clone, Copy)]
@@ -41,7 +42,7 @@ const fn key(path: &'static str, kind: Kind, default: &'static str, doc: &'stati
 const MIB: u64 = 1024 * 1024;
 const HOUR_MS: u64 = 3_600_000;
 
-pub(super) const KEYS: [Key; 29] = [
+pub(super) const KEYS: [Key; 35] = [
     key("cluster.name", Kind::Text, "member-1", "This member's name, unique in the cluster."),
     key(
         "cluster.data_dir",
@@ -196,6 +197,22 @@ pub(super) const KEYS: [Key; 29] = [
         "off, error, warn, info, debug, trace, or directives (quorate::cluster=debug,warn).",
     ),
     key("logging.format", Kind::Text, "text", "text or json, to standard error."),
+    key(
+        "services.image_generation",
+        Kind::Text,
+        Service::ImageGeneration.default_url(),
+        "Base URLs (http or https) of what tasks of workflows call. This file is an operator's, so\n`security.outward.allowed_hosts` does not apply. All members need the same.\n[IMAGE_SERVICE_URL too, and so on]",
+    ),
+    key("services.video_generation", Kind::Text, Service::VideoGeneration.default_url(), ""),
+    key("services.crypto_prediction", Kind::Text, Service::CryptoPrediction.default_url(), ""),
+    key("services.fraud_detection", Kind::Text, Service::FraudDetection.default_url(), ""),
+    key(
+        "services.compression",
+        Kind::Text,
+        Service::Compression.default_url(),
+        "This one and the next are listed by GET /services, and called by nobody.",
+    ),
+    key("services.marketing", Kind::Text, Service::Marketing.default_url(), ""),
 ];
 
 /// The key at `path`; asking for one that is not in the table is a mistake in the program.
@@ -271,7 +288,7 @@ pub(super) fn check_ours(tree: &mut Tree) {
             tree.forget(key.path);
         }
     }
-    for path in tree.leaves("cluster") {
+    for path in [tree.leaves("cluster"), tree.leaves("services")].concat() {
         let known = |key: &Key| key.path == path || key.path.starts_with(&format!("{path}."));
         if !KEYS.iter().any(known) {
             let what = format!("unknown key; {}", siblings(&path));

@@ -1,7 +1,7 @@
 //! Configuration: what a member is told before it runs.
 //!
 //! Four layers, later ones win: defaults, one YAML file, the environment, flags. Two kinds of
-//! values: ours (`cluster`, `listeners`, `logging`) are local and read strictly; all other sections
+//! values: ours (`cluster`, `listeners`, `logging`, `services`) are local and read strictly; all other sections
 //! are family W's (contract 2.12) and become the first replicated configuration of a new cluster,
 //! where unknown keys are kept and reported. All faults are reported at once, each with its key.
 
@@ -26,6 +26,8 @@ pub use file::generate;
 pub use listeners::{Listener, Listeners, Profile};
 pub use local::{local_member, local_ports};
 
+use crate::model::{AllowedHosts, Service, Services};
+use crate::outward;
 use crate::security::{ADMIN_KEY_MIN, AdminKey};
 use crate::telemetry;
 
@@ -65,6 +67,8 @@ pub struct Config {
     pub log_level: String,
     /// `logging.format`.
     pub log_format: telemetry::Format,
+    /// `services`: where tasks of workflows go (contract 5.5).
+    pub services: Services,
     /// Family W's sections: the first replicated configuration, as a patch of the defaults.
     pub document: Value,
     /// What was ignored or looks wrong but is allowed.
@@ -288,9 +292,24 @@ fn assemble(tree: &mut tree::Tree, listeners: Listeners, document: Value) -> Con
         },
         log_level,
         log_format,
+        services: services(tree),
         document,
         warnings: Vec::new(),
     }
+}
+
+/// Where the services are.
+fn services(tree: &mut tree::Tree) -> Services {
+    let mut services = Services::default();
+    for service in Service::ALL {
+        let path = format!("services.{}", service.as_str());
+        let url = tree.text(&path);
+        match outward::target(&url, &AllowedHosts::default()) {
+            Ok(_) => services.set(service, &url),
+            Err(error) => tree.fault(&path, error.to_string()),
+        }
+    }
+    services
 }
 
 /// The admin key, from its own value or from a file.

@@ -163,6 +163,42 @@ fn shipped_members_form_a_cluster() {
     }
 }
 
+#[test]
+fn contract_5_5_services_are_where_file_or_environment_say() {
+    let config = with("", &[]).unwrap();
+    let urls: Vec<&str> = config.services.iter().map(|(_, url)| url).collect();
+    let defaults = [
+        "http://image-generation-service:5000",
+        "http://video-generation-service:5001",
+        "http://crypto-prediction-service:5002",
+        "http://fraud-detection-service:5004",
+        "http://compression-service:5006",
+        "http://marketing-intelligence-service:5007",
+    ];
+    assert_eq!(urls, defaults);
+    let file = "services: {image_generation: 'http://a:1/', video_generation: 'https://b/v'}";
+    let variables = [
+        ("VIDEO_SERVICE_URL", "http://c:2"),
+        ("FRAUD_SERVICE_URL", "http://d:3"),
+        ("QUORATE_SERVICES_FRAUD_DETECTION", "http://e:4"),
+    ];
+    let config = with(file, &variables).unwrap();
+    let urls: Vec<&str> = config.services.iter().map(|(_, url)| url).collect();
+    let expected =
+        ["http://a:1", "http://c:2", defaults[2], "http://e:4", defaults[4], defaults[5]];
+    assert_eq!(urls, expected);
+    assert_eq!(config.document, json!({}), "they are this member's, not the cluster's");
+    assert!(config.warnings.is_empty(), "{:?}", config.warnings);
+    for (text, wanted) in [
+        ("services: {image_generation: 'ftp://a'}", "services.image_generation: `ftp://a` is no"),
+        ("services: {image: 'http://a'}", "services.image: unknown key; `services` holds image_g"),
+        ("services: {marketing: 7}", "services.marketing: must be a text"),
+    ] {
+        let faults = faults(text);
+        assert!(faults.len() == 1 && faults[0].contains(wanted), "{faults:?}");
+    }
+}
+
 /// Variables given as text, whatever the file calls the members.
 fn checked(variables: &[(String, String)]) -> Config {
     let environment: BTreeMap<String, String> = variables.iter().cloned().collect();

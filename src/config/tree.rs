@@ -97,6 +97,7 @@ impl Tree {
         let Value::Object(sections) = &mut root else { return root };
         sections.remove("cluster");
         sections.remove("listeners");
+        sections.remove("services");
         if let Some(Value::Object(logging)) = sections.get_mut("logging") {
             logging.remove("level");
             logging.remove("format");

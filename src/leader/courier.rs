@@ -203,7 +203,7 @@ async fn made(delivery: Delivery, means: Means) -> DeliveryResult {
 async fn posted(delivery: Delivery, means: &Means) -> (Option<String>, bool) {
     let body = body_of(delivery.body, delivery.delivery_id, means.renderer.as_ref()).await;
     let Some(body) = body else { return (Some("the task is gone".to_owned()), true) };
-    let call = Call { url: delivery.url, body, timeout: POST_TIMEOUT };
+    let call = Call::new(delivery.url, body, POST_TIMEOUT);
     let answer = means.caller.post_outside(call, means.hosts()).await;
     let for_good = matches!(answer, Err(CallError::NotAllowed(_)));
     (refusal(answer), for_good)

@@ -21,7 +21,7 @@ use super::fleet::Fleet;
 use super::http::NodeCaller;
 use super::metrics::{DutyName, LeaderMetrics};
 use super::seat::{Seat, SeatError};
-use crate::model::Epoch;
+use crate::model::{Epoch, Services};
 use crate::state::{Command, Outcome, Rejection};
 
 /// The pause after a proposal that was not started or has no known outcome.
@@ -60,6 +60,8 @@ pub(super) struct Reign<S> {
     pub renderer: Arc<dyn TaskRenderer>,
     /// The operator's program for scaling.
     pub scaling_program: Option<PathBuf>,
+    /// Where tasks of workflows go.
+    pub services: Arc<Services>,
     /// Counts of this member.
     pub metrics: Arc<LeaderMetrics>,
     /// Bounds and periods.
@@ -87,6 +89,10 @@ pub(super) struct Wakes {
     pub prober: Notify,
     /// Runs, slots or iterations may be due.
     pub campaigns: Notify,
+    /// A lease may end sooner than thought.
+    pub leases: Notify,
+    /// A task of a workflow may begin, or is not wanted any more.
+    pub workflows: Notify,
 }
 
 /// How many rows of a batch took effect.

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::duty::{DutyError, Reign};
 use super::metrics::DutyName;
 use super::seat::{Feed, Happened, Seat};
-use crate::state::Fact;
+use crate::state::{BotFact, Fact};
 
 /// Works until the reign ends.
 ///
@@ -51,6 +51,9 @@ fn wake_all<S>(reign: &Reign<S>) {
         &wakes.watch,
         &wakes.autoscaler,
         &wakes.prober,
+        &wakes.campaigns,
+        &wakes.leases,
+        &wakes.workflows,
     ] {
         wake.notify_one();
     }
@@ -94,10 +97,12 @@ fn note<S>(reign: &Reign<S>, fact: &Fact) {
         | Fact::PipelineChanged { .. }
         | Fact::NodeDrained { .. }
         | Fact::DeliveryEnded { .. }
-        | Fact::AlertChanged { .. }
-        | Fact::Bot(_) => {}
+        | Fact::AlertChanged { .. } => {}
         Fact::DeliveryQueued { .. } => wakes.courier.notify_one(),
         Fact::ScalingDecided { .. } => wakes.autoscaler.notify_one(),
         Fact::Campaign(_) => wakes.campaigns.notify_one(),
+        Fact::Bot(BotFact::AssignmentsLeased { .. }) => wakes.leases.notify_one(),
+        Fact::Bot(BotFact::WorkflowChanged { .. }) => wakes.workflows.notify_one(),
+        Fact::Bot(_) => {}
     }
 }

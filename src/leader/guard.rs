@@ -28,6 +28,7 @@ use super::dispatcher::Dispatcher;
 use super::duty::{DutyError, Reign, Wakes, go_round};
 use super::events;
 use super::fleet::Fleet;
+use super::leases::Leases;
 use super::liveness::Liveness;
 use super::metrics::{DutyName, LeaderMetrics};
 use super::outward::Outward;
@@ -38,6 +39,7 @@ use super::scheduler::Scheduler;
 use super::seat::Seat;
 use super::timers::Timers;
 use super::watch::Watch;
+use super::workflows::Workflows;
 use crate::canary::{self, Canary};
 use crate::model::Epoch;
 use crate::state::{Command, Rejection};
@@ -194,6 +196,7 @@ impl Leadership {
             agents: Arc::clone(&self.0.outward.agents),
             renderer: Arc::clone(&self.0.outward.renderer),
             scaling_program: self.0.outward.scaling_program.clone(),
+            services: Arc::clone(&self.0.outward.services),
             metrics: Arc::clone(&self.0.metrics),
             options: self.0.options,
         });
@@ -248,6 +251,8 @@ impl Leadership {
         self.spawn(&mut duties, DutyName::Autoscaler, go_round(shared(), Autoscaler::default()));
         self.spawn(&mut duties, DutyName::Prober, go_round(shared(), Prober::default()));
         self.spawn(&mut duties, DutyName::Campaigns, go_round(shared(), Campaigns::default()));
+        self.spawn(&mut duties, DutyName::Leases, go_round(shared(), Leases));
+        self.spawn(&mut duties, DutyName::Workflows, go_round(shared(), Workflows::default()));
         duties
     }
 

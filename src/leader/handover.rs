@@ -95,7 +95,7 @@ pub(super) async fn hand_over<S: Seat>(reign: Arc<Reign<S>>, job: Job) -> Climbe
 }
 
 /// Loads on a thread what is `stored`, because that touches the disk; a simulated disk is memory.
-async fn off_the_loop<T: Send + 'static>(
+pub(super) async fn off_the_loop<T: Send + 'static>(
     stored: bool,
     load: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, SeatError> {

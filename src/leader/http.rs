@@ -25,6 +25,19 @@ pub struct Call {
     pub body: Bytes,
     /// For the whole of it, the answer's body included.
     pub timeout: Duration,
+    /// Headers beside the usual ones.
+    pub headers: Vec<(&'static str, String)>,
+    /// The largest answer that is read, in bytes.
+    pub answer_bytes_max: usize,
+}
+
+impl Call {
+    /// One without further headers, of whose answer [`ANSWER_BYTES_MAX`] are read.
+    #[must_use]
+    pub fn new(url: String, body: Bytes, timeout: Duration) -> Self {
+        let (headers, answer_bytes_max) = (Vec::new(), ANSWER_BYTES_MAX);
+        Self { url, body, timeout, headers, answer_bytes_max }
+    }
 }
 
 /// What a node answered.
@@ -34,7 +47,7 @@ pub struct Answer {
     pub status: u16,
     /// `Retry-After`, when given in seconds.
     pub retry_after: Option<Duration>,
-    /// At most [`ANSWER_BYTES_MAX`].
+    /// At most [`Call::answer_bytes_max`].
     pub body: Bytes,
 }
 
@@ -50,8 +63,8 @@ pub enum CallError {
     /// The connection broke, or what came is no HTTP.
     #[error("{0}")]
     Broken(String),
-    /// The answer is over [`ANSWER_BYTES_MAX`].
-    #[error("the answer is over {ANSWER_BYTES_MAX} bytes")]
+    /// The answer is over [`Call::answer_bytes_max`].
+    #[error("the answer is longer than is read")]
     TooLarge,
     /// The operator's list of hosts does not have it: nothing was sent.
     #[error("{0}")]
@@ -112,16 +125,19 @@ impl HttpCaller {
 
 fn posted(client: &reqwest::Client, call: Call) -> reqwest::RequestBuilder {
     let request = client.post(call.url).header(CONTENT_TYPE, "application/json");
+    let headers = call.headers.into_iter();
+    let request = headers.fold(request, |request, (name, value)| request.header(name, value));
     request.timeout(call.timeout).body(call.body)
 }
 
 impl NodeCaller for HttpCaller {
     fn post(&self, call: Call) -> BoxFuture<'static, Result<Answer, CallError>> {
-        Box::pin(answered(posted(&self.nodes, call)))
+        let bytes_max = call.answer_bytes_max;
+        Box::pin(answered(posted(&self.nodes, call), bytes_max))
     }
 
     fn get(&self, url: String, timeout: Duration) -> BoxFuture<'static, Result<Answer, CallError>> {
-        Box::pin(answered(self.nodes.get(url).timeout(timeout)))
+        Box::pin(answered(self.nodes.get(url).timeout(timeout), ANSWER_BYTES_MAX))
     }
 
     fn post_outside(
@@ -132,8 +148,9 @@ impl NodeCaller for HttpCaller {
         let client = outward::target(&call.url, hosts)
             .map_err(|error| CallError::NotAllowed(error.to_string()))
             .and_then(|_| self.clients.within(hosts).map_err(CallError::Broken));
+        let bytes_max = call.answer_bytes_max;
         match client {
-            Ok(client) => Box::pin(answered(posted(&client, call))),
+            Ok(client) => Box::pin(answered(posted(&client, call), bytes_max)),
             Err(error) => Box::pin(async move { Err(error) }),
         }
     }
@@ -148,13 +165,13 @@ impl NodeCaller for HttpCaller {
     }
 }
 
-async fn answered(request: reqwest::RequestBuilder) -> Result<Answer, CallError> {
+async fn answered(request: reqwest::RequestBuilder, bytes_max: usize) -> Result<Answer, CallError> {
     let mut response = request.send().await.map_err(|error| explain(&error))?;
     let status = response.status().as_u16();
     let retry_after = retry_after(response.headers());
     let mut body = BytesMut::new();
     while let Some(chunk) = response.chunk().await.map_err(|error| explain(&error))? {
-        if body.len() + chunk.len() > ANSWER_BYTES_MAX {
+        if body.len() + chunk.len() > bytes_max {
             return Err(CallError::TooLarge);
         }
         body.extend_from_slice(&chunk);

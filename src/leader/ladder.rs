@@ -130,7 +130,7 @@ pub(super) async fn climb(
     for rung in rungs(&target.node_type, known) {
         let timeout = rung.timeout(Duration::from_millis(message.timeout_ms));
         let url = format!("{}{}", target.base(rung), rung.path());
-        let answer = match caller.post(Call { url, body: message.body(rung), timeout }).await {
+        let answer = match caller.post(Call::new(url, message.body(rung), timeout)).await {
             Ok(answer) => answer,
             // Most nodes have no agent program beside them: then nothing was learnt from asking.
             Err(CallError::Connect(_)) if rung == Rung::StartTask && answered => break,
@@ -185,7 +185,7 @@ pub(super) async fn cancel(
     let base = target.base(known.unwrap_or(Rung::Execute));
     let url = format!("{base}/api/cancel_task/{}", escape(task_id.as_str()));
     let body = super::message::cancel_body(task_id, attempt);
-    match caller.post(Call { url, body, timeout: CANCEL_TIMEOUT }).await {
+    match caller.post(Call::new(url, body, CANCEL_TIMEOUT)).await {
         Ok(answer) => match answer.status {
             405 | 501 => false,
             // "No such task" is an answer; "no such path" is not.

@@ -28,11 +28,15 @@ pub enum DutyName {
     Prober,
     /// Runs the steps of orchestrators.
     Campaigns,
+    /// See [`super::leases`].
+    Leases,
+    /// Calls the services that workflows are made of.
+    Workflows,
 }
 
 impl DutyName {
     /// All of them, in the order they are started.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::Events,
         Self::Timers,
         Self::Liveness,
@@ -44,6 +48,8 @@ impl DutyName {
         Self::Autoscaler,
         Self::Prober,
         Self::Campaigns,
+        Self::Leases,
+        Self::Workflows,
     ];
 
     /// The word in logs and metric labels.
@@ -61,6 +67,8 @@ impl DutyName {
             Self::Autoscaler => "autoscaler",
             Self::Prober => "prober",
             Self::Campaigns => "campaigns",
+            Self::Leases => "leases",
+            Self::Workflows => "workflows",
         }
     }
 }
@@ -148,6 +156,14 @@ pub struct LeaderMetrics {
     pub step_plan_us: Count,
     /// The longest of them, in microseconds: a gauge.
     pub step_plan_us_max: Count,
+    /// Leases of bots' assignments that ran out.
+    pub leases_expired: Count,
+    /// Calls made to services, for tasks of workflows.
+    pub workflow_calls: Count,
+    /// Those that gave no result.
+    pub workflow_errors: Count,
+    /// Tasks of workflows whose result was recorded, those of unknown types included.
+    pub workflow_steps: Count,
     rounds: [Rounds; DutyName::ALL.len()],
 }
 

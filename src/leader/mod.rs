@@ -29,6 +29,7 @@ mod handover;
 mod http;
 mod ladder;
 mod lanes;
+pub mod leases;
 pub mod liveness;
 mod mailing;
 mod member;
@@ -46,6 +47,7 @@ mod step_caller;
 pub mod step_plan;
 pub mod timers;
 mod watch;
+mod workflows;
 
 #[cfg(test)]
 mod solo;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::agents::{AgentCaller, NoAgents};
 use super::courier::{IdOnly, TaskRenderer};
 use super::http::NodeCaller;
+use crate::model::Services;
 
 /// See the module's description. Cloning shares it.
 #[derive(Clone)]
@@ -19,6 +20,8 @@ pub struct Outward {
     /// The operator's program for scaling; from this member's own configuration, because whoever may
     /// change the replicated one must not thereby run programs.
     pub scaling_program: Option<PathBuf>,
+    /// Where tasks of workflows go; from the same place.
+    pub services: Arc<Services>,
 }
 
 impl Outward {
@@ -30,6 +33,7 @@ impl Outward {
             agents: Arc::new(NoAgents),
             renderer: Arc::new(IdOnly),
             scaling_program: None,
+            services: Arc::default(),
         }
     }
 }

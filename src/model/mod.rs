@@ -27,6 +27,7 @@ mod payload;
 mod run;
 mod scaling;
 mod schedule;
+mod service;
 mod task;
 mod urgency;
 
@@ -66,6 +67,7 @@ pub use payload::Payload;
 pub use run::{Decision, DecisionKind, DecisionPage, RUN_RESULT_MAX, Run, RunPhase, StepResult};
 pub use scaling::{ScalingAction, ScalingEvent};
 pub use schedule::{Cadence, CatchUp, Overlap, RunId, Schedule, Slot, SlotDecision, Timetable};
+pub use service::{Service, Services};
 pub use task::{Concurrency, Execution, Requirements, Task, TaskFailure, TaskStatus};
 pub use urgency::Urgency;
 

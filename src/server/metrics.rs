@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::leader::{Backups, DutyName, Leadership};
+use crate::leader::{Backups, DutyName, LeaderMetrics, Leadership};
 
 /// Appends the figures of this member's leader work.
 pub(super) fn leader(leadership: &Leadership, text: &mut String) {
@@ -54,10 +54,23 @@ pub(super) fn leader(leadership: &Leadership, text: &mut String) {
             "The longest of those, in microseconds.",
             &metrics.step_plan_us_max,
         ),
+        ("leases_expired_total", "counter", "Bots' leases that ran out.", &metrics.leases_expired),
+        ("workflow_calls_total", "counter", "Calls to services.", &metrics.workflow_calls),
+        (
+            "workflow_errors_total",
+            "counter",
+            "Calls to services without a result.",
+            &metrics.workflow_errors,
+        ),
+        ("workflow_steps_total", "counter", "Tasks of workflows done.", &metrics.workflow_steps),
         ("event_gaps_total", "counter", "Times duties fell behind events.", &metrics.event_gaps),
     ] {
         line(&format!("quorate_leader_{name}"), kind, help, count.get());
     }
+    rounds(metrics, text);
+}
+
+fn rounds(metrics: &LeaderMetrics, text: &mut String) {
     let name = "quorate_duty_rounds_total";
     let _ = writeln!(text, "# HELP {name} Rounds of each duty.\n# TYPE {name} counter");
     for duty in DutyName::ALL {

@@ -276,6 +276,7 @@ fn outward(clients: Clients, cluster: &Cluster, config: &Config) -> anyhow::Resu
         agents: Arc::new(StepCaller::new(clients)),
         renderer: Arc::new(CallbackRenderer(Arc::clone(cluster.view()))),
         scaling_program: config.scaling_program.clone(),
+        services: Arc::new(config.services.clone()),
         ..Outward::new(Arc::new(caller))
     })
 }
@@ -381,6 +382,7 @@ fn api_options(config: &Config, leadership: &Leadership, backups: &Backups) -> A
         admin_key: config.admin_key.clone(),
         backups: backups.clone(),
         websocket_port: websocket_port(config),
+        services: config.services.clone(),
         document: config.document.clone(),
         ..ApiOptions::default()
     }

@@ -15,6 +15,7 @@ mod wire;
 
 pub(crate) mod exec;
 pub mod sample;
+pub mod swarm;
 
 #[cfg(test)]
 mod tests;

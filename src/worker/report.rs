@@ -113,7 +113,7 @@ fn word(node_id: &str, dispatch: &Dispatch, ended: &Ended) -> String {
 }
 
 /// Standard output as it is when it is JSON; anything else is wrapped.
-fn result(stdout: &[u8]) -> Box<RawValue> {
+pub(super) fn result(stdout: &[u8]) -> Box<RawValue> {
     let text = String::from_utf8_lossy(stdout);
     if text.trim().is_empty() {
         return RawValue::NULL.to_owned();
@@ -132,7 +132,7 @@ fn exit_code(end: &End) -> Option<i32> {
 }
 
 /// What went wrong, and whether another try may help; `None` for a success.
-fn failure(ended: &Ended) -> Option<(String, bool)> {
+pub(super) fn failure(ended: &Ended) -> Option<(String, bool)> {
     let (what, retryable) = match &ended.end {
         End::Exited(status) if status.success() => return None,
         End::Exited(status) => (exec::status_text(*status), !exec::is_permanent(*status)),

@@ -38,6 +38,7 @@ mod settings;
 mod sink;
 mod skew;
 mod stage;
+mod swarms;
 mod work;
 
 use std::ops::Range;
@@ -59,13 +60,15 @@ const MUTATION_SEEDS: u64 = 10;
 /// Seeds that found something once.
 const REGRESSIONS: &str = include_str!("seeds.txt");
 /// What every build must have exercised: a run that broke nothing has shown nothing.
-const COVERED: [(&str, u64); 55] = [
+const COVERED: [(&str, u64); 63] = [
     ("acked", 6_500),
     ("acknowledged", 8),
     ("agent_calls", 3_000),
     ("agent_calls_again", 200),
     ("agents_died_at_work", 3),
     ("alerts", 170),
+    ("assignments_completed", 60),
+    ("assignments_leased", 400),
     ("calls", 4_100),
     ("campaigns_created", 80),
     ("campaigns_moved", 60),
@@ -105,16 +108,22 @@ const COVERED: [(&str, u64); 55] = [
     ("reports", 300),
     ("retried", 450),
     ("runs", 60),
+    ("services_called", 20),
     ("settings", 160),
     ("sleeps", 16),
     ("slow_disks", 25),
     ("snapshots_ordered", 49),
     ("stragglers", 140),
+    ("swarms_assigned", 30),
+    ("swarms_created", 25),
+    ("swarms_cut", 4),
+    ("swarms_refused", 8),
     ("taken_out_at_work", 20),
     ("torn_crashes", 190),
     ("transfers", 34),
     ("tripped", 4),
     ("unknown", 52),
+    ("workflows", 20),
 ];
 
 /// Runs the seed of the environment; the others start it once per seed.

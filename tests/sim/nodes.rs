@@ -20,6 +20,7 @@ use quorate::state::{Command, NodeSpec, TaskOutcome, TaskReport};
 use crate::jobs;
 use crate::sink;
 use crate::stage::{Phase, Stage};
+use crate::swarms;
 use crate::work::KINDS;
 
 /// Nodes of a run.
@@ -250,6 +251,9 @@ pub(crate) async fn pause(from_ms: u64, to_ms: u64) {
 async fn take(stage: Stage, call: Call) -> Result<Answer, CallError> {
     if sink::is_here(&call.url) {
         return sink::take(stage, call).await;
+    }
+    if swarms::is_service(&call.url) {
+        return swarms::serve(stage, call).await;
     }
     let n = node_of(&call.url);
     pause(1, 5).await;

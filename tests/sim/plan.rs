@@ -45,6 +45,8 @@ pub(crate) struct Faults {
     pub(crate) authors: bool,
     /// Campaigns are made and moved, and steps run on schedules that are changed meanwhile.
     pub(crate) campaigns: bool,
+    /// Bots are made, worked for and removed, and workflows run.
+    pub(crate) swarms: bool,
     /// All machines sleep: afterwards every wall clock is later by more than a slot may be late.
     pub(crate) sleep: bool,
 }
@@ -100,6 +102,8 @@ impl Plan {
             authors: rng.random_bool(0.6),
             campaigns: rng.random_bool(0.6),
             sleep: rng.random_bool(0.3),
+            // Without moving the dice, so that seeds that found something keep their world.
+            swarms: rng.clone().random_bool(0.6),
         };
         Self {
             founders: if five { 5 } else { 3 },

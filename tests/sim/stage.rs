@@ -21,7 +21,7 @@ use crate::nodes::{Nodes, SimCaller};
 use crate::plan::Plan;
 use crate::sink::SimRenderer;
 use crate::{
-    authors, clients, keeper, nodes, operator, planners, researchers, rogue, settings, skew,
+    authors, clients, keeper, nodes, operator, planners, researchers, rogue, settings, skew, swarms,
 };
 
 /// Where every member listens for its peers.
@@ -218,6 +218,7 @@ impl Stage {
         tokio::spawn(authors::run(self.clone(), member.clone()));
         tokio::spawn(researchers::run(self.clone(), member.clone()));
         tokio::spawn(planners::run(self.clone(), member.clone()));
+        tokio::spawn(swarms::run(self.clone(), member.clone()));
         tokio::spawn(nodes::keep(self.clone(), member.clone()));
         tokio::spawn(nodes::report(self.clone(), member.clone()));
         if self.plan.faults.rogue {

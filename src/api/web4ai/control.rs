@@ -118,9 +118,8 @@ async fn notify_nodes(app: &App) -> Result<usize, ApiError> {
     let caller = HttpCaller::new()
         .map_err(|error| ApiError::unavailable("NODES_NOT_NOTIFIED", error.to_string(), 1))?;
     let body = bytes::Bytes::from_static(br#"{"message":"the orchestrator stops"}"#);
-    let notices = urls
-        .into_iter()
-        .map(|url| caller.post(Call { url, body: body.clone(), timeout: NOTICE_TIMEOUT }));
+    let notices =
+        urls.into_iter().map(|url| caller.post(Call::new(url, body.clone(), NOTICE_TIMEOUT)));
     let answers = futures::stream::iter(notices).buffer_unordered(NOTICES_MAX);
     Ok(answers.filter(|answer| std::future::ready(answer.is_ok())).count().await)
 }

@@ -3,6 +3,7 @@
 
 mod campaign;
 mod orchestrator;
+mod workflow;
 
 use std::fmt::Write as _;
 use std::io::{IsTerminal as _, Write as _};
@@ -19,6 +20,7 @@ use crate::clock;
 
 pub(super) use campaign::follow as campaign;
 pub(super) use orchestrator::follow as orchestrator;
+pub(super) use workflow::follow as workflow;
 
 /// How often is looked.
 const PERIOD: Duration = Duration::from_millis(500);

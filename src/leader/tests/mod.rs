@@ -1,6 +1,7 @@
 //! Tests of this room: the plans as properties and tables, the ladder against small real nodes,
 //! the guard and the whole against [`super::solo`].
 
+mod bots;
 mod calendars;
 mod guarding;
 mod mailing;
@@ -9,4 +10,5 @@ mod placing;
 mod stepping;
 mod telling;
 mod watching;
+mod workflows;
 mod working;

@@ -5,6 +5,7 @@ mod acknowledged_is_never_lost;
 mod alerts_are_told_once;
 mod applied_only_grows;
 mod attempts_are_fenced;
+mod bots_are_whole;
 mod budgets_are_exact;
 mod callbacks_are_made;
 mod committed_never_changes;
@@ -40,6 +41,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use quorate::cluster::Cluster;
 use quorate::model::NodeId;
+use quorate::state::Fact;
 use quorate::storage::EventFollower;
 
 pub(crate) use acknowledged_is_never_lost::{Submissions, Told};
@@ -87,6 +89,7 @@ struct Checks {
     limits: budgets_are_exact::Limits,
     runs: runs_are_whole::Runs,
     switches: kill_switches_hold::Switches,
+    bots: bots_are_whole::Bots,
     /// The newest index whose campaigns were looked at: members at one index have one state.
     campaigns_at: u64,
     watches: BTreeMap<Process, Watch>,
@@ -151,6 +154,7 @@ impl Invariants {
             self.book.check("nodes keep their capacity", nodes_keep_their_capacity::check(state));
             self.book.check("keys keep their limit", keys_keep_their_limit::check(state));
             self.book.check("copies are apart", copies_are_apart::check(state));
+            self.book.check("bots are whole", bots_are_whole::Bots::check(state));
             let open = flows_agree_with_their_steps::check(state);
             self.book.check("flows agree with their steps", open);
             checks.attempts.note(state);
@@ -175,8 +179,8 @@ impl Invariants {
     }
 
     /// The last word: every member against everything that clients were told. Nodes that are `steady`
-    /// were there all the time.
-    pub(crate) fn judge(&self, members: &[Cluster], steady: &[NodeId]) {
+    /// were there all the time; `clocks` says whether those of members agreed.
+    pub(crate) fn judge(&self, members: &[Cluster], steady: &[NodeId], clocks: bool) {
         let checks = &mut *self.checks.lock();
         for member in members {
             let tasks = acknowledged_is_never_lost::by_marker(member);
@@ -205,12 +209,25 @@ impl Invariants {
         self.book
             .check("exactly once", exactly_once::check_events(&checks.submissions, &checks.events));
         self.judge_events(checks, steady);
+        self.judge_bots(checks, members, clocks);
         if let Some(member) = members.first() {
             self.judge_campaigns(checks, member);
         }
         let register = checks.register.check();
         self.book.check("the register is linearizable", register);
         self.book.cover_many("events", checks.events.len() as u64);
+    }
+
+    /// What workers and services wrote down, against every member.
+    fn judge_bots(&self, checks: &Checks, members: &[Cluster], clocks: bool) {
+        let Checks { bots, events, .. } = checks;
+        self.book.check("bots are whole", bots.check_log(clocks));
+        let opened = |fact: &Fact| matches!(fact, Fact::EpochOpened { .. });
+        let reigns = events.iter().filter(|(_, fact)| opened(fact)).count() as u64;
+        for member in members {
+            let held = member.view().read(|state| bots.check_end(state, reigns));
+            self.book.check("bots are whole", held);
+        }
     }
 
     /// What came of campaigns and of their steps; all members hold one state.

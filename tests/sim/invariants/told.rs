@@ -1,7 +1,9 @@
 //! What those outside tell the invariants: what they are about to do, and what they were told.
 
+use std::time::Duration;
+
 use quorate::leader::AgentCall;
-use quorate::model::{CampaignId, NodeId, Pipeline, RunId, TaskId, TimeMs};
+use quorate::model::{AssignmentPlace, CampaignId, NodeId, Pipeline, RunId, TaskId, TimeMs};
 use serde_json::Value;
 
 use super::{Checks, Invariants, Operation, Submissions, Told, epochs_only_grow, exactly_once};
@@ -133,6 +135,43 @@ impl Invariants {
     pub(crate) fn run_begun(&self, run_id: RunId) {
         let held = self.checks.lock().runs.begun(run_id);
         self.book.check("runs are whole", held);
+    }
+
+    /// A worker was given a try of an assignment, to keep for a while by its own clock.
+    pub(crate) fn leased(
+        &self,
+        index: u64,
+        one: (AssignmentPlace, u32),
+        time: (Duration, Duration),
+    ) {
+        self.book.cover("assignments_leased");
+        self.checks.lock().bots.leased(index, one, time);
+    }
+
+    /// A worker stops working on a try.
+    pub(crate) fn let_go(&self, one: (AssignmentPlace, u32), now: Duration) {
+        self.checks.lock().bots.let_go(one, now);
+    }
+
+    /// A worker was told that it completed an assignment.
+    pub(crate) fn completed(&self, index: u64, one: (AssignmentPlace, u32)) {
+        let held = self.checks.lock().bots.completed(index, one);
+        self.book.check("bots are whole", held);
+    }
+
+    /// A worker is about to complete so many.
+    pub(crate) fn completes(&self, count: u64) {
+        self.checks.lock().bots.completes(count);
+    }
+
+    /// It was told what became of so many, or that they certainly were not.
+    pub(crate) fn knows_of_completions(&self, count: u64) {
+        self.checks.lock().bots.knows_of_completions(count);
+    }
+
+    /// A service answers the call of a workflow's task.
+    pub(crate) fn served(&self, key: &str, text: &str) {
+        self.checks.lock().bots.served(key, text);
     }
 
     /// Somebody is about to end a login.

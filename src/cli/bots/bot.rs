@@ -1,0 +1,200 @@
+//! `quorate bot ...`: single bots, and the figures of all of them.
+
+use std::process::ExitCode;
+
+use serde_json::{Value, json};
+
+use super::{Page, SpecArgs, WorkArgs, print_line, print_page};
+use crate::cli::exit::Failure;
+use crate::cli::input::read_json;
+use crate::cli::output::{self, Output, Table, answer, cell};
+use crate::client::{Call, Client, segment};
+
+#[derive(Debug, clap::Subcommand)]
+pub(in crate::cli) enum Subcommand {
+    /// Creates a bot that belongs to no swarm; prints its id
+    Create(SpecArgs),
+    /// Lists bots: those of no swarm, then swarm by swarm
+    List {
+        /// Only the bots of a swarm
+        #[arg(long, value_name = "ID")]
+        swarm: Option<String>,
+        #[command(flatten)]
+        page: Page,
+    },
+    /// Shows a bot, and how it does
+    Show {
+        /// Its id
+        id: String,
+    },
+    /// Gives a bot something to do; prints the id of the task
+    Assign {
+        /// The bot
+        id: String,
+        #[command(flatten)]
+        work: WorkArgs,
+    },
+    /// Lists what a bot has to do and has done, the newest first
+    Tasks {
+        /// The bot
+        id: String,
+        /// assigned, waiting, leased, completed or failed
+        #[arg(long)]
+        status: Option<String>,
+        /// The most rows
+        #[arg(long, default_value_t = 50)]
+        limit: u32,
+    },
+    /// Says that a task of a bot is done
+    Complete {
+        /// The bot
+        id: String,
+        /// The task
+        task: String,
+        /// What came of it: JSON, `@FILE`, or `-` for standard input
+        #[arg(long, value_name = "JSON")]
+        result: Option<String>,
+        /// The try that is meant, for those who hold a lease
+        #[arg(long, value_name = "N")]
+        attempt: Option<u32>,
+    },
+    /// Removes a bot; what a member of a swarm had to do is done by the others
+    Delete {
+        /// Its id
+        id: String,
+    },
+    /// Shows the figures of all bots
+    Stats,
+}
+
+fn path(id: &str, rest: &str) -> String {
+    format!("/api/v1/bots/{}{rest}", segment(id))
+}
+
+impl Subcommand {
+    pub(in crate::cli) async fn run(
+        self,
+        client: Client,
+        output: Output,
+    ) -> Result<ExitCode, Failure> {
+        match self {
+            Self::Create(spec) => {
+                let body = client.call(Call::post("/api/v1/bots", &spec.body())).await?.body;
+                print_line(output, &body, &cell(&body, "/id"));
+            }
+            Self::List { swarm, page } => {
+                let swarm =
+                    swarm.map_or_else(String::new, |id| format!("&swarm_id={}", segment(&id)));
+                let body = client.get(format!("/api/v1/bots?{}{swarm}", page.query())).await?;
+                let columns = [
+                    ("ID", "/id"),
+                    ("NAME", "/name"),
+                    ("TIER", "/tier"),
+                    ("COMPLETED", "/tasks_completed"),
+                    ("LAST ACTIVE", "/last_active"),
+                    ("SWARM", "/swarm_id"),
+                ];
+                print_page(output, &body, "bots", &columns);
+            }
+            Self::Show { id } => show(&client, output, &id).await?,
+            Self::Assign { id, work } => {
+                let call = Call::post(path(&id, "/tasks"), &work.body()?);
+                let body = client.call(call).await?.body;
+                print_line(output, &body, &cell(&body, "/task_id"));
+            }
+            Self::Tasks { id, status, limit } => {
+                let status =
+                    status.map_or_else(String::new, |word| format!("&status={}", segment(&word)));
+                let query = format!("/tasks?limit={limit}{status}");
+                tasks(output, &client.get(path(&id, &query)).await?);
+            }
+            Self::Complete { id, task, result, attempt } => {
+                let mut body = json!({});
+                if let Some(result) = result {
+                    body["result"] = read_json(&result)?;
+                }
+                if let Some(attempt) = attempt {
+                    body["attempt"] = attempt.into();
+                }
+                let rest = format!("/tasks/{}/complete", segment(&task));
+                let body = client.call(Call::post(path(&id, &rest), &body)).await?.body;
+                print_line(output, &body, &format!("{task} is {}", cell(&body, "/status")));
+            }
+            Self::Delete { id } => {
+                let body = client.call(Call::delete(path(&id, ""))).await?.body;
+                print_line(output, &body, &format!("{id} is removed"));
+            }
+            Self::Stats => stats(output, &client.get("/api/v1/bots/stats").await?),
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+async fn show(client: &Client, output: Output, id: &str) -> Result<(), Failure> {
+    let mut body = client.get(path(id, "")).await?;
+    body["health"] = client.get(path(id, "/health")).await?;
+    let fields = [
+        ("bot", "/id"),
+        ("name", "/name"),
+        ("tier", "/tier"),
+        ("capabilities", "/capabilities"),
+        ("swarm", "/swarm_id"),
+        ("health", "/health/health"),
+        ("tasks", "/total_tasks"),
+        ("pending", "/pending_tasks"),
+        ("leased", "/health/leased_tasks"),
+        ("completed", "/completed_tasks"),
+        ("failed", "/failed_tasks"),
+        ("created", "/created_at"),
+        ("last active", "/last_active"),
+        ("last contact", "/health/last_contact"),
+    ];
+    answer(output, &body, &fields);
+    Ok(())
+}
+
+fn tasks(output: Output, body: &Value) {
+    if output == Output::Json {
+        output::json(body);
+        return;
+    }
+    let mut table =
+        Table::new(&["TASK", "TYPE", "STATUS", "ATTEMPT", "ASSIGNED", "ENDED", "HOLDER"]);
+    let rows = body.get("tasks").and_then(Value::as_array);
+    for row in rows.into_iter().flatten() {
+        let pointers = [
+            "/task_id",
+            "/task_type",
+            "/status",
+            "/attempt",
+            "/assigned_at",
+            "/completed_at",
+            "/lease/holder",
+        ];
+        table.row(pointers.map(|pointer| cell(row, pointer)));
+    }
+    table.print();
+}
+
+fn stats(output: Output, body: &Value) {
+    if output == Output::Json {
+        output::json(body);
+        return;
+    }
+    let mut table = Table::new(&["FIELD", "VALUE"]);
+    for (name, pointer) in [
+        ("active bots", "/active_bots"),
+        ("room for", "/capacity_remaining"),
+        ("used %", "/utilization_percent"),
+        ("swarms", "/swarm_count"),
+        ("ever created", "/total_created"),
+        ("tasks done", "/tasks_executed"),
+    ] {
+        table.row([name.to_owned(), cell(body, pointer)]);
+    }
+    let tiers = body.get("tier_distribution").and_then(Value::as_object);
+    for (tier, count) in tiers.into_iter().flatten() {
+        table.row([format!("of tier {tier}"), count.to_string()]);
+    }
+    table.print();
+}

@@ -1,0 +1,395 @@
+//! A worker for swarms: one process that does what is assigned to any number of bots.
+//!
+//! It is no node and listens nowhere. It asks for assignments of its swarms by long poll, and gets
+//! leases; runs a program for each, renews the leases meanwhile, and tells the cluster what came of them
+//! until that has decided. It knows several members and outlives any of them.
+//!
+//! Invariants: one try of an assignment runs at most once per run of the worker, and only while its lease is
+//! known to stand; at most `capacity` programs run; what has not begun is given back rather than kept.
+
+mod book;
+mod tell;
+mod wire;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::sync::{Notify, mpsc};
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::exec::{self, Job};
+use super::report;
+use crate::client::{Call, Client, ClientError};
+use crate::clock;
+use book::Book;
+use tell::Told;
+use wire::{Assignment, Judged, Leased, Try};
+
+/// How long a member may hold a request while nothing waits.
+pub const POLL_WAIT: Duration = Duration::from_secs(20);
+/// What comes on top of that on the way.
+const POLL_SLACK: Duration = Duration::from_secs(5);
+/// How long a leaving worker waits for an answer that may hold leases.
+const POLL_GRACE: Duration = Duration::from_secs(2);
+/// The pause after a poll without an answer.
+const PAUSE: Duration = Duration::from_secs(1);
+/// Items in one request: fewer than the cluster takes.
+const ITEMS_MAX: usize = 500;
+/// The type of assignments that name none.
+const DEFAULT_TYPE: &str = "default";
+
+/// How a worker for swarms runs.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Ids of the swarms.
+    pub swarms: Vec<String>,
+    /// Its name for itself; `None` draws one.
+    pub holder: Option<String>,
+    /// Programs by task type, run through `sh -c`; the type `*` takes what no other does.
+    /// Assignments without a type are of the type `default`.
+    pub programs: BTreeMap<String, String>,
+    /// The most programs at once.
+    pub capacity: usize,
+    /// How long a lease is taken for. It is renewed three times in that.
+    pub lease: Duration,
+    /// How long one program may take.
+    pub timeout: Duration,
+    /// How long a leaving worker lets its programs finish.
+    pub drain_timeout: Duration,
+}
+
+/// Why a worker for swarms ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The options make no sense.
+    #[error("{0}")]
+    Options(&'static str),
+    /// The cluster gives no assignments of these swarms.
+    #[error("the cluster gives no assignments: {0}")]
+    Refused(ClientError),
+}
+
+/// What all parts of one worker share.
+struct Shared {
+    holder: String,
+    options: Options,
+    client: Client,
+    book: Book,
+    ends: mpsc::Sender<Told>,
+    /// A slot or a place has become free.
+    changed: Notify,
+    /// Programs.
+    tasks: TaskTracker,
+    /// No more work is taken.
+    draining: CancellationToken,
+    /// Programs are killed, ends are not told any more.
+    abort: CancellationToken,
+}
+
+/// A worker for swarms.
+pub struct SwarmWorker {
+    shared: Arc<Shared>,
+    ends: mpsc::Receiver<Told>,
+}
+
+impl std::fmt::Debug for SwarmWorker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SwarmWorker").field("holder", &self.shared.holder).finish_non_exhaustive()
+    }
+}
+
+impl SwarmWorker {
+    /// One that has taken nothing yet.
+    ///
+    /// # Errors
+    /// [`Error::Options`].
+    pub fn new(options: Options, client: Client) -> Result<Self, Error> {
+        if options.swarms.is_empty() || options.programs.is_empty() {
+            return Err(Error::Options("a worker needs at least one swarm and one program"));
+        }
+        if options.capacity == 0 || options.lease.is_zero() {
+            return Err(Error::Options("a worker needs at least one slot, and a lease some time"));
+        }
+        let holder = options.holder.clone();
+        // Bounded: who ends a program waits until its end can be told.
+        let (sender, ends) = mpsc::channel(ITEMS_MAX);
+        let shared = Shared {
+            holder: holder.unwrap_or_else(|| format!("worker_{:08x}", clock::random() as u32)),
+            book: Book::new(options.capacity),
+            options,
+            client,
+            ends: sender,
+            changed: Notify::new(),
+            tasks: TaskTracker::new(),
+            draining: CancellationToken::new(),
+            abort: CancellationToken::new(),
+        };
+        Ok(Self { shared: Arc::new(shared), ends })
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn holder(&self) -> &str {
+        &self.shared.holder
+    }
+
+    /// Makes the worker leave: cancel it once to drain.
+    #[must_use]
+    pub fn stop_token(&self) -> CancellationToken {
+        self.shared.draining.clone()
+    }
+
+    /// Makes a leaving worker kill what it runs instead of waiting.
+    #[must_use]
+    pub fn abort_token(&self) -> CancellationToken {
+        self.shared.abort.clone()
+    }
+
+    /// Works until [`Self::stop_token`] is cancelled and everything is drained.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] when the cluster decides against it.
+    pub async fn run(self) -> Result<(), Error> {
+        let Self { shared, ends } = self;
+        let done = CancellationToken::new();
+        let teller = tokio::spawn(tell::run(Arc::clone(&shared), ends, done.clone()));
+        let renewing = tokio::spawn(renew(Arc::clone(&shared), done.clone()));
+        let watching = tokio::spawn(watch(Arc::clone(&shared), done.clone()));
+        let taken = take(&shared).await;
+        drain(&shared).await;
+        done.cancel();
+        for part in [teller, renewing, watching] {
+            if part.await.is_err() {
+                tracing::error!("a part of the worker panicked");
+            }
+        }
+        taken.map_err(Error::Refused)
+    }
+}
+
+/// Asks for assignments whenever there is room, until the worker is to leave.
+async fn take(shared: &Arc<Shared>) -> Result<(), ClientError> {
+    loop {
+        let room = shared.book.room().min(ITEMS_MAX);
+        if room == 0 {
+            tokio::select! {
+                biased;
+                () = shared.draining.cancelled() => return Ok(()),
+                () = shared.changed.notified() => continue,
+            }
+        }
+        let asked = Instant::now();
+        let poll = poll(shared, room);
+        tokio::pin!(poll);
+        let answer = tokio::select! {
+            biased;
+            answer = &mut poll => answer,
+            () = shared.draining.cancelled() => {
+                // What was leased in this moment is given back; what is not known of runs out.
+                match tokio::time::timeout(POLL_GRACE, poll).await {
+                    Ok(answer) => answer,
+                    Err(_elapsed) => return Ok(()),
+                }
+            }
+        };
+        match answer {
+            Ok(assignments) => {
+                // The wait is part of the lease: it may have been taken at once.
+                shared.book.add(assignments, Instant::now(), good_until(shared, asked));
+                if shared.draining.is_cancelled() {
+                    return Ok(());
+                }
+                start(shared);
+            }
+            Err(error @ (ClientError::Unavailable { .. } | ClientError::Unknown { .. })) => {
+                tracing::warn!(%error, "no assignments now");
+                tokio::select! {
+                    biased;
+                    () = shared.draining.cancelled() => return Ok(()),
+                    () = tokio::time::sleep(PAUSE) => {}
+                }
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Until when a lease is good that was asked for at `asked`: a tenth earlier than the cluster counts.
+fn good_until(shared: &Shared, asked: Instant) -> Instant {
+    asked + shared.options.lease * 9 / 10
+}
+
+fn lease_seconds(shared: &Shared) -> u64 {
+    shared.options.lease.as_secs().max(1)
+}
+
+async fn poll(shared: &Shared, max: usize) -> Result<Vec<Assignment>, ClientError> {
+    // Never so long that a lease that was taken at its beginning would be over at its end.
+    let wait = POLL_WAIT.min(shared.options.lease / 4);
+    let body = json!({
+        "swarms": shared.options.swarms,
+        "holder": shared.holder,
+        "max": max,
+        "lease_seconds": lease_seconds(shared),
+        "wait_seconds": wait.as_secs(),
+    });
+    // Two tries, so that a member that hangs is left for another.
+    let call = Call::post("/api/v1/bots/leases", &body).deadline((wait + POLL_SLACK) * 2);
+    let answer = shared.client.call(call).await?;
+    let leased: Leased = read(&answer.text)?;
+    Ok(leased.assignments)
+}
+
+fn read<T: serde::de::DeserializeOwned>(text: &[u8]) -> Result<T, ClientError> {
+    serde_json::from_slice(text).map_err(|error| ClientError::Malformed(error.to_string()))
+}
+
+/// Begins what there are slots for. A slot goes on with the next one by itself.
+fn start(shared: &Arc<Shared>) {
+    while let Some((assignment, kill)) = shared.book.begin() {
+        let worker = Arc::clone(shared);
+        shared.tasks.spawn(async move {
+            let mut next = Some((assignment, kill));
+            while let Some((assignment, kill)) = next {
+                work(&worker, &assignment, &kill).await;
+                worker.changed.notify_one();
+                let goes_on = !worker.draining.is_cancelled();
+                next = goes_on.then(|| worker.book.begin()).flatten();
+            }
+        });
+    }
+}
+
+/// Does one assignment and has its end told.
+async fn work(shared: &Shared, assignment: &Assignment, kill: &CancellationToken) {
+    let task_type = assignment.task_type.as_deref().unwrap_or(DEFAULT_TYPE);
+    let programs = &shared.options.programs;
+    let key = assignment.key();
+    let Some(program) = programs.get(task_type).or_else(|| programs.get("*")) else {
+        let error = format!("no program for task type `{task_type}`");
+        if shared.book.end(&key, Duration::ZERO) {
+            tell::hand_over(shared, Told::failed(key, error)).await;
+        }
+        return;
+    };
+    let environment = vec![
+        ("QUORATE_TASK_ID", assignment.task_id.clone()),
+        ("QUORATE_TASK_TYPE", assignment.task_type.clone().unwrap_or_default()),
+        ("QUORATE_ATTEMPT", assignment.attempt.to_string()),
+        ("QUORATE_BOT_ID", assignment.bot_id.clone()),
+        ("QUORATE_SWARM_ID", assignment.swarm_id.clone()),
+    ];
+    let timeout = shared.options.timeout;
+    let job = Job { program, environment, input: assignment.input(), timeout };
+    let ended = exec::run(job, kill).await;
+    tracing::info!(
+        task_id = key.task_id,
+        attempt = key.attempt,
+        seconds = ended.took.as_secs_f64(),
+        end = %ended.end,
+        "ended"
+    );
+    if shared.book.end(&key, ended.took) {
+        let told = match report::failure(&ended) {
+            // Nobody but a leaving worker kills what it still holds a lease of.
+            _ if matches!(ended.end, exec::End::Killed) => Told::given_back(key),
+            None => Told::completed(key, &report::result(&ended.stdout)),
+            Some((error, _)) => Told::failed(key, error),
+        };
+        tell::hand_over(shared, told).await;
+    }
+}
+
+/// Renews what is held three times per lease, and gives back what has not begun in that time.
+async fn renew(shared: Arc<Shared>, done: CancellationToken) {
+    let period = shared.options.lease / 3;
+    let mut ticks = tokio::time::interval_at(Instant::now() + period, period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            biased;
+            () = done.cancelled() => return,
+            _ = ticks.tick() => {}
+        }
+        let Some(before) = Instant::now().checked_sub(period) else { continue };
+        for key in shared.book.give_back(before) {
+            tell::hand_over(&shared, Told::given_back(key)).await;
+        }
+        for held in shared.book.to_renew().chunks(ITEMS_MAX) {
+            tokio::select! {
+                biased;
+                () = done.cancelled() => return,
+                () = renew_some(&shared, held, period) => {}
+            }
+        }
+        shared.changed.notify_one();
+    }
+}
+
+async fn renew_some(shared: &Shared, held: &[Try], within: Duration) {
+    let asked = Instant::now();
+    let body = json!({ "leases": wire::keys(held), "lease_seconds": lease_seconds(shared) });
+    let call = Call::post("/api/v1/bots/leases/renew", &body).deadline(within);
+    let judged = match shared.client.call(call).await {
+        Ok(answer) => read::<Judged>(&answer.text),
+        Err(error) => Err(error),
+    };
+    match judged {
+        Ok(Judged { verdicts }) => {
+            for (key, verdict) in held.iter().zip(&verdicts) {
+                if verdict == "accepted" {
+                    shared.book.renewed(key, good_until(shared, asked));
+                } else {
+                    let (task_id, attempt) = (&key.task_id, key.attempt);
+                    tracing::warn!(task_id, attempt, verdict, "a lease is lost");
+                    shared.book.forget(key);
+                }
+            }
+        }
+        Err(error) => tracing::warn!(%error, "leases are not renewed"),
+    }
+}
+
+/// Kills what runs under leases that could not be kept.
+async fn watch(shared: Arc<Shared>, done: CancellationToken) {
+    let mut ticks = tokio::time::interval((shared.options.lease / 20).min(Duration::from_secs(1)));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            biased;
+            () = done.cancelled() => return,
+            _ = ticks.tick() => {}
+        }
+        for Try { task_id, attempt } in shared.book.kill_overdue(Instant::now()) {
+            tracing::warn!(task_id, attempt, "a lease could not be kept: stopped");
+            shared.changed.notify_one();
+        }
+    }
+}
+
+/// Gives back what has not begun, lets programs finish and their ends be told; past the limit, kills
+/// them and gives those back, too.
+async fn drain(shared: &Arc<Shared>) {
+    shared.draining.cancel();
+    tracing::info!(running = shared.book.running(), "draining");
+    for key in shared.book.give_back(Instant::now()) {
+        tell::hand_over(shared, Told::given_back(key)).await;
+    }
+    shared.tasks.close();
+    tokio::select! {
+        biased;
+        () = shared.tasks.wait() => return,
+        () = shared.abort.cancelled() => {}
+        () = tokio::time::sleep(shared.options.drain_timeout) => {}
+    }
+    tracing::warn!(running = shared.book.running(), "killing what still runs");
+    shared.book.kill_all();
+    shared.tasks.wait().await;
+}

@@ -1,0 +1,381 @@
+//! The worker for swarms against a cluster that is made of a script: what it runs, what it keeps and
+//! gives back, what it tells and how often.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use axum::body::Bytes;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+
+use super::*;
+use crate::client;
+
+/// What the cluster was told.
+#[derive(Debug)]
+struct Heard {
+    path: String,
+    key: String,
+    body: Value,
+}
+
+#[derive(Clone)]
+struct Cluster {
+    waiting: Arc<Mutex<VecDeque<Value>>>,
+    more: Arc<Notify>,
+    heard: mpsc::UnboundedSender<Heard>,
+    /// So many ends are answered with 503 first.
+    refusals: Arc<AtomicUsize>,
+    /// What renewals are answered; 503 without.
+    renewal: Arc<Mutex<Option<&'static str>>>,
+    /// Batches of more than one are refused.
+    picky: Arc<AtomicBool>,
+}
+
+/// Polls are answered sooner than they ask for.
+const POLL: Duration = Duration::from_millis(100);
+const LONG: Duration = Duration::from_secs(60);
+
+async fn take_call(
+    State(cluster): State<Cluster>,
+    Path(path): Path<String>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    let key = headers["idempotency-key"].to_str().unwrap().to_owned();
+    let body: Value = serde_json::from_slice(&body).unwrap();
+    let items = body.get("items").or_else(|| body.get("leases")).and_then(Value::as_array);
+    let len = items.map_or(0, Vec::len);
+    cluster.heard.send(Heard { path: path.clone(), key, body: body.clone() }).unwrap();
+    let unavailable = StatusCode::SERVICE_UNAVAILABLE.into_response();
+    let verdict = match path.as_str() {
+        "bots/leases" => {
+            if cluster.waiting.lock().is_empty() {
+                let _ = tokio::time::timeout(POLL, cluster.more.notified()).await;
+            }
+            let mut waiting = cluster.waiting.lock();
+            let some = waiting.len().min(body["max"].as_u64().unwrap() as usize);
+            let assignments: Vec<Value> = waiting.drain(..some).collect();
+            return axum::Json(json!({ "assignments": assignments })).into_response();
+        }
+        "bots/leases/renew" => match *cluster.renewal.lock() {
+            Some(verdict) => verdict,
+            None => return unavailable,
+        },
+        _ => {
+            let left = |n: usize| n.checked_sub(1);
+            let order = Ordering::Relaxed;
+            if cluster.refusals.fetch_update(order, order, left).is_ok() {
+                return unavailable;
+            }
+            if len > 1 && cluster.picky.load(Ordering::Relaxed) {
+                return StatusCode::BAD_REQUEST.into_response();
+            }
+            "accepted"
+        }
+    };
+    axum::Json(json!({ "verdicts": vec![verdict; len] })).into_response()
+}
+
+/// A worker and the cluster it talks to.
+struct Bench {
+    cluster: Cluster,
+    heard: mpsc::UnboundedReceiver<Heard>,
+    stop: CancellationToken,
+    done: tokio::task::JoinHandle<Result<(), Error>>,
+    dir: tempfile::TempDir,
+}
+
+impl Bench {
+    async fn start(capacity: usize, edit: impl FnOnce(&mut Options)) -> Self {
+        let (sender, heard) = mpsc::unbounded_channel();
+        let cluster = Cluster {
+            waiting: Arc::default(),
+            more: Arc::default(),
+            heard: sender,
+            refusals: Arc::default(),
+            renewal: Arc::new(Mutex::new(Some("accepted"))),
+            picky: Arc::default(),
+        };
+        let router = axum::Router::new().route("/api/v1/{*path}", axum::routing::any(take_call));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let live = format!("http://{}", listener.local_addr().unwrap());
+        let state = cluster.clone();
+        tokio::spawn(async move { axum::serve(listener, router.with_state(state)).await });
+        // A member that is down stands in front: every call goes on to the next.
+        let gone = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let urls = vec![format!("http://{gone}"), live];
+        let client = Client::new(&client::Options { urls, ..Default::default() }).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let (gate, begun) = (dir.path().join("gate"), dir.path().join("begun"));
+        let gated = format!(
+            "echo >> {}; while [ ! -e {} ]; do sleep 0.02; done; cat",
+            begun.display(),
+            gate.display()
+        );
+        let noted = format!(
+            "echo $QUORATE_TASK_ID $QUORATE_ATTEMPT $QUORATE_BOT_ID $QUORATE_SWARM_ID > {}; cat",
+            dir.path().join("noted").display()
+        );
+        let programs = [
+            ("default", noted.as_str()),
+            ("gated", &gated),
+            ("slow", "sleep 60"),
+            ("bad", "echo no >&2; exit 3"),
+            ("long", "head -c 20000 /dev/zero | tr '\\0' 1"),
+        ];
+        let mut options = Options {
+            swarms: vec!["s1".to_owned(), "s2".to_owned()],
+            holder: Some("w".to_owned()),
+            programs: programs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
+            capacity,
+            lease: LONG,
+            timeout: LONG,
+            drain_timeout: LONG,
+        };
+        edit(&mut options);
+        let worker = SwarmWorker::new(options, client).unwrap();
+        let (stop, done) = (worker.stop_token(), tokio::spawn(worker.run()));
+        Self { cluster, heard, stop, done, dir }
+    }
+
+    fn assign(&self, task_id: &str, attempt: u32, task_type: Option<&str>) {
+        let assignment = json!({ "task_id": task_id, "bot_id": "b", "swarm_id": "s1",
+            "task_type": task_type, "task_data": {"x": task_id}, "attempt": attempt,
+            "deadline": "2026-01-01T00:00:00Z" });
+        self.cluster.waiting.lock().push_back(assignment);
+        self.cluster.more.notify_one();
+    }
+
+    /// The next thing the cluster is told that is no question for more.
+    async fn heard(&mut self) -> Heard {
+        loop {
+            let heard = tokio::time::timeout(Duration::from_secs(30), self.heard.recv());
+            let heard = heard.await.expect("the worker tells something").unwrap();
+            if heard.path != "bots/leases" {
+                return heard;
+            }
+        }
+    }
+
+    /// As [`Self::heard`], without renewals; its path and items.
+    async fn told(&mut self) -> (String, Value) {
+        loop {
+            let Heard { path, mut body, .. } = self.heard().await;
+            if path != "bots/leases/renew" {
+                let list = if path == "bots/leases/release" { "leases" } else { "items" };
+                return (path, body[list].take());
+            }
+        }
+    }
+
+    /// Lets gated programs end, those that have begun and all others.
+    fn open_gate(&self) {
+        std::fs::write(self.dir.path().join("gate"), "").unwrap();
+    }
+
+    async fn stop(self) {
+        self.stop.cancel();
+        self.done.await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test]
+async fn assignments_are_done_and_told_with_their_attempt() {
+    let mut bench = Bench::start(1, |_| {}).await;
+    let error = |text: &str| json!([{"task_id": "t", "attempt": 7, "error": text}]);
+    let done = json!([{"task_id": "t", "attempt": 7, "result": {"x": "t"}}]);
+    for (task_type, path, items) in [
+        // Without a type there is a handler for those without one.
+        (None, "assignments/complete", done),
+        (Some("bad"), "assignments/fail", error("exit code 3: no")),
+        (Some("odd"), "assignments/fail", error("no program for task type `odd`")),
+        (Some("long"), "assignments/fail", error("the result is over 16384 bytes")),
+    ] {
+        bench.assign("t", 7, task_type);
+        assert_eq!(bench.told().await, (path.to_owned(), items));
+    }
+    let noted = std::fs::read_to_string(bench.dir.path().join("noted")).unwrap();
+    assert_eq!(noted, "t 7 b s1\n");
+    bench.stop().await;
+}
+
+#[tokio::test]
+async fn it_asks_for_what_it_has_room_for() {
+    let mut bench = Bench::start(3, |_| {}).await;
+    let Heard { path, body, .. } = bench.heard.recv().await.unwrap();
+    assert_eq!(path, "bots/leases");
+    let asked = json!({"swarms": ["s1", "s2"], "holder": "w", "max": 3, "lease_seconds": 60,
+        "wait_seconds": 15});
+    assert_eq!(body, asked);
+    bench.assign("a", 1, Some("gated"));
+    loop {
+        let heard = bench.heard.recv().await.unwrap();
+        if heard.body["max"] == 2 {
+            break;
+        }
+        assert_eq!(heard.body["max"], 3);
+    }
+    bench.open_gate();
+    assert_eq!(bench.told().await.0, "assignments/complete");
+    bench.stop().await;
+}
+
+#[tokio::test]
+async fn an_end_is_told_until_it_is_judged_under_one_key() {
+    let mut bench = Bench::start(1, |_| {}).await;
+    bench.cluster.refusals.store(2, Ordering::Relaxed);
+    bench.assign("t", 1, None);
+    let mut keys = Vec::new();
+    for _ in 0..3 {
+        let heard = bench.heard().await;
+        assert_eq!(heard.path, "assignments/complete");
+        keys.push(heard.key);
+    }
+    keys.dedup();
+    assert_eq!(keys.len(), 1, "one key for all tries: {keys:?}");
+    bench.stop().await;
+}
+
+#[tokio::test]
+async fn one_end_that_is_refused_takes_no_other_with_it() {
+    let mut bench = Bench::start(2, |_| {}).await;
+    bench.cluster.picky.store(true, Ordering::Relaxed);
+    // The first call hangs in its pause while the ends of both gather.
+    bench.cluster.refusals.store(1, Ordering::Relaxed);
+    for name in ["a", "b", "c", "d"] {
+        bench.assign(name, 1, None);
+    }
+    let (mut told, mut longest) = (std::collections::BTreeSet::new(), 0);
+    while told.len() < 4 {
+        let (_, items) = bench.told().await;
+        let items = items.as_array().unwrap();
+        longest = longest.max(items.len());
+        if let [item] = &items[..] {
+            told.insert(item["task_id"].as_str().unwrap().to_owned());
+        }
+    }
+    assert!(longest > 1, "they are told together first");
+    bench.stop().await;
+}
+
+#[tokio::test]
+async fn a_lease_is_renewed_while_its_program_runs_and_not_after() {
+    let mut bench = Bench::start(1, |options| options.lease = Duration::from_millis(600)).await;
+    bench.assign("t", 3, Some("gated"));
+    for _ in 0..5 {
+        let heard = bench.heard().await;
+        assert_eq!(heard.path, "bots/leases/renew");
+        assert_eq!(heard.body["leases"], json!([{"task_id": "t", "attempt": 3}]));
+    }
+    bench.open_gate();
+    assert_eq!(bench.told().await.0, "assignments/complete");
+    bench.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_held_by_another_is_killed_and_not_told() {
+    let mut bench = Bench::start(1, |options| options.lease = Duration::from_secs(3)).await;
+    *bench.cluster.renewal.lock() = Some("stale");
+    bench.assign("t", 1, Some("slow"));
+    assert_eq!(bench.heard().await.path, "bots/leases/renew");
+    // The slot is free again, long before the program would have ended.
+    bench.assign("u", 1, None);
+    let (path, items) = bench.told().await;
+    assert_eq!((path.as_str(), &items[0]["task_id"]), ("assignments/complete", &json!("u")));
+    bench.stop().await;
+}
+
+#[tokio::test]
+async fn without_the_cluster_a_program_is_stopped_before_its_lease_ends() {
+    let lease = Duration::from_secs(2);
+    let mut bench = Bench::start(1, |options| options.lease = lease).await;
+    *bench.cluster.renewal.lock() = None;
+    bench.assign("t", 1, Some("slow"));
+    bench.heard().await;
+    bench.assign("u", 1, None);
+    let (_, items) = bench.told().await;
+    assert_eq!(items[0]["task_id"], "u", "the slot of the killed one");
+    bench.stop().await;
+}
+
+#[tokio::test]
+async fn a_drain_gives_back_what_has_not_begun_and_finishes_what_runs() {
+    let mut bench = Bench::start(2, |_| {}).await;
+    // Short ones first, until it holds some ahead: on a busy machine the first may not be short.
+    loop {
+        bench.assign("warm", 1, None);
+        assert_eq!(bench.told().await.0, "assignments/complete");
+        let asked = bench.heard.recv().await.unwrap();
+        if asked.body["max"] == 4 {
+            break;
+        }
+    }
+    for name in ["a", "b", "c", "d"] {
+        bench.assign(name, 1, Some("gated"));
+    }
+    let begun = bench.dir.path().join("begun");
+    let count = || std::fs::read_to_string(&begun).map_or(0, |text| text.lines().count());
+    let all_taken = async {
+        while count() < 2 || !bench.cluster.waiting.lock().is_empty() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(LONG, all_taken).await.expect("two run and two are held ahead");
+    tokio::time::sleep(POLL).await;
+    bench.stop.cancel();
+    let (path, given) = bench.told().await;
+    assert_eq!(path, "bots/leases/release");
+    assert_eq!(given.as_array().unwrap().len(), 2, "{given}");
+    bench.open_gate();
+    let mut ended = 0;
+    while ended < 2 {
+        let (path, items) = bench.told().await;
+        assert_eq!(path, "assignments/complete");
+        ended += items.as_array().unwrap().len();
+    }
+    bench.done.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_drain_past_its_limit_kills_and_gives_back() {
+    let limit = Duration::from_millis(50);
+    let mut bench = Bench::start(1, |options| options.drain_timeout = limit).await;
+    bench.assign("t", 4, Some("slow"));
+    while !bench.cluster.waiting.lock().is_empty() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    bench.stop.cancel();
+    let told = bench.told().await;
+    let given = json!([{"task_id": "t", "attempt": 4}]);
+    assert_eq!(told, ("bots/leases/release".to_owned(), given));
+    bench.done.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn swarms_that_are_not_there_end_it() {
+    let router = axum::Router::new().fallback(|| async {
+        (StatusCode::NOT_FOUND, axum::Json(json!({"error": "Swarm s not found"})))
+    });
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let urls = vec![format!("http://{}", listener.local_addr().unwrap())];
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    let client = Client::new(&client::Options { urls, ..Default::default() }).unwrap();
+    let options = Options {
+        swarms: vec!["s".to_owned()],
+        holder: None,
+        programs: BTreeMap::from([("*".to_owned(), "cat".to_owned())]),
+        capacity: 1,
+        lease: LONG,
+        timeout: LONG,
+        drain_timeout: LONG,
+    };
+    let blank = Options { swarms: Vec::new(), ..options.clone() };
+    assert!(matches!(SwarmWorker::new(blank, client.clone()), Err(Error::Options(_))));
+    let error = SwarmWorker::new(options, client).unwrap().run().await.unwrap_err();
+    assert!(error.to_string().contains("Swarm s not found"), "{error}");
+}

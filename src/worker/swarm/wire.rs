@@ -1,0 +1,59 @@
+//! What the cluster says of leases, and how it is read.
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+/// Something to do, in one try. Fields that a worker has no use for are ignored.
+#[derive(Debug, Clone, Default, Deserialize)]
+pub(super) struct Assignment {
+    pub(super) task_id: String,
+    #[serde(default)]
+    pub(super) bot_id: String,
+    #[serde(default)]
+    pub(super) swarm_id: String,
+    /// None is a type of its own.
+    #[serde(default)]
+    pub(super) task_type: Option<String>,
+    /// As it was written: a number that no float holds must reach the program whole.
+    #[serde(default)]
+    pub(super) task_data: Option<Box<RawValue>>,
+    pub(super) attempt: u32,
+}
+
+/// The answer to a request for assignments.
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct Leased {
+    #[serde(default)]
+    pub(super) assignments: Vec<Assignment>,
+}
+
+/// The answer to a batch.
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct Judged {
+    #[serde(default)]
+    pub(super) verdicts: Vec<String>,
+}
+
+/// One try of one assignment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Try {
+    pub(super) task_id: String,
+    pub(super) attempt: u32,
+}
+
+impl Assignment {
+    pub(super) fn key(&self) -> Try {
+        Try { task_id: self.task_id.clone(), attempt: self.attempt }
+    }
+
+    /// The input as JSON text.
+    pub(super) fn input(&self) -> Vec<u8> {
+        self.task_data.as_ref().map_or("null", |data| data.get()).into()
+    }
+}
+
+/// Tries as a list of the wire.
+pub(super) fn keys(all: &[Try]) -> Vec<serde_json::Value> {
+    let key = |one: &Try| serde_json::json!({ "task_id": one.task_id, "attempt": one.attempt });
+    all.iter().map(key).collect()
+}
