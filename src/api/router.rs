@@ -14,7 +14,8 @@ use super::auth::{Needs, UNMATCHED, accounts, keys, login, sessions};
 use super::bots::batches::{self, Batch};
 use super::bots::shape::WAIT_MAX;
 use super::bots::{
-    assignments, at_both, bots, health as bot_health, leases, orchestrate, swarms, task, workflows,
+    assignments, at_both, health as bot_health, leases, orchestrate, single, swarms, task,
+    workflows,
 };
 use super::error::ApiError;
 use super::nanoos::job_parse::Asked;
@@ -286,10 +287,10 @@ fn laboratory_routes(builder: Builder) -> Builder {
 fn bot_routes(builder: Builder) -> Builder {
     let (made, done) = (StatusCode::CREATED, StatusCode::OK);
     builder
-        .route("/bots", bots::creating(made).get(bots::list))
-        .route("/api/v1/bots", bots::creating(done).get(bots::list))
-        .bots(at_both!("/bots/stats"), &get(bots::stats))
-        .bots(at_both!("/bots/{id}"), &get(bots::get).delete(bots::remove))
+        .route("/bots", single::creating(made).get(single::list))
+        .route("/api/v1/bots", single::creating(done).get(single::list))
+        .bots(at_both!("/bots/stats"), &get(single::stats))
+        .bots(at_both!("/bots/{id}"), &get(single::get).delete(single::remove))
         .bots(at_both!("/bots/{id}/health"), &get(bot_health::of_bot))
         .route("/swarms", swarms::creating(made).get(swarms::list))
         .route("/api/v1/swarms", swarms::creating(done).get(swarms::list))
@@ -322,6 +323,7 @@ fn workflow_routes(builder: Builder) -> Builder {
         .patient(at_both!("/orchestrate"), &orchestrating, orchestrate::WORKFLOW_WAIT)
         .bots(at_both!("/workflows"), &get(workflows::list))
         .bots(at_both!("/workflows/{id}"), &get(workflows::get).delete(workflows::cancel))
+        .bots(at_both!("/services"), &get(workflows::services))
         .bots(at_both!("/task/{id}"), &get(task::get))
 }
 

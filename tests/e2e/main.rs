@@ -17,6 +17,7 @@ mod tools;
 mod agents;
 mod balancer;
 mod boards;
+mod bots;
 mod campaigns;
 mod command_line;
 mod configuration;

@@ -237,6 +237,7 @@ const BOT_DOORS: &[(&str, [&str; 2], Need)] = &[
     ("GET", at_both!("/workflows"), TASKS_READ),
     ("GET", at_both!("/workflows/{id}"), TASKS_READ),
     ("DELETE", at_both!("/workflows/{id}"), TASKS_CANCEL),
+    ("GET", at_both!("/services"), TASKS_READ),
     ("GET", at_both!("/task/{id}"), TASKS_READ),
 ];
 

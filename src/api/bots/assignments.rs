@@ -8,9 +8,9 @@ use axum::response::Response;
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::bots::propose;
 use super::pieces::{self, Frame};
 use super::shape;
+use super::single::propose;
 use super::view::{Assignment, Works, Writer};
 use super::waits::{Bell, look_until};
 use crate::api::App;

@@ -6,8 +6,8 @@ use axum::response::Response;
 use axum::routing::{MethodRouter, post};
 use serde_json::json;
 
-use super::bots::propose;
 use super::shape;
+use super::single::propose;
 use crate::api::App;
 use crate::api::app::{Written, key_reused};
 use crate::api::body::RequestBody;

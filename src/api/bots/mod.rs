@@ -6,13 +6,13 @@
 
 pub(super) mod assignments;
 pub(super) mod batches;
-pub(super) mod bots;
 pub(super) mod health;
 pub(super) mod leases;
 mod listing;
 pub(super) mod orchestrate;
 mod pieces;
 pub(super) mod shape;
+pub(super) mod single;
 pub(super) mod swarms;
 pub(super) mod task;
 mod view;

@@ -10,8 +10,8 @@ use axum::routing::{MethodRouter, post};
 use serde_json::value::RawValue;
 use tokio::time::Instant;
 
-use super::bots::propose;
 use super::shape;
+use super::single::propose;
 use super::waits::{Bell, look_until};
 use super::workflow_view::WorkflowShown;
 use crate::api::App;

@@ -6,9 +6,9 @@ use axum::response::Response;
 use axum::routing::{MethodRouter, post};
 use serde_json::json;
 
-use super::bots::propose;
 use super::listing::Walk;
 use super::shape;
+use super::single::propose;
 use super::view::{SwarmBody, SwarmShown};
 use crate::api::App;
 use crate::api::app::{Written, key_reused};

@@ -53,7 +53,7 @@ impl<'a> BotBody<'a> {
             created_at: iso_micros(view.created_at_ms),
             last_active: iso_micros(view.last_active_ms),
             swarm_id: swarm_of(state, view.place.swarm),
-            counts: counted.then(|| BotCounts {
+            counts: counted.then_some(BotCounts {
                 total_tasks: view.total,
                 pending_tasks: view.pending,
                 completed_tasks: view.completed,

@@ -1,11 +1,12 @@
-//! The doors of workflows that were made: how far they are, and their end.
+//! The doors of workflows that were made: how far they are, and their end; and where the services are
+//! that they are made of.
 
 use axum::extract::State;
 use axum::response::Response;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::bots::propose;
 use super::shape;
+use super::single::propose;
 use super::workflow_view::{WorkflowShown, summary};
 use crate::api::App;
 use crate::api::app::{Written, key_reused};
@@ -70,6 +71,14 @@ pub(in crate::api) async fn list(
         json!({"count": rows.len(), "total": total, "next_cursor": cursor, "workflows": rows})
     });
     Ok(reply::read(&stamp, reply::encode(&answer)))
+}
+
+/// `GET /services` (contract 5.1): as this member was told.
+pub(in crate::api) async fn services(State(app): State<App>) -> Response {
+    let urls = app.options().services.iter();
+    let urls: serde_json::Map<String, Value> =
+        urls.map(|(name, url)| (name.to_owned(), url.into())).collect();
+    reply::json(reply::encode(&json!({"services": urls})))
 }
 
 /// `GET /workflows/{id}`.

@@ -324,6 +324,46 @@ async fn contract_3_7_the_figures_of_family_n_are_the_clusters() {
 }
 
 #[tokio::test]
+async fn the_figures_of_bots_are_the_clusters_and_bounded() {
+    let world = World::new().await;
+    let empty = Parsed::of(&world.get("/metrics").await.text);
+    assert_eq!(empty.value("quorate_swarms", &[]), Some(0.0));
+    world.bot(r#"{"tier":"odd \"tier\"\n"}"#).await;
+    let (swarm, bots) = world.swarm(3).await;
+    world.post(&format!("/swarms/{swarm}/tasks"), "{}").await;
+    world.post("/bots/leases", &json!({"swarms": [swarm]}).to_string()).await.ok();
+    let task = world.assign(&bots[1], "{}").await;
+    world.post(&format!("/bots/{}/tasks/{task}/complete", bots[1]), "").await.ok();
+    world.post("/orchestrate?async=true", r#"{"tasks":[{"type":"x"}]}"#).await;
+    let page = Parsed::of(&world.get("/metrics").await.text);
+    let of = |key: &'static str, state: &'static str| [("tier", key), ("state", state)];
+    let swarm = swarm.as_str();
+    for (name, labels, value) in [
+        ("quorate_bots", &[("tier", "odd \"tier\"\n")][..], 1.0),
+        ("quorate_bots", &[("tier", "standard")], 3.0),
+        ("quorate_bot_capacity", &[], 50_000.0),
+        ("quorate_bots_created_total", &[], 4.0),
+        ("quorate_bot_assignments_total", &[("state", "assigned")], 4.0),
+        ("quorate_bot_assignments_total", &[("state", "completed")], 1.0),
+        ("quorate_bot_assignments", &of("standard", "waiting"), 2.0),
+        ("quorate_bot_assignments", &of("standard", "leased"), 1.0),
+        ("quorate_bot_assignments", &of("standard", "completed"), 1.0),
+        ("quorate_swarm_bots", &[("swarm", swarm)], 3.0),
+        ("quorate_swarm_assignments", &[("swarm", swarm), ("state", "leased")], 1.0),
+        ("quorate_workflows_running", &[], 1.0),
+    ] {
+        assert_eq!(page.value(name, labels), Some(value), "{name} {labels:?}");
+    }
+    for _ in 0..150 {
+        world.swarm(1).await;
+    }
+    let page = Parsed::of(&world.get("/metrics").await.text);
+    let lines = page.values.keys().filter(|(name, _)| name == "quorate_swarm_bots").count();
+    assert_eq!(lines, 100);
+    assert_eq!(page.value("quorate_swarm_bots", &[("swarm", swarm)]), Some(3.0), "the biggest");
+}
+
+#[tokio::test]
 async fn contract_3_8_metrics_can_be_switched_off() {
     let world = World::new().await;
     world.call("PUT", "/api/v1/config/metrics.enabled", r#"{"value":false}"#).await.ok();

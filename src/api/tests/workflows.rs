@@ -8,7 +8,8 @@ use tokio::time::timeout;
 
 use super::bots::refused;
 use super::{Answer, World};
-use crate::model::DerivedId;
+use crate::api::ApiOptions;
+use crate::model::{DerivedId, Service};
 use crate::state::{BotCommand, Command, Outcome};
 
 /// Far longer than anything here takes.
@@ -67,6 +68,24 @@ async fn contract_5_4_the_answer_comes_when_all_is_done() {
     ]);
     assert_eq!(answer["results"], results);
     assert!(answer["timestamp"].as_str().unwrap().ends_with("000Z"));
+}
+
+#[tokio::test]
+async fn contract_5_1_services_are_listed_by_name() {
+    let mut options = ApiOptions::default();
+    options.services.set(Service::FraudDetection, "http://fraud.example:1/");
+    let world = World::with(options).await;
+    let listed = world.get("/services").await.ok();
+    let expected = json!({"services": {
+        "image_generation": "http://image-generation-service:5000",
+        "video_generation": "http://video-generation-service:5001",
+        "crypto_prediction": "http://crypto-prediction-service:5002",
+        "fraud_detection": "http://fraud.example:1",
+        "compression": "http://compression-service:5006",
+        "marketing": "http://marketing-intelligence-service:5007",
+    }});
+    assert_eq!(listed, expected);
+    assert_eq!(world.get("/api/v1/services").await.ok(), listed);
 }
 
 #[tokio::test]
