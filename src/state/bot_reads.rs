@@ -145,7 +145,8 @@ pub struct BotHealth {
     pub leased: u64,
     /// Leases past their end that nobody has taken back; of the first 20,000 in all.
     pub overdue: u64,
-    /// When somebody who works for it was last heard of, to the second; 0 for never.
+    /// When somebody who works for it was last heard of, to the second; 0 for never, or when nothing
+    /// of that is retained.
     pub last_contact_ms: TimeMs,
 }
 
@@ -370,10 +371,12 @@ impl State {
         if !self.has_bot(bot) {
             return None;
         }
-        let last_contact_ms = self.bot_record(bot).last_active_ms;
-        let mut health = BotHealth { last_contact_ms, ..BotHealth::default() };
-        let leased = |state| state == AssignmentState::Leased;
-        for view in self.assignments_of(bot, leased, LOOKS_MAX) {
+        // Its record is no witness: a bot is active, too, when it is given something.
+        let mut health = BotHealth::default();
+        let told = |state| matches!(state, AssignmentState::Leased | AssignmentState::Completed);
+        for view in self.assignments_of(bot, told, LOOKS_MAX) {
+            let ended_at_ms = view.progress.map_or(0, |row| row.ended_at_ms);
+            health.last_contact_ms = health.last_contact_ms.max(ended_at_ms);
             let Some(lease) = view.lease() else { continue };
             health.leased += 1;
             health.overdue += u64::from(lease.deadline_ms < now);

@@ -18,21 +18,22 @@ use crate::state::BotHealth;
 const RECENT_MS: TimeMs = 5 * 60_000;
 
 /// `overdue`: somebody holds a lease longer than it lasts; `working`: somebody holds one; `active`:
-/// somebody was heard of within five minutes; `quiet`: longer ago; `unattached`: never.
-fn word(health: &BotHealth, now: TimeMs) -> &'static str {
+/// somebody was heard of within five minutes; `quiet`: longer ago; `unattached`: never, and nothing was
+/// `done`.
+fn word(health: &BotHealth, done: u64, now: TimeMs) -> &'static str {
     match health {
         BotHealth { overdue: 1.., .. } => "overdue",
         BotHealth { leased: 1.., .. } => "working",
-        BotHealth { last_contact_ms: 0, .. } => "unattached",
+        BotHealth { last_contact_ms: 0, .. } if done == 0 => "unattached",
         BotHealth { last_contact_ms, .. } if last_contact_ms + RECENT_MS >= now => "active",
         BotHealth { .. } => "quiet",
     }
 }
 
-fn body(health: &BotHealth, now: TimeMs) -> Value {
+fn body(health: &BotHealth, done: u64, now: TimeMs) -> Value {
     let at = health.last_contact_ms;
     json!({
-        "health": word(health, now),
+        "health": word(health, done, now),
         "leased_tasks": health.leased,
         "overdue_leases": health.overdue,
         "last_contact": (at > 0).then(|| iso_micros(at)),
@@ -53,7 +54,7 @@ pub(in crate::api) async fn of_bot(
     let answer = app.show(&mut stamp, |state| {
         let place = state.bot_place(bot)?;
         let (health, view) = (state.bot_health(place, now)?, state.bot_view(place)?);
-        let mut answer = body(&health, now);
+        let mut answer = body(&health, view.completed, now);
         answer["bot_id"] = json!(bot);
         answer["status"] = "active".into();
         answer["pending_tasks"] = view.pending.into();
@@ -77,7 +78,7 @@ pub(in crate::api) async fn of_swarm(
     let answer = app.show(&mut stamp, |state| {
         let number = state.swarm_number(swarm)?;
         let (health, view) = (state.swarm_health(number, now)?, state.swarm_view(number)?);
-        let mut answer = body(&health, now);
+        let mut answer = body(&health, view.figures.completed, now);
         answer["swarm_id"] = json!(swarm);
         answer["status"] = "active".into();
         answer["bot_count"] = view.row.count.into();
@@ -97,15 +98,16 @@ mod tests {
     #[test]
     fn words_of_health() {
         let now = 1_000_000;
-        for (leased, overdue, last_contact_ms, wanted) in [
-            (0, 0, 0, "unattached"),
-            (0, 0, now - RECENT_MS, "active"),
-            (0, 0, now - RECENT_MS - 1, "quiet"),
-            (1, 0, now, "working"),
-            (1, 1, now, "overdue"),
+        for (leased, overdue, last_contact_ms, done, wanted) in [
+            (0, 0, 0, 0, "unattached"),
+            (0, 0, 0, 1, "quiet"),
+            (0, 0, now - RECENT_MS, 0, "active"),
+            (0, 0, now - RECENT_MS - 1, 0, "quiet"),
+            (1, 0, now, 0, "working"),
+            (1, 1, now, 0, "overdue"),
         ] {
             let health = BotHealth { leased, overdue, last_contact_ms };
-            assert_eq!(word(&health, now), wanted);
+            assert_eq!(word(&health, done, now), wanted);
         }
     }
 }

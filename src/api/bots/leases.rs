@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::extract::State;
 use axum::response::Response;
 use serde_json::json;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use super::pieces::{self, Frame};
 use super::shape;
@@ -160,7 +160,12 @@ async fn give(
         };
         let Some(seen) = seen else { break };
         seen?;
-        let turn = if waited || tries > 0 { app.waits().turn().await } else { None };
+        let turn = if waited || tries > 0 {
+            let Ok(turn) = timeout_at(until, app.waits().turn()).await else { break };
+            turn
+        } else {
+            None
+        };
         if turn.is_some() && !look()? {
             // Others had their turn, and took it.
             continue;

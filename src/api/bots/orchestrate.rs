@@ -22,7 +22,7 @@ use crate::api::object::{Object, text_of};
 use crate::api::params::Params;
 use crate::api::reply;
 use crate::api::ticket::{Caller, Ticket};
-use crate::model::DerivedId;
+use crate::model::{DerivedId, WorkflowStatus};
 use crate::state::{BotCommand, BotOutcome, Outcome, WorkflowStep};
 
 /// How long a workflow is waited for: the longest time of one service, and a failover.
@@ -101,9 +101,8 @@ async fn over(
     // Nothing of a workflow is copied as long as it runs.
     let look = || {
         view.read(|state| {
-            let number = state.workflow_number(workflow);
-            let running = state.running_workflows().any(|(running, _)| Some(running) == number);
-            (!running).then_some(())
+            let row = state.workflow_number(workflow).and_then(|number| state.workflow(number));
+            row.is_none_or(|row| row.status != WorkflowStatus::Running).then_some(())
         })
     };
     if look_until(app, Bell::Workflows, until, look).await.is_none() {

@@ -8,6 +8,7 @@ use tokio::time::timeout;
 
 use super::World;
 use super::bots::{made, refused};
+use crate::api::ApiOptions;
 use crate::clock;
 use crate::state::{BotCommand, Command};
 
@@ -299,6 +300,27 @@ async fn who_waits_is_let_go_when_the_member_closes() {
 }
 
 #[tokio::test]
+async fn who_goes_away_leaves_its_place_to_others() {
+    // Two requests at once, of which one may wait.
+    let world = World::with(ApiOptions { requests_max: 2, ..ApiOptions::default() }).await;
+    let (swarm, _) = world.swarm(1).await;
+    let asked = json!({"swarms": [swarm], "wait_seconds": 60}).to_string();
+    let workflow = r#"{"tasks":[{"type":"x"}]}"#;
+    let waiting = world.post("/orchestrate", workflow);
+    let (gone, refused) = tokio::join!(timeout(Duration::from_millis(200), waiting), async {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        world.post("/bots/leases", &asked).await
+    });
+    assert!(gone.is_err(), "nobody does the workflow");
+    assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(refused.json()["code"], "TOO_MANY_WAITING");
+    let running = world.get("/workflows?status=running").await.ok();
+    assert_eq!(running["total"], 1, "it goes on without its client");
+    let later = timeout(Duration::from_millis(200), world.post("/bots/leases", &asked)).await;
+    assert!(later.is_err(), "it waits");
+}
+
+#[tokio::test]
 async fn leases_of_nothing_are_refused() {
     let world = World::new().await;
     let (swarm, bots) = world.swarm(1).await;
@@ -359,6 +381,12 @@ async fn health_tells_who_works_and_who_is_late() {
     assert_eq!(world.judged("/assignments/complete", items).await, ["accepted"]);
     let done = world.get(&of_swarm).await.ok();
     assert_eq!((&done["health"], &done["completed_tasks"]), (&json!("active"), &json!(1)));
+    let bot = world.bot("{}").await;
+    let task = world.assign(&bot, "{}").await;
+    let given = world.get(&format!("/bots/{bot}/health")).await.ok();
+    assert_eq!(given["health"], "unattached", "that it was given something is no sign of anybody");
+    world.post(&format!("/bots/{bot}/tasks/{task}/complete"), "").await.ok();
+    assert_eq!(world.get(&format!("/bots/{bot}/health")).await.ok()["health"], "active");
     refused(&world.get("/bots/none/health").await, 404, "Bot none not found");
     refused(&world.get("/swarms/none/health").await, 404, "Swarm none not found");
 }
