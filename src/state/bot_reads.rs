@@ -371,16 +371,19 @@ impl State {
         if !self.has_bot(bot) {
             return None;
         }
-        // Its record is no witness: a bot is active, too, when it is given something.
-        let mut health = BotHealth::default();
-        let told = |state| matches!(state, AssignmentState::Leased | AssignmentState::Completed);
-        for view in self.assignments_of(bot, told, LOOKS_MAX) {
-            let ended_at_ms = view.progress.map_or(0, |row| row.ended_at_ms);
-            health.last_contact_ms = health.last_contact_ms.max(ended_at_ms);
+        let (mut health, mut tried) = (BotHealth::default(), false);
+        for view in self.assignments_of(bot, |_| true, LOOKS_MAX) {
+            let Some(row) = view.progress else { continue };
+            tried = true;
+            health.last_contact_ms = health.last_contact_ms.max(row.ended_at_ms);
             let Some(lease) = view.lease() else { continue };
             health.leased += 1;
             health.overdue += u64::from(lease.deadline_ms < now);
             health.last_contact_ms = health.last_contact_ms.max(lease.contact_ms);
+        }
+        // Its record is the last witness: a bot is active, too, when it is given something.
+        if tried && health.last_contact_ms == 0 {
+            health.last_contact_ms = self.bot_record(bot).last_active_ms;
         }
         Some(health)
     }
