@@ -218,12 +218,13 @@ pub(super) async fn change_document(
     })
     .await
     .map_err(|_| ApiError::unavailable("MEMBER_STOPPED", "this member stops", 1))??;
-    let (patched, policy) = config.patched(&change.path, &change.value.to_string())?;
+    let patch = change.value.to_string();
+    let (patched, policy) = config.patched(&change.path, &patch)?;
     check_access(app, address, &change, (&config, &patched))?;
     check_hosts(&policy)?;
     check_mail_password(&change, (&config, &patched))?;
-    let Change { path, value, expected_revision } = change;
-    let command = Command::PatchConfig { path, value: value.to_string(), expected_revision };
+    let Change { path, expected_revision, .. } = change;
+    let command = Command::PatchConfig { path, value: patch, expected_revision };
     let Written { index, outcome } = app.write(ticket, caller, command).await?;
     match outcome {
         Outcome::ConfigPatched { .. } => Ok(index),

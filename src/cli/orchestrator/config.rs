@@ -29,10 +29,10 @@ const SETTINGS: [&str; 16] = [
 /// When an orchestrator runs its steps.
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Cadence {
-    /// Every so many seconds; scheduled, unless a mode is given
+    /// Every so many seconds
     #[arg(long, value_name = "SECONDS", conflicts_with = "cron")]
     every: Option<f64>,
-    /// By a cron expression, like '0 3 * * 0'; scheduled, unless a mode is given
+    /// By a cron expression, like '0 3 * * 0'
     #[arg(long, value_name = "EXPRESSION")]
     cron: Option<String>,
     /// The time zone of --cron, like Europe/Berlin
@@ -60,7 +60,7 @@ pub(in crate::cli) struct ConfigArgs {
     /// Settings as a JSON object, `@FILE`, or `-` for standard input; the others go before it
     #[arg(long, value_name = "JSON")]
     config: Option<String>,
-    /// manual, scheduled, continuous or paused
+    /// manual, scheduled, continuous or paused [default with --every or --cron: scheduled]
     #[arg(long)]
     mode: Option<String>,
     #[command(flatten)]
