@@ -99,7 +99,9 @@ fn workflows(line: &Line) {
     line.run(&format!("workflow show {id}")).with(0).says(&["image_generation", "running"]);
     line.run(&format!("workflow cancel {id}")).with(0).says(&["is cancelled"]);
     line.run(&format!("workflow show {id} --watch")).with(1).says(&["cancelled"]);
-    line.run(&format!("workflow cancel {id}")).with(1).says(&["WORKFLOW_ENDED"]);
+    line.run(&format!("workflow cancel {id}")).with(0).says(&["is cancelled"]);
+    let over = text(&done, "/workflow_id");
+    line.run(&format!("workflow cancel {over}")).with(1).says(&["WORKFLOW_ENDED"]);
     let list: Value = line.run("workflow list -o json").with(0).json();
     assert_eq!(number(&list, "/total"), 2);
 }
