@@ -225,7 +225,7 @@ impl Workload for Capacity {
     }
 
     fn floors(&self) -> Vec<Floor> {
-        [("read", 1.0), ("make", 0.3), ("scale", 0.2), ("remove", 0.2)]
+        [("read", 0.5), ("make", 0.3), ("scale", 0.1), ("remove", 0.2)]
             .map(|(f, per_second)| Floor { f, per_second })
             .into()
     }

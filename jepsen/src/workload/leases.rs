@@ -378,7 +378,7 @@ impl Workload for Leases {
     }
 
     fn floors(&self) -> Vec<Floor> {
-        [("lease", 1.0), ("complete", 1.0), ("assign", 0.3), ("read", 0.3)]
+        [("lease", 0.5), ("complete", 0.5), ("assign", 0.1), ("read", 0.1)]
             .map(|(f, per_second)| Floor { f, per_second })
             .into()
     }
