@@ -65,7 +65,7 @@ struct Books<'a> {
     asked: i64,
 }
 
-fn key<'a>(op: &'a Op) -> &'a str {
+fn key(op: &Op) -> &str {
     op.key.as_deref().unwrap_or_default()
 }
 
