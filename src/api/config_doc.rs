@@ -20,7 +20,7 @@ use crate::clock;
 use crate::cluster::ReadStamp;
 use crate::outward;
 use crate::security::{Access, MASK, seal};
-use crate::state::{Command, Config, Outcome};
+use crate::state::{Command, Config, Outcome, Policy};
 
 /// The deepest path that is taken; the state has the same bound.
 const PATH_KEYS_MAX: usize = 32;
@@ -218,11 +218,13 @@ pub(super) async fn change_document(
     })
     .await
     .map_err(|_| ApiError::unavailable("MEMBER_STOPPED", "this member stops", 1))??;
-    check_access(app, address, &change, &config)?;
-    check_webhooks(&change, &config)?;
-    check_mail_password(&change, &config)?;
-    let Change { path, value, expected_revision } = change;
-    let command = Command::PatchConfig { path, value: value.to_string(), expected_revision };
+    let patch = change.value.to_string();
+    let (patched, policy) = config.patched(&change.path, &patch)?;
+    check_access(app, address, &change, (&config, &patched))?;
+    check_hosts(&policy)?;
+    check_mail_password(&change, (&config, &patched))?;
+    let Change { path, expected_revision, .. } = change;
+    let command = Command::PatchConfig { path, value: patch, expected_revision };
     let Written { index, outcome } = app.write(ticket, caller, command).await?;
     match outcome {
         Outcome::ConfigPatched { .. } => Ok(index),
@@ -257,8 +259,7 @@ fn prepared(change: Change, config: &Config) -> Result<Change, ApiError> {
 }
 
 /// Refuses webhooks and a mail server that the list of allowed hosts would keep from ever being called.
-fn check_webhooks(change: &Change, config: &Config) -> Result<(), ApiError> {
-    let (_, policy) = config.patched(&change.path, &change.value.to_string())?;
+fn check_hosts(policy: &Policy) -> Result<(), ApiError> {
     let webhooks = [
         ("alerts.webhook.url", &policy.alert_webhook),
         ("alerts.slack.webhook_url", &policy.alert_slack),
@@ -282,10 +283,12 @@ fn check_webhooks(change: &Change, config: &Config) -> Result<(), ApiError> {
 const MAIL_SERVER_KEYS: [&str; 3] = ["smtp_server", "smtp_port", "encryption"];
 
 /// Refuses to let a stored password go to another mail server, or there on another way: whoever may
-/// change the configuration would read what is never shown.
-fn check_mail_password(change: &Change, config: &Config) -> Result<(), ApiError> {
-    let (patched, _) = config.patched(&change.path, &change.value.to_string())?;
-    let (before, after) = (config.document(), patched.document());
+/// change the configuration would read what is never shown. Compares before and after.
+fn check_mail_password(
+    change: &Change,
+    (before, after): (&Config, &Config),
+) -> Result<(), ApiError> {
+    let (before, after) = (before.document(), after.document());
     let email = |document: &Value, key: &str| document["alerts"]["email"][key].clone();
     let has = email(&before, "password").as_str().is_some_and(|password| !password.is_empty());
     let leads = |document: &Value| MAIL_SERVER_KEYS.map(|key| email(document, key));
@@ -303,12 +306,12 @@ fn check_mail_password(change: &Change, config: &Config) -> Result<(), ApiError>
 }
 
 /// Refuses what makes no sense for who may come in, and what would lock everybody out, or the
-/// caller.
+/// caller. Compares before and after.
 fn check_access(
     app: &App,
     Address(address): Address,
     change: &Change,
-    config: &Config,
+    (before, after): (&Config, &Config),
 ) -> Result<(), ApiError> {
     let is_whole = change.path.is_empty();
     let concerns = |name: &str| match is_whole {
@@ -318,8 +321,7 @@ fn check_access(
     if !concerns("security") && !concerns("orchestrator") {
         return Ok(());
     }
-    let (patched, _) = config.patched(&change.path, &change.value.to_string())?;
-    let (before, after) = (Access::read(&config.document()), Access::check(&patched.document()));
+    let (before, after) = (Access::read(&before.document()), Access::check(&after.document()));
     let (after, now) = (after.map_err(invalid)?, clock::now_ms());
     let has_other_way = app.options().admin_key.is_some();
     if after.is_locked(now) && !before.is_locked(now) && !has_other_way {

@@ -58,16 +58,17 @@ impl State {
     pub fn apply(&mut self, index: u64, entry: &[u8]) -> Result<Applied, Fatal> {
         let entry: LogEntry = decode(entry, "log entry")?;
         let clock = canary::active(Canary::ApplyClock).then(canary::clock_ms);
-        let now = clock.unwrap_or(entry.at_ms).max(self.counters().last_at_ms);
+        let at_ms = clock.unwrap_or(entry.at_ms);
+        let now = self.edit_counters(|counters| counters.pass_time(at_ms));
+        let aged = self.counters().aged_ms;
         let mut replies = Vec::with_capacity(entry.envelopes.len());
         let mut facts = Vec::new();
         for (place, envelope) in (0u32..).zip(entry.envelopes) {
             replies.push(self.apply_envelope(index, place, now, envelope, &mut facts)?);
         }
-        self.edit_counters(|counters| counters.last_at_ms = now);
         self.flush_counters();
-        self.requests.end_entry(&mut self.rows, index, now);
-        self.tombstones.end_entry(&mut self.rows, now);
+        self.requests.end_entry(&mut self.rows, index, aged);
+        self.tombstones.end_entry(&mut self.rows, aged);
         let stamp = |(ordinal, fact)| Event { index, ordinal, at_ms: now, fact };
         let events = (0u32..).zip(facts).map(stamp).collect();
         Ok(Applied { replies, events })
@@ -200,8 +201,8 @@ impl Txn<'_> {
             Command::RecordScalingOutcome { epoch, number, outcome } => {
                 self.record_scaling_outcome(epoch, number, outcome)
             }
-            Command::RevokeSession { session_id, until_ms } => {
-                self.revoke_session(session_id, until_ms)
+            Command::RevokeSession { session_id, left_ms } => {
+                self.revoke_session(session_id, left_ms)
             }
             Command::Campaign(command) => self.campaign_command(command),
             Command::Step { epoch, duty } => self.step_duty(epoch, duty),

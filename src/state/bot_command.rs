@@ -58,6 +58,9 @@ pub enum BotCommand {
         max: u32,
         /// How long, from now; 1 to [`super::LEASE_MAX_MS`].
         lease_ms: u64,
+        /// Only of these types, `None` being those without one; empty for all. At most
+        /// [`super::LEASE_TYPES_MAX`], of [`super::NAME_MAX`] bytes each.
+        types: Vec<Option<String>>,
     },
     /// Keeps leases for longer. Each is judged on its own.
     RenewLeases {
@@ -171,6 +174,8 @@ pub struct BotReport {
     pub attempt: Option<u32>,
     /// JSON text of at most [`super::BOT_RESULT_MAX`] bytes; empty for none.
     pub text: String,
+    /// Of a failure: no other try can help.
+    pub permanent: bool,
 }
 
 /// A lease that ran out.

@@ -77,7 +77,7 @@ impl Txn<'_> {
             } else {
                 let now = self.now;
                 self.state.note_activity(place, now);
-                match self.fail_try(place, item.text) {
+                match self.fail_try(place, item.text, item.permanent) {
                     true => failed += 1,
                     false => retried += 1,
                 }
@@ -95,9 +95,14 @@ impl Txn<'_> {
     }
 
     /// A try failed; gives whether the assignment was given up.
-    pub(super) fn fail_try(&mut self, place: AssignmentPlace, error: String) -> bool {
+    pub(super) fn fail_try(
+        &mut self,
+        place: AssignmentPlace,
+        error: String,
+        permanent: bool,
+    ) -> bool {
         let failures = self.state.progress(place).map_or(0, |row| row.failures) + 1;
-        let gives_up = failures > self.state.policy().max_retries;
+        let gives_up = permanent || failures > self.state.policy().max_retries;
         self.state.edit_progress(place, |row| row.failures = failures);
         if gives_up {
             self.end_assignment(place, AssignmentState::Failed, error);

@@ -9,7 +9,7 @@ use super::bot_command::{
 };
 use super::bot_index::Due;
 use super::bots::check_text;
-use super::{Outcome, Rejection, Reply, State};
+use super::{NAME_MAX, Outcome, Rejection, Reply, State};
 use crate::canary::{self, Canary};
 use crate::model::{
     AssignmentPlace, AssignmentState, BOT_BLOCK, BotLease, BotPlace, DerivedId, Epoch, Progress,
@@ -24,8 +24,14 @@ pub const HOLDER_MAX: usize = 64;
 pub const LEASE_MAX_MS: u64 = 24 * 3_600_000;
 /// Bots that one lease may be for; whoever works for more takes their swarm.
 pub const BOTS_PER_LEASE_MAX: usize = 100;
+/// Types that one lease may be for.
+pub const LEASE_TYPES_MAX: usize = 100;
 /// Assignments that are looked at for one lease.
 const LOOKS_MAX: usize = 50_000;
+/// What passing over work of another type costs of that.
+const PASSING: usize = 5;
+/// What a lease may be of, `None` being work without a type; empty for anything.
+pub(super) type LeaseTypes = [Option<String>];
 /// How far the time of the last contact of a swarm may lag, so that its row is not written by all.
 const CONTACT_STEP_MS: TimeMs = 1000;
 
@@ -106,8 +112,18 @@ impl State {
         found
     }
 
+    fn is_of(&self, types: &LeaseTypes, wave: u64) -> bool {
+        let of_wave = || self.waves.get(&wave).map(|row| &row.task_type);
+        types.is_empty() || of_wave().is_some_and(|own| types.contains(own))
+    }
+
     /// What is to be leased: of the wave that is due first, the lowest indexes first.
-    fn pick(&self, mut sources: Vec<Source<'_>>, max: usize) -> Vec<AssignmentPlace> {
+    fn pick(
+        &self,
+        mut sources: Vec<Source<'_>>,
+        types: &LeaseTypes,
+        max: usize,
+    ) -> Vec<AssignmentPlace> {
         let (mut picked, mut looks) = (Vec::new(), LOOKS_MAX);
         let mut heads: BinaryHeap<_> = (0..sources.len())
             .filter_map(|at| sources[at].waves.next().map(|due| Reverse((*due, at))))
@@ -119,6 +135,7 @@ impl State {
             }
             let places = |index| AssignmentPlace { wave, index };
             match sources[at].wants {
+                _ if !self.is_of(types, wave) => looks = looks.saturating_sub(PASSING),
                 Wants::All => {
                     let from = self.bot_index.tallies.get(&wave).map_or(0, |row| row.first_waiting);
                     let from = if canary::active(Canary::LeaseTwice) { 0 } else { from };
@@ -154,10 +171,14 @@ impl State {
     ///
     /// # Errors
     /// When nothing of what the scope names is there.
-    pub fn waits_for_lease(&self, scope: &LeaseScope) -> Result<bool, Rejection> {
+    pub fn waits_for_lease(
+        &self,
+        scope: &LeaseScope,
+        types: &LeaseTypes,
+    ) -> Result<bool, Rejection> {
         let picked = match scope {
-            LeaseScope::Bots(ids) => self.pick_of_bots(ids, 1),
-            LeaseScope::Swarms(ids) => self.pick_of_swarms(ids, 1),
+            LeaseScope::Bots(ids) => self.pick_of_bots(ids, types, 1),
+            LeaseScope::Swarms(ids) => self.pick_of_swarms(ids, types, 1),
         };
         Ok(!picked?.is_empty())
     }
@@ -165,6 +186,7 @@ impl State {
     fn pick_of_swarms(
         &self,
         ids: &[DerivedId],
+        types: &LeaseTypes,
         max: usize,
     ) -> Result<Vec<AssignmentPlace>, Rejection> {
         let swarms: BTreeSet<u32> = ids.iter().filter_map(|id| self.swarm_number(*id)).collect();
@@ -173,12 +195,13 @@ impl State {
         }
         let ready = swarms.iter().filter_map(|swarm| self.bot_index.ready.get(swarm));
         let sources = ready.map(|set| Source { waves: set.iter(), wants: Wants::All });
-        Ok(self.pick(sources.collect(), max))
+        Ok(self.pick(sources.collect(), types, max))
     }
 
     fn pick_of_bots(
         &self,
         ids: &[DerivedId],
+        types: &LeaseTypes,
         max: usize,
     ) -> Result<Vec<AssignmentPlace>, Rejection> {
         let bots: BTreeSet<BotPlace> = ids.iter().filter_map(|id| self.bot_place(*id)).collect();
@@ -197,7 +220,7 @@ impl State {
             let singles = group.iter().map(|bot| self.bot_index.single_ready.get(bot));
             sources.extend(singles.filter_map(|set| source(set, Wants::All)));
         }
-        Ok(self.pick(sources, max))
+        Ok(self.pick(sources, types, max))
     }
 }
 
@@ -205,22 +228,27 @@ impl Txn<'_> {
     pub(super) fn lease_assignments(
         &mut self,
         holder: String,
-        scope: &LeaseScope,
+        (scope, types): (&LeaseScope, &LeaseTypes),
         max: u32,
         lease_ms: u64,
     ) -> Reply {
         check_text("holder", &holder, HOLDER_MAX)?;
         check_lease(lease_ms)?;
         check_items(max as usize)?;
+        if types.len() > LEASE_TYPES_MAX {
+            let text = format!("a lease is for {LEASE_TYPES_MAX} types at most");
+            return Err(BotRejection::Invalid(text).into());
+        }
+        types.iter().flatten().try_for_each(|text| check_text("types", text, NAME_MAX))?;
         let max = max as usize;
         let picked = match scope {
             LeaseScope::Bots(ids) => {
                 check_scope(ids.len(), BOTS_PER_LEASE_MAX)?;
-                self.state.pick_of_bots(ids, max)?
+                self.state.pick_of_bots(ids, types, max)?
             }
             LeaseScope::Swarms(ids) => {
                 check_items(ids.len())?;
-                self.state.pick_of_swarms(ids, max)?
+                self.state.pick_of_swarms(ids, types, max)?
             }
         };
         // Of whole swarms the lowest indexes were picked, so that nothing waits in front of them.
@@ -313,7 +341,7 @@ impl Txn<'_> {
                 continue;
             };
             self.state.note_activity(expired.place, contact_ms);
-            match self.fail_try(expired.place, "the lease ran out".to_owned()) {
+            match self.fail_try(expired.place, "the lease ran out".to_owned(), false) {
                 true => given_up += 1,
                 false => retried += 1,
             }

@@ -68,7 +68,8 @@ impl World {
         let scope = swarms.iter().map(|swarm| self.state.swarm_id(*swarm)).collect();
         let (holder, scope) = ("worker-1".to_owned(), LeaseScope::Swarms(scope));
         let lease_ms = 10_000;
-        match self.say(BotCommand::LeaseAssignments { holder, scope, max, lease_ms }) {
+        match self.say(BotCommand::LeaseAssignments { holder, scope, max, lease_ms, types: vec![] })
+        {
             Ok(Outcome::Bot(BotOutcome::Leased { runs, .. })) => runs
                 .into_iter()
                 .flat_map(|run| {
@@ -87,6 +88,7 @@ impl World {
             bot: None,
             attempt: Some(*attempt),
             text: text.to_owned(),
+            permanent: false,
         };
         let items = leased.iter().map(item).collect();
         judged(self.say(BotCommand::CompleteAssignments { items }))
@@ -276,7 +278,7 @@ proptest! {
                 },
                 Move::Fail(at) => if let Some((place, attempt)) = pick(&held, at) {
                     let task = world.state.assignment_id(place);
-                    let item = BotReport { task, bot: None, attempt: Some(attempt), text: String::new() };
+                    let item = BotReport { task, bot: None, attempt: Some(attempt), text: String::new(), permanent: false };
                     let verdicts = judged(world.say(BotCommand::FailAssignments { items: vec![item] }));
                     prop_assert_eq!(verdicts, [Verdict::Accepted]);
                     held.remove(&place);

@@ -70,6 +70,7 @@ fn reports(state: &State, words: &Words<'_>) -> Vec<BotReport> {
             bot: words.pairs.get("bot").map(|word| state.bot_id(bot_word(word).unwrap())),
             attempt,
             text: words.text("done", "").replace("LONG", &"x".repeat(5000)),
+            permanent: words.pairs.contains_key("for_good"),
         })
         .collect()
 }
@@ -124,6 +125,12 @@ fn client_command(state: &State, words: &Words<'_>) -> BotCommand {
             scope: ids(state, &words.places[1..]),
             max: u32::try_from(words.number("max", 1)).unwrap(),
             lease_ms,
+            // `none` are those without a type.
+            types: words
+                .list("types")
+                .into_iter()
+                .map(|text| Some(text).filter(|text| text != "none"))
+                .collect(),
         },
         "renew" => BotCommand::RenewLeases { leases: leases(state, &words.places[1..]), lease_ms },
         "release" => BotCommand::ReleaseLeases { leases: leases(state, &words.places[1..]) },

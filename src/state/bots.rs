@@ -182,8 +182,8 @@ impl Txn<'_> {
             BotCommand::RemoveSwarm { swarm } => self.remove_swarm(swarm),
             BotCommand::AssignBot { bot, work } => self.assign_bot(bot, work),
             BotCommand::AssignSwarm { swarm, work } => self.assign_swarm(swarm, work),
-            BotCommand::LeaseAssignments { holder, scope, max, lease_ms } => {
-                self.lease_assignments(holder, &scope, max, lease_ms)
+            BotCommand::LeaseAssignments { holder, scope, max, lease_ms, types } => {
+                self.lease_assignments(holder, (&scope, &types), max, lease_ms)
             }
             BotCommand::RenewLeases { leases, lease_ms } => self.renew_leases(&leases, lease_ms),
             BotCommand::ReleaseLeases { leases } => self.release_leases(&leases),

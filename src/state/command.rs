@@ -254,8 +254,8 @@ pub enum Command {
     RevokeSession {
         /// Which login; at most [`super::SESSION_ID_MAX`] bytes.
         session_id: String,
-        /// When the last of its tokens ends by itself.
-        until_ms: TimeMs,
+        /// How long it is until the last of its tokens has ended by itself, for every clock.
+        left_ms: TimeMs,
     },
     /// Something about orchestrators and campaigns.
     Campaign(CampaignCommand),

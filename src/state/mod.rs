@@ -94,7 +94,9 @@ pub use bot_command::{
 pub use bot_ends::BOT_RESULT_MAX;
 pub use bot_index::Figures;
 pub use bot_invariants::check_bots;
-pub use bot_leases::{BOT_ITEMS_MAX, BOTS_PER_LEASE_MAX, HOLDER_MAX, LEASE_MAX_MS};
+pub use bot_leases::{
+    BOT_ITEMS_MAX, BOTS_PER_LEASE_MAX, HOLDER_MAX, LEASE_MAX_MS, LEASE_TYPES_MAX,
+};
 pub use bot_reads::{AssignmentView, BotHealth, BotStats, BotView, SwarmView, WaveView};
 pub use bot_rows::blob_owner;
 pub use bot_workflows::{STEP_RESULT_MAX, WORKFLOW_TASKS_MAX, WORKFLOWS_MAX};

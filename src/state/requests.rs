@@ -1,6 +1,9 @@
 //! Which requests were answered how, and which tasks existed once: two records bounded by time
 //! and count, kept as one row per log entry because they are written and dropped in that order.
 //!
+//! Their time is the age of [`super::Counters::aged_ms`], not the time of the state: a leader's clock
+//! that leaps ahead must not make the state forget whom it has answered.
+//!
 //! Memory holds the rows as they are stored, and a table from key to row. That table is only ever
 //! looked up, never walked, so its order cannot reach the replicated state. Answers are decoded for
 //! the few who ask.
@@ -45,7 +48,8 @@ trait LedgerRow: Serialize + DeserializeOwned {
     /// The most parts kept.
     const PARTS_MAX: usize;
 
-    fn at_ms(&self) -> TimeMs;
+    /// When it was written, by the age of the state.
+    fn aged_ms(&self) -> TimeMs;
     fn keys(&self) -> impl Iterator<Item = Self::Key>;
     fn hash(key: Self::Key) -> u64;
 }
@@ -61,7 +65,7 @@ struct Ledger<R: LedgerRow> {
 #[derive(Debug)]
 struct Stored {
     key: u64,
-    at_ms: TimeMs,
+    aged_ms: TimeMs,
     row: Box<[u8]>,
     hash: u64,
 }
@@ -102,14 +106,14 @@ impl<R: LedgerRow> Ledger<R> {
         let encoded = encode(row);
         let own = Box::from(encoded.as_ref());
         let hash = to.put_bytes(stored_key::<R>(key), None, encoded);
-        self.rows.push_back(Stored { key, at_ms: row.at_ms(), row: own, hash });
+        self.rows.push_back(Stored { key, aged_ms: row.aged_ms(), row: own, hash });
     }
 
-    fn drop_old(&mut self, to: &mut Rows, now: TimeMs) {
+    fn drop_old(&mut self, to: &mut Rows, aged: TimeMs) {
         for _ in 0..DROPPED_PER_ENTRY_MAX {
             let Some(oldest) = self.rows.front() else { return };
             let over = self.places.len() > R::PARTS_MAX;
-            if !over && oldest.at_ms.saturating_add(R::WINDOW_MS) > now {
+            if !over && oldest.aged_ms.saturating_add(R::WINDOW_MS) > aged {
                 return;
             }
             let Some(oldest) = self.rows.pop_front() else { return };
@@ -131,7 +135,7 @@ impl<R: LedgerRow> Ledger<R> {
         for part in row.keys() {
             self.note(part, key);
         }
-        self.rows.push_back(Stored { key, at_ms: row.at_ms(), row: value.into(), hash });
+        self.rows.push_back(Stored { key, aged_ms: row.aged_ms(), row: value.into(), hash });
         Ok(())
     }
 }
@@ -146,7 +150,7 @@ pub(super) struct Requests {
 
 #[derive(Debug, Serialize, Deserialize)]
 struct RequestsRow {
-    at_ms: TimeMs,
+    aged_ms: TimeMs,
     answers: Vec<(RequestId, Reply)>,
 }
 
@@ -156,8 +160,8 @@ impl LedgerRow for RequestsRow {
     const WINDOW_MS: TimeMs = REQUEST_WINDOW_MS;
     const PARTS_MAX: usize = REQUESTS_MAX;
 
-    fn at_ms(&self) -> TimeMs {
-        self.at_ms
+    fn aged_ms(&self) -> TimeMs {
+        self.aged_ms
     }
 
     fn keys(&self) -> impl Iterator<Item = RequestId> {
@@ -199,12 +203,12 @@ impl Requests {
     }
 
     /// Writes the answers of the entry that ends, and drops what is too old.
-    pub(super) fn end_entry(&mut self, rows: &mut Rows, index: u64, now: TimeMs) {
+    pub(super) fn end_entry(&mut self, rows: &mut Rows, index: u64, aged: TimeMs) {
         let answers = std::mem::take(&mut self.fresh.1);
         if !answers.is_empty() {
-            self.ledger.append(rows, index, &RequestsRow { at_ms: now, answers });
+            self.ledger.append(rows, index, &RequestsRow { aged_ms: aged, answers });
         }
-        self.ledger.drop_old(rows, now);
+        self.ledger.drop_old(rows, aged);
     }
 
     pub(super) fn load(&mut self, key: &[u8], value: &[u8], hash: u64) -> Result<(), Fatal> {
@@ -222,7 +226,7 @@ pub(super) struct Tombstones {
 
 #[derive(Debug, Serialize, Deserialize)]
 struct TombstonesRow {
-    at_ms: TimeMs,
+    aged_ms: TimeMs,
     hashes: Vec<u64>,
 }
 
@@ -232,8 +236,8 @@ impl LedgerRow for TombstonesRow {
     const WINDOW_MS: TimeMs = TOMBSTONE_WINDOW_MS;
     const PARTS_MAX: usize = TOMBSTONES_MAX;
 
-    fn at_ms(&self) -> TimeMs {
-        self.at_ms
+    fn aged_ms(&self) -> TimeMs {
+        self.aged_ms
     }
 
     fn keys(&self) -> impl Iterator<Item = u64> {
@@ -256,16 +260,16 @@ impl Tombstones {
 
     /// Records the ids that the command at `index` deleted. Two such commands in one entry share
     /// its index, so the row is keyed by index and place.
-    pub(super) fn add(&mut self, rows: &mut Rows, key: u64, now: TimeMs, ids: &[TaskId]) {
-        let row = TombstonesRow { at_ms: now, hashes: ids.iter().map(tombstone_hash).collect() };
+    pub(super) fn add(&mut self, rows: &mut Rows, key: u64, aged: TimeMs, ids: &[TaskId]) {
+        let row = TombstonesRow { aged_ms: aged, hashes: ids.iter().map(tombstone_hash).collect() };
         for hash in &row.hashes {
             self.ledger.note(*hash, key);
         }
         self.ledger.append(rows, key, &row);
     }
 
-    pub(super) fn end_entry(&mut self, rows: &mut Rows, now: TimeMs) {
-        self.ledger.drop_old(rows, now);
+    pub(super) fn end_entry(&mut self, rows: &mut Rows, aged: TimeMs) {
+        self.ledger.drop_old(rows, aged);
     }
 
     pub(super) fn load(&mut self, key: &[u8], value: &[u8], hash: u64) -> Result<(), Fatal> {

@@ -1,8 +1,9 @@
 //! Logins that were ended before their tokens ran out.
 //!
 //! A token proves itself, so a logout must be known on every member. What is kept of it is the
-//! session's id and the time after which no token of that session is good anyway; rows beyond that
-//! time go with the next revocation.
+//! session's id and the age after which no token of that session is good anyway; rows beyond it go
+//! with the next revocation. It is counted in the age of the state ([`super::Counters::aged_ms`]):
+//! members judge tokens by their own clocks, so a leader's clock that leaps ahead ends none.
 
 use std::collections::BTreeSet;
 
@@ -24,7 +25,7 @@ const DROPPED_MAX: usize = 256;
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Revocation {
     session_id: String,
-    until_ms: TimeMs,
+    until_aged_ms: TimeMs,
 }
 
 impl TableRow for Revocation {
@@ -53,28 +54,28 @@ impl Revocations {
         self.table.load(key, value, hash)?;
         let session_id = String::from_utf8_lossy(key).into_owned();
         if let Some(row) = self.table.get(&session_id) {
-            self.by_end.insert((row.until_ms, session_id));
+            self.by_end.insert((row.until_aged_ms, session_id));
         }
         Ok(())
     }
 
-    fn put(&mut self, rows: &mut Rows, session_id: String, mut until_ms: TimeMs) {
+    fn put(&mut self, rows: &mut Rows, session_id: String, mut until_aged_ms: TimeMs) {
         if let Some(old) = self.table.get(&session_id) {
-            until_ms = until_ms.max(old.until_ms);
-            self.by_end.remove(&(old.until_ms, session_id.clone()));
+            until_aged_ms = until_aged_ms.max(old.until_aged_ms);
+            self.by_end.remove(&(old.until_aged_ms, session_id.clone()));
         }
-        let row = Revocation { session_id: session_id.clone(), until_ms };
+        let row = Revocation { session_id: session_id.clone(), until_aged_ms };
         self.table.put(rows, session_id.clone(), row);
-        self.by_end.insert((until_ms, session_id));
+        self.by_end.insert((until_aged_ms, session_id));
     }
 
-    fn ended(&self, now: TimeMs) -> usize {
-        let ended = self.by_end.iter().take_while(|(until_ms, _)| *until_ms <= now);
+    fn ended(&self, aged: TimeMs) -> usize {
+        let ended = self.by_end.iter().take_while(|(until_aged_ms, _)| *until_aged_ms <= aged);
         ended.take(DROPPED_MAX).count()
     }
 
-    fn drop_ended(&mut self, rows: &mut Rows, now: TimeMs) {
-        for _ in 0..self.ended(now) {
+    fn drop_ended(&mut self, rows: &mut Rows, aged: TimeMs) {
+        for _ in 0..self.ended(aged) {
             if let Some((_, session_id)) = self.by_end.pop_first() {
                 self.table.remove(rows, &session_id);
             }
@@ -98,20 +99,21 @@ impl State {
 }
 
 impl Txn<'_> {
-    pub(super) fn revoke_session(&mut self, session_id: String, until_ms: TimeMs) -> Reply {
+    pub(super) fn revoke_session(&mut self, session_id: String, left_ms: TimeMs) -> Reply {
+        let aged = self.state.counters().aged_ms;
         let (revocations, rows) = (&mut self.state.revocations, &mut self.state.rows);
         // No token can name such an id, or its tokens have ended by themselves: nothing to remember.
         let is_idle = session_id.is_empty() || session_id.len() > SESSION_ID_MAX;
-        if is_idle || until_ms <= self.now {
+        if is_idle || left_ms == 0 {
             return Ok(Outcome::Done);
         }
-        let left = revocations.table.len() - revocations.ended(self.now);
+        let left = revocations.table.len() - revocations.ended(aged);
         let is_new = revocations.table.get(&session_id).is_none();
         if is_new && left >= REVOCATIONS_MAX {
             return Err(Rejection::TooManyRevocations { max: REVOCATIONS_MAX as u64 });
         }
-        revocations.drop_ended(rows, self.now);
-        revocations.put(rows, session_id, until_ms);
+        revocations.drop_ended(rows, aged);
+        revocations.put(rows, session_id, aged.saturating_add(left_ms));
         Ok(Outcome::Done)
     }
 }

@@ -287,7 +287,7 @@ impl Script {
             "account" => account_command(words),
             "revoke" => Command::RevokeSession {
                 session_id: words.places[0].replace("LONG", &"x".repeat(5000)),
-                until_ms: words.places[1].parse().unwrap(),
+                left_ms: words.places[1].parse().unwrap(),
             },
             _ => return None,
         })
@@ -360,6 +360,7 @@ impl Script {
         let words = Words::parse(words);
         match verb {
             "at" => self.at_ms = words.places[0].parse().unwrap(),
+            "idle" => self.idle(words.places[0].parse().unwrap()),
             "show" => self.show(words.places[0], out),
             "queue" => {
                 let ids: Vec<_> = self.state.queue().map(|task| task.task_id.as_str()).collect();
@@ -408,6 +409,17 @@ impl Script {
             writeln!(out, "  {account:?}").unwrap();
         } else if show_bots(&self.state, id, out).is_none() {
             writeln!(out, "  nothing").unwrap();
+        }
+    }
+
+    /// Entries without a command, each ten seconds after the one before.
+    fn idle(&mut self, entries: u64) {
+        for _ in 0..entries {
+            self.index += 1;
+            self.at_ms += 10_000;
+            let entry = encode_entry(&LogEntry { at_ms: self.at_ms, envelopes: Vec::new() });
+            self.state.apply(self.index, &entry).unwrap();
+            self.log.push(entry);
         }
     }
 

@@ -10,11 +10,18 @@ use super::rows::{Rows, decode};
 use super::{Fatal, State, TableId};
 use crate::model::{BotTotals, Epoch, MemberId, TimeMs};
 
+/// What one entry adds to the age of the state at most. Longer than what lies between two entries of
+/// a cluster at work, and so short that a clock would have to leap dozens of times to matter.
+pub(super) const AGED_PER_ENTRY_MAX_MS: TimeMs = 10_000;
+
 /// Totals that apply keeps, so that nobody has to scan for them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counters {
     /// Time of the newest entry: the state machine's own clock.
     pub last_at_ms: TimeMs,
+    /// How long what is remembered for a while has aged. Follows `last_at_ms` by at most
+    /// [`AGED_PER_ENTRY_MAX_MS`] an entry, so no leap of a leader's clock makes the state forget.
+    pub aged_ms: TimeMs,
     /// Sequence number of the newest task.
     pub last_seq: u64,
     /// Tasks ever accepted.
@@ -33,6 +40,16 @@ pub struct Counters {
     pub response_ms_total: u64,
     /// Number of the newest delivery.
     pub deliveries: u64,
+}
+
+impl Counters {
+    /// Moves both clocks on, for an entry that says it is `at_ms`; answers the time of the entry.
+    pub(super) fn pass_time(&mut self, at_ms: TimeMs) -> TimeMs {
+        let passed = at_ms.saturating_sub(self.last_at_ms);
+        self.last_at_ms = self.last_at_ms.max(at_ms);
+        self.aged_ms = self.aged_ms.saturating_add(passed.min(AGED_PER_ENTRY_MAX_MS));
+        self.last_at_ms
+    }
 }
 
 /// Totals of campaigns that apply keeps.
@@ -175,10 +192,11 @@ impl State {
     }
 
     /// Changes the totals. They are written once per entry, by [`Self::flush_counters`].
-    pub(super) fn edit_counters(&mut self, edit: impl FnOnce(&mut Counters)) {
+    pub(super) fn edit_counters<T>(&mut self, edit: impl FnOnce(&mut Counters) -> T) -> T {
         let before = self.singles.counters.value;
-        edit(&mut self.singles.counters.value);
+        let answer = edit(&mut self.singles.counters.value);
         self.singles.counters_changed |= before != self.singles.counters.value;
+        answer
     }
 
     pub(super) fn flush_counters(&mut self) {

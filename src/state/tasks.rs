@@ -201,7 +201,8 @@ impl Txn<'_> {
         if count > 0 {
             // An entry holds at most 4096 commands, so index and place make one number.
             let key = self.index << 12 | u64::from(self.place);
-            self.state.tombstones.add(&mut self.state.rows, key, self.now, &retired);
+            let aged = self.state.counters().aged_ms;
+            self.state.tombstones.add(&mut self.state.rows, key, aged, &retired);
             self.facts.push(Fact::TasksRetired { count });
         }
         let stale = u32::try_from(offered).expect("a batch is bounded") - count;

@@ -105,10 +105,10 @@ async fn the_bots_of_a_swarm_are_served_over_the_loss_of_a_leader() {
 }
 
 /// What a service was asked, by the key of the call.
-type Calls = Arc<Mutex<BTreeMap<String, u64>>>;
+pub(crate) type Calls = Arc<Mutex<BTreeMap<String, u64>>>;
 
 /// A service that takes half a second for everything.
-async fn service(calls: Calls) -> String {
+pub(crate) async fn service(calls: Calls) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let analyze =

@@ -43,6 +43,11 @@ impl Ran {
         row.unwrap_or_else(|| panic!("{} shows no {name}:\n{}", self.line, self.out)).trim()
     }
 
+    /// What it printed.
+    pub(crate) fn out(&self) -> &str {
+        &self.out
+    }
+
     pub(crate) fn json(&self) -> Value {
         let parsed = serde_json::from_str(&self.out);
         parsed.unwrap_or_else(|error| panic!("{}: {error}: {}", self.line, self.out))
@@ -70,14 +75,18 @@ fn run_with(words: &[&str], input: &str) -> Ran {
 }
 
 /// `quorate ... --url` of all members.
-struct Line(String);
+pub(crate) struct Line(String);
 
 impl Line {
-    fn run(&self, words: &str) -> Ran {
+    pub(crate) fn new(house: &House) -> Self {
+        Self(house.urls().join(","))
+    }
+
+    pub(crate) fn run(&self, words: &str) -> Ran {
         self.run_with(&words.split(' ').collect::<Vec<_>>(), "")
     }
 
-    fn run_with(&self, words: &[&str], input: &str) -> Ran {
+    pub(crate) fn run_with(&self, words: &[&str], input: &str) -> Ran {
         run_with(&[words, &["--url", &self.0]].concat(), input)
     }
 }
@@ -85,7 +94,7 @@ impl Line {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn cli_speaks_to_people_and_programs() {
     let house = House::found(3).await;
-    let line = Line(house.urls().join(","));
+    let line = Line::new(&house);
     tasks(&line);
     nodes(&line);
     cluster(&house, &line).await;

@@ -17,6 +17,8 @@ mod tools;
 mod agents;
 mod balancer;
 mod boards;
+mod bot_failover;
+mod bot_line;
 mod bots;
 mod campaigns;
 mod command_line;

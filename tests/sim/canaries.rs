@@ -7,64 +7,71 @@ use crate::fleet::{first_failure, run_fleet};
 /// Seeds within which each must be found.
 const SEEDS: u64 = 30;
 
-fn is_found(canary: Canary) {
-    let found = first_failure(1..=SEEDS, &[(VARIABLE, canary.name())]);
-    println!("{}: seeds to detect: {found:?}", canary.name());
-    assert!(found.is_some(), "{} was not found within {SEEDS} seeds", canary.name());
+/// Tries `known` first, the lowest seed that found this fault when it was last measured, and only
+/// then all seeds from the beginning. It says which of the two it was.
+fn is_found(canary: Canary, known: u64) {
+    let (name, environment) = (canary.name(), [(VARIABLE, canary.name())]);
+    if first_failure([known], &environment).is_some() {
+        println!("{name}: found by seed {known}, which is tried first");
+        return;
+    }
+    let found = first_failure(1..=SEEDS, &environment);
+    println!("{name}: seeds to detect: {found:?}; seed {known}, tried first, finds it no more");
+    assert!(found.is_some(), "{name} was not found within {SEEDS} seeds");
 }
 
 #[test]
 fn leader_restore_is_found() {
-    is_found(Canary::LeaderRestore);
+    is_found(Canary::LeaderRestore, 1);
 }
 
 #[test]
 fn acknowledging_before_fsync_is_found() {
-    is_found(Canary::AckBeforeFsync);
+    is_found(Canary::AckBeforeFsync, 6);
 }
 
 #[test]
 fn votes_that_are_not_durable_are_found() {
-    is_found(Canary::VoteNotDurable);
+    is_found(Canary::VoteNotDurable, 4);
 }
 
 #[test]
 fn reads_that_are_served_locally_are_found() {
-    is_found(Canary::LocalReads);
+    is_found(Canary::LocalReads, 1);
 }
 
 #[test]
 fn epochs_that_are_not_checked_are_found() {
-    is_found(Canary::NoEpochCheck);
+    is_found(Canary::NoEpochCheck, 1);
 }
 
 #[test]
 fn requests_that_are_forgotten_are_found() {
-    is_found(Canary::RequestsForgotten);
+    is_found(Canary::RequestsForgotten, 1);
 }
 
 #[test]
 fn a_clock_in_apply_is_found() {
-    is_found(Canary::ApplyClock);
+    is_found(Canary::ApplyClock, 1);
 }
 
 #[test]
 fn nodes_given_too_much_are_found() {
-    is_found(Canary::CapacityRace);
+    is_found(Canary::CapacityRace, 1);
 }
 
 #[test]
 fn slots_decided_twice_are_found() {
-    is_found(Canary::SlotTwice);
+    is_found(Canary::SlotTwice, 4);
 }
 
 #[test]
 fn budgets_that_race_are_found() {
-    is_found(Canary::BudgetRace);
+    is_found(Canary::BudgetRace, 6);
 }
 
 /// What finds the faults is not what the features themselves change.
 #[test]
 fn no_canary_no_finding() {
-    assert!(run_fleet(1..=4, &[]).failed.is_empty());
+    assert!(run_fleet(1..=2, &[]).failed.is_empty());
 }

@@ -39,9 +39,8 @@ pub(crate) fn run_fleet(
 ) -> Fleet {
     let queue = Mutex::new(seeds.into_iter().collect::<Vec<_>>().into_iter());
     let fleet = Mutex::new(Fleet::new());
-    let jobs = std::env::var(JOBS_ENV).ok().and_then(|jobs| jobs.parse().ok()).unwrap_or(JOBS);
     std::thread::scope(|scope| {
-        for _ in 0..jobs {
+        for _ in 0..jobs() {
             scope.spawn(|| {
                 loop {
                     let Some(seed) = queue.lock().next() else { return };
@@ -56,6 +55,11 @@ pub(crate) fn run_fleet(
     fleet
 }
 
+fn jobs() -> usize {
+    let said = std::env::var(JOBS_ENV).ok().and_then(|jobs| jobs.parse().ok());
+    said.filter(|jobs| *jobs > 0).unwrap_or(JOBS)
+}
+
 /// The first of `seeds` that fails, a few at a time, and how many were needed.
 pub(crate) fn first_failure(
     seeds: impl IntoIterator<Item = u64>,
@@ -63,7 +67,7 @@ pub(crate) fn first_failure(
 ) -> Option<u64> {
     let seeds: Vec<u64> = seeds.into_iter().collect();
     let found = |some: &[u64]| run_fleet(some.iter().copied(), environment).failed.first().copied();
-    seeds.chunks(JOBS).find_map(found)
+    seeds.chunks(jobs()).find_map(found)
 }
 
 fn run_seed(seed: u64, environment: &[(&str, &str)]) -> (bool, String) {

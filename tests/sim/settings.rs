@@ -93,14 +93,16 @@ async fn log_out(stage: &Stage, member: &Cluster) {
     let serial = stage.next_serial();
     let again = random.is_multiple_of(4);
     let session_id = format!("login{}", if again { serial % 4 } else { serial });
-    let until_ms = clock::now_ms() + 200 + (random >> 8) % 8000;
+    let left_ms = 200 + (random >> 8) % 8000;
+    // Not later than that of the entry: the state only ages.
+    let aged_ms = member.view().read(|state| state.counters().aged_ms);
     stage.invariants.logs_out(&session_id);
-    let command = Command::RevokeSession { session_id: session_id.clone(), until_ms };
+    let command = Command::RevokeSession { session_id: session_id.clone(), left_ms };
     let answer = member.propose(clock::mint_request_id(), "user", command).await;
     match answer.map(|committed| (committed.index, committed.reply)) {
         Ok((index, Ok(Outcome::Done))) => {
             stage.book().cover("logged_out");
-            stage.invariants.logged_out(index, &session_id, until_ms);
+            stage.invariants.logged_out(index, &session_id, aged_ms + left_ms);
         }
         Ok((_, other)) => {
             let what = format!("a logout was answered with {other:?}");

@@ -6,7 +6,7 @@ use std::time::Duration;
 use quorate::clock;
 use quorate::cluster::{Cluster, ProposeError};
 use quorate::leader::{Answer, Call, CallError};
-use quorate::model::{AssignmentPlace, DerivedId, Service};
+use quorate::model::{AssignmentPlace, BotPlace, DerivedId, Service};
 use quorate::state::{
     BotCommand, BotOutcome, BotRejection, BotReport, BotSpec, BotWork, Command, LeaseRef,
     LeaseScope, LeasedRun, Outcome, Rejection, Reply, Verdict, WorkflowStep,
@@ -59,13 +59,14 @@ async fn act(stage: &Stage, member: &Cluster, held: &mut Vec<Held>) {
         .read(|state| state.swarms_after(0).map(|(number, _)| state.swarm_id(number)).collect());
     let chosen = swarms.get((random >> 32) as usize % swarms.len().max(1)).copied();
     match (random % 100, chosen) {
-        (0..12, _) if swarms.len() < SWARMS => create(stage, member).await,
-        (0..4, Some(swarm)) => scale(stage, member, swarm).await,
-        (4..6, Some(swarm)) => remove(stage, member, swarm).await,
-        (6..12, _) => create_bot(stage, member).await,
-        (12..25, Some(swarm)) => assign(stage, member, swarm).await,
-        (25..55, Some(swarm)) => lease(stage, member, swarm, held).await,
-        (55..88, _) => finish(stage, member, held).await,
+        (0..9, _) if swarms.len() < SWARMS => create(stage, member).await,
+        (0..12, Some(swarm)) => scale(stage, member, swarm).await,
+        (12..14, Some(swarm)) => remove(stage, member, swarm).await,
+        (14..17, Some(swarm)) => remove_bot(stage, member, swarm).await,
+        (17..20, _) => create_bot(stage, member).await,
+        (20..30, Some(swarm)) => assign(stage, member, swarm).await,
+        (30..57, Some(swarm)) => lease(stage, member, swarm, held).await,
+        (57..88, _) => finish(stage, member, held).await,
         (88..90, _) => {
             // It dies: what it held runs out.
             for one in held.drain(..) {
@@ -155,8 +156,30 @@ async fn remove(stage: &Stage, member: &Cluster, swarm: DerivedId) {
     }
 }
 
+/// Removes a member of a swarm, or a bot of none: what a member had goes to the others.
+async fn remove_bot(stage: &Stage, member: &Cluster, swarm: DerivedId) {
+    let random = clock::random();
+    let chosen = member.view().read(|state| {
+        let number = if random.is_multiple_of(4) { 0 } else { state.swarm_number(swarm)? };
+        let place = BotPlace { swarm: number, index: (random >> 8) as u32 % 50 };
+        state.has_bot(place).then(|| state.bot_id(place))
+    });
+    let Some(bot) = chosen else { return };
+    match ask(stage, member, BotCommand::RemoveBot { bot }).await {
+        Ok((_, Ok(Outcome::Done))) => stage.book().cover("bots_removed"),
+        Ok((_, Err(Rejection::Bot(BotRejection::BotNotFound { .. })))) | Err(_) => {}
+        Ok((_, other)) => odd(stage, "a removal", &other),
+    }
+}
+
+/// Work of two types, and of none.
+fn types() -> [Option<String>; 3] {
+    [Some("work".to_owned()), Some("rare".to_owned()), None]
+}
+
 async fn assign(stage: &Stage, member: &Cluster, swarm: DerivedId) {
-    let work = BotWork { task_type: Some("work".to_owned()), data: "{}".to_owned() };
+    let task_type = types()[(clock::random() % 3) as usize].clone();
+    let work = BotWork { task_type, data: "{}".to_owned() };
     match ask(stage, member, BotCommand::AssignSwarm { swarm, work }).await {
         Ok((_, Ok(Outcome::Bot(BotOutcome::Assigned { .. })))) => {
             stage.book().cover("swarms_assigned");
@@ -173,6 +196,7 @@ async fn lease(stage: &Stage, member: &Cluster, swarm: DerivedId, held: &mut Vec
         scope: LeaseScope::Swarms(vec![swarm]),
         max: 1 + (clock::random() % 20) as u32,
         lease_ms,
+        types: types().into_iter().take((clock::random() % 4) as usize).collect(),
     };
     let until = now() + Duration::from_millis(lease_ms);
     let (index, runs) = match ask(stage, member, command).await {
@@ -205,6 +229,7 @@ async fn finish(stage: &Stage, member: &Cluster, held: &mut Vec<Held>) {
             bot: None,
             attempt: Some(one.attempt),
             text: text.to_owned(),
+            permanent: clock::random().is_multiple_of(3),
         };
         items.iter().map(report).collect::<Vec<_>>()
     };

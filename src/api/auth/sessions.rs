@@ -197,7 +197,8 @@ pub(in crate::api) async fn logout(
     let mut index = None;
     for (number, (session_id, ends_s)) in sessions.into_iter().flatten().enumerate() {
         let until_ms = ends_s.saturating_add(CLOCKS_DIFFER_S).saturating_mul(1000);
-        let command = Command::RevokeSession { session_id, until_ms };
+        let left_ms = until_ms.saturating_sub(clock::now_ms());
+        let command = Command::RevokeSession { session_id, left_ms };
         let written = app.write(ticket.nth(number), &caller, command).await?;
         index = Some(written.index);
     }

@@ -201,7 +201,8 @@ pub(in crate::api) async fn complete(
     let (bot, task_id) = (parse(&id)?, parse(&task)?);
     let body = Object::parse(&body)?;
     let attempt = super::batches::attempt(&body)?;
-    let report = BotReport { task: task_id, bot: Some(bot), attempt, text: body.json("result") };
+    let (bot_id, text) = (Some(bot), body.json("result"));
+    let report = BotReport { task: task_id, bot: bot_id, attempt, text, permanent: false };
     let command = BotCommand::CompleteAssignments { items: vec![report] };
     let Written { index, outcome } = propose(&app, ticket, &caller, command).await?;
     let Outcome::Bot(BotOutcome::Judged { verdicts }) = outcome else {

@@ -77,7 +77,9 @@ fn report(item: &Object<'_>, completes: bool) -> Result<Option<BotReport>, ApiEr
         text.map(|text| text.into_owned()).unwrap_or_default()
     };
     let attempt = attempt(item)?;
-    Ok(task_id(item)?.map(|task| BotReport { task, bot, attempt, text }))
+    // As nodes say it of tasks.
+    let permanent = !completes && item.flag("retryable")? == Some(false);
+    Ok(task_id(item)?.map(|task| BotReport { task, bot, attempt, text, permanent }))
 }
 
 /// What is proposed for a batch, with the places of the items that are in it.
@@ -163,7 +165,8 @@ mod tests {
         let asked = read(Batch::Complete, &body).unwrap();
         assert_eq!(asked.proposed, [true, false]);
         let task = DerivedId::parse(ID).unwrap();
-        let report = BotReport { task, bot: None, attempt: Some(3), text: r#"{"a":1}"#.to_owned() };
+        let text = r#"{"a":1}"#.to_owned();
+        let report = BotReport { task, bot: None, attempt: Some(3), text, permanent: false };
         assert_eq!(asked.command, Some(BotCommand::CompleteAssignments { items: vec![report] }));
         assert!(read(Batch::Fail, r#"{"items":[{"task_id":"x"}]}"#).unwrap().command.is_none());
     }
@@ -184,6 +187,28 @@ mod tests {
             };
             assert_eq!(items[0].text, wanted);
         }
+    }
+
+    #[test]
+    fn a_failure_for_good_is_said_as_nodes_say_it() {
+        for (said, permanent) in
+            [("", false), (r#","retryable":true"#, false), (r#","retryable":false"#, true)]
+        {
+            let body = format!(r#"{{"items":[{{"task_id":"{ID}"{said}}}]}}"#);
+            for (batch, permanent) in [(Batch::Fail, permanent), (Batch::Complete, false)] {
+                let command = read(batch, &body).unwrap().command;
+                let Some(
+                    BotCommand::FailAssignments { items }
+                    | BotCommand::CompleteAssignments { items },
+                ) = command
+                else {
+                    panic!("{body}")
+                };
+                assert_eq!(items[0].permanent, permanent, "{body}");
+            }
+        }
+        let body = format!(r#"{{"items":[{{"task_id":"{ID}","retryable":7}}]}}"#);
+        assert!(read(Batch::Fail, &body).is_err());
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::time::Duration;
 use axum::extract::State;
 use axum::response::Response;
 use serde_json::json;
+use serde_json::value::RawValue;
 use tokio::time::{Instant, timeout_at};
 
 use super::pieces::{self, Frame};
@@ -26,8 +27,8 @@ use crate::api::wire_time::iso_micros;
 use crate::cluster::Consistency;
 use crate::model::{AssignmentPlace, DerivedId, TimeMs};
 use crate::state::{
-    BOT_ITEMS_MAX, BOTS_PER_LEASE_MAX, BotCommand, BotOutcome, LeaseScope, LeasedRun, Outcome,
-    Rejection, State as Tables,
+    BOT_ITEMS_MAX, BOTS_PER_LEASE_MAX, BotCommand, BotOutcome, LEASE_TYPES_MAX, LeaseScope,
+    LeasedRun, Outcome, Rejection, State as Tables,
 };
 
 /// What somebody wants to work on.
@@ -36,6 +37,7 @@ struct Asked {
     scope: LeaseScope,
     max: u32,
     lease_ms: u64,
+    types: Vec<Option<String>>,
     wait: Duration,
 }
 
@@ -49,6 +51,7 @@ impl Asked {
             scope,
             max: max.ok_or_else(|| FieldError::new("max", "a whole number from 1 to 1000"))?,
             lease_ms: shape::lease_ms(body)?,
+            types: types(body)?,
             wait: shape::wait(body)?,
         })
     }
@@ -59,8 +62,23 @@ impl Asked {
             scope: self.scope.clone(),
             max: self.max,
             lease_ms: self.lease_ms,
+            types: self.types.clone(),
         }
     }
+}
+
+/// The types that are wanted, null being those without one; without a list all are.
+fn types(body: &Object<'_>) -> Result<Vec<Option<String>>, ApiError> {
+    if body.raw("types").is_none() {
+        return Ok(Vec::new());
+    }
+    let wanted = || FieldError::new("types", "a list of 1 to 100 strings or nulls");
+    let list = body.list("types")?;
+    if list.is_empty() || list.len() > LEASE_TYPES_MAX {
+        return Err(wanted().into());
+    }
+    let parse = |raw: &RawValue| serde_json::from_str(raw.get()).map_err(|_| wanted().into());
+    list.into_iter().map(parse).collect()
 }
 
 /// Ids of bots or swarms; what is no id names nothing.
@@ -136,7 +154,7 @@ pub(in crate::api) async fn lease_of_swarm(
 /// a request that is sent again goes through the same tries, and so finds what it was given.
 async fn give(
     app: &App,
-    ticket: Ticket,
+    first: Ticket,
     caller: &Caller,
     asked: Asked,
 ) -> Result<Response, ApiError> {
@@ -146,8 +164,8 @@ async fn give(
     let view = app.cluster().view();
     let mut tries = 0;
     loop {
-        let ticket = ticket.nth(tries);
-        let look = || view.read(|state| is_there(state, ticket, &asked.scope));
+        let ticket = first.nth(tries);
+        let look = || view.read(|state| is_there(state, ticket, &asked));
         let ready = || match look() {
             Ok(false) => None,
             other => Some(other),
@@ -179,7 +197,9 @@ async fn give(
             return taken(app, ticket, index, &runs, deadline_ms);
         }
         tries += 1;
-        if Instant::now() >= until {
+        // One that is sent again goes on to where it was, however long it waits this time.
+        let was_made = view.read(|state| state.request(first.nth(tries).request_id).is_some());
+        if Instant::now() >= until && !was_made {
             break;
         }
     }
@@ -188,11 +208,11 @@ async fn give(
 }
 
 /// Whether a try has been made already, or is worth making.
-fn is_there(state: &Tables, ticket: Ticket, scope: &LeaseScope) -> Result<bool, Rejection> {
+fn is_there(state: &Tables, ticket: Ticket, asked: &Asked) -> Result<bool, Rejection> {
     if state.request(ticket.request_id).is_some() {
         return Ok(true);
     }
-    state.waits_for_lease(scope)
+    state.waits_for_lease(&asked.scope, &asked.types)
 }
 
 /// The assignments of a lease. One that is gone with its swarm meanwhile is left out.

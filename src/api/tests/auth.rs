@@ -164,6 +164,8 @@ async fn contract_1_4_roles_and_their_permissions() {
 #[tokio::test]
 async fn contract_1_4_every_route_has_its_permission() {
     let world = World::new().await;
+    // Whoever asks for a run waits for its end.
+    world.play_steps();
     let mut paths = world.app.stats().paths();
     paths.retain(|path| *path != "unmatched");
     assert!(paths.len() > 40, "the routes are where this test looks for them");

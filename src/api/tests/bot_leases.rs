@@ -10,7 +10,8 @@ use super::World;
 use super::bots::{made, refused};
 use crate::api::ApiOptions;
 use crate::clock;
-use crate::state::{BotCommand, Command};
+use crate::model::{DerivedId, RequestId};
+use crate::state::{BotCommand, Command, LeaseScope};
 
 /// Far longer than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -179,6 +180,63 @@ async fn an_assignment_is_given_up_after_its_tries_with_its_error() {
 }
 
 #[tokio::test]
+async fn a_failure_that_no_other_try_can_help_ends_an_assignment() {
+    let world = World::new().await;
+    let bot = world.bot("{}").await;
+    for (retryable, left) in [(true, 1), (false, 0)] {
+        world.assign(&bot, "{}").await;
+        let rows = world.lease(&format!("/bots/{bot}/tasks/lease"), json!({})).await;
+        let mut item = key(&rows[0]);
+        item["error"] = json!("bad data");
+        item["retryable"] = json!(retryable);
+        let verdicts = world.judged("/assignments/fail", json!({"items": [item]})).await;
+        assert_eq!(verdicts, ["accepted"]);
+        let waiting = world.get(&format!("/bots/{bot}/tasks?status=waiting")).await.ok();
+        assert_eq!(waiting["count"], left, "{waiting}");
+        // Out of the way of the next.
+        for row in waiting["tasks"].as_array().unwrap() {
+            let task = row["task_id"].as_str().unwrap();
+            world.post(&format!("/bots/{bot}/tasks/{task}/complete"), "").await.ok();
+        }
+    }
+    let failed = world.get(&format!("/bots/{bot}/tasks?status=failed")).await.ok();
+    assert_eq!((&failed["count"], &failed["tasks"][0]["error"]), (&json!(1), &json!("bad data")));
+}
+
+/// A worker took what it had no program for, and used up its tries.
+#[tokio::test]
+async fn work_of_other_types_is_left_for_others() {
+    let world = World::new().await;
+    let (swarm, bots) = world.swarm(2).await;
+    world.give(&swarm, r#"{"type":"scan"}"#).await;
+    world.give(&swarm, "{}").await;
+    world.give(&swarm, r#"{"type":"print"}"#).await;
+    let asked = |types: Value| json!({"swarms": [swarm], "max": 10, "types": types});
+    let of = |rows: &[Value]| rows.iter().map(|row| row["task_type"].clone()).collect::<Vec<_>>();
+    assert!(world.lease("/bots/leases", asked(json!(["odd"]))).await.is_empty());
+    let rows = world.lease("/bots/leases", asked(json!(["odd", "print"]))).await;
+    assert_eq!(of(&rows), ["print", "print"], "although scan was there first");
+    let mut one = asked(json!([null]));
+    one["swarms"] = Value::Null;
+    one["bots"] = json!([bots[1]]);
+    let rows = world.lease("/bots/leases", one).await;
+    assert_eq!((of(&rows), &rows[0]["bot_id"]), (vec![Value::Null], &json!(bots[1])));
+    // Somebody who waits is woken by its own type only.
+    let mut patient = asked(json!(["print"]));
+    patient["wait_seconds"] = json!(50);
+    let (rows, ()) = tokio::join!(world.lease("/bots/leases", patient), async {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        world.give(&swarm, r#"{"type":"print"}"#).await;
+    });
+    assert_eq!(of(&rows), ["print", "print"]);
+    assert_eq!(world.lease("/bots/leases", asked(Value::Null)).await.len(), 3, "all that is left");
+    for wrong in [json!([]), json!("scan"), json!([7]), json!(vec!["x"; 101])] {
+        let answer = world.post("/bots/leases", &asked(wrong.clone()).to_string()).await;
+        assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{wrong:.40}: {}", answer.text);
+    }
+}
+
+#[tokio::test]
 async fn who_holds_no_lease_cannot_complete_what_somebody_works_on() {
     let world = World::new().await;
     let bot = world.bot("{}").await;
@@ -255,6 +313,34 @@ async fn a_lease_that_is_asked_for_again_is_the_same_one() {
     let again = timeout(PATIENCE, world.post_keyed("/bots/leases", "k", &body)).await.unwrap();
     assert_eq!(again.ok(), first, "although nothing waits any more");
     assert_eq!(first["assignments"].as_array().unwrap().len(), 1);
+}
+
+/// Somebody else was faster the first time: what the second try was given is found again, also by
+/// one that does not wait this time.
+#[tokio::test]
+async fn a_lease_that_is_asked_for_again_goes_through_all_its_tries() {
+    let world = World::new().await;
+    let (swarm, bots) = world.swarm(1).await;
+    let first = RequestId::from_key("k");
+    let second = RequestId::from_key(&format!("{first}/1"));
+    for request_id in [first, second] {
+        let command = BotCommand::LeaseAssignments {
+            holder: "w".to_owned(),
+            scope: LeaseScope::Swarms(vec![DerivedId::parse(&swarm).unwrap()]),
+            max: 1,
+            lease_ms: 60_000,
+            types: Vec::new(),
+        };
+        let command = Command::Bot(Box::new(command));
+        world.cluster.propose(request_id, "", command).await.unwrap().reply.unwrap();
+        world.give(&swarm, "{}").await;
+    }
+    let body = json!({"swarms": [swarm]}).to_string();
+    let rows = world.post_keyed("/bots/leases", "k", &body).await.ok();
+    let found = (&rows["assignments"][0]["bot_id"], &rows["assignments"][0]["attempt"]);
+    assert_eq!(found, (&json!(bots[0]), &json!(1)));
+    let stats = world.get("/bots/stats").await.ok();
+    assert_eq!((&stats["tasks_leased"], &stats["tasks_waiting"]), (&json!(1), &json!(1)));
 }
 
 #[tokio::test]

@@ -127,6 +127,33 @@ async fn contract_5_1_a_swarm_is_made_with_defaults_and_lists_its_bots() {
 }
 
 #[tokio::test]
+async fn contract_c12_errors_of_family_b_are_texts() {
+    let world = World::new().await;
+    for (method, path, body) in [
+        ("GET", "/bots/x", ""),
+        ("GET", "/swarms/x", ""),
+        ("GET", "/task/x", ""),
+        ("GET", "/workflows/x", ""),
+        ("POST", "/bots", "["),
+        ("POST", "/swarms", r#"{"count":0}"#),
+        ("POST", "/bots/x/tasks", "{}"),
+        ("POST", "/bots/x/tasks/y/complete", ""),
+        ("POST", "/swarms/x/tasks", "{}"),
+        ("POST", "/bots/leases", "{}"),
+        ("POST", "/assignments/complete", "{}"),
+        ("POST", "/orchestrate", "{}"),
+        ("PATCH", "/swarms/x", r#"{"count":1}"#),
+        ("DELETE", "/bots/x", ""),
+    ] {
+        let answer = world.call(method, path, body).await;
+        assert!(answer.status.is_client_error(), "{method} {path}: {}", answer.text);
+        let error = answer.json()["error"].clone();
+        assert!(error.as_str().is_some_and(|text| !text.is_empty()), "{path}: {error}");
+        assert!(answer.json()["code"].is_string(), "{path}: {}", answer.text);
+    }
+}
+
+#[tokio::test]
 async fn contract_5_1_bodies_that_make_no_sense_are_400() {
     let world = World::new().await;
     let bot = world.bot("{}").await;

@@ -6,11 +6,12 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Args, Parser};
+use clap::{ArgGroup, Args, Parser};
 use serde_json::{Value, json};
 
 use super::args::{Keyed, Subcommand};
 use super::{Conducted, Failure, Output, conducted};
+use crate::cli::orchestrator::Cadence;
 use crate::cli::output;
 use crate::client::{self, Call, Client, segment};
 use crate::drill::Options;
@@ -40,19 +41,12 @@ Runs of the schedule are tasks: start `quorate drill serve` somewhere, best on a
 
 /// `quorate drill schedule`.
 #[derive(Debug, Args)]
-#[command(after_help = HELP)]
+#[command(after_help = HELP, group = ArgGroup::new("when").required(true).args(["cron", "every"]))]
 pub(super) struct ScheduleArgs {
     /// Its name; the orchestrator drill-NAME keeps its slots and runs
     name: String,
-    /// By a cron expression, like '0 3 * * 0'
-    #[arg(long, value_name = "EXPRESSION", required_unless_present = "every")]
-    cron: Option<String>,
-    /// Every so many seconds
-    #[arg(long, value_name = "SECONDS", conflicts_with = "cron")]
-    every: Option<f64>,
-    /// The time zone of --cron, like Europe/Berlin
-    #[arg(long, value_name = "ZONE", requires = "cron")]
-    timezone: Option<String>,
+    #[command(flatten)]
+    cadence: Cadence,
     /// What becomes of times that passed while nobody could decide them: skip, latest or all
     #[arg(long, default_value = "skip")]
     catch_up: String,
@@ -113,15 +107,8 @@ pub(super) async fn schedule(
     // Looking at an orchestrator makes it.
     client.call(Call::get(format!("/api/v1/orchestrator/state?{query}"))).await?;
     let mut schedule = json!({"catch_up": args.catch_up, "overlap": "forbid"});
-    let fields = [
-        ("cron", args.cron.map(Value::from)),
-        ("timezone", args.timezone.map(Value::from)),
-        ("interval_seconds", args.every.map(Value::from)),
-    ];
-    for (field, value) in fields {
-        if let Some(value) = value {
-            schedule[field] = value;
-        }
+    for (name, value) in args.cadence.settings() {
+        schedule[name] = value;
     }
     let phases = options.before + options.hold + options.after;
     let body = json!({

@@ -26,6 +26,32 @@ const SETTINGS: [&str; 16] = [
     "description",
 ];
 
+/// When an orchestrator runs its steps.
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct Cadence {
+    /// Every so many seconds
+    #[arg(long, value_name = "SECONDS", conflicts_with = "cron")]
+    every: Option<f64>,
+    /// By a cron expression, like '0 3 * * 0'
+    #[arg(long, value_name = "EXPRESSION")]
+    cron: Option<String>,
+    /// The time zone of --cron, like Europe/Berlin
+    #[arg(long, value_name = "ZONE", requires = "cron")]
+    timezone: Option<String>,
+}
+
+impl Cadence {
+    /// The settings of a schedule that were given.
+    pub(in crate::cli) fn settings(&self) -> impl Iterator<Item = (&'static str, Value)> {
+        let settings = [
+            ("interval_seconds", self.every.map(|seconds| json!(seconds))),
+            ("cron", self.cron.as_ref().map(|expression| json!(expression))),
+            ("timezone", self.timezone.as_ref().map(|zone| json!(zone))),
+        ];
+        settings.into_iter().filter_map(|(name, value)| value.map(|value| (name, value)))
+    }
+}
+
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct ConfigArgs {
     /// Settings, like max_iterations_per_run=5 or schedule.overlap=queue; none shows them all
@@ -34,18 +60,11 @@ pub(in crate::cli) struct ConfigArgs {
     /// Settings as a JSON object, `@FILE`, or `-` for standard input; the others go before it
     #[arg(long, value_name = "JSON")]
     config: Option<String>,
-    /// manual, scheduled, continuous or paused
+    /// manual, scheduled, continuous or paused [default with --every or --cron: scheduled]
     #[arg(long)]
     mode: Option<String>,
-    /// Runs a step every so many seconds; scheduled, unless --mode says otherwise
-    #[arg(long, value_name = "SECONDS", conflicts_with = "cron")]
-    every: Option<f64>,
-    /// Runs steps by a cron expression, like '0 */2 * * *'; scheduled, unless --mode says otherwise
-    #[arg(long, value_name = "EXPRESSION")]
-    cron: Option<String>,
-    /// The time zone of --cron, like Europe/Berlin
-    #[arg(long, value_name = "ZONE", requires = "cron")]
-    timezone: Option<String>,
+    #[command(flatten)]
+    cadence: Cadence,
     /// What all its campaigns together may use, like tokens=1000 or tokens=1000:900; may be repeated
     #[arg(long = "budget", value_name = "RESOURCE=LIMIT")]
     budgets: Vec<String>,
@@ -67,17 +86,8 @@ impl ConfigArgs {
             }
             put(&mut body, name, value)?;
         }
-        let cadence = [
-            ("interval_seconds", self.every.map(|seconds| json!(seconds))),
-            ("cron", self.cron.as_ref().map(|expression| json!(expression))),
-            ("timezone", self.timezone.as_ref().map(|zone| json!(zone))),
-        ];
-        for (name, value) in cadence {
-            if let Some(value) = value {
-                put(&mut body, &format!("schedule.{name}"), value)?;
-            }
-        }
-        if self.every.is_some() || self.cron.is_some() {
+        for (name, value) in self.cadence.settings() {
+            put(&mut body, &format!("schedule.{name}"), value)?;
             body.entry("mode").or_insert_with(|| json!("SCHEDULED"));
         }
         if let Some(mode) = &self.mode {

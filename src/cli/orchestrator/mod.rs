@@ -13,6 +13,7 @@ use super::output::{self, Output};
 use super::progress;
 use crate::client::{Call, Client, segment};
 
+pub(super) use config::Cadence;
 pub(super) use show::{cadence, decisions_about};
 
 #[derive(Debug, clap::Args)]

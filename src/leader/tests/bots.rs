@@ -32,7 +32,9 @@ fn swarm(solo: &Solo, count: u32) -> DerivedId {
 fn lease(solo: &Solo, swarm: DerivedId, max: u32, lease_ms: u64) -> TimeMs {
     let scope = LeaseScope::Swarms(vec![swarm]);
     let holder = "w".to_owned();
-    let leased = ask(solo, BotCommand::LeaseAssignments { holder, scope, max, lease_ms }).unwrap();
+    let types = Vec::new();
+    let command = BotCommand::LeaseAssignments { holder, scope, max, lease_ms, types };
+    let leased = ask(solo, command).unwrap();
     let Outcome::Bot(BotOutcome::Leased { deadline_ms, .. }) = leased else { panic!("{leased:?}") };
     deadline_ms
 }

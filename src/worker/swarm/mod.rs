@@ -36,14 +36,18 @@ use wire::{Assignment, Judged, Leased, Try};
 pub const POLL_WAIT: Duration = Duration::from_secs(20);
 /// What comes on top of that on the way.
 const POLL_SLACK: Duration = Duration::from_secs(5);
-/// How long a leaving worker waits for an answer that may hold leases.
-const POLL_GRACE: Duration = Duration::from_secs(2);
+/// How long a leaving worker asks what its last poll was given.
+const POLL_GRACE: Duration = Duration::from_secs(5);
 /// The pause after a poll without an answer.
 const PAUSE: Duration = Duration::from_secs(1);
 /// Items in one request: fewer than the cluster takes.
 const ITEMS_MAX: usize = 500;
-/// The type of assignments that name none.
+/// The program of assignments that name no type.
 const DEFAULT_TYPE: &str = "default";
+/// The program of types that no other is for.
+const ANY_TYPE: &str = "*";
+/// Types that the cluster takes in one request, the one without a name included.
+const TYPES_MAX: usize = 99;
 
 /// How a worker for swarms runs.
 #[derive(Debug, Clone)]
@@ -80,6 +84,8 @@ pub enum Error {
 struct Shared {
     holder: String,
     options: Options,
+    /// What it can do; `None` for everything.
+    types: Option<Vec<Option<String>>>,
     client: Client,
     book: Book,
     ends: mpsc::Sender<Told>,
@@ -117,6 +123,10 @@ impl SwarmWorker {
         if options.capacity == 0 || options.lease.is_zero() {
             return Err(Error::Options("a worker needs at least one slot, and a lease some time"));
         }
+        let types = wanted(&options.programs);
+        if types.as_ref().is_some_and(|types| types.len() > TYPES_MAX) {
+            return Err(Error::Options("a worker has at most 99 programs for swarms, or `*`"));
+        }
         let holder = options.holder.clone();
         // Bounded: who ends a program waits until its end can be told.
         let (sender, ends) = mpsc::channel(ITEMS_MAX);
@@ -124,6 +134,7 @@ impl SwarmWorker {
             holder: holder.unwrap_or_else(|| format!("worker_{:08x}", clock::random() as u32)),
             book: Book::new(options.capacity),
             options,
+            types,
             client,
             ends: sender,
             changed: Notify::new(),
@@ -174,6 +185,15 @@ impl SwarmWorker {
     }
 }
 
+/// The types that there are programs for; `None` when there is one for all.
+fn wanted(programs: &BTreeMap<String, String>) -> Option<Vec<Option<String>>> {
+    if programs.contains_key(ANY_TYPE) {
+        return None;
+    }
+    let unnamed = programs.contains_key(DEFAULT_TYPE).then_some(None);
+    Some(programs.keys().cloned().map(Some).chain(unnamed).collect())
+}
+
 /// Asks for assignments whenever there is room, until the worker is to leave.
 async fn take(shared: &Arc<Shared>) -> Result<(), ClientError> {
     loop {
@@ -185,27 +205,21 @@ async fn take(shared: &Arc<Shared>) -> Result<(), ClientError> {
                 () = shared.changed.notified() => continue,
             }
         }
-        let asked = Instant::now();
-        let poll = poll(shared, room);
-        tokio::pin!(poll);
+        // Never so long that a lease that was taken at its beginning would be over at its end.
+        let wait = POLL_WAIT.min(shared.options.lease / 4);
+        let (asked, key) = (Instant::now(), clock::mint_request_id().to_string());
         let answer = tokio::select! {
             biased;
-            answer = &mut poll => answer,
+            answer = poll(shared, room, wait, &key) => answer,
             () = shared.draining.cancelled() => {
-                // What was leased in this moment is given back; what is not known of runs out.
-                match tokio::time::timeout(POLL_GRACE, poll).await {
-                    Ok(answer) => answer,
-                    Err(_elapsed) => return Ok(()),
-                }
+                settle(shared, room, asked, &key).await;
+                return Ok(());
             }
         };
         match answer {
             Ok(assignments) => {
                 // The wait is part of the lease: it may have been taken at once.
                 shared.book.add(assignments, Instant::now(), good_until(shared, asked));
-                if shared.draining.is_cancelled() {
-                    return Ok(());
-                }
                 start(shared);
             }
             Err(error @ (ClientError::Unavailable { .. } | ClientError::Unknown { .. })) => {
@@ -230,18 +244,39 @@ fn lease_seconds(shared: &Shared) -> u64 {
     shared.options.lease.as_secs().max(1)
 }
 
-async fn poll(shared: &Shared, max: usize) -> Result<Vec<Assignment>, ClientError> {
-    // Never so long that a lease that was taken at its beginning would be over at its end.
-    let wait = POLL_WAIT.min(shared.options.lease / 4);
-    let body = json!({
+/// Asks what a poll was given that was left before it was answered. It is the same request, so it
+/// is given the same, or what waits now; either is given back by whoever drains.
+async fn settle(shared: &Shared, room: usize, asked: Instant, key: &str) {
+    let poll = poll(shared, room, Duration::ZERO, key);
+    let error = match tokio::time::timeout(POLL_GRACE, poll).await {
+        Ok(Ok(assignments)) => {
+            return shared.book.add(assignments, Instant::now(), good_until(shared, asked));
+        }
+        Ok(Err(error)) => error.to_string(),
+        Err(elapsed) => elapsed.to_string(),
+    };
+    tracing::warn!(error, "what the last poll was given, if anything, runs out");
+}
+
+async fn poll(
+    shared: &Shared,
+    max: usize,
+    wait: Duration,
+    key: &str,
+) -> Result<Vec<Assignment>, ClientError> {
+    let mut body = json!({
         "swarms": shared.options.swarms,
         "holder": shared.holder,
         "max": max,
         "lease_seconds": lease_seconds(shared),
         "wait_seconds": wait.as_secs(),
     });
+    if let Some(types) = &shared.types {
+        body["types"] = json!(types);
+    }
     // Two tries, so that a member that hangs is left for another.
-    let call = Call::post("/api/v1/bots/leases", &body).deadline((wait + POLL_SLACK) * 2);
+    let call = Call::post("/api/v1/bots/leases", &body).key(key);
+    let call = call.deadline((wait + POLL_SLACK) * 2);
     let answer = shared.client.call(call).await?;
     let leased: Leased = read(&answer.text)?;
     Ok(leased.assignments)
@@ -272,10 +307,11 @@ async fn work(shared: &Shared, assignment: &Assignment, kill: &CancellationToken
     let task_type = assignment.task_type.as_deref().unwrap_or(DEFAULT_TYPE);
     let programs = &shared.options.programs;
     let key = assignment.key();
-    let Some(program) = programs.get(task_type).or_else(|| programs.get("*")) else {
-        let error = format!("no program for task type `{task_type}`");
+    let Some(program) = programs.get(task_type).or_else(|| programs.get(ANY_TYPE)) else {
+        // It was not asked for; somebody else may have a program for it.
         if shared.book.end(&key, Duration::ZERO) {
-            tell::hand_over(shared, Told::failed(key, error)).await;
+            tracing::warn!(task_type, "there is no program for this: given back");
+            tell::hand_over(shared, Told::given_back(key)).await;
         }
         return;
     };
@@ -301,7 +337,7 @@ async fn work(shared: &Shared, assignment: &Assignment, kill: &CancellationToken
             // Nobody but a leaving worker kills what it still holds a lease of.
             _ if matches!(ended.end, exec::End::Killed) => Told::given_back(key),
             None => Told::completed(key, &report::result(&ended.stdout)),
-            Some((error, _)) => Told::failed(key, error),
+            Some((error, retryable)) => Told::failed(key, error, retryable),
         };
         tell::hand_over(shared, told).await;
     }

@@ -34,7 +34,11 @@ pub(super) struct Told {
 #[derive(Debug)]
 enum End {
     Completed(Box<RawValue>),
-    Failed(String),
+    Failed {
+        error: String,
+        /// Whether another try may help.
+        retryable: bool,
+    },
     /// Nobody is to blame: another try is for somebody else.
     GivenBack,
 }
@@ -43,13 +47,13 @@ impl Told {
     pub(super) fn completed(key: Try, result: &RawValue) -> Self {
         if result.get().len() > RESULT_BYTES_MAX {
             let error = format!("the result is over {RESULT_BYTES_MAX} bytes");
-            return Self::failed(key, error);
+            return Self::failed(key, error, false);
         }
         Self { key, end: End::Completed(result.to_owned()) }
     }
 
-    pub(super) fn failed(key: Try, error: String) -> Self {
-        Self { key, end: End::Failed(error) }
+    pub(super) fn failed(key: Try, error: String, retryable: bool) -> Self {
+        Self { key, end: End::Failed { error, retryable } }
     }
 
     pub(super) fn given_back(key: Try) -> Self {
@@ -64,7 +68,7 @@ pub(super) async fn hand_over(shared: &Shared, told: Told) {
 }
 
 /// One item of a batch.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Default, Serialize)]
 struct Item<'a> {
     task_id: &'a str,
     attempt: u32,
@@ -72,6 +76,8 @@ struct Item<'a> {
     result: Option<&'a RawValue>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retryable: Option<bool>,
 }
 
 /// Tells until `done`, and then what is left.
@@ -105,10 +111,13 @@ pub(super) async fn run(
 async fn tell(shared: &Shared, batch: &[Told], done: &CancellationToken) {
     let (mut completed, mut failed, mut given_back) = (Vec::new(), Vec::new(), Vec::new());
     for Told { key, end } in batch {
-        let blank = Item { task_id: &key.task_id, attempt: key.attempt, result: None, error: None };
+        let blank = Item { task_id: &key.task_id, attempt: key.attempt, ..Item::default() };
         match end {
             End::Completed(result) => completed.push(Item { result: Some(result), ..blank }),
-            End::Failed(error) => failed.push(Item { error: Some(error), ..blank }),
+            End::Failed { error, retryable } => {
+                let retryable = Some(*retryable);
+                failed.push(Item { error: Some(error), retryable, ..blank });
+            }
             End::GivenBack => given_back.push(blank),
         }
     }

@@ -34,6 +34,19 @@ struct Cluster {
     renewal: Arc<Mutex<Option<&'static str>>>,
     /// Batches of more than one are refused.
     picky: Arc<AtomicBool>,
+    /// Requests for work that wait are given some and never answered.
+    silent: Arc<AtomicBool>,
+    /// What was given under which key.
+    given: Arc<Mutex<BTreeMap<String, Vec<Value>>>>,
+}
+
+impl Cluster {
+    /// The same once more under the same key.
+    fn give(&self, key: String, max: usize) -> Vec<Value> {
+        let (mut waiting, mut given) = (self.waiting.lock(), self.given.lock());
+        let some = waiting.len().min(max);
+        given.entry(key).or_insert_with(|| waiting.drain(..some).collect()).clone()
+    }
 }
 
 /// Polls are answered sooner than they ask for.
@@ -50,16 +63,17 @@ async fn take_call(
     let body: Value = serde_json::from_slice(&body).unwrap();
     let items = body.get("items").or_else(|| body.get("leases")).and_then(Value::as_array);
     let len = items.map_or(0, Vec::len);
-    cluster.heard.send(Heard { path: path.clone(), key, body: body.clone() }).unwrap();
+    cluster.heard.send(Heard { path: path.clone(), key: key.clone(), body: body.clone() }).unwrap();
     let unavailable = StatusCode::SERVICE_UNAVAILABLE.into_response();
     let verdict = match path.as_str() {
         "bots/leases" => {
             if cluster.waiting.lock().is_empty() {
                 let _ = tokio::time::timeout(POLL, cluster.more.notified()).await;
             }
-            let mut waiting = cluster.waiting.lock();
-            let some = waiting.len().min(body["max"].as_u64().unwrap() as usize);
-            let assignments: Vec<Value> = waiting.drain(..some).collect();
+            let assignments = cluster.give(key, body["max"].as_u64().unwrap() as usize);
+            if cluster.silent.load(Ordering::Relaxed) && body["wait_seconds"] != 0 {
+                return std::future::pending().await;
+            }
             return axum::Json(json!({ "assignments": assignments })).into_response();
         }
         "bots/leases/renew" => match *cluster.renewal.lock() {
@@ -100,6 +114,8 @@ impl Bench {
             refusals: Arc::default(),
             renewal: Arc::new(Mutex::new(Some("accepted"))),
             picky: Arc::default(),
+            silent: Arc::default(),
+            given: Arc::default(),
         };
         let router = axum::Router::new().route("/api/v1/{*path}", axum::routing::any(take_call));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -126,6 +142,7 @@ impl Bench {
             ("gated", &gated),
             ("slow", "sleep 60"),
             ("bad", "echo no >&2; exit 3"),
+            ("wrong", "echo no >&2; exit 65"),
             ("long", "head -c 20000 /dev/zero | tr '\\0' 1"),
         ];
         let mut options = Options {
@@ -187,14 +204,16 @@ impl Bench {
 #[tokio::test]
 async fn assignments_are_done_and_told_with_their_attempt() {
     let mut bench = Bench::start(1, |_| {}).await;
-    let error = |text: &str| json!([{"task_id": "t", "attempt": 7, "error": text}]);
+    let error = |text: &str, retryable: bool| json!([{"task_id": "t", "attempt": 7, "error": text, "retryable": retryable}]);
     let done = json!([{"task_id": "t", "attempt": 7, "result": {"x": "t"}}]);
     for (task_type, path, items) in [
         // Without a type there is a handler for those without one.
         (None, "assignments/complete", done),
-        (Some("bad"), "assignments/fail", error("exit code 3: no")),
-        (Some("odd"), "assignments/fail", error("no program for task type `odd`")),
-        (Some("long"), "assignments/fail", error("the result is over 16384 bytes")),
+        (Some("bad"), "assignments/fail", error("exit code 3: no", true)),
+        (Some("wrong"), "assignments/fail", error("exit code 65: no", false)),
+        // Not asked for, so somebody else's.
+        (Some("odd"), "bots/leases/release", json!([{"task_id": "t", "attempt": 7}])),
+        (Some("long"), "assignments/fail", error("the result is over 16384 bytes", false)),
     ] {
         bench.assign("t", 7, task_type);
         assert_eq!(bench.told().await, (path.to_owned(), items));
@@ -210,7 +229,7 @@ async fn it_asks_for_what_it_has_room_for() {
     let Heard { path, body, .. } = bench.heard.recv().await.unwrap();
     assert_eq!(path, "bots/leases");
     let asked = json!({"swarms": ["s1", "s2"], "holder": "w", "max": 3, "lease_seconds": 60,
-        "wait_seconds": 15});
+        "wait_seconds": 15, "types": ["bad", "default", "gated", "long", "slow", "wrong", null]});
     assert_eq!(body, asked);
     bench.assign("a", 1, Some("gated"));
     loop {
@@ -339,6 +358,26 @@ async fn a_drain_gives_back_what_has_not_begun_and_finishes_what_runs() {
         ended += items.as_array().unwrap().len();
     }
     bench.done.await.unwrap().unwrap();
+}
+
+/// What a poll was given in the moment in which the worker left ran out, for that used up a try.
+#[tokio::test]
+async fn what_a_poll_was_given_while_the_worker_leaves_is_given_back() {
+    let mut bench = Bench::start(2, |_| {}).await;
+    bench.cluster.silent.store(true, Ordering::Relaxed);
+    bench.assign("t", 5, None);
+    let taken = async {
+        while bench.cluster.given.lock().values().all(Vec::is_empty) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(LONG, taken).await.expect("it is given");
+    bench.stop.cancel();
+    let told = bench.told().await;
+    let given = json!([{"task_id": "t", "attempt": 5}]);
+    assert_eq!(told, ("bots/leases/release".to_owned(), given));
+    bench.done.await.unwrap().unwrap();
+    assert!(!bench.dir.path().join("noted").exists(), "nothing was begun");
 }
 
 #[tokio::test]

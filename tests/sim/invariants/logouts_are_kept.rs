@@ -10,7 +10,7 @@ use quorate::state::State;
 
 #[derive(Default)]
 pub(super) struct Logouts {
-    /// By login: until when it is remembered, and an index at which it certainly is.
+    /// By login: until which age of the state it is remembered, and an index at which it certainly is.
     told: BTreeMap<String, Vec<(TimeMs, u64)>>,
     asked: BTreeSet<String>,
 }
@@ -22,19 +22,19 @@ impl Logouts {
     }
 
     /// Somebody was told that a login is ended.
-    pub(super) fn told(&mut self, index: u64, session_id: &str, until_ms: TimeMs) {
-        self.told.entry(session_id.to_owned()).or_default().push((until_ms, index));
+    pub(super) fn told(&mut self, index: u64, session_id: &str, until_aged_ms: TimeMs) {
+        self.told.entry(session_id.to_owned()).or_default().push((until_aged_ms, index));
     }
 
     pub(super) fn check(&self, state: &State, index: u64) -> Result<(), String> {
-        let now = state.counters().last_at_ms;
+        let aged = state.counters().aged_ms;
         for (session_id, ends) in &self.told {
-            let due = ends.iter().find(|(until_ms, at)| *at <= index && *until_ms > now);
-            if let Some((until_ms, at)) = due
+            let due = ends.iter().find(|(until_aged_ms, at)| *at <= index && *until_aged_ms > aged);
+            if let Some((until_aged_ms, at)) = due
                 && !state.is_revoked(session_id)
             {
                 return Err(format!(
-                    "{session_id}, ended at {at} until {until_ms}, is good again at {index} ({now})"
+                    "{session_id}, ended at {at} until {until_aged_ms}, is good again at {index} ({aged})"
                 ));
             }
         }

@@ -180,7 +180,7 @@ impl Invariants {
     }
 
     /// Somebody was told that a login is ended.
-    pub(crate) fn logged_out(&self, index: u64, session_id: &str, until_ms: TimeMs) {
-        self.checks.lock().logouts.told(index, session_id, until_ms);
+    pub(crate) fn logged_out(&self, index: u64, session_id: &str, until_aged_ms: TimeMs) {
+        self.checks.lock().logouts.told(index, session_id, until_aged_ms);
     }
 }
