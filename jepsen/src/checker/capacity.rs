@@ -314,7 +314,7 @@ mod tests {
         let (room, _) = judged(|recorder| read(recorder, 50_001, 50_000));
         assert_eq!(room, Validity::Invalid);
         let (room, _) = judged(|recorder| {
-            call(recorder, "make", "capacity-d", 9_911, Ok(9_911));
+            call(recorder, "make", "capacity-d", 9_901, Ok(9_901));
         });
         assert_eq!(room, Validity::Invalid, "acknowledged are 50,001");
     }
