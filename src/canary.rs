@@ -45,11 +45,13 @@ pub enum Canary {
     SlotTwice,
     /// A launch does not count what was promised to others.
     BudgetRace,
+    /// A bot's work is leased to one who asks while another one holds it.
+    LeaseTwice,
 }
 
 impl Canary {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::LeaderRestore,
         Self::AckBeforeFsync,
         Self::VoteNotDurable,
@@ -60,6 +62,7 @@ impl Canary {
         Self::CapacityRace,
         Self::SlotTwice,
         Self::BudgetRace,
+        Self::LeaseTwice,
     ];
 
     /// Its name in [`VARIABLE`].
@@ -76,6 +79,7 @@ impl Canary {
             Self::CapacityRace => "capacity-race",
             Self::SlotTwice => "slot-twice",
             Self::BudgetRace => "budget-race",
+            Self::LeaseTwice => "lease-twice",
         }
     }
 
@@ -91,6 +95,7 @@ impl Canary {
             Self::CapacityRace => cfg!(feature = "canary-capacity-race"),
             Self::SlotTwice => cfg!(feature = "canary-slot-twice"),
             Self::BudgetRace => cfg!(feature = "canary-budget-race"),
+            Self::LeaseTwice => cfg!(feature = "canary-lease-twice"),
         }
     }
 }

@@ -28,7 +28,7 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum What {
-    /// The fixed set of short runs that every change goes through: under six minutes.
+    /// The fixed set of short runs that every change goes through: about seven minutes.
     Ci(CiArgs),
     /// Runs of faults and workloads for a while, one after the other.
     Run(RunArgs),

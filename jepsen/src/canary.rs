@@ -23,7 +23,7 @@ struct Canary {
     runs_max: u64,
 }
 
-const CANARIES: [Canary; 10] = [
+const CANARIES: [Canary; 11] = [
     Canary {
         name: "leader-restore",
         members: 3,
@@ -102,6 +102,14 @@ const CANARIES: [Canary; 10] = [
         faults: &["kill-leader", "isolate-leader"],
         workloads: &["budgets"],
         seconds: 20,
+        runs_max: 3,
+    },
+    Canary {
+        name: "lease-twice",
+        members: 3,
+        faults: &["kill-leader", "isolate-leader"],
+        workloads: &["leases"],
+        seconds: 15,
         runs_max: 3,
     },
 ];

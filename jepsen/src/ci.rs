@@ -1,4 +1,4 @@
-//! The fixed set of short runs that every change goes through, within six minutes on two cores.
+//! The fixed set of short runs that every change goes through, within seven minutes on two cores.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::selftest::power_cut_controls;
 const TIME: Duration = Duration::from_secs(20);
 
 /// Name, faults, workloads.
-const RUNS: [(&str, &[&str], &[&str]); 8] = [
+const RUNS: [(&str, &[&str], &[&str]); 9] = [
     (
         "ci-partitions",
         &["isolate-leader", "partition-halves", "one-way-leader-deaf", "flapping", "client-cut"],
@@ -34,6 +34,11 @@ const RUNS: [(&str, &[&str], &[&str]); 8] = [
         "ci-campaigns",
         &["kill-leader", "pause-leader", "isolate-leader", "transfer-storm", "clock-jump"],
         &["slots", "budgets", "set"],
+    ),
+    (
+        "ci-bots",
+        &["kill-leader", "pause-leader", "isolate-leader", "partition-halves", "transfer-storm"],
+        &["leases", "capacity"],
     ),
     (
         "ci-clocks",

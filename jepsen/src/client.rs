@@ -62,6 +62,12 @@ impl Request {
         Self::new(Method::PUT, path, Some(body))
     }
 
+    /// Changes what is at `path`.
+    #[must_use]
+    pub fn patch(path: impl Into<String>, body: Value) -> Self {
+        Self::new(Method::PATCH, path, Some(body))
+    }
+
     /// Deletes what is at `path`.
     #[must_use]
     pub fn delete(path: impl Into<String>) -> Self {

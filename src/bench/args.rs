@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::connection::Target;
-use super::crowd::{AgentsArgs, HeartbeatsArgs};
+use super::crowd::{AgentsArgs, BotsArgs, HeartbeatsArgs};
 
 /// Requests per batch that the API takes at most.
 const BATCH_MAX: i64 = 10_000;
@@ -92,6 +92,8 @@ pub enum Scenario {
     Retained(RetainedArgs),
     /// Submissions while steps go over many running campaigns, and without them
     Campaigns(CampaignsArgs),
+    /// Swarms made and given work at once, and what their bots have to do completed
+    Bots(BotsArgs),
 }
 
 /// Options of `batch`.
@@ -361,6 +363,8 @@ mod tests {
             "agents --kill-leader",
             "heartbeats --kill-after 3",
             "heartbeats --nodes 0",
+            "bots --bots 0",
+            "bots --batch 1001",
         ] {
             assert!(parse(line).is_err(), "{line}");
         }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 
 use super::framing::{Chunks, Framing, Head, parse_head, status_of};
 
@@ -242,6 +243,23 @@ impl Connection {
         let message = message.ok_or(io::ErrorKind::UnexpectedEof)?;
         self.closed = message.close;
         Ok(Reply { status: status_of(message.head)?, body: message.body })
+    }
+
+    /// As [`Self::exchange`], and when the first byte of the reply was there.
+    ///
+    /// # Errors
+    /// Like [`Self::exchange`].
+    pub(super) async fn exchange_timed(
+        &mut self,
+        request: &[u8],
+    ) -> io::Result<(Instant, Reply<'_>)> {
+        self.stream.write_all(request).await?;
+        self.stream.peek(&mut [0]).await?;
+        let first = Instant::now();
+        let message = self.inbox.message(&mut self.stream).await?;
+        let message = message.ok_or(io::ErrorKind::UnexpectedEof)?;
+        self.closed = message.close;
+        Ok((first, Reply { status: status_of(message.head)?, body: message.body }))
     }
 
     /// Whether the other side closed the connection while nobody used it, as a member that dies

@@ -1,4 +1,4 @@
-//! Options of the scenarios with many users or many nodes.
+//! Options of the scenarios with many users, many nodes or many bots.
 
 use std::time::Duration;
 
@@ -67,6 +67,32 @@ pub struct HeartbeatsArgs {
     /// The loss of the leader, and the members' processes, whose processor time is read.
     #[command(flatten)]
     pub kill: KillArgs,
+}
+
+/// Options of `bots`.
+#[derive(Debug, Clone, Args)]
+pub struct BotsArgs {
+    /// Bots of a swarm; the cluster must have room for them
+    #[arg(long, default_value_t = 50_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub bots: u32,
+    /// How often a swarm is made, given work and removed
+    #[arg(long, default_value_t = 25, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub rounds: u32,
+    /// Times that every bot of the swarm is given work that workers do
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub waves: u32,
+    /// Workers that lease and complete in batches
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub workers: u32,
+    /// Assignments in each batch
+    #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub batch: u32,
+    /// Reads of the statistics, without bots and with them
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub reads: u32,
+    /// The members' processes, whose memory is read.
+    #[command(flatten)]
+    pub members: MembersArgs,
 }
 
 /// The leader may be killed while something is measured.

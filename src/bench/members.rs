@@ -107,14 +107,20 @@ impl Members {
         ))
     }
 
+    /// Resident bytes of each member; none for those that are not known or not there.
+    #[must_use]
+    pub(super) fn resident_each(&self) -> Vec<Option<u64>> {
+        let members = 0..self.args.pid_file.len();
+        members.map(|member| process::resident_bytes(self.pid(member).ok()?)).collect()
+    }
+
     /// Resident bytes of all members together; `None` when one is not known or not there.
     #[must_use]
     pub(super) fn resident_bytes(&self) -> Option<u64> {
         if !self.are_known() {
             return None;
         }
-        let members = 0..self.args.pid_file.len();
-        members.map(|member| process::resident_bytes(self.pid(member).ok()?)).sum()
+        self.resident_each().into_iter().sum()
     }
 }
 

@@ -10,6 +10,7 @@
 
 mod agents;
 pub mod args;
+mod bots;
 mod campaigns;
 mod connection;
 mod control;
@@ -78,6 +79,7 @@ async fn measure(BenchArgs { load, scenario }: BenchArgs) -> anyhow::Result<Repo
         Scenario::Failover(args) => failover::run(&load, &args).await,
         Scenario::Retained(args) => retained::run(&load, &args).await,
         Scenario::Campaigns(args) => campaigns::run(&load, &args).await,
+        Scenario::Bots(args) => bots::run(&load, &args).await,
     }
 }
 

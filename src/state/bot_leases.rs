@@ -10,6 +10,7 @@ use super::bot_command::{
 use super::bot_index::Due;
 use super::bots::check_text;
 use super::{NAME_MAX, Outcome, Rejection, Reply, State};
+use crate::canary::{self, Canary};
 use crate::model::{
     AssignmentPlace, AssignmentState, BOT_BLOCK, BotLease, BotPlace, DerivedId, Epoch, Progress,
     Span, Swarm, TimeMs, Wave,
@@ -79,13 +80,13 @@ impl State {
             let row = self.wave_blocks.get(&(number, block));
             (part.first..part.end).filter(move |index| {
                 let progress = row.and_then(|row| row.get((index % BOT_BLOCK) as u8));
-                progress.is_none_or(|row| row.state == AssignmentState::Waiting)
+                progress.is_none_or(is_free)
             })
         })
     }
 
     fn waits(&self, place: AssignmentPlace) -> bool {
-        self.progress(place).is_none_or(|row| row.state == AssignmentState::Waiting)
+        self.progress(place).is_none_or(is_free)
     }
 
     /// Open assignments that a member of a swarm has from bots that are gone; looks at `looks` of
@@ -137,6 +138,7 @@ impl State {
                 _ if !self.is_of(types, wave) => looks = looks.saturating_sub(PASSING),
                 Wants::All => {
                     let from = self.bot_index.tallies.get(&wave).map_or(0, |row| row.first_waiting);
+                    let from = if canary::active(Canary::LeaseTwice) { 0 } else { from };
                     picked.extend(self.waiting_from(wave, from).take(room).map(places));
                 }
                 Wants::Own(bots) => {
@@ -362,6 +364,15 @@ impl Txn<'_> {
                 self.state.swarms.edit(&mut self.state.rows, &swarm, |row| row.contact_ms = now);
             }
         }
+    }
+}
+
+/// Whether nobody holds or has ended it.
+fn is_free(row: &Progress) -> bool {
+    match row.state {
+        AssignmentState::Waiting => true,
+        AssignmentState::Leased => canary::active(Canary::LeaseTwice),
+        AssignmentState::Completed | AssignmentState::Failed => false,
     }
 }
 

@@ -9,7 +9,7 @@ use crate::history::{Call, FaultSpan, History};
 const BUDGET_NS: u64 = 5_000_000_000;
 
 /// Functions that write, in any workload.
-const WRITES: [&str; 5] = ["write", "cas", "txn", "submit", "put"];
+const WRITES: [&str; 8] = ["write", "cas", "txn", "submit", "put", "assign", "complete", "make"];
 
 /// Whether `call` was meant to change something.
 fn is_write(call: &Call<'_>) -> bool {

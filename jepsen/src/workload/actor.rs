@@ -13,6 +13,8 @@ use super::{HarnessError, Stage};
 use crate::client::{Client, Reply, Request};
 use crate::history::{Kind, Note};
 
+/// How often a request is sent until somebody knows what came of it.
+const SENDS_MAX: usize = 8;
 /// How long a write is tried when the scene is set.
 const WRITE_PATIENCE: Duration = Duration::from_secs(8);
 
@@ -89,6 +91,39 @@ impl<'a> Actor<'a> {
         reply
     }
 
+    /// As [`Self::act`], but through one member after the other until one of them says that it was done,
+    /// or that it was refused before anybody might have done it. `request` needs a key, under which it is
+    /// one and the same however often it is sent.
+    pub(super) async fn act_until_known(
+        &mut self,
+        note: Note,
+        request: &Request,
+        result: impl FnOnce(&Reply) -> Value,
+    ) -> Reply {
+        let mut seat = self.seat();
+        self.begin(&seat, &note);
+        let mut unsure = false;
+        let mut sends = 1;
+        let mut reply = loop {
+            let reply = self.client.send(&seat.1, request).await;
+            let refused = matches!(reply.status, 400..=499) && reply.status != 429;
+            let settled = reply.kind == Kind::Ok || refused && !unsure;
+            unsure |= reply.kind == Kind::Info;
+            if settled || sends == SENDS_MAX {
+                break reply;
+            }
+            sends += 1;
+            tokio::time::sleep(Duration::from_millis(self.rng.random_range(30..200))).await;
+            seat = self.seat();
+        };
+        if unsure && reply.kind != Kind::Ok {
+            reply.kind = Kind::Info;
+        }
+        let value = if reply.kind == Kind::Ok { result(&reply) } else { note.value.clone() };
+        self.end(&seat, &note, &reply, value);
+        reply
+    }
+
     /// Records that an operation of several calls begins.
     pub(super) fn begin(&self, seat: &Seat, note: &Note) {
         self.stage.recorder.invoke(self.process, Note { node: Some(seat.0), ..note.clone() });
@@ -139,13 +174,22 @@ pub(super) async fn insist_write(
     client: &Client,
     request: &Request,
 ) -> Result<(), String> {
+    insist_reply(stage, client, request).await.map(drop)
+}
+
+/// As [`insist_write`], with what the member answered.
+pub(super) async fn insist_reply(
+    stage: &Stage,
+    client: &Client,
+    request: &Request,
+) -> Result<Reply, String> {
     let until = tokio::time::Instant::now() + WRITE_PATIENCE;
     let mut why = "there is no member".to_owned();
     while tokio::time::Instant::now() < until {
         for (_, url) in stage.members.all() {
             let reply = client.send(&url, request).await;
             if reply.kind == Kind::Ok {
-                return Ok(());
+                return Ok(reply);
             }
             why = reply.error.unwrap_or_default();
         }

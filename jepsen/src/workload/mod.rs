@@ -12,10 +12,12 @@ mod append;
 mod attempts;
 mod budgets;
 mod callbacks;
+mod capacity;
 mod events;
 mod hand;
 mod heartbeats;
 mod keys;
+mod leases;
 mod monotonic;
 mod observe;
 mod pipelines;
@@ -79,7 +81,7 @@ pub trait Workload: Send + Sync {
 /// The workloads that can be asked for by name. `events` and `observe` come with every run.
 ///
 /// Those that change the configuration first stand in front of `retry`, which counts its changes.
-pub const NAMES: [&str; 13] = [
+pub const NAMES: [&str; 15] = [
     "register",
     "append",
     "set",
@@ -91,6 +93,8 @@ pub const NAMES: [&str; 13] = [
     "alerts",
     "slots",
     "budgets",
+    "leases",
+    "capacity",
     "monotonic",
     "retry",
 ];
@@ -114,6 +118,8 @@ pub fn by_names(names: &[&str]) -> Option<Vec<Arc<dyn Workload>>> {
             "alerts" => Arc::new(alerts::Alerts),
             "slots" => Arc::new(slots::Slots),
             "budgets" => Arc::new(budgets::Budgets::default()),
+            "leases" => Arc::new(leases::Leases::default()),
+            "capacity" => Arc::new(capacity::Capacity::default()),
             "monotonic" => Arc::new(monotonic::Monotonic),
             "retry" => Arc::new(retry::Retry::default()),
             _ => return None,
