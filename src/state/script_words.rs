@@ -6,7 +6,8 @@ use super::{
     AccountCommand, AlertChange, Command, DeliveryResult, FlowRequest, NewAccount, derive_uuid,
 };
 use crate::model::{
-    AlertState, FlowMode, RequestId, ScalingAction, ScalingEvent, Severity, StepSpec,
+    AlertState, DrillKind, DrillState, FlowMode, RequestId, ScalingAction, ScalingEvent, Severity,
+    StepSpec,
 };
 
 /// `name`, `name:retries` or `name<first+second`, whose numbers are places.
@@ -35,6 +36,24 @@ pub(super) fn flow(words: &Words<'_>) -> Option<FlowRequest> {
     }
     let copies = words.number("copies", 0);
     (copies > 0).then(|| FlowRequest::Copies { count: u16::try_from(copies).unwrap() })
+}
+
+/// `begin` or `end` of a drill.
+pub(super) fn drill_command(words: &Words<'_>) -> Command {
+    match words.places[0] {
+        "begin" => Command::BeginDrill {
+            kind: DrillKind::parse(words.places[1]).unwrap(),
+            target: words.text("target", "member 1"),
+            started_by: words.text("by", "me"),
+            lease_ms: words.places[2].parse().unwrap(),
+        },
+        _ => Command::EndDrill {
+            drill_id: words.places[1].parse().unwrap(),
+            state: DrillState::parse(words.places[2]).unwrap(),
+            summary: words.text("summary", "so it went").replace("LONG", &"x".repeat(5000)),
+            report: words.text("report", "").replace("LONG", &"x".repeat(5000)),
+        },
+    }
 }
 
 /// `register <name> <mail>`, or `login`, `change`, `remove` and the key of the request that made it.

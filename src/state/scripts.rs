@@ -9,15 +9,15 @@ use std::path::Path;
 
 use super::bot_words::{bot_command, show_bots};
 use super::campaign_words::{campaign_command, campaign_id, job_word};
-use super::script_words::{account_command, flow, outward_command, step};
+use super::script_words::{account_command, drill_command, flow, outward_command, step};
 use super::{
     Assignment, Command, Dispatch, DispatchResult, Envelope, ExpiryKind, LogEntry, NodeObservation,
     NodeSpec, State, StepRefusal, TaskExpiry, TaskOutcome, TaskReport, TaskSpec, encode_entry,
     invariants,
 };
 use crate::model::{
-    Concurrency, DrillKind, DrillState, Epoch, FlowMode, Load, Member, NodeId, NodeStatus,
-    Pipeline, RequestId, Requirements, TaskFailure, TaskId, Urgency,
+    Concurrency, Epoch, FlowMode, Load, Member, NodeId, NodeStatus, Pipeline, RequestId,
+    Requirements, TaskFailure, TaskId, Urgency,
 };
 
 /// A state and the little that a script says only once.
@@ -99,23 +99,6 @@ fn member(words: &Words<'_>, name: &str) -> Member {
         peer_addr: words.text("peer", &format!("{name}:7000")),
         http_addr: words.text("http", &format!("{name}:9000")),
         ..Member::default()
-    }
-}
-
-fn drill_command(words: &Words<'_>) -> Command {
-    match words.places[0] {
-        "begin" => Command::BeginDrill {
-            kind: DrillKind::parse(words.places[1]).unwrap(),
-            target: words.text("target", "member 1"),
-            started_by: words.text("by", "me"),
-            lease_ms: words.places[2].parse().unwrap(),
-        },
-        _ => Command::EndDrill {
-            drill_id: words.places[1].parse().unwrap(),
-            state: DrillState::parse(words.places[2]).unwrap(),
-            summary: words.text("summary", "so it went").replace("LONG", &"x".repeat(5000)),
-            report: words.text("report", "").replace("LONG", &"x".repeat(5000)),
-        },
     }
 }
 
