@@ -147,7 +147,7 @@ fn campaigns(view: &State, orchestrator: &Orchestrator) -> Vec<StepAction> {
             let reason = format!("{advanced} campaigns were advanced in this step already");
             (StepResult::Deferred, reason)
         } else if candidates == 0 {
-            (StepResult::BudgetExceeded, "its simulation budget is used up".to_owned())
+            (StepResult::BudgetExceeded, used_up(view, campaign))
         } else if after > u64::from(config.simulations_max) {
             let reason = format!(
                 "{running} simulations run, {candidates} more would be above {}",
@@ -246,8 +246,16 @@ fn worth_measuring(view: &State, campaign: &Campaign, threshold: Score) -> Vec<(
 
 /// How many candidates the next iteration of a campaign would have: what its budget still holds.
 fn candidates_of(view: &State, campaign: &Campaign, wanted: u32) -> u32 {
-    let left = view.launches_left(campaign, Resource::Simulations);
+    let (left, _) = view.simulations_left(campaign);
     u32::try_from(left).unwrap_or(u32::MAX).min(wanted)
+}
+
+/// Why a campaign can have no candidates.
+fn used_up(view: &State, campaign: &Campaign) -> String {
+    match view.simulations_left(campaign).1 {
+        Resource::Simulations => "its simulation budget is used up".to_owned(),
+        other => format!("its budget of {} is used up", other.as_str()),
+    }
 }
 
 fn iteration_plan(

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{
     Budget, CampaignId, CampaignPlan, Decision, IterationOverride, JobTemplate, Mode, Resource,
-    RunId, RunPhase, StepSetting, StopRules, TimeMs, Timetable,
+    RunId, RunPhase, StepSetting, StopRules, TimeMs, TimetablePatch,
 };
 
 /// What clients ask.
@@ -172,7 +172,7 @@ pub struct OrchestratorPatch {
     /// When steps run.
     pub mode: Option<Mode>,
     /// For mode `SCHEDULED`.
-    pub timetable: Option<Timetable>,
+    pub timetable: Option<TimetablePatch>,
     /// For mode `CONTINUOUS`.
     pub pause_ms: Option<u64>,
     /// For people.

@@ -10,7 +10,7 @@ use super::{
 use crate::model::{
     Budget, Cadence, CampaignId, CampaignPlan, CatchUp, Decision, DecisionKind, IterationOverride,
     JobTemplate, Mode, Overlap, RequestId, Resource, RunPhase, StepResult, StepSetting, StopRules,
-    Timetable,
+    Timetable, TimetablePatch,
 };
 
 pub(super) fn campaign_id(key: &str) -> CampaignId {
@@ -127,12 +127,18 @@ fn orchestrator_patch(words: &Words<'_>) -> OrchestratorPatch {
         .flatten()
         .collect(),
         mode: words.pairs.get("mode").map(|word| Mode::parse(word).unwrap()),
-        timetable: cadence.map(|cadence| Timetable {
-            cadence,
-            catch_up: CatchUp::parse(&words.text("catchup", "latest")).unwrap(),
-            catch_up_window_ms: words.number("window", 60_000),
-            overlap: Overlap::parse(&words.text("overlap", "forbid")).unwrap(),
-        }),
+        timetable: cadence
+            .map(|cadence| Timetable {
+                cadence,
+                catch_up: CatchUp::parse(&words.text("catchup", "latest")).unwrap(),
+                catch_up_window_ms: words.number("window", 60_000),
+                overlap: Overlap::parse(&words.text("overlap", "forbid")).unwrap(),
+            })
+            .map(TimetablePatch::from)
+            .or_else(|| {
+                let overlap = Overlap::parse(words.pairs.get("overlap")?).unwrap();
+                Some(TimetablePatch { overlap: Some(overlap), ..TimetablePatch::default() })
+            }),
         pause_ms: optional(words, "pause"),
         description: None,
         task: words.pairs.get("task").map(|word| {

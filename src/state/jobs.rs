@@ -176,6 +176,23 @@ impl Txn<'_> {
         if self.state.orchestrator(&job.orchestrator).is_some_and(|row| !row.budgets.is_empty()) {
             self.edit_orchestrator(&job.orchestrator, |row| settle(&mut row.budgets));
         }
+        self.warn_of_use(job);
+    }
+
+    /// Gives warnings that have become due because more was used than had been promised.
+    fn warn_of_use(&mut self, job: &Job) {
+        let Some((campaign_id, _, _)) = &job.candidate else { return };
+        let Some(campaign) = self.state.campaign(campaign_id) else { return };
+        let mut own = campaign.budgets.clone();
+        let orchestrator = self.state.orchestrator(&job.orchestrator);
+        let mut shared = orchestrator.map(|row| row.budgets.clone()).unwrap_or_default();
+        self.warn_of_budgets(campaign_id, &job.orchestrator, &mut own, &mut shared);
+        if self.state.campaign(campaign_id).is_some_and(|row| row.budgets != own) {
+            self.edit_campaign(campaign_id, |row| row.budgets = own);
+        }
+        if self.state.orchestrator(&job.orchestrator).is_some_and(|row| row.budgets != shared) {
+            self.edit_orchestrator(&job.orchestrator, |row| row.budgets = shared);
+        }
     }
 
     fn score_candidate(

@@ -114,6 +114,45 @@ impl State {
         }
         limit.saturating_sub(used.reserved).saturating_sub(used.spent) / MICRO
     }
+
+    /// For how many more simulations of a campaign there is enough of everything that one is promised,
+    /// in its own budgets and in those of its orchestrator; and what runs out first.
+    #[must_use]
+    pub fn simulations_left(&self, campaign: &Campaign) -> (u64, Resource) {
+        let shared = self.orchestrator(&campaign.plan.orchestrator).map(|found| &found.budgets);
+        let mut least = (u64::MAX, Resource::Simulations);
+        let mut note = |left: u64, resource: Resource| {
+            if left < least.0 {
+                least = (left, resource);
+            }
+        };
+        for (resource, amount) in each_job(campaign) {
+            let own = campaign.budgets.get(&resource).copied().unwrap_or_default();
+            let own = Budget { limit: self.launch_limit(campaign, resource), ..own };
+            for budget in [Some(&own), shared.and_then(|all| all.get(&resource))] {
+                note(budget.map_or(u64::MAX, |budget| left_of(budget) / amount.max(1)), resource);
+            }
+        }
+        let overspent = |(resource, budget): (&Resource, &Budget)| is_overspent(*resource, budget);
+        for budgets in [Some(&campaign.budgets), shared].into_iter().flatten() {
+            if let Some((resource, _)) = budgets.iter().find(|row| overspent(*row)) {
+                note(0, *resource);
+            }
+        }
+        least
+    }
+}
+
+fn left_of(budget: &Budget) -> u64 {
+    if canary::active(Canary::BudgetRace) {
+        return budget.limit.saturating_sub(budget.spent);
+    }
+    budget.left()
+}
+
+/// Whether an owner has spent so much more than was promised to it that it launches nothing any more.
+fn is_overspent(resource: Resource, budget: &Budget) -> bool {
+    Resource::METERED.contains(&resource) && budget.limit > 0 && budget.spent >= budget.limit
 }
 
 impl State {
@@ -452,14 +491,9 @@ pub(super) fn reserve(
             }
         }
     }
-    // An owner that has spent more than was promised to it launches nothing any more.
-    for (resource, budget) in owners.iter().flat_map(|budgets| budgets.iter()) {
-        let metered = Resource::METERED.contains(resource) && budget.limit > 0;
-        if metered && budget.spent >= budget.limit {
-            return Err(*resource);
-        }
-    }
-    Ok(())
+    let all = owners.iter().flat_map(|budgets| budgets.iter());
+    let mut overspent = all.filter(|(resource, budget)| is_overspent(**resource, budget));
+    overspent.next().map_or(Ok(()), |(resource, _)| Err(*resource))
 }
 
 /// The fields of JSON object text; none of anything else.

@@ -160,7 +160,9 @@ impl Txn<'_> {
             let text = format!("the pause between steps must be 1 to {PAUSE_MAX_MS} ms");
             return Err(Rejection::InvalidCampaign(text));
         }
-        if let Some(timetable) = &patch.timetable {
+        let old = self.state.schedule(name).map(|schedule| &schedule.timetable);
+        let timetable = old.zip(patch.timetable.as_ref()).map(|(old, patch)| patch.onto(old));
+        if let Some(timetable) = &timetable {
             check_timetable(timetable)?;
         }
         if patch.description.as_ref().is_some_and(|text| text.len() > super::CONTEXT_MAX) {
@@ -169,14 +171,20 @@ impl Txn<'_> {
         if let Some(Some(task)) = &patch.task {
             self.check_task(name, task)?;
         }
-        // A new timetable counts from now on: what was due before belongs to the old one.
-        let anew = patch.timetable.is_some() || patch.mode.is_some_and(|mode| mode != before.mode);
-        let (now, timetable) = (self.now, patch.timetable.clone());
-        if anew {
+        // Another cadence counts from now on: what was due before belongs to the old one.
+        let other =
+            timetable.as_ref().zip(old).is_some_and(|(new, old)| new.cadence != old.cadence);
+        let anew = other || patch.mode.is_some_and(|mode| mode != before.mode);
+        let now = self.now;
+        if anew || timetable.is_some() {
             self.state.schedules.edit(&mut self.state.rows, &name.to_owned(), |schedule| {
-                schedule.timetable = timetable.unwrap_or_else(|| schedule.timetable.clone());
-                schedule.since_ms = now;
-                schedule.decided_ms = schedule.decided_ms.max(now);
+                if let Some(timetable) = timetable {
+                    schedule.timetable = timetable;
+                }
+                if anew {
+                    schedule.since_ms = now;
+                    schedule.decided_ms = schedule.decided_ms.max(now);
+                }
                 schedule.degraded = String::new();
             });
         }

@@ -111,12 +111,15 @@ fn every_second() -> OrchestratorPatch {
             StepSetting::ExperimentThreshold(900_000),
         ],
         mode: Some(Mode::Scheduled),
-        timetable: Some(Timetable {
-            cadence: Cadence::Every { interval_ms: 1000 },
-            catch_up: CatchUp::All,
-            catch_up_window_ms: 60_000,
-            overlap: Overlap::Forbid,
-        }),
+        timetable: Some(
+            Timetable {
+                cadence: Cadence::Every { interval_ms: 1000 },
+                catch_up: CatchUp::All,
+                catch_up_window_ms: 60_000,
+                overlap: Overlap::Forbid,
+            }
+            .into(),
+        ),
         budgets: BTreeMap::from([(Resource::Tokens, Some(Budget::of_units(1_000_000)))]),
         ..OrchestratorPatch::default()
     }

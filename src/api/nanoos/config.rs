@@ -9,7 +9,7 @@ use crate::api::object::{FieldError, Object};
 use crate::leader::Calendar;
 use crate::model::{
     Acquisition, Budget, Cadence, CatchUp, MICRO, Mode, Orchestrator, Overlap, Resource, Schedule,
-    StepConfig, StepSetting, Timetable,
+    StepConfig, StepSetting, Timetable, TimetablePatch,
 };
 use crate::state::OrchestratorPatch;
 
@@ -169,21 +169,14 @@ fn milliseconds(body: &Object<'_>, field: &'static str) -> Result<Option<u64>, A
     }
 }
 
-fn timetable(body: &Object<'_>, now_ms: u64) -> Result<Timetable, ApiError> {
-    let usual = Timetable::default();
-    let cadence = match (body.text("cron")?, milliseconds(body, "interval_seconds")?) {
-        (Some(_), Some(_)) => {
-            return Err(FieldError::new("schedule", "either cron or interval_seconds").into());
-        }
-        (Some(expression), None) => Cadence::Cron {
-            expression: expression.into_owned(),
-            zone: body.text("timezone")?.map_or_else(|| "UTC".to_owned(), |zone| zone.into_owned()),
-        },
-        (None, Some(interval_ms)) => Cadence::Every { interval_ms },
-        (None, None) => usual.cadence,
+fn timetable(body: &Object<'_>, now_ms: u64) -> Result<TimetablePatch, ApiError> {
+    let text = |field: &'static str| -> Result<Option<String>, ApiError> {
+        Ok(body.text(field)?.map(|text| text.into_owned()))
     };
-    if let Err(error) = Calendar::new(&cadence, now_ms) {
-        return Err(ApiError::bad_request("INVALID_FIELD", format!("schedule: {error}")));
+    let (expression, zone) = (text("cron")?, text("timezone")?);
+    let interval_ms = milliseconds(body, "interval_seconds")?;
+    if expression.is_some() && interval_ms.is_some() {
+        return Err(FieldError::new("schedule", "either cron or interval_seconds").into());
     }
     let catch_up = body.text("catch_up")?.map(|word| {
         CatchUp::parse(&word).ok_or_else(|| FieldError::new("catch_up", "skip, latest or all"))
@@ -191,13 +184,21 @@ fn timetable(body: &Object<'_>, now_ms: u64) -> Result<Timetable, ApiError> {
     let overlap = body.text("overlap")?.map(|word| {
         Overlap::parse(&word).ok_or_else(|| FieldError::new("overlap", "forbid or queue"))
     });
-    Ok(Timetable {
-        cadence,
-        catch_up: catch_up.transpose()?.unwrap_or(usual.catch_up),
-        catch_up_window_ms: milliseconds(body, "catch_up_window_seconds")?
-            .unwrap_or(usual.catch_up_window_ms),
-        overlap: overlap.transpose()?.unwrap_or(usual.overlap),
-    })
+    let patch = TimetablePatch {
+        interval_ms,
+        expression,
+        zone,
+        catch_up: catch_up.transpose()?,
+        catch_up_window_ms: milliseconds(body, "catch_up_window_seconds")?,
+        overlap: overlap.transpose()?,
+    };
+    // Any expression will do to see whether a zone alone makes sense.
+    let any = Cadence::Cron { expression: "* * * * *".to_owned(), zone: "UTC".to_owned() };
+    let cadence = patch.onto(&Timetable { cadence: any, ..Timetable::default() }).cadence;
+    if let Err(error) = Calendar::new(&cadence, now_ms) {
+        return Err(ApiError::bad_request("INVALID_FIELD", format!("schedule: {error}")));
+    }
+    Ok(patch)
 }
 
 fn settings(body: &Object<'_>) -> Result<Vec<StepSetting>, ApiError> {

@@ -135,6 +135,40 @@ async fn contract_3_4_with_the_defaults_one_campaign_of_ten_candidates_fits_in_a
     assert!(state.campaign(&first).is_some());
 }
 
+/// It was planned again and again, refused again and again, and took the place of all others.
+#[tokio::test]
+async fn a_campaign_that_is_out_of_tokens_holds_up_no_other() {
+    let solo = led();
+    let spent = campaign(&solo, |plan| {
+        plan.budgets.insert(Resource::Tokens, Budget::of_units(25));
+        plan.per_job.insert(Resource::Tokens, 10 * MICRO);
+    });
+    let other = campaign(&solo, |plan| plan.candidates = 8);
+    let mut decisions = step(&solo);
+    decisions[..2].sort();
+    assert_eq!(
+        decisions[..2],
+        [
+            "campaign_iteration: queued (2 candidates to evaluate)",
+            "campaign_iteration: queued (8 candidates to evaluate)",
+        ]
+    );
+    for (campaign_id, count) in [(&spent, 2), (&other, 8)] {
+        for place in 0..count {
+            finish(&solo, campaign_id, (0, place), r#"{"score":0.5,"usage":{"tokens":12}}"#);
+        }
+    }
+    let mut decisions = step(&solo);
+    decisions[..2].sort();
+    assert_eq!(
+        decisions[..2],
+        [
+            "campaign_iteration: budget_exceeded (its budget of tokens is used up)",
+            "campaign_iteration: queued (8 candidates to evaluate)",
+        ]
+    );
+}
+
 #[tokio::test]
 async fn contract_3_4_the_first_matching_rule_wins() {
     let solo = led();
@@ -337,7 +371,7 @@ async fn iterations_that_no_budget_holds_are_not_proposed_again_and_again() {
         plan.budgets.insert(Resource::Tokens, tokens(units));
         plan.per_job.insert(Resource::Tokens, MICRO);
     };
-    let small = campaign(&solo, |plan| metered(plan, 9));
+    let small = campaign(&solo, |plan| metered(plan, 0));
     let large = campaign(&solo, |plan| metered(plan, 90));
     let budgets = std::collections::BTreeMap::from([(Resource::Tokens, Some(tokens(15)))]);
     set(&solo, OrchestratorPatch { budgets, ..OrchestratorPatch::default() });
@@ -354,11 +388,15 @@ async fn iterations_that_no_budget_holds_are_not_proposed_again_and_again() {
         finish(&solo, &large, (0, candidate), r#"{"score":0.1,"usage":{"tokens":1}}"#);
     }
     go_round(&solo);
-    assert_eq!((launched(&small), launched(&large)), (0, 1), "5 of 15 tokens are left");
+    assert_eq!(
+        (launched(&small), launched(&large)),
+        (0, 2),
+        "5 of 15 tokens are left, for five candidates"
+    );
     let budgets = std::collections::BTreeMap::from([(Resource::Tokens, None)]);
     set(&solo, OrchestratorPatch { budgets, ..OrchestratorPatch::default() });
     go_round(&solo);
-    assert_eq!((launched(&small), launched(&large)), (0, 2), "9 tokens are too few for ten jobs");
+    assert_eq!((launched(&small), launched(&large)), (0, 2), "there are no tokens for any job");
 }
 
 /// Mode `CONTINUOUS` has a pause and no timetable, and stood still when the timetable that was left
@@ -368,7 +406,8 @@ async fn a_timetable_that_makes_no_sense_holds_no_mode_up_that_has_none() {
     let solo = led();
     let cadence = Cadence::Cron { expression: "no such time".to_owned(), zone: "UTC".to_owned() };
     let planned = |mode| {
-        let timetable = Some(Timetable { cadence: cadence.clone(), ..Timetable::default() });
+        let timetable = Timetable { cadence: cadence.clone(), ..Timetable::default() };
+        let timetable = Some(timetable.into());
         let patch = OrchestratorPatch {
             mode: Some(mode),
             timetable,
