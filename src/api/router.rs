@@ -307,9 +307,9 @@ fn assignment_routes(builder: Builder) -> Builder {
     builder
         .patient(at_both!("/bots/{id}/tasks"), &of_bot, waits)
         .bots(at_both!("/bots/{id}/tasks/{task}/complete"), &post(assignments::complete))
-        .patient(at_both!("/bots/{id}/tasks/lease"), &post(leases::lease_of_bot), waits)
+        .patient(at_both!("/bots/{id}/tasks/lease"), &leases::leasing_of_bot(), waits)
         .bots(at_both!("/swarms/{id}/tasks"), &post(assignments::assign_swarm))
-        .patient(at_both!("/swarms/{id}/tasks/lease"), &post(leases::lease_of_swarm), waits)
+        .patient(at_both!("/swarms/{id}/tasks/lease"), &leases::leasing_of_swarm(), waits)
         .patient(at_both!("/bots/leases"), &post(leases::lease), waits)
         .bots(at_both!("/bots/leases/renew"), &batches::judging(Batch::Renew))
         .bots(at_both!("/bots/leases/release"), &batches::judging(Batch::Release))

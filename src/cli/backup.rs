@@ -163,11 +163,8 @@ fn describe(info: &BackupInfo) -> Value {
 fn show(output: Output, value: &Value) {
     match (output, value) {
         (Output::Table, Value::Object(fields)) => {
-            let mut table = Table::new(&["FIELD", "VALUE"]);
-            for name in fields.keys() {
-                table.row([name.clone(), cell(value, &format!("/{name}"))]);
-            }
-            table.print();
+            let row = |name: &String| (name.clone(), cell(value, &format!("/{name}")));
+            output::print_fields(fields.keys().map(row));
         }
         (Output::Table | Output::Json, value) => output::json(value),
     }

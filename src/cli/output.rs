@@ -96,14 +96,25 @@ pub(crate) fn time(value: &Value, pointer: &str) -> String {
 pub(crate) fn answer(output: Output, value: &Value, fields: &[(&str, &str)]) {
     match output {
         Output::Json => json(value),
-        Output::Table => {
-            let mut table = Table::new(&["FIELD", "VALUE"]);
-            for (name, pointer) in fields {
-                table.row([(*name).to_owned(), cell(value, pointer)]);
-            }
-            table.print();
-        }
+        Output::Table => print_fields(cells(value, fields)),
     }
+}
+
+/// Names with the cells at their pointers.
+pub(crate) fn cells<'a>(
+    value: &'a Value,
+    fields: &'a [(&str, &str)],
+) -> impl Iterator<Item = (String, String)> + 'a {
+    fields.iter().map(|(name, pointer)| ((*name).to_owned(), cell(value, pointer)))
+}
+
+/// `name  value` lines.
+pub(crate) fn print_fields(rows: impl IntoIterator<Item = (String, String)>) {
+    let mut table = Table::new(&["FIELD", "VALUE"]);
+    for (name, value) in rows {
+        table.row([name, value]);
+    }
+    table.print();
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ pub struct Counters {
     /// Time of the newest entry: the state machine's own clock.
     pub last_at_ms: TimeMs,
     /// How long what is remembered for a while has aged. Follows `last_at_ms` by at most
-    /// [`AGED_PER_ENTRY_MAX_MS`] an entry, so no leap of a leader's clock makes the state forget.
+    /// ten seconds an entry, so no leap of a leader's clock makes the state forget.
     pub aged_ms: TimeMs,
     /// Sequence number of the newest task.
     pub last_seq: u64,

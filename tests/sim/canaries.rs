@@ -32,7 +32,7 @@ fn acknowledging_before_fsync_is_found() {
 
 #[test]
 fn votes_that_are_not_durable_are_found() {
-    is_found(Canary::VoteNotDurable, 4);
+    is_found(Canary::VoteNotDurable, 6);
 }
 
 #[test]
@@ -62,12 +62,12 @@ fn nodes_given_too_much_are_found() {
 
 #[test]
 fn slots_decided_twice_are_found() {
-    is_found(Canary::SlotTwice, 4);
+    is_found(Canary::SlotTwice, 3);
 }
 
 #[test]
 fn budgets_that_race_are_found() {
-    is_found(Canary::BudgetRace, 6);
+    is_found(Canary::BudgetRace, 12);
 }
 
 /// What finds the faults is not what the features themselves change.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use axum::extract::State;
 use axum::response::Response;
+use axum::routing::{MethodRouter, post};
 use serde_json::json;
 use serde_json::value::RawValue;
 use tokio::time::{Instant, timeout_at};
@@ -125,29 +126,20 @@ pub(in crate::api) async fn lease(
 }
 
 /// `POST /bots/{id}/tasks/lease`.
-pub(in crate::api) async fn lease_of_bot(
-    State(app): State<App>,
-    Path(id): Path<String>,
-    ticket: Ticket,
-    caller: Caller,
-    RequestBody(body): RequestBody,
-) -> Result<Response, ApiError> {
-    let scope = LeaseScope::Bots(vec![shape::bot_id(&id)?]);
-    let asked = Asked::read(&Object::parse(&body)?, scope, &caller)?;
-    give(&app, ticket, &caller, asked).await
+pub(in crate::api) fn leasing_of_bot() -> MethodRouter<App> {
+    leasing(|id| Ok(LeaseScope::Bots(vec![shape::bot_id(id)?])))
 }
 
 /// `POST /swarms/{id}/tasks/lease`.
-pub(in crate::api) async fn lease_of_swarm(
-    State(app): State<App>,
-    Path(id): Path<String>,
-    ticket: Ticket,
-    caller: Caller,
-    RequestBody(body): RequestBody,
-) -> Result<Response, ApiError> {
-    let scope = LeaseScope::Swarms(vec![shape::swarm_id(&id)?]);
-    let asked = Asked::read(&Object::parse(&body)?, scope, &caller)?;
-    give(&app, ticket, &caller, asked).await
+pub(in crate::api) fn leasing_of_swarm() -> MethodRouter<App> {
+    leasing(|id| Ok(LeaseScope::Swarms(vec![shape::swarm_id(id)?])))
+}
+
+fn leasing(scope: fn(&str) -> Result<LeaseScope, ApiError>) -> MethodRouter<App> {
+    post(move |State(app), Path(id): Path<String>, ticket, caller, RequestBody(body)| async move {
+        let asked = Asked::read(&Object::parse(&body)?, scope(&id)?, &caller)?;
+        give(&app, ticket, &caller, asked).await
+    })
 }
 
 /// Takes what there is, or waits for it. Each try in which others were faster is a write of its own;

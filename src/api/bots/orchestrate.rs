@@ -80,10 +80,7 @@ async fn orchestrate(
     if waits {
         return over(&app, ticket, workflow, until).await;
     }
-    let (index, shown) = app.cluster().view().read_at(|state| WorkflowShown::of(state, workflow));
-    let missing = || shape::workflow_not_found(&workflow.to_string());
-    let body = shown.ok_or_else(missing)?.body(app.cluster().view())?;
-    let mut response = reply::written_body(ticket, index, body);
+    let mut response = answer(&app, ticket, workflow)?;
     if let Ok(location) = HeaderValue::from_str(&format!("/workflows/{workflow}")) {
         response.headers_mut().insert(header::LOCATION, location);
     }
@@ -114,6 +111,12 @@ async fn over(
              with the header Idempotency-Key: {request_id} waits for it again."
         )));
     }
+    answer(app, ticket, workflow)
+}
+
+/// A workflow as it is now.
+fn answer(app: &App, ticket: Ticket, workflow: DerivedId) -> Result<Response, ApiError> {
+    let view = app.cluster().view();
     let (index, shown) = view.read_at(|state| WorkflowShown::of(state, workflow));
     let missing = || shape::workflow_not_found(&workflow.to_string());
     let body = shown.ok_or_else(missing)?.body(view)?;

@@ -131,7 +131,17 @@ pub(in crate::api) async fn remove(
     caller: Caller,
 ) -> Result<Response, ApiError> {
     let command = BotCommand::RemoveBot { bot: shape::bot_id(&id)? };
-    let Written { index, outcome } = propose(&app, ticket, &caller, command).await?;
+    removed(&app, ticket, &caller, (&id, command)).await
+}
+
+/// Removes what has an id, and says so.
+pub(super) async fn removed(
+    app: &App,
+    ticket: Ticket,
+    caller: &Caller,
+    (id, command): (&str, BotCommand),
+) -> Result<Response, ApiError> {
+    let Written { index, outcome } = propose(app, ticket, caller, command).await?;
     let Outcome::Done = outcome else { return Err(key_reused(ticket.request_id)) };
     Ok(reply::written(ticket, index, &json!({"id": id, "deleted": true})))
 }

@@ -4,11 +4,10 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use axum::routing::{MethodRouter, post};
-use serde_json::json;
 
 use super::listing::Walk;
 use super::shape;
-use super::single::propose;
+use super::single::{propose, removed};
 use super::view::{SwarmBody, SwarmShown};
 use crate::api::App;
 use crate::api::app::{Written, key_reused};
@@ -137,7 +136,5 @@ pub(in crate::api) async fn remove(
     caller: Caller,
 ) -> Result<Response, ApiError> {
     let command = BotCommand::RemoveSwarm { swarm: shape::swarm_id(&id)? };
-    let Written { index, outcome } = propose(&app, ticket, &caller, command).await?;
-    let Outcome::Done = outcome else { return Err(key_reused(ticket.request_id)) };
-    Ok(reply::written(ticket, index, &json!({"id": id, "deleted": true})))
+    removed(&app, ticket, &caller, (&id, command)).await
 }

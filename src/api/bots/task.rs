@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::pieces;
-use super::view::{Assignment, Works, Writer};
+use super::view::{Assignment, Works, Writer, text_of};
 use super::workflow_view::WorkflowShown;
 use crate::api::App;
 use crate::api::error::ApiError;
@@ -82,19 +82,18 @@ fn assignment_text(
 ) -> Result<Vec<u8>, StorageError> {
     let mut writer = Writer::new(machine);
     let (data, result) = (writer.data(row)?, writer.result(row)?);
-    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap_or_default();
-    let (data, result) = (text(&data), result.as_deref().map(text));
+    let result = result.as_ref().map(text_of);
     let completed = row.state() == AssignmentState::Completed;
     let (created, updated) = row.times();
     Ok(encode(&TaskBody {
         id: &id.to_string(),
         r#type: row.task_type(),
-        data: fragment(&data, "null"),
+        data: fragment(text_of(&data), "null"),
         status: row.state().as_str(),
         created_at: iso_micros(created),
         updated_at: iso_micros(updated),
-        result: fragment(result.as_deref().filter(|_| completed).unwrap_or_default(), "null"),
-        error: result.as_deref().filter(|_| !completed),
+        result: fragment(result.filter(|_| completed).unwrap_or_default(), "null"),
+        error: result.filter(|_| !completed),
         bot_id: row.bot_id(),
     }))
 }

@@ -271,7 +271,8 @@ pub(super) struct Writer {
     data: Option<(u64, Bytes)>,
 }
 
-fn text_of(bytes: &Bytes) -> &str {
+/// Stored text.
+pub(super) fn text_of(bytes: &Bytes) -> &str {
     std::str::from_utf8(bytes).unwrap_or_default()
 }
 

@@ -32,10 +32,10 @@ struct ResultBody<'a> {
 }
 
 /// What a list says of a workflow.
-pub(super) fn summary(state: &Tables, number: u64, row: &Workflow) -> Value {
+pub(super) fn summary(id: DerivedId, row: &Workflow) -> Value {
     let ended = row.ended_at_ms;
     json!({
-        "workflow_id": state.workflow_id(number),
+        "workflow_id": id,
         "status": row.status.as_str(),
         "priority": row.priority,
         "tasks_executed": row.position,
@@ -93,25 +93,14 @@ impl WorkflowShown {
 
     /// The family's reply, with what we know beside it.
     pub(super) fn body(self, machine: &Arc<Machine>) -> Result<Body, ApiError> {
-        let ended = self.row.ended_at_ms;
         let tasks = self.row.tasks.iter().enumerate();
         let tasks: Vec<Value> = tasks
             .map(|(place, task)| {
                 json!({"task_type": task.task_type, "status": task_status(&self.row, place)})
             })
             .collect();
-        let object = json!({
-            "workflow_id": self.id,
-            "status": self.row.status.as_str(),
-            "priority": self.row.priority,
-            "tasks_executed": self.row.position,
-            "total_tasks": self.row.tasks.len(),
-            "tasks": tasks,
-            "created_at": iso_micros(self.row.created_at_ms),
-            "updated_at": iso_micros(self.row.updated_at_ms),
-            "completed_at": (ended > 0).then(|| iso_micros(ended)),
-            "timestamp": iso_micros(if ended > 0 { ended } else { self.row.updated_at_ms }),
-        });
+        let mut object = summary(self.id, &self.row);
+        object["tasks"] = tasks.into();
         results(machine, self, Frame::of_object(encode(&object), "results"))
     }
 

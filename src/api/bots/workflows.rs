@@ -66,8 +66,10 @@ pub(in crate::api) async fn list(
         found.truncate(query.limit);
         let cursor =
             found.last().filter(|_| more).map(|(number, _)| query.cursor(&number.to_string()));
-        let rows: Vec<_> =
-            found.into_iter().map(|(number, row)| summary(state, number, row)).collect();
+        let rows: Vec<_> = found
+            .into_iter()
+            .map(|(number, row)| summary(state.workflow_id(number), row))
+            .collect();
         json!({"count": rows.len(), "total": total, "next_cursor": cursor, "workflows": rows})
     });
     Ok(reply::read(&stamp, reply::encode(&answer)))

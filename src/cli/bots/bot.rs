@@ -181,20 +181,15 @@ fn stats(output: Output, body: &Value) {
         output::json(body);
         return;
     }
-    let mut table = Table::new(&["FIELD", "VALUE"]);
-    for (name, pointer) in [
+    let fields = [
         ("active bots", "/active_bots"),
         ("room for", "/capacity_remaining"),
         ("used %", "/utilization_percent"),
         ("swarms", "/swarm_count"),
         ("ever created", "/total_created"),
         ("tasks done", "/tasks_executed"),
-    ] {
-        table.row([name.to_owned(), cell(body, pointer)]);
-    }
-    let tiers = body.get("tier_distribution").and_then(Value::as_object);
-    for (tier, count) in tiers.into_iter().flatten() {
-        table.row([format!("of tier {tier}"), count.to_string()]);
-    }
-    table.print();
+    ];
+    let tiers = body.get("tier_distribution").and_then(Value::as_object).into_iter().flatten();
+    let tiers = tiers.map(|(tier, count)| (format!("of tier {tier}"), count.to_string()));
+    output::print_fields(output::cells(body, &fields).chain(tiers));
 }

@@ -184,18 +184,15 @@ fn show(output: Output, body: &Value) {
         output::json(body);
         return;
     }
-    let mut table = Table::new(&["FIELD", "VALUE"]);
-    for (name, pointer) in [
+    let fields = [
         ("workflow", "/workflow_id"),
         ("status", "/status"),
         ("tasks done", "/tasks_executed"),
         ("priority", "/priority"),
         ("created", "/created_at"),
         ("ended", "/completed_at"),
-    ] {
-        table.row([name.to_owned(), cell(body, pointer)]);
-    }
-    table.print();
+    ];
+    output::print_fields(output::cells(body, &fields));
     let tasks = tasks(body);
     if !tasks.is_empty() {
         let mut table = Table::new(&["TASK", "TYPE", "STATUS", "RESULT"]);

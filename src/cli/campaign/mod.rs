@@ -12,7 +12,7 @@ use super::exit::Failure;
 use super::figures::figure;
 use super::input::read_object;
 use super::orchestrator::{self, OrchestratorName};
-use super::output::{self, Output, Table, cell};
+use super::output::{self, Output, cell};
 use super::progress;
 use crate::client::{Call, Client, segment};
 
@@ -298,13 +298,4 @@ pub(super) fn budgets(value: &Value) -> Vec<(String, String)> {
         (name.clone(), text)
     };
     all.into_iter().flatten().map(row).collect()
-}
-
-/// `name  value` lines.
-pub(super) fn print_fields(rows: impl IntoIterator<Item = (String, String)>) {
-    let mut table = Table::new(&["FIELD", "VALUE"]);
-    for (name, value) in rows {
-        table.row([name, value]);
-    }
-    table.print();
 }

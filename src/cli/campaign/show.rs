@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
-use super::{budgets, print_fields, score};
-use crate::cli::output::{self, Output, Table, cell};
+use super::{budgets, score};
+use crate::cli::output::{self, Output, Table, cell, print_fields};
 
 /// What a table shows of one candidate's parameters, in letters.
 const PARAMETERS_MAX: usize = 90;

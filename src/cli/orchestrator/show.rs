@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use crate::cli::campaign::{budgets, print_fields, score};
-use crate::cli::output::{self, Output, Table, answer, cell};
+use crate::cli::campaign::{budgets, score};
+use crate::cli::output::{self, Output, Table, answer, cell, print_fields};
 
 /// When it steps, in words.
 pub(in crate::cli) fn cadence(state: &Value) -> String {
