@@ -142,7 +142,6 @@ fn search(number: usize) -> CampaignPlan {
         stop: StopRules { max_iterations: 100, ..StopRules::default() },
         job: jobs::template(2, false, number),
         budgets: BTreeMap::from(budgets),
-        per_job: BTreeMap::from([(Resource::Tokens, 2 * quorate::model::MICRO)]),
         ..CampaignPlan::default()
     }
 }

@@ -113,9 +113,11 @@ async fn contract_3_3_config_is_merged_and_its_ranges_are_kept() {
         (r#"{"bo_acquisition_function":"best"}"#, "body.bo_acquisition_function"),
         (r#"{"max_iterations_per_run":"many"}"#, "body.max_iterations_per_run"),
         (r#"{"mode":"SOMETIMES"}"#, "body.mode"),
-        (r#"{"schedule":{"cron":"never"}}"#, "body.schedule:"),
-        (r#"{"schedule":{"timezone":"Nowhere/At_All"}}"#, "body.schedule:"),
-        (r#"{"budgets":{"luck":1}}"#, "body.luck"),
+        (r#"{"schedule":{"cron":"never"}}"#, "body.schedule.cron"),
+        (r#"{"schedule":{"timezone":"Nowhere/At_All"}}"#, "body.schedule.timezone"),
+        (r#"{"schedule":{"interval_seconds":"often"}}"#, "body.schedule.interval_seconds"),
+        (r#"{"task":{"task_type":"x","timeout":-1}}"#, "body.task.timeout"),
+        (r#"{"budgets":{"luck":1}}"#, "body.budgets.luck"),
     ] {
         let answer = world.post("/orchestrator/config", body).await;
         refused(&answer, StatusCode::UNPROCESSABLE_ENTITY, "ValidationError", "Validation failed");

@@ -15,7 +15,7 @@ use crate::state::{
 
 const EPOCH: Epoch = Epoch { term: 1, member: 1 };
 
-fn led() -> std::sync::Arc<Solo> {
+pub(super) fn led() -> std::sync::Arc<Solo> {
     let solo = Solo::new();
     solo.commit(Command::OpenEpoch(EPOCH)).unwrap();
     solo.register("n", |spec| spec.capacity = 1000);
@@ -141,7 +141,7 @@ async fn a_campaign_that_is_out_of_tokens_holds_up_no_other() {
     let solo = led();
     let spent = campaign(&solo, |plan| {
         plan.budgets.insert(Resource::Tokens, Budget::of_units(25));
-        plan.per_job.insert(Resource::Tokens, 10 * MICRO);
+        plan.job.per_job.insert(Resource::Tokens, 10 * MICRO);
     });
     let other = campaign(&solo, |plan| plan.candidates = 8);
     let mut decisions = step(&solo);
@@ -199,6 +199,77 @@ async fn contract_3_4_the_first_matching_rule_wins() {
     let state = solo.state.read();
     assert_eq!(state.campaign(&open).unwrap().iterations, 1, "one at a time");
     assert_eq!(state.campaign(&broke).unwrap().iterations, 0);
+}
+
+/// Contract 3.4: which of the rules a to c is told where more than one of them holds.
+#[tokio::test]
+async fn contract_3_4_rules_are_told_in_their_order() {
+    let solo = led();
+    let configure = |settings| set(&solo, OrchestratorPatch { settings, ..Default::default() });
+    configure(vec![StepSetting::SimulationsMax(12), StepSetting::IterationsPerRun(1)]);
+    let told = |decisions: &[String]| -> Vec<String> {
+        let about = decisions.iter().filter_map(|text| text.strip_prefix("campaign_iteration: "));
+        about.map(|text| text.split(' ').next().unwrap().to_owned()).collect()
+    };
+    let first = campaign(&solo, |plan| {
+        plan.budgets.insert(Resource::Simulations, Budget::of_units(10));
+    });
+    assert_eq!(told(&step(&solo)), ["queued"]);
+    assert_eq!(
+        told(&step(&solo)),
+        ["budget_exceeded"],
+        "b, although there is no room and it iterates"
+    );
+    let second = campaign(&solo, |_| ());
+    let priority = |id: &CampaignId, place| (id.as_str().to_owned(), place);
+    let priorities = [priority(&first, 2), priority(&second, 1)];
+    configure(vec![StepSetting::Priorities(priorities.into())]);
+    assert_eq!(told(&step(&solo)), ["budget_exceeded", "capacity_exceeded"]);
+    for place in 0..10 {
+        finish(&solo, &first, (0, place), "{}");
+    }
+    let priorities = [priority(&first, 1), priority(&second, 2)];
+    configure(vec![StepSetting::Priorities(priorities.into())]);
+    assert_eq!(told(&step(&solo)), ["queued", "deferred"], "a, although its budget is used up");
+    assert_eq!(
+        told(&step(&solo)),
+        ["capacity_exceeded", "budget_exceeded"],
+        "c, although it iterates"
+    );
+}
+
+/// A schedule that makes no sense is reported and holds no other up.
+#[tokio::test]
+async fn a_degraded_schedule_holds_no_other_up() {
+    let solo = led();
+    ask(&solo, CampaignCommand::EnsureOrchestrator { name: "broken".to_owned() });
+    let patch = |cadence| {
+        let timetable = Timetable { cadence, ..Timetable::default() };
+        let timetable = Some(timetable.into());
+        let mode = Some(Mode::Scheduled);
+        Box::new(OrchestratorPatch { mode, timetable, ..OrchestratorPatch::default() })
+    };
+    let cron = |expression: &str| Cadence::Cron {
+        expression: expression.to_owned(),
+        zone: "UTC".to_owned(),
+    };
+    for (name, cadence) in [("broken", cron("no such time")), ("default", cron("* * * * *"))] {
+        let name = name.to_owned();
+        ask(&solo, CampaignCommand::PatchOrchestrator { name, patch: patch(cadence) });
+    }
+    let later = clock::now_ms() + 60_000;
+    let (duties, _) = plan(&solo.state.read(), later, &mut Calendars::default());
+    let is = |wanted: &str, duty: &StepDuty| match duty {
+        StepDuty::JudgeSchedule { schedule, degraded } => {
+            schedule == wanted && !degraded.is_empty()
+        }
+        StepDuty::DecideSlots { schedule, slots, .. } => schedule == wanted && slots.len() == 1,
+        _ => false,
+    };
+    assert!(
+        matches!(&duties[..], [one, two] if is("broken", one) && is("default", two)),
+        "{duties:?}"
+    );
 }
 
 #[tokio::test]
@@ -274,7 +345,7 @@ async fn a_step_over_many_campaigns_is_a_small_record() {
     assert!(decisions.iter().any(|text| text == wanted), "{:?}", &decisions[198..204]);
 }
 
-fn schedule(catch_up: CatchUp, overlap: Overlap) -> Schedule {
+pub(super) fn schedule(catch_up: CatchUp, overlap: Overlap) -> Schedule {
     Schedule {
         key: "default".to_owned(),
         timetable: Timetable {
@@ -369,7 +440,7 @@ async fn iterations_that_no_budget_holds_are_not_proposed_again_and_again() {
     let tokens = |units| Budget { limit: units * MICRO, ..Budget::default() };
     let metered = |plan: &mut CampaignPlan, units| {
         plan.budgets.insert(Resource::Tokens, tokens(units));
-        plan.per_job.insert(Resource::Tokens, MICRO);
+        plan.job.per_job.insert(Resource::Tokens, MICRO);
     };
     let small = campaign(&solo, |plan| metered(plan, 0));
     let large = campaign(&solo, |plan| metered(plan, 90));
