@@ -142,7 +142,7 @@ impl Subcommand {
             Self::RunOnce { name } => {
                 let call = Call::post(name.path("run_once", ""), &json!({}));
                 let run = client.call(call).await?.body;
-                let run = ended(&client, &name, run).await?;
+                let run = ended(&client, run).await?;
                 show::run(output, &run);
                 let went_well = run.get("success").is_some_and(|success| success == true);
                 Ok(if went_well { ExitCode::SUCCESS } else { Exit::Failed.into() })
@@ -160,15 +160,11 @@ impl Subcommand {
 }
 
 /// Waits for the end of a run that does a task: it ends when the task does, which the cluster sees to.
-async fn ended(client: &Client, name: &OrchestratorName, mut run: Value) -> Result<Value, Failure> {
-    let id = output::cell(&run, "/id");
+async fn ended(client: &Client, mut run: Value) -> Result<Value, Failure> {
+    let path = format!("/api/v1/orchestrator/runs/{}", segment(&output::cell(&run, "/id")));
     while run.get("completed_at").is_none_or(Value::is_null) {
         tokio::time::sleep(PERIOD).await;
-        let mut runs = client.get(name.path("runs", "&limit=50")).await?;
-        let mut rows = runs.as_array_mut().into_iter().flatten();
-        let found = rows.find(|run| output::cell(run, "/id") == id).map(Value::take);
-        run = found
-            .ok_or_else(|| Failure::failed(format!("step {id} is not remembered any more")))?;
+        run = client.get(&path).await?;
     }
     Ok(run)
 }
