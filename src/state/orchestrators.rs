@@ -156,20 +156,11 @@ impl Txn<'_> {
 
     pub(super) fn patch_orchestrator(&mut self, name: &str, patch: OrchestratorPatch) -> Reply {
         let before = self.state.orchestrator(name).ok_or_else(|| unknown(name))?;
-        for setting in &patch.settings {
-            setting.check().map_err(Rejection::InvalidCampaign)?;
-        }
-        if patch.pause_ms.is_some_and(|pause_ms| pause_ms == 0 || pause_ms > PAUSE_MAX_MS) {
-            let text = format!("the pause between steps must be 1 to {PAUSE_MAX_MS} ms");
-            return Err(Rejection::InvalidCampaign(text));
-        }
+        check_patch(&patch)?;
         let old = self.state.schedule(name).map(|schedule| &schedule.timetable);
         let timetable = old.zip(patch.timetable.as_ref()).map(|(old, patch)| patch.onto(old));
         if let Some(timetable) = &timetable {
             check_timetable(timetable)?;
-        }
-        if patch.description.as_ref().is_some_and(|text| text.len() > super::CONTEXT_MAX) {
-            return Err(Rejection::InvalidCampaign("description is too long".to_owned()));
         }
         if let Some(Some(task)) = &patch.task {
             self.check_task(name, task)?;
@@ -178,10 +169,6 @@ impl Txn<'_> {
         let other =
             timetable.as_ref().zip(old).is_some_and(|(new, old)| new.cadence != old.cadence);
         let anew = other || patch.mode.is_some_and(|mode| mode != before.mode);
-        if patch.due.nominal_ms.len() > DUE_SLOTS_MAX {
-            let (len, max) = (patch.due.nominal_ms.len() as u64, DUE_SLOTS_MAX as u64);
-            return Err(Rejection::BatchSize { len, max });
-        }
         let now = self.now;
         if anew {
             self.close_ledger(name, &patch.due, patch.mode);
@@ -391,6 +378,25 @@ fn may_follow(schedule: &Schedule, orchestrator: &Orchestrator, nominal_ms: Time
             on_time && since(nominal_ms) == since(schedule.decided_ms) + 1
         }
     }
+}
+
+/// What can be checked of a patch alone.
+fn check_patch(patch: &OrchestratorPatch) -> Result<(), Rejection> {
+    for setting in &patch.settings {
+        setting.check().map_err(Rejection::InvalidCampaign)?;
+    }
+    if patch.pause_ms.is_some_and(|pause_ms| pause_ms == 0 || pause_ms > PAUSE_MAX_MS) {
+        let text = format!("the pause between steps must be 1 to {PAUSE_MAX_MS} ms");
+        return Err(Rejection::InvalidCampaign(text));
+    }
+    if patch.description.as_ref().is_some_and(|text| text.len() > super::CONTEXT_MAX) {
+        return Err(Rejection::InvalidCampaign("description is too long".to_owned()));
+    }
+    if patch.due.nominal_ms.len() > DUE_SLOTS_MAX {
+        let (len, max) = (patch.due.nominal_ms.len() as u64, DUE_SLOTS_MAX as u64);
+        return Err(Rejection::BatchSize { len, max });
+    }
+    Ok(())
 }
 
 /// What can be checked of a timetable without a calendar.
