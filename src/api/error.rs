@@ -30,6 +30,7 @@ struct Problem {
     leader: Option<LeaderHint>,
     request_id: Option<RequestId>,
     failed_task: Option<Option<String>>,
+    field: Option<String>,
 }
 
 /// Who leads, for clients that want to ask there.
@@ -52,6 +53,7 @@ impl ApiError {
             leader: None,
             request_id: None,
             failed_task: None,
+            field: None,
         }))
     }
 
@@ -133,6 +135,24 @@ impl ApiError {
         self
     }
 
+    /// Names the field that it is about: a path with dots.
+    pub(super) fn about(mut self, field: &str) -> Self {
+        self.0.field = Some(field.to_owned());
+        self
+    }
+
+    /// The same error, of an object that stands at `outer` of another one.
+    pub(super) fn within(mut self, outer: &str) -> Self {
+        if let Some(inner) = self.0.field.take() {
+            let path = format!("{outer}.{inner}");
+            if let Some(rest) = self.0.error.strip_prefix(&inner) {
+                self.0.error = format!("{path}{rest}");
+            }
+            self.0.field = Some(path);
+        }
+        self
+    }
+
     pub(super) fn code(&self) -> &'static str {
         self.0.code
     }
@@ -146,7 +166,7 @@ impl From<BodyError> for ApiError {
 
 impl From<FieldError> for ApiError {
     fn from(error: FieldError) -> Self {
-        Self::bad_request("INVALID_FIELD", error.to_string())
+        Self::bad_request("INVALID_FIELD", error.to_string()).about(&error.field)
     }
 }
 
@@ -308,6 +328,8 @@ struct ProblemBody<'a> {
     error_code: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     task_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    field: Option<&'a str>,
     timestamp: String,
     details: Details,
 }
@@ -338,8 +360,17 @@ pub(super) fn agents_code(status: StatusCode) -> &'static str {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> axum::response::Response {
-        let Problem { status, code, error, detail, retry_after_s, leader, request_id, failed_task } =
-            *self.0;
+        let Problem {
+            status,
+            code,
+            error,
+            detail,
+            retry_after_s,
+            leader,
+            request_id,
+            failed_task,
+            field,
+        } = *self.0;
         let body = ProblemBody {
             kind: format!("urn:quorate:problem:{}", code.to_ascii_lowercase()),
             title: status.canonical_reason().unwrap_or("Error"),
@@ -357,6 +388,7 @@ impl IntoResponse for ApiError {
             message: &error,
             error_code: agents_code(status),
             task_id: failed_task.as_ref().and_then(Option::as_deref),
+            field: field.as_deref(),
             timestamp: iso(clock::now_ms()),
             details: Details { code: web4ai_code(code) },
         };

@@ -105,9 +105,10 @@ pub(super) struct StepInputs {
 }
 
 impl StepInputs {
-    /// What `step` works on; `None` when its task has ended.
+    /// What `step` works on; `None` when its task has ended. A task that is no step works on its own
+    /// input.
     pub(super) fn of(view: &State, step: &Task) -> Option<Self> {
-        let of = step.step_of.as_ref()?;
+        let Some(of) = step.step_of.as_ref() else { return Some(Self::own(step)) };
         let task = view.open_task(&of.task_id)?;
         let flow: &Flow = task.flow.as_ref()?;
         let spec = &flow.steps.get(usize::from(of.step))?.spec;
@@ -132,6 +133,21 @@ impl StepInputs {
             metadata: source(BlobPart::Metadata, &task.metadata),
             parameters: spec.parameters.clone(),
         })
+    }
+
+    fn own(task: &Task) -> Self {
+        let source = |part, payload: &Payload| Source {
+            name: "input".to_owned(),
+            owner: task.task_id.clone(),
+            part,
+            payload: payload.clone(),
+        };
+        Self {
+            own: Some(source(BlobPart::Input, &task.input)),
+            results: Vec::new(),
+            metadata: source(BlobPart::Metadata, &task.metadata),
+            parameters: String::new(),
+        }
     }
 
     /// Whether loading it touches the disk.

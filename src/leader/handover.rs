@@ -109,10 +109,11 @@ pub(super) async fn off_the_loop<T: Send + 'static>(
 /// The attempt as an agent gets it, when the node is one.
 pub(super) fn agent_job(view: &State, task: &Task, node: &Node) -> Option<AgentJob> {
     let agent_type = node.agent_type.clone()?;
-    let of = task.step_of.as_ref()?;
+    // A step is called by its task's name; a job of a campaign is a task of its own.
+    let name = task.step_of.as_ref().map_or(&task.task_id, |of| &of.task_id);
     let call = AgentCall {
         endpoint: agents::endpoint_of(node),
-        task_id: of.task_id.to_string(),
+        task_id: name.to_string(),
         agent_task_id: format!("{}@{}", task.task_id, task.attempt),
         agent_type,
         inputs: String::new(),

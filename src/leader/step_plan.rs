@@ -147,7 +147,8 @@ fn campaigns(view: &State, orchestrator: &Orchestrator) -> Vec<StepAction> {
             let reason = format!("{advanced} campaigns were advanced in this step already");
             (StepResult::Deferred, reason)
         } else if candidates == 0 {
-            (StepResult::BudgetExceeded, "its simulation budget is used up".to_owned())
+            let (_, scarce) = view.jobs_left(campaign, JobKind::Simulation);
+            (StepResult::BudgetExceeded, used_up(scarce))
         } else if after > u64::from(config.simulations_max) {
             let reason = format!(
                 "{running} simulations run, {candidates} more would be above {}",
@@ -193,12 +194,12 @@ fn experiments(view: &State, orchestrator: &Orchestrator) -> Vec<StepAction> {
     let threshold = threshold.saturating_mul(NANO_PER_MICRO);
     let mut told = Told::about(DecisionKind::Experiments);
     for campaign in in_turn(view, orchestrator) {
-        let left = view.launches_left(campaign, Resource::Experiments);
+        let (left, scarce) = view.jobs_left(campaign, JobKind::Experiment);
         let found = worth_measuring(view, campaign, threshold);
         let places = usize::try_from(max.saturating_sub(open).min(left)).unwrap_or(usize::MAX);
         let chosen: Vec<(u32, u32)> = found.iter().copied().take(places).collect();
         let (result, reason) = if left == 0 {
-            (StepResult::BudgetExceeded, "its experiment budget is used up".to_owned())
+            (StepResult::BudgetExceeded, used_up(scarce))
         } else if found.is_empty() {
             (StepResult::Evaluated, "no candidate asks for an experiment".to_owned())
         } else if chosen.is_empty() {
@@ -246,8 +247,17 @@ fn worth_measuring(view: &State, campaign: &Campaign, threshold: Score) -> Vec<(
 
 /// How many candidates the next iteration of a campaign would have: what its budget still holds.
 fn candidates_of(view: &State, campaign: &Campaign, wanted: u32) -> u32 {
-    let left = view.launches_left(campaign, Resource::Simulations);
+    let (left, _) = view.jobs_left(campaign, JobKind::Simulation);
     u32::try_from(left).unwrap_or(u32::MAX).min(wanted)
+}
+
+/// Why a campaign can launch nothing.
+fn used_up(scarce: Resource) -> String {
+    match scarce {
+        Resource::Simulations => "its simulation budget is used up".to_owned(),
+        Resource::Experiments => "its experiment budget is used up".to_owned(),
+        other => format!("its budget of {} is used up", other.as_str()),
+    }
 }
 
 fn iteration_plan(

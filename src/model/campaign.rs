@@ -100,6 +100,8 @@ pub struct JobTemplate {
     pub timeout_ms: u64,
     /// Attempts after the first.
     pub max_retries: u32,
+    /// What one attempt may use of metered resources, in millionths of a unit.
+    pub per_job: BTreeMap<Resource, u64>,
 }
 
 /// When a campaign has found enough.
@@ -146,8 +148,6 @@ pub struct CampaignPlan {
     pub job: JobTemplate,
     /// Own limits; what is not named has the orchestrator's.
     pub budgets: BTreeMap<Resource, Budget>,
-    /// What one job may use of metered resources, in millionths of a unit.
-    pub per_job: BTreeMap<Resource, u64>,
 }
 
 /// What a client wants different in the iterations it asks for (contract 3.5 `override_config`).
@@ -194,7 +194,7 @@ pub struct Campaign {
     pub tripped: bool,
     /// Why it ended or rests, for people; empty for none.
     pub reason: String,
-    /// When its newest iteration began; 0 before.
+    /// When its newest iteration began, or it was started; 0 before.
     pub advanced_at_ms: TimeMs,
     /// When it was made.
     pub created_at_ms: TimeMs,
@@ -393,8 +393,10 @@ pub struct Job {
     pub orchestrator: String,
     /// The agent command that asked for it; 0 for none.
     pub command: u64,
-    /// What was promised to it, in millionths of a unit.
+    /// What is promised to it, in millionths of a unit.
     pub reserved: BTreeMap<Resource, u64>,
+    /// The last attempt that is settled: it failed, and another one was promised the same.
+    pub paid: u32,
 }
 
 #[cfg(test)]

@@ -66,7 +66,9 @@ pub use orchestrator::{Acquisition, FleetStats, Mode, Orchestrator, StepConfig, 
 pub use payload::Payload;
 pub use run::{Decision, DecisionKind, DecisionPage, RUN_RESULT_MAX, Run, RunPhase, StepResult};
 pub use scaling::{ScalingAction, ScalingEvent};
-pub use schedule::{Cadence, CatchUp, Overlap, RunId, Schedule, Slot, SlotDecision, Timetable};
+pub use schedule::{
+    Cadence, CatchUp, Overlap, RunId, Schedule, Slot, SlotDecision, Timetable, TimetablePatch,
+};
 pub use service::{Service, Services};
 pub use task::{Concurrency, Execution, Requirements, Task, TaskFailure, TaskStatus};
 pub use urgency::Urgency;

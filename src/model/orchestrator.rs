@@ -282,6 +282,8 @@ pub struct Orchestrator {
     pub last_experiment_at_ms: TimeMs,
     /// Runs that ended.
     pub runs: u64,
+    /// How many of them are not remembered any more.
+    pub runs_forgotten: u64,
     /// Launched in all.
     pub simulations: u64,
     /// Launched in all.

@@ -122,6 +122,68 @@ impl Default for Timetable {
     }
 }
 
+/// Parts of a timetable that are to change; the others stay.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TimetablePatch {
+    /// A fixed interval in place of what there was. Without it the next two count.
+    pub interval_ms: Option<u64>,
+    /// A cron expression in place of what there was.
+    pub expression: Option<String>,
+    /// The time zone of the expression, the new one or the one there is; UTC for the first one.
+    pub zone: Option<String>,
+    /// What becomes of slots that were missed.
+    pub catch_up: Option<CatchUp>,
+    /// How far back they are made up for.
+    pub catch_up_window_ms: Option<u64>,
+    /// What becomes of slots that come too soon.
+    pub overlap: Option<Overlap>,
+}
+
+impl TimetablePatch {
+    /// What `old` becomes with it.
+    #[must_use]
+    pub fn onto(&self, old: &Timetable) -> Timetable {
+        let (expression, zone) = (self.expression.clone(), self.zone.clone());
+        let cadence = match (self.interval_ms, expression, &old.cadence) {
+            (Some(interval_ms), ..) => Cadence::Every { interval_ms },
+            (None, None, Cadence::Every { .. }) => old.cadence.clone(),
+            (None, Some(expression), Cadence::Every { .. }) => {
+                Cadence::Cron { expression, zone: zone.unwrap_or_else(|| "UTC".to_owned()) }
+            }
+            (None, expression, Cadence::Cron { expression: old, zone: old_zone }) => {
+                Cadence::Cron {
+                    expression: expression.unwrap_or_else(|| old.clone()),
+                    zone: zone.unwrap_or_else(|| old_zone.clone()),
+                }
+            }
+        };
+        Timetable {
+            cadence,
+            catch_up: self.catch_up.unwrap_or(old.catch_up),
+            catch_up_window_ms: self.catch_up_window_ms.unwrap_or(old.catch_up_window_ms),
+            overlap: self.overlap.unwrap_or(old.overlap),
+        }
+    }
+}
+
+impl From<Timetable> for TimetablePatch {
+    /// All of it.
+    fn from(whole: Timetable) -> Self {
+        let (interval_ms, expression, zone) = match whole.cadence {
+            Cadence::Every { interval_ms } => (Some(interval_ms), None, None),
+            Cadence::Cron { expression, zone } => (None, Some(expression), Some(zone)),
+        };
+        Self {
+            interval_ms,
+            expression,
+            zone,
+            catch_up: Some(whole.catch_up),
+            catch_up_window_ms: Some(whole.catch_up_window_ms),
+            overlap: Some(whole.overlap),
+        }
+    }
+}
+
 /// A schedule and how far its ledger goes. The first slot is the first nominal time after
 /// `decided_ms`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

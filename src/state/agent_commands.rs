@@ -100,19 +100,7 @@ impl Txn<'_> {
         self.state.discoveries.put(&mut self.state.rows, number, discovery);
     }
 
-    /// Changes the budgets of a command that is still remembered.
-    pub(super) fn edit_command_budgets(
-        &mut self,
-        number: u64,
-        edit: impl FnOnce(&mut BTreeMap<Resource, Budget>),
-    ) {
-        if self.state.agent_command(number).is_some_and(|row| !row.budgets.is_empty()) {
-            let edit = |row: &mut AgentCommand| edit(&mut row.budgets);
-            self.state.agent_commands.edit(&mut self.state.rows, &number, edit);
-        }
-    }
-
-    /// Gives a command its budgets, with what was promised already.
+    /// Gives a command its budgets, with what was promised and spent already.
     pub(super) fn set_command_budgets(&mut self, number: u64, budgets: BTreeMap<Resource, Budget>) {
         let set = |row: &mut AgentCommand| row.budgets = budgets;
         self.state.agent_commands.edit(&mut self.state.rows, &number, set);

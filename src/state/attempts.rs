@@ -165,6 +165,15 @@ impl Txn<'_> {
         }
         let (attempt, retry) = (task.attempt, task.retry_count + 1);
         let step_of = task.step_of.clone();
+        if let Err(resource) = self.pay_attempt(task_id) {
+            let error = format!("{error}; the budget of {} holds no other try", resource.as_str());
+            self.end_task(task_id, TaskStatus::Failed, ExecutionEnd::Failed, |task| {
+                task.error = Some(error);
+            });
+            return;
+        }
+        let Some(task) = self.state.open_task(task_id) else { return };
+        let by_agents = task.requirements.agent_type.is_some();
         // A lost node says nothing against the task, so it goes back to the front at once.
         let wait_ms = match failure {
             TaskFailure::NodeLost => 0,

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{
     Budget, CampaignId, CampaignPlan, Decision, IterationOverride, JobTemplate, Mode, Resource,
-    RunId, RunPhase, StepSetting, StopRules, TimeMs, Timetable,
+    RunId, RunPhase, StepSetting, StopRules, TimeMs, TimetablePatch,
 };
 
 /// What clients ask.
@@ -164,6 +164,16 @@ pub enum AgentAction {
     RequestJobs(JobRequest),
 }
 
+/// Nominal times of a timetable, in order: apply has no calendar, and a slot that is due when its
+/// timetable ends gets its row then.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DueSlots {
+    /// The [`crate::model::Schedule::since_ms`] of the timetable that they are of.
+    pub since_ms: TimeMs,
+    /// At most [`super::DUE_SLOTS_MAX`].
+    pub nominal_ms: Vec<TimeMs>,
+}
+
 /// Settings of an orchestrator that are to change.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OrchestratorPatch {
@@ -172,7 +182,9 @@ pub struct OrchestratorPatch {
     /// When steps run.
     pub mode: Option<Mode>,
     /// For mode `SCHEDULED`.
-    pub timetable: Option<Timetable>,
+    pub timetable: Option<TimetablePatch>,
+    /// What may be due by the time this is applied, of the timetable that is there.
+    pub due: DueSlots,
     /// For mode `CONTINUOUS`.
     pub pause_ms: Option<u64>,
     /// For people.
@@ -232,8 +244,6 @@ pub struct JobRequest {
     pub priority: u8,
     /// The orchestrator whose budgets are drawn on; empty for the usual one.
     pub orchestrator: String,
-    /// What one job may use of metered resources, in millionths of a unit.
-    pub per_job: BTreeMap<Resource, u64>,
     /// What all of them may use together. Only `limit` and `soft` are read.
     pub budgets: BTreeMap<Resource, Budget>,
 }

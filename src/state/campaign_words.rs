@@ -3,14 +3,14 @@
 
 use super::scripts::Words;
 use super::{
-    AgentAction, AgentOrder, CampaignCommand, CampaignMove, CampaignPatch, Command, IterationPlan,
-    JobRequest, OrchestratorPatch, PutWhen, SlotChoice, SlotPlan, State, StepAction, StepDuty,
-    StepEffect, candidate_experiment, candidate_job, derive_uuid, requested_job,
+    AgentAction, AgentOrder, CampaignCommand, CampaignMove, CampaignPatch, Command, DueSlots,
+    IterationPlan, JobRequest, OrchestratorPatch, PutWhen, SlotChoice, SlotPlan, State, StepAction,
+    StepDuty, StepEffect, candidate_experiment, candidate_job, derive_uuid, requested_job,
 };
 use crate::model::{
     Budget, Cadence, CampaignId, CampaignPlan, CatchUp, Decision, DecisionKind, IterationOverride,
     JobTemplate, Mode, Overlap, RequestId, Resource, RunPhase, StepResult, StepSetting, StopRules,
-    Timetable,
+    Timetable, TimetablePatch,
 };
 
 pub(super) fn campaign_id(key: &str) -> CampaignId {
@@ -45,11 +45,12 @@ fn optional<T: std::str::FromStr>(words: &Words<'_>, key: &str) -> Option<T> {
     words.pairs.get(key).map(|text| text.parse().ok().unwrap())
 }
 
-fn job() -> JobTemplate {
+fn job(words: &Words<'_>) -> JobTemplate {
     JobTemplate {
         task_type: "simulate".to_owned(),
         timeout_ms: 60_000,
-        max_retries: 1,
+        max_retries: number(words, "retries", 1),
+        per_job: each(words),
         ..JobTemplate::default()
     }
 }
@@ -64,10 +65,9 @@ fn job_request(words: &Words<'_>, structure_ids: &[&str]) -> JobRequest {
         structure_ids: structure_ids.iter().map(|id| (*id).to_owned()).collect(),
         owner: "me".to_owned(),
         instrument: words.text("instrument", ""),
-        job: job(),
+        job: job(words),
         priority: 5,
         orchestrator: words.text("by", ""),
-        per_job: each(words),
         budgets: budgets(words).collect(),
     }
 }
@@ -105,9 +105,8 @@ fn plan(words: &Words<'_>) -> CampaignPlan {
             convergence: optional(words, "convergence"),
             target: optional(words, "target"),
         },
-        job: job(),
+        job: job(words),
         budgets: budgets(words).collect(),
-        per_job: each(words),
         ..CampaignPlan::default()
     }
 }
@@ -127,17 +126,29 @@ fn orchestrator_patch(words: &Words<'_>) -> OrchestratorPatch {
         .flatten()
         .collect(),
         mode: words.pairs.get("mode").map(|word| Mode::parse(word).unwrap()),
-        timetable: cadence.map(|cadence| Timetable {
-            cadence,
-            catch_up: CatchUp::parse(&words.text("catchup", "latest")).unwrap(),
-            catch_up_window_ms: words.number("window", 60_000),
-            overlap: Overlap::parse(&words.text("overlap", "forbid")).unwrap(),
-        }),
+        timetable: cadence
+            .map(|cadence| Timetable {
+                cadence,
+                catch_up: CatchUp::parse(&words.text("catchup", "latest")).unwrap(),
+                catch_up_window_ms: words.number("window", 60_000),
+                overlap: Overlap::parse(&words.text("overlap", "forbid")).unwrap(),
+            })
+            .map(TimetablePatch::from)
+            .or_else(|| {
+                let overlap = Overlap::parse(words.pairs.get("overlap")?).unwrap();
+                Some(TimetablePatch { overlap: Some(overlap), ..TimetablePatch::default() })
+            }),
+        due: DueSlots {
+            since_ms: words.number("since", 0),
+            nominal_ms: words.pairs.get("due").map_or_else(Vec::new, |times| {
+                times.split(',').map(|at| at.parse().unwrap()).collect()
+            }),
+        },
         pause_ms: optional(words, "pause"),
         description: None,
         task: words.pairs.get("task").map(|word| {
             (!word.is_empty())
-                .then(|| Box::new(JobTemplate { task_type: (*word).to_owned(), ..job() }))
+                .then(|| Box::new(JobTemplate { task_type: (*word).to_owned(), ..job(words) }))
         }),
         budgets: budgets(words)
             .map(|(resource, budget)| (resource, Some(budget)))
@@ -218,7 +229,7 @@ fn laboratory_command(verb: &str, words: &Words<'_>) -> Option<CampaignCommand> 
             name: name(),
             active: true,
             trained_on: optional(words, "on"),
-            job: Box::new(job()),
+            job: Box::new(job(words)),
         },
         "unmodel" => CampaignCommand::RemoveModel { name: name() },
         "jobs" => CampaignCommand::RequestJobs(Box::new(job_request(words, &words.places))),
@@ -226,7 +237,7 @@ fn laboratory_command(verb: &str, words: &Words<'_>) -> Option<CampaignCommand> 
             instrument_id: name(),
             owner: "me".to_owned(),
             body: "{}".to_owned(),
-            job: Box::new(JobTemplate { task_type: "scan".to_owned(), ..job() }),
+            job: Box::new(JobTemplate { task_type: "scan".to_owned(), ..job(words) }),
             when: put_when(words),
         },
         "uninstrument" => CampaignCommand::RemoveInstrument { instrument_id: name() },

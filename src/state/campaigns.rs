@@ -320,6 +320,7 @@ impl Txn<'_> {
             why.clone_into(&mut campaign.reason);
             if to == CampaignStatus::Running && campaign.started_at_ms == 0 {
                 campaign.started_at_ms = now;
+                campaign.advanced_at_ms = now;
             }
             if to.is_terminal() {
                 campaign.completed_at_ms = now;

@@ -8,8 +8,8 @@ use super::apply::Txn;
 use super::campaign_command::JobReading;
 use super::{CampaignFact, State};
 use crate::model::{
-    Budget, Campaign, CampaignId, CampaignStatus, CandidateNote, CandidateState, Discovery,
-    FleetStats, Job, JobKind, RUN_RESULT_MAX, Resource, Score, TaskId, TaskStatus, TimeMs, scaled,
+    Campaign, CampaignId, CampaignStatus, CandidateNote, CandidateState, Discovery, FleetStats,
+    Job, JobKind, RUN_RESULT_MAX, Resource, Score, TaskId, TaskStatus, TimeMs, scaled,
 };
 
 /// The longest parameters of a candidate that are kept, in bytes.
@@ -25,11 +25,14 @@ const DAY_MS: u64 = 24 * 3_600_000;
 /// Names in a list of statistics.
 const NAMES_MAX: usize = 100;
 
-/// Reads what a result says to the campaign.
-fn read_result(text: &str, score_field: &str) -> JobReading {
-    let Ok(fields) = serde_json::from_str::<BTreeMap<String, &RawValue>>(text) else {
+/// Reads what a result says to the campaign. An agent's is `{type, data}` (contract 4.3).
+fn read_result(text: &str, score_field: &str, by_agent: bool) -> JobReading {
+    let Ok(mut fields) = serde_json::from_str::<BTreeMap<String, &RawValue>>(text) else {
         return JobReading::default();
     };
+    if by_agent && let Some(data) = fields.get("data").map(|data| data.get()) {
+        fields = serde_json::from_str(data).unwrap_or_default();
+    }
     let parameters = fields.get("parameters").map(|value| value.get());
     let parameters = parameters.filter(|text| *text != "null" && text.len() <= NOTE_MAX);
     let usage = fields.get("usage").map_or("{}", |value| value.get());
@@ -67,7 +70,6 @@ impl State {
         });
         let old = now.saturating_sub(DAY_MS);
         let attention = self.running_campaigns().take_while(|row| row.advanced_at_ms < old);
-        let attention = attention.filter(|row| row.iterations > 0);
         FleetStats {
             active_campaigns: self.running_campaigns_len() as u64,
             pending_jobs: simulations.waiting,
@@ -89,12 +91,12 @@ impl State {
 impl Txn<'_> {
     /// Notes what the result of a job says, before it is stored where apply does not look.
     pub(super) fn read_job_result(&mut self, task_id: &TaskId, result: &str) {
-        let Some(job) = self.state.open_task(task_id).and_then(|task| task.job.as_ref()) else {
-            return;
-        };
+        let Some(task) = self.state.open_task(task_id) else { return };
+        let Some(job) = task.job.as_ref() else { return };
+        let by_agent = task.requirements.agent_type.is_some();
         let campaign = job.candidate.as_ref().and_then(|(id, _, _)| self.state.campaign(id));
         let field = campaign.map_or("score", |campaign| &campaign.plan.score_field);
-        let mut reading = read_result(result, field);
+        let mut reading = read_result(result, field, by_agent);
         if job.kind == JobKind::Scheduled && result.len() <= RUN_RESULT_MAX {
             result.clone_into(&mut reading.text);
         }
@@ -138,43 +140,6 @@ impl Txn<'_> {
                 let error = self.state.task(task_id).and_then(|task| task.error.clone());
                 self.end_work(job, status, reading.text, error.unwrap_or_default());
             }
-        }
-    }
-
-    /// Replaces promises by what was used. A job that was tried and says nothing used what it was
-    /// promised; one that was never tried used nothing.
-    fn settle(&mut self, job: &Job, status: TaskStatus, tried: bool, reading: &JobReading) {
-        let used = |resource: &Resource, promised: u64| match resource {
-            _ if !tried => 0,
-            Resource::Simulations | Resource::Experiments => promised,
-            Resource::Tokens | Resource::Money | Resource::GpuMinutes => {
-                let told = reading.usage.get(resource).copied();
-                told.filter(|_| status == TaskStatus::Completed).unwrap_or(promised)
-            }
-        };
-        let settle = |budgets: &mut BTreeMap<Resource, Budget>| {
-            for (resource, promised) in &job.reserved {
-                if let Some(budget) = budgets.get_mut(resource) {
-                    budget.settle(*promised, used(resource, *promised));
-                }
-            }
-            // What was used without a promise counts, too.
-            for (resource, amount) in &reading.usage {
-                if !job.reserved.contains_key(resource)
-                    && let Some(budget) = budgets.get_mut(resource)
-                {
-                    budget.settle(0, *amount);
-                }
-            }
-        };
-        if let Some((campaign_id, _, _)) = &job.candidate
-            && self.state.campaign(campaign_id).is_some()
-        {
-            self.edit_campaign(campaign_id, |campaign| settle(&mut campaign.budgets));
-        }
-        self.edit_command_budgets(job.command, settle);
-        if self.state.orchestrator(&job.orchestrator).is_some_and(|row| !row.budgets.is_empty()) {
-            self.edit_orchestrator(&job.orchestrator, |row| settle(&mut row.budgets));
         }
     }
 
@@ -274,32 +239,6 @@ impl Txn<'_> {
             self.state.job_minutes.remove(&mut self.state.rows, &old);
         }
     }
-
-    /// Gives warnings that have become due.
-    pub(super) fn warn_of_budgets(
-        &mut self,
-        campaign_id: &CampaignId,
-        name: &str,
-        own: &mut BTreeMap<Resource, Budget>,
-        shared: &mut BTreeMap<Resource, Budget>,
-    ) {
-        let due = warnings(campaign_id.as_str(), own).chain(warnings(name, shared));
-        for (owner, resource) in due {
-            self.log_line(campaign_id, "budget", format!("{owner}: little is left of {resource}"));
-            self.tell(CampaignFact::BudgetWarned { owner, resource });
-        }
-    }
-}
-
-/// Warnings that have become due with the last promises: whose, and of what.
-pub(super) fn warnings(
-    owner: &str,
-    budgets: &mut BTreeMap<Resource, Budget>,
-) -> impl Iterator<Item = (String, &'static str)> {
-    let due = budgets.iter_mut().filter_map(|(resource, budget)| {
-        budget.warn().then(|| (owner.to_owned(), resource.as_str()))
-    });
-    due.collect::<Vec<_>>().into_iter()
 }
 
 fn is_better(score: Score, than: Option<Score>, minimize: bool) -> bool {

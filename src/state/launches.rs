@@ -9,14 +9,13 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value};
 
 use super::apply::Txn;
+use super::budgets::{Promise, each_job};
 use super::campaign_command::IterationPlan;
 use super::command::TaskSpec;
 use super::{CampaignFact, Outcome, Rejection, Reply, State};
-use crate::canary::{self, Canary};
 use crate::model::{
-    Budget, CANDIDATES_MAX, Campaign, CampaignId, CampaignStatus, Candidate, CandidateState, Epoch,
-    Iteration, Job, JobKind, JobTemplate, MICRO, Orchestrator, Resource, StepResult, TaskId,
-    Urgency,
+    CANDIDATES_MAX, Campaign, CampaignId, CampaignStatus, Candidate, CandidateState, Epoch,
+    Iteration, Job, JobKind, JobTemplate, Resource, StepResult, TaskId, Urgency,
 };
 
 /// Why a launch that was planned is not made.
@@ -30,12 +29,6 @@ pub(super) enum Refusal {
     Capacity,
     /// The task queue is full.
     QueueFull,
-}
-
-/// Budgets of a campaign and of its orchestrator as they are once something is promised.
-struct Promise {
-    own: BTreeMap<Resource, Budget>,
-    shared: BTreeMap<Resource, Budget>,
 }
 
 impl Refusal {
@@ -88,52 +81,9 @@ impl State {
     pub fn open_jobs(&self, kind: JobKind) -> u64 {
         self.indexes.open_jobs.get(&kind).map_or(0, |open| open.waiting + open.live)
     }
-
-    /// What a campaign's limit of launches is: its own, else its orchestrator's.
-    #[must_use]
-    pub fn launch_limit(&self, campaign: &Campaign, resource: Resource) -> u64 {
-        if let Some(own) = campaign.plan.budgets.get(&resource) {
-            return own.limit;
-        }
-        let config = self.orchestrator(&campaign.plan.orchestrator).map(|found| &found.config);
-        let units = match resource {
-            Resource::Simulations => config.map_or(0, |config| config.simulation_budget),
-            Resource::Experiments => config.map_or(0, |config| config.experiment_budget),
-            Resource::Tokens | Resource::Money | Resource::GpuMinutes => return u64::MAX,
-        };
-        units.saturating_mul(MICRO)
-    }
-
-    /// How many launches a campaign's budget still holds.
-    #[must_use]
-    pub fn launches_left(&self, campaign: &Campaign, resource: Resource) -> u64 {
-        let used = campaign.budgets.get(&resource).copied().unwrap_or_default();
-        let limit = self.launch_limit(campaign, resource);
-        if canary::active(Canary::BudgetRace) {
-            return limit.saturating_sub(used.spent) / MICRO;
-        }
-        limit.saturating_sub(used.reserved).saturating_sub(used.spent) / MICRO
-    }
 }
 
 impl State {
-    /// Promises so much for each of `count` jobs, from the campaign's budgets and from those of its
-    /// orchestrator: everything or nothing.
-    fn promise(
-        &self,
-        campaign: &Campaign,
-        orchestrator: &Orchestrator,
-        each: &BTreeMap<Resource, u64>,
-        count: u64,
-    ) -> Result<Promise, Refusal> {
-        let (mut own, mut shared) = (campaign.budgets.clone(), orchestrator.budgets.clone());
-        for resource in each.keys() {
-            own.entry(*resource).or_default().limit = self.launch_limit(campaign, *resource);
-        }
-        reserve(&mut [&mut own, &mut shared], each, count).map_err(Refusal::Budget)?;
-        Ok(Promise { own, shared })
-    }
-
     /// Judges the next iteration of a campaign, of so many candidates.
     fn judge_iteration(&self, campaign: &Campaign, candidates: u32) -> Result<Promise, Refusal> {
         let goes_on = campaign.status == CampaignStatus::Running
@@ -152,7 +102,8 @@ impl State {
         if !self.has_room_for(count) {
             return Err(Refusal::QueueFull);
         }
-        self.promise(campaign, room, &each_job(campaign), count)
+        self.promise(campaign, room, &each_job(campaign, JobKind::Simulation), count)
+            .map_err(Refusal::Budget)
     }
 
     /// Whether the next iteration of a campaign could have so many candidates, as apply judges it: what
@@ -161,21 +112,6 @@ impl State {
     pub fn may_iterate(&self, campaign: &Campaign, candidates: u32) -> bool {
         self.judge_iteration(campaign, candidates).is_ok()
     }
-}
-
-fn reserve_one(budget: &mut Budget, amount: u64) -> bool {
-    if canary::active(Canary::BudgetRace) {
-        budget.reserved = budget.reserved.saturating_add(amount);
-        return amount <= budget.limit.saturating_sub(budget.spent);
-    }
-    budget.reserve(amount)
-}
-
-/// What one job of a campaign is promised.
-fn each_job(campaign: &Campaign) -> BTreeMap<Resource, u64> {
-    let mut each = campaign.plan.per_job.clone();
-    each.insert(Resource::Simulations, MICRO);
-    each
 }
 
 impl Txn<'_> {
@@ -212,7 +148,7 @@ impl Txn<'_> {
         }
         let budgets = self.state.judge_iteration(campaign, plan.candidates)?;
         let count = u64::from(plan.candidates);
-        let (index, promise) = (campaign.iterations, each_job(campaign));
+        let (index, promise) = (campaign.iterations, each_job(campaign, JobKind::Simulation));
         let strategy = plan.strategy.clone();
         let orchestrator = campaign.plan.orchestrator.clone();
         self.keep(&plan.campaign_id, &orchestrator, budgets);
@@ -276,6 +212,7 @@ impl Txn<'_> {
             orchestrator: campaign.plan.orchestrator.clone(),
             command: 0,
             reserved: promise.clone(),
+            paid: 0,
         };
         let template = campaign.plan.job.clone();
         let task_id = candidate_job(&plan.campaign_id, index, candidate);
@@ -312,8 +249,9 @@ impl Txn<'_> {
                 return Err(Refusal::Stale);
             }
         }
-        let promise = BTreeMap::from([(Resource::Experiments, MICRO)]);
-        let budgets = self.state.promise(campaign, orchestrator, &promise, count)?;
+        let promise = each_job(campaign, JobKind::Experiment);
+        let budgets = self.state.promise(campaign, orchestrator, &promise, count);
+        let budgets = budgets.map_err(Refusal::Budget)?;
         self.keep(campaign_id, name, budgets);
         for (index, candidate) in candidates {
             self.launch_experiment(name, campaign_id, *index, *candidate, &promise);
@@ -356,9 +294,12 @@ impl Txn<'_> {
             orchestrator: name.to_owned(),
             command: 0,
             reserved: promise.clone(),
+            paid: 0,
         };
-        let template =
+        let mut template =
             JobTemplate { task_type: "experiment".to_owned(), ..campaign.plan.job.clone() };
+        // Who simulates a candidate is not who measures it.
+        template.requirements.agent_type = None;
         let task_id = candidate_experiment(campaign_id, index, candidate);
         self.launch(&task_id, template, input, Urgency::default(), job);
     }
@@ -372,8 +313,10 @@ impl Txn<'_> {
         if !self.state.has_room_for(1) {
             return Err(Refusal::QueueFull);
         }
+        let template = row.job.clone();
+        let reserved = self.promise_alone(name, &template.per_job).map_err(Refusal::Budget)?;
         let labeled = self.state.labeled_samples();
-        let mut input = object(&row.job.input);
+        let mut input = object(&template.input);
         input.insert("model".to_owned(), model.into());
         input.insert("labeled_samples".to_owned(), labeled.into());
         let job = Job {
@@ -384,9 +327,9 @@ impl Txn<'_> {
             owner: String::new(),
             orchestrator: name.to_owned(),
             command: 0,
-            reserved: BTreeMap::new(),
+            reserved,
+            paid: 0,
         };
-        let template = row.job.clone();
         let task_id = TaskId::trusted(&super::derive_uuid(&[
             b"training",
             model.as_bytes(),
@@ -400,14 +343,6 @@ impl Txn<'_> {
         });
         self.launch(&task_id, template, input, Urgency::default(), job);
         Ok(())
-    }
-
-    /// Writes down what was promised.
-    fn keep(&mut self, campaign_id: &CampaignId, name: &str, promise: Promise) {
-        let Promise { mut own, mut shared } = promise;
-        self.warn_of_budgets(campaign_id, name, &mut own, &mut shared);
-        self.edit_campaign(campaign_id, |campaign| campaign.budgets = own);
-        self.edit_orchestrator(name, |orchestrator| orchestrator.budgets = shared);
     }
 
     /// Makes the task of a job. A task that has the id already is left alone: the job counts as
@@ -435,31 +370,6 @@ impl Txn<'_> {
         };
         self.create_task(task_id, spec, None, Some(Box::new(job)));
     }
-}
-
-/// Promises so much for each of `count` jobs from budgets that each must hold it, where it has one of
-/// that kind. On an error, which says what is used up, the budgets are to be thrown away.
-pub(super) fn reserve(
-    owners: &mut [&mut BTreeMap<Resource, Budget>],
-    each: &BTreeMap<Resource, u64>,
-    count: u64,
-) -> Result<(), Resource> {
-    for (resource, amount) in each {
-        let amount = amount.saturating_mul(count);
-        for budgets in owners.iter_mut() {
-            if budgets.get_mut(resource).is_some_and(|budget| !reserve_one(budget, amount)) {
-                return Err(*resource);
-            }
-        }
-    }
-    // An owner that has spent more than was promised to it launches nothing any more.
-    for (resource, budget) in owners.iter().flat_map(|budgets| budgets.iter()) {
-        let metered = Resource::METERED.contains(resource) && budget.limit > 0;
-        if metered && budget.spent >= budget.limit {
-            return Err(*resource);
-        }
-    }
-    Ok(())
 }
 
 /// The fields of JSON object text; none of anything else.

@@ -26,6 +26,7 @@ mod bot_rows;
 mod bot_waves;
 mod bot_workflows;
 mod bots;
+mod budgets;
 mod campaign_command;
 mod campaign_invariants;
 mod campaign_rows;
@@ -102,7 +103,7 @@ pub use bot_rows::blob_owner;
 pub use bot_workflows::{STEP_RESULT_MAX, WORKFLOW_TASKS_MAX, WORKFLOWS_MAX};
 pub use bots::{BOT_CAPABILITIES_MAX, TIER_MAX};
 pub use campaign_command::{
-    AgentAction, AgentOrder, CampaignCommand, CampaignMove, CampaignPatch, IterationPlan,
+    AgentAction, AgentOrder, CampaignCommand, CampaignMove, CampaignPatch, DueSlots, IterationPlan,
     JobRequest, OrchestratorPatch, PutWhen, SlotChoice, SlotPlan, StepAction, StepDuty, StepEffect,
 };
 pub use campaign_invariants::check_campaigns;
@@ -121,7 +122,7 @@ pub use indexes::{Need, QueueKey};
 pub use instruments::INSTRUMENTS_MAX;
 pub use launches::{candidate_experiment, candidate_job, candidate_structure, parse_candidate};
 pub use orchestrators::{
-    DEFAULT_ORCHESTRATOR, NAME_MAX, ORCHESTRATORS_MAX, SLOTS_MAX, derive_uuid,
+    DEFAULT_ORCHESTRATOR, DUE_SLOTS_MAX, NAME_MAX, ORCHESTRATORS_MAX, SLOTS_MAX, derive_uuid,
 };
 pub use outcome::{Fatal, Outcome, Rejection, Reply};
 pub use outward::check_channels;

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use super::apply::Txn;
-use super::campaign_command::{OrchestratorPatch, SlotChoice, SlotPlan};
+use super::campaign_command::{DueSlots, OrchestratorPatch, SlotChoice, SlotPlan};
 use super::{CampaignFact, Outcome, Rejection, Reply, State};
 use crate::canary::{self, Canary};
 use crate::model::{
@@ -16,6 +16,8 @@ use crate::model::{
 
 /// Orchestrators there may be.
 pub const ORCHESTRATORS_MAX: usize = 100;
+/// Slots that one change of a timetable may decide.
+pub const DUE_SLOTS_MAX: usize = 1000;
 /// The longest name, of anything a campaign has to do with, in bytes.
 pub const NAME_MAX: usize = 256;
 /// Slots remembered of each schedule; the oldest are forgotten first.
@@ -119,6 +121,7 @@ impl Txn<'_> {
             last_training_at_ms: 0,
             last_experiment_at_ms: 0,
             runs: 0,
+            runs_forgotten: 0,
             simulations: 0,
             experiments: 0,
             trainings: 0,
@@ -153,30 +156,32 @@ impl Txn<'_> {
 
     pub(super) fn patch_orchestrator(&mut self, name: &str, patch: OrchestratorPatch) -> Reply {
         let before = self.state.orchestrator(name).ok_or_else(|| unknown(name))?;
-        for setting in &patch.settings {
-            setting.check().map_err(Rejection::InvalidCampaign)?;
-        }
-        if patch.pause_ms.is_some_and(|pause_ms| pause_ms == 0 || pause_ms > PAUSE_MAX_MS) {
-            let text = format!("the pause between steps must be 1 to {PAUSE_MAX_MS} ms");
-            return Err(Rejection::InvalidCampaign(text));
-        }
-        if let Some(timetable) = &patch.timetable {
+        check_patch(&patch)?;
+        let old = self.state.schedule(name).map(|schedule| &schedule.timetable);
+        let timetable = old.zip(patch.timetable.as_ref()).map(|(old, patch)| patch.onto(old));
+        if let Some(timetable) = &timetable {
             check_timetable(timetable)?;
-        }
-        if patch.description.as_ref().is_some_and(|text| text.len() > super::CONTEXT_MAX) {
-            return Err(Rejection::InvalidCampaign("description is too long".to_owned()));
         }
         if let Some(Some(task)) = &patch.task {
             self.check_task(name, task)?;
         }
-        // A new timetable counts from now on: what was due before belongs to the old one.
-        let anew = patch.timetable.is_some() || patch.mode.is_some_and(|mode| mode != before.mode);
-        let (now, timetable) = (self.now, patch.timetable.clone());
+        // Another cadence counts from now on: what was due before belongs to the old one.
+        let other =
+            timetable.as_ref().zip(old).is_some_and(|(new, old)| new.cadence != old.cadence);
+        let anew = other || patch.mode.is_some_and(|mode| mode != before.mode);
+        let now = self.now;
         if anew {
+            self.close_ledger(name, &patch.due, patch.mode);
+        }
+        if anew || timetable.is_some() {
             self.state.schedules.edit(&mut self.state.rows, &name.to_owned(), |schedule| {
-                schedule.timetable = timetable.unwrap_or_else(|| schedule.timetable.clone());
-                schedule.since_ms = now;
-                schedule.decided_ms = schedule.decided_ms.max(now);
+                if let Some(timetable) = timetable {
+                    schedule.timetable = timetable;
+                }
+                if anew {
+                    schedule.since_ms = now;
+                    schedule.decided_ms = schedule.decided_ms.max(now);
+                }
                 schedule.degraded = String::new();
             });
         }
@@ -303,6 +308,32 @@ impl Txn<'_> {
             SlotChoice::SkipOverlap | SlotChoice::SkipInactive => return false,
             SlotChoice::Miss => SlotDecision::MissedOutage,
         };
+        self.note_slot(key, nominal_ms, decision);
+        true
+    }
+
+    /// Decides what is due of a timetable that ends now, in mode `next` from then on.
+    fn close_ledger(&mut self, key: &str, due: &DueSlots, next: Option<Mode>) {
+        let Some(row) = self.state.orchestrator(key) else { return };
+        let (mode, is_active, now) = (row.mode, row.is_active, self.now);
+        let Some(schedule) = self.state.schedule(key) else { return };
+        let by_timetable = matches!(mode, Mode::Scheduled | Mode::Paused);
+        if !by_timetable || schedule.since_ms != due.since_ms {
+            return;
+        }
+        let rests = |mode: Mode| matches!(mode, Mode::Manual | Mode::Paused);
+        let decision = match !is_active || rests(mode) || next.is_some_and(rests) {
+            true => SlotDecision::SkippedInactive,
+            false => SlotDecision::MissedOutage,
+        };
+        let decided_ms = schedule.decided_ms;
+        for nominal_ms in due.nominal_ms.iter().filter(|at| (decided_ms + 1..=now).contains(at)) {
+            self.note_slot(key, *nominal_ms, decision.clone());
+        }
+        self.forget_old_slots(key);
+    }
+
+    fn note_slot(&mut self, key: &str, nominal_ms: TimeMs, decision: SlotDecision) {
         let ordinal = decision.ordinal();
         let word = decision.as_str();
         let row = Slot { schedule: key.to_owned(), nominal_ms, decision, decided_at_ms: self.now };
@@ -313,7 +344,6 @@ impl Txn<'_> {
         });
         let schedule = key.to_owned();
         self.tell(CampaignFact::SlotDecided { schedule, nominal_ms, decision: word });
-        true
     }
 
     fn begin_scheduled_run(&mut self, key: &str, nominal_ms: TimeMs) -> crate::model::RunId {
@@ -348,6 +378,25 @@ fn may_follow(schedule: &Schedule, orchestrator: &Orchestrator, nominal_ms: Time
             on_time && since(nominal_ms) == since(schedule.decided_ms) + 1
         }
     }
+}
+
+/// What can be checked of a patch alone.
+fn check_patch(patch: &OrchestratorPatch) -> Result<(), Rejection> {
+    for setting in &patch.settings {
+        setting.check().map_err(Rejection::InvalidCampaign)?;
+    }
+    if patch.pause_ms.is_some_and(|pause_ms| pause_ms == 0 || pause_ms > PAUSE_MAX_MS) {
+        let text = format!("the pause between steps must be 1 to {PAUSE_MAX_MS} ms");
+        return Err(Rejection::InvalidCampaign(text));
+    }
+    if patch.description.as_ref().is_some_and(|text| text.len() > super::CONTEXT_MAX) {
+        return Err(Rejection::InvalidCampaign("description is too long".to_owned()));
+    }
+    if patch.due.nominal_ms.len() > DUE_SLOTS_MAX {
+        let (len, max) = (patch.due.nominal_ms.len() as u64, DUE_SLOTS_MAX as u64);
+        return Err(Rejection::BatchSize { len, max });
+    }
+    Ok(())
 }
 
 /// What can be checked of a timetable without a calendar.

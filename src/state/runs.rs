@@ -4,8 +4,6 @@
 //! leader that dies in the middle leaves a run that the next one goes on with, and nothing is launched
 //! that the record does not name: the decision and what it does are one entry.
 
-use std::collections::BTreeMap;
-
 use super::apply::Txn;
 use super::campaign_command::{StepAction, StepEffect};
 use super::launches::{Refusal, object};
@@ -17,8 +15,10 @@ use crate::model::{
     RunPhase, StepResult, TaskId, TaskStatus, TimeMs, Urgency,
 };
 
-/// Runs remembered; the oldest are forgotten first.
+/// Runs remembered; the oldest are forgotten first, but not the newest fifty of an orchestrator.
 pub const RUNS_MAX: usize = 1000;
+/// Runs of one orchestrator that are kept however often others run.
+pub(super) const RUNS_EACH: u64 = 50;
 /// Decisions of one command.
 pub const ACTIONS_MAX: usize = 512;
 /// Decisions in one row: the home keeps values of this size in its own pages.
@@ -226,6 +226,7 @@ impl Txn<'_> {
         if !self.state.has_room_for(1) {
             return Err(Refusal::QueueFull);
         }
+        let reserved = self.promise_alone(name, &template.per_job).map_err(Refusal::Budget)?;
         let slot_ms = self.state.run(run_id).map_or(0, |run| run.slot_ms);
         let mut input = object(&template.input);
         input.insert("run_id".to_owned(), run_id.to_string().into());
@@ -238,7 +239,8 @@ impl Txn<'_> {
             owner: String::new(),
             orchestrator: name.to_owned(),
             command: 0,
-            reserved: BTreeMap::new(),
+            reserved,
+            paid: 0,
         };
         let task_id = TaskId::trusted(&format!("run.{run_id}"));
         self.edit_run(run_id, |run| run.task_id = Some(task_id.clone()));
@@ -329,11 +331,18 @@ impl Txn<'_> {
 
     fn forget_old_runs(&mut self) {
         while self.state.runs.len() > RUNS_MAX {
-            let Some(oldest) = self.state.runs().find(|run| run.phase == RunPhase::Ended) else {
-                return;
+            let is_spare = |run: &&Run| {
+                let orchestrator = self.state.orchestrator(&run.orchestrator);
+                let kept = orchestrator.map_or(0, |row| row.runs - row.runs_forgotten);
+                run.phase == RunPhase::Ended && kept > RUNS_EACH
             };
+            let Some(oldest) = self.state.runs().find(is_spare) else { return };
             let (run_id, pages) = (oldest.run_id, oldest.pages);
+            let name = oldest.orchestrator.clone();
             self.state.runs.remove(&mut self.state.rows, &run_id);
+            self.state.orchestrators.edit(&mut self.state.rows, &name, |orchestrator| {
+                orchestrator.runs_forgotten += 1;
+            });
             for number in 0..pages {
                 self.state.decision_pages.remove(&mut self.state.rows, &(run_id, number));
             }

@@ -6,9 +6,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::apply::Txn;
+use super::budgets::{reserve, warnings};
 use super::campaign_command::{JobRequest, PutWhen};
-use super::jobs::warnings;
-use super::launches::{object, parse_candidate, reserve};
+use super::launches::{object, parse_candidate};
 use super::orchestrators::{check_name, derive_uuid, unknown};
 use super::{CONTEXT_MAX, CampaignFact, Outcome, Rejection, Reply, State};
 use crate::model::{
@@ -224,7 +224,7 @@ impl Txn<'_> {
         let name = name.as_str();
         let orchestrator = self.state.orchestrator(name).ok_or_else(|| unknown(name))?;
         let kind = if request.experiments { JobKind::Experiment } else { JobKind::Simulation };
-        let mut promise = request.per_job.clone();
+        let mut promise = template.per_job.clone();
         promise.extend(kind.counted().map(|resource| (resource, MICRO)));
         let mut shared = orchestrator.budgets.clone();
         let mut own: BTreeMap<Resource, Budget> = match command {
@@ -237,7 +237,8 @@ impl Txn<'_> {
             .map_err(|resource| Rejection::BudgetExceeded { resource })?;
         // From here on nothing is refused.
         let asker = format!("command {command}");
-        for (owner, resource) in warnings(&asker, &mut own).chain(warnings(name, &mut shared)) {
+        let due = [warnings(&asker, &mut own), warnings(name, &mut shared)];
+        for (owner, resource) in due.into_iter().flatten() {
             self.tell(CampaignFact::BudgetWarned { owner, resource });
         }
         self.edit_orchestrator(name, |orchestrator| orchestrator.budgets = shared);
@@ -260,6 +261,7 @@ impl Txn<'_> {
                 orchestrator: name.to_owned(),
                 command,
                 reserved: promise.clone(),
+                paid: 0,
             };
             let task_id = requested_job(self.request_id, ordinal);
             self.launch(&task_id, template.clone(), input, urgency, job);
@@ -278,8 +280,10 @@ impl Txn<'_> {
                 Some(instrument) => {
                     let mut input = object(&instrument.job.input);
                     input.extend(object(&job.input));
+                    let per_job = std::mem::take(&mut job.per_job);
                     job = instrument.job.clone();
                     job.input = Value::Object(input).to_string();
+                    job.per_job.extend(per_job);
                 }
                 None if self.state.policy().strict_structures => {
                     return Err(Rejection::InstrumentNotFound);

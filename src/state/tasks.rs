@@ -277,7 +277,7 @@ impl Txn<'_> {
         }
         if let Some(job) = job {
             let reading = self.reading.take();
-            self.job_ended(task_id, status, &job, attempt > 0, reading);
+            self.job_ended(task_id, status, &job, attempt > job.paid, reading);
         }
         step_of
     }

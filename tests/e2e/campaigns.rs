@@ -6,6 +6,7 @@ use std::time::Duration;
 use reqwest::Method;
 use serde_json::{Value, json};
 
+use crate::agents;
 use crate::house::House;
 use crate::http::{CALL, PATIENCE, number, text, until};
 use crate::process::Process;
@@ -113,4 +114,62 @@ async fn a_scheduled_campaign_survives_its_leaders() {
     }
     let own = house.agree().await;
     println!("{kills} leaders killed, {seen} slots, {iterations} iterations: {own:?}");
+}
+
+/// Ends well, with what it is told to say.
+fn says(task_type: &str, result: &Value) -> String {
+    format!("{task_type}=cat > /dev/null; echo '{result}'")
+}
+
+/// Candidates are tried by agents, measured and learned from by workers, and each draws on its budget.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn agents_and_workers_do_every_kind_of_job() {
+    let house = agents::found(1).await;
+    let urls = house.urls().join(",");
+    let experiment = says("experiment", &json!({"measured": 1}));
+    let training = says("train_model", &json!({"usage": {"tokens": 7}}));
+    let words = ["worker", "--node-id", "w", "--url", &urls, "--heartbeat", "1", "--exec"];
+    let words: Vec<&str> = words.into_iter().chain([&*experiment, "--exec", &training]).collect();
+    let _worker = Process::start("w", &words, &house.dir().join("w"));
+    let program = r#"cat > /dev/null; echo '{"score": 0.95, "usage": {"tokens": 3}}'"#;
+    let words = ["--agent-type", "simulator", "--exec", program];
+    let _agent = agents::agent(&house, &words, &house.dir().join("agent.log")).await;
+
+    let settings = json!({"min_new_samples_for_retrain": 10, "max_simultaneous_simulations": 20,
+        "budgets": {"tokens": 1000}});
+    post(&house, "/orchestrator/config", &settings).await;
+    let model = json!({"per_job": {"tokens": 8}});
+    let url = house.url(0, "/models/m");
+    let reply = house.http.send(Method::PUT, &url, Some(&model), None, CALL).await.unwrap();
+    assert_eq!(reply.status, 200, "{}", reply.body);
+    let config = json!({"max_iterations": 2, "candidates_per_iteration": 10,
+        "task": {"agent_type": "simulator"}, "per_job": {"tokens": 5}});
+    let campaign = json!({"name": "search", "config": config});
+    let id = text(&post(&house, "/campaigns", &campaign).await, "/id");
+    post(&house, &format!("/campaigns/{id}/start"), &json!({})).await;
+    let path = format!("/campaigns/{id}");
+    for wanted in 1..=2 {
+        post(&house, "/orchestrator/run_once", &json!({})).await;
+        until("an iteration's end", PATIENCE, || async {
+            let rows =
+                house.http.get(&house.url(0, &format!("{path}/iterations"))).await.ok()?.body;
+            let ended = rows.as_array()?.iter().filter(|row| row["completed_at"].is_string());
+            (ended.count() == wanted).then_some(())
+        })
+        .await;
+    }
+    let measured = until("all experiments and trainings", PATIENCE, || async {
+        let url = house.url(0, "/experiments?status=COMPLETED");
+        let measured = house.http.get(&url).await.ok()?.body["experiments"].as_array()?.len();
+        let model = house.http.get(&house.url(0, "/models/m")).await.ok()?.body;
+        (measured == 5 && number(&model, "/training_samples_count") >= 10).then_some(measured)
+    })
+    .await;
+    let ended = house.http.read(&house.url(0, &path)).await;
+    assert_eq!((text(&ended, "/status"), &ended["best_score"]), ("COMPLETED".into(), &json!(0.95)));
+    let state = house.http.read(&house.url(0, "/orchestrator/state")).await;
+    let tokens = &state["budgets"]["tokens"];
+    // Simulations and the training said what they used; experiments used what was promised.
+    let due = 20 * 3 + 7 + measured as u64 * 5;
+    assert_eq!((number(tokens, "/spent"), number(tokens, "/reserved")), (due, 0), "{tokens}");
 }

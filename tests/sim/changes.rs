@@ -111,12 +111,15 @@ fn every_second() -> OrchestratorPatch {
             StepSetting::ExperimentThreshold(900_000),
         ],
         mode: Some(Mode::Scheduled),
-        timetable: Some(Timetable {
-            cadence: Cadence::Every { interval_ms: 1000 },
-            catch_up: CatchUp::All,
-            catch_up_window_ms: 60_000,
-            overlap: Overlap::Forbid,
-        }),
+        timetable: Some(
+            Timetable {
+                cadence: Cadence::Every { interval_ms: 1000 },
+                catch_up: CatchUp::All,
+                catch_up_window_ms: 60_000,
+                overlap: Overlap::Forbid,
+            }
+            .into(),
+        ),
         budgets: BTreeMap::from([(Resource::Tokens, Some(Budget::of_units(1_000_000)))]),
         ..OrchestratorPatch::default()
     }
@@ -139,7 +142,6 @@ fn search(number: usize) -> CampaignPlan {
         stop: StopRules { max_iterations: 100, ..StopRules::default() },
         job: jobs::template(2, false, number),
         budgets: BTreeMap::from(budgets),
-        per_job: BTreeMap::from([(Resource::Tokens, 2 * quorate::model::MICRO)]),
         ..CampaignPlan::default()
     }
 }

@@ -1,6 +1,8 @@
 //! What jobs of campaigns give: a score, and what was used. Both follow from the job and its attempt, so
 //! that whoever judges a run can work out what must have been settled.
 
+use std::collections::BTreeMap;
+
 use quorate::model::{CampaignPlan, JobTemplate, MICRO, Resource};
 use serde_json::Value;
 use xxhash_rust::xxh3::xxh3_64;
@@ -19,6 +21,7 @@ pub(crate) fn template(promised: u64, greedy: bool, random: u64) -> JobTemplate 
         input: format!(r#"{{"{PROMISED}":{promised},"{GREEDY}":{greedy}}}"#),
         timeout_ms: 1500 + random % 2000,
         max_retries: (random >> 16) as u32 % 4,
+        per_job: BTreeMap::from([(Resource::Tokens, promised * MICRO)]),
         ..JobTemplate::default()
     }
 }
@@ -64,7 +67,7 @@ pub(crate) fn tokens_used(
     attempt: u64,
     completed: bool,
 ) -> u64 {
-    let promised = plan.per_job.get(&Resource::Tokens).copied().unwrap_or(0);
+    let promised = plan.job.per_job.get(&Resource::Tokens).copied().unwrap_or(0);
     if !completed {
         return promised;
     }

@@ -94,7 +94,7 @@ fn timetable(random: u64) -> OrchestratorPatch {
     };
     OrchestratorPatch {
         mode: (bits(28, 8) > 0).then_some(mode),
-        timetable: (bits(32, 3) > 0).then_some(timetable),
+        timetable: (bits(32, 3) > 0).then(|| timetable.into()),
         pause_ms: (bits(36, 2) == 0).then_some(50 + 50 * bits(40, 16)),
         ..OrchestratorPatch::default()
     }

@@ -111,7 +111,6 @@ pub(crate) fn draw() -> CampaignPlan {
         },
         job: jobs::template(promised, greedy, clock::random()),
         budgets,
-        per_job: BTreeMap::from([(Resource::Tokens, promised * MICRO)]),
         ..CampaignPlan::default()
     }
 }

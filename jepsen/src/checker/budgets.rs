@@ -13,6 +13,8 @@ use crate::history::{Call, History, Op};
 const NAME: &str = "budgets";
 /// Tokens that a job is promised.
 pub const PROMISED: u64 = 3;
+/// Attempts at a job, at most.
+const TRIES_MAX: u64 = 21;
 /// What lies between two sums of numbers with six places is none.
 const EPSILON: f64 = 1e-6;
 
@@ -23,14 +25,27 @@ pub fn check(history: &History) -> Vec<Verdict> {
     vec![limits(history), bills(history, &jobs), records(history, &jobs), switches(history)]
 }
 
-/// What workers began: by job, its campaign, what it used, and the line.
-fn begun(history: &History) -> BTreeMap<&str, (&str, u64, u64)> {
-    let mut jobs = BTreeMap::new();
+/// A job that a worker began.
+struct Begun<'a> {
+    campaign: &'a str,
+    /// Tokens that each attempt uses.
+    used: u64,
+    /// The newest attempt.
+    attempt: u64,
+    /// The line of the first one.
+    line: u64,
+}
+
+/// What workers began, by job.
+fn begun(history: &History) -> BTreeMap<&str, Begun<'_>> {
+    let mut jobs: BTreeMap<&str, Begun<'_>> = BTreeMap::new();
     for op in history.observed(NAME, "begin") {
         let job = op.value["job"].as_str().unwrap_or_default();
         let campaign = op.key.as_deref().unwrap_or_default();
-        let used = op.value["used"].as_u64().unwrap_or(0);
-        jobs.entry(job).or_insert((campaign, used, op.index));
+        let count = |field: &str| op.value[field].as_u64().unwrap_or(0);
+        let (used, line) = (count("used"), op.index);
+        let job = jobs.entry(job).or_insert(Begun { campaign, used, attempt: 0, line });
+        job.attempt = job.attempt.max(count("attempt"));
     }
     jobs
 }
@@ -75,7 +90,7 @@ fn limits(history: &History) -> Verdict {
 }
 
 /// In the end nothing is promised, and what is gone is what jobs used; all members say the same.
-fn bills(history: &History, jobs: &BTreeMap<&str, (&str, u64, u64)>) -> Verdict {
+fn bills(history: &History, jobs: &BTreeMap<&str, Begun<'_>>) -> Verdict {
     let mut findings = Findings::default();
     let finals: Vec<&Op> = history.observed(NAME, "final").collect();
     let (mut settled, mut exact) = (0, 0);
@@ -87,25 +102,31 @@ fn bills(history: &History, jobs: &BTreeMap<&str, (&str, u64, u64)>) -> Verdict 
     }
     for (id, campaign) in finals.first().into_iter().flat_map(|op| campaigns(op)) {
         let line = finals[0].index;
-        let (mut least, mut tokens, mut open) = (0.0, 0.0, 0.0);
+        let (mut least, mut tokens, mut open, mut again) = (0.0, 0.0, 0.0, 0.0);
         for row in campaign["jobs"].as_array().into_iter().flatten() {
             let (job, state) = (row[0].as_str().unwrap_or_default(), row[1].as_str());
             settled += 1;
             match (state, jobs.get(job)) {
-                (Some("scored"), Some((_, used, _))) => {
+                (Some("scored"), Some(begun)) => {
                     least += 1.0;
-                    tokens += *used as f64;
+                    tokens += begun.used as f64;
+                    // Attempts before the last one used what was promised, unless nobody had them.
+                    again += begun.attempt.saturating_sub(1) as f64;
                 }
-                (Some("failed"), _) => open += 1.0,
+                (Some("failed"), begun) => {
+                    open += 1.0;
+                    again += begun.map_or(TRIES_MAX, |begun| begun.attempt) as f64;
+                }
                 (state, begun) => {
-                    let text = format!("{job} is {state:?}, and its worker says {begun:?}");
+                    let known = begun.is_some();
+                    let text = format!("{job} is {state:?}, its worker began it: {known}");
                     findings.add(text, &[line]);
                 }
             }
         }
-        exact += usize::from(open == 0.0);
+        exact += usize::from(open == 0.0 && again == 0.0);
         // One that failed used what it was promised if it was tried, and otherwise nothing.
-        let bills = [("simulations", least, open), ("tokens", tokens, open * PROMISED as f64)];
+        let bills = [("simulations", least, open), ("tokens", tokens, again * PROMISED as f64)];
         for (resource, least, more) in bills {
             let budget = &campaign["budgets"][resource];
             let (reserved, spent) = (number(&budget["reserved"]), number(&budget["spent"]));
@@ -123,7 +144,7 @@ fn bills(history: &History, jobs: &BTreeMap<&str, (&str, u64, u64)>) -> Verdict 
 }
 
 /// Every job that was begun stands in an iteration, and what was acknowledged was launched or waits.
-fn records(history: &History, jobs: &BTreeMap<&str, (&str, u64, u64)>) -> Verdict {
+fn records(history: &History, jobs: &BTreeMap<&str, Begun<'_>>) -> Verdict {
     let mut findings = Findings::default();
     let mut acked: BTreeMap<&str, u64> = BTreeMap::new();
     for call in history.calls(NAME).iter().filter(|call| call.invoke.f == "step" && call.is_ok()) {
@@ -149,9 +170,9 @@ fn records(history: &History, jobs: &BTreeMap<&str, (&str, u64, u64)>) -> Verdic
                 findings.add(text, &[op.index]);
             }
         }
-        for (job, (id, _, line)) in jobs.iter().filter(|(job, _)| !known.contains(*job)) {
-            let text = format!("{job} was begun, and {id} does not know it");
-            findings.add(text, &[*line, op.index]);
+        for (job, begun) in jobs.iter().filter(|(job, _)| !known.contains(*job)) {
+            let text = format!("{job} was begun, and {} does not know it", begun.campaign);
+            findings.add(text, &[begun.line, op.index]);
         }
     }
     let steps: u64 = acked.values().sum();

@@ -9,7 +9,7 @@ use crate::model::{
     CANDIDATES_MAX, CampaignPlan, ITERATIONS_MAX, IterationOverride, JobTemplate, MICRO,
     Requirements, Resource, Score, StopRules,
 };
-use crate::state::CampaignPatch;
+use crate::state::{CampaignPatch, NAME_MAX};
 
 /// A campaign that says nothing (contract 3.6).
 const MAX_ITERATIONS: u32 = 10;
@@ -30,7 +30,7 @@ pub(in crate::api) fn plan(body: &Object<'_>, owner: &str) -> Result<CampaignPla
         Some(_) => return Err(FieldError::new("kind", "materials or generic").into()),
     };
     let config = body.object("config")?;
-    let mut plan = configured(&config, generic)?;
+    let mut plan = configured(&config, generic).map_err(|error| error.within("config"))?;
     plan.owner = owner.to_owned();
     plan.name = name.into_owned();
     plan.description = body.text("description")?.unwrap_or_default().into_owned();
@@ -46,7 +46,9 @@ pub(in crate::api) fn patch(body: &Object<'_>, generic: bool) -> Result<Campaign
     let config = match body.raw("config") {
         None => None,
         Some(_) => {
-            let mut plan = configured(&body.object("config")?, generic)?;
+            let config = body.object("config")?;
+            let plan = configured(&config, generic).map_err(|error| error.within("config"));
+            let mut plan = plan?;
             plan.config = body.json("config");
             Some(plan)
         }
@@ -105,22 +107,25 @@ pub(super) fn configured(config: &Object<'_>, generic: bool) -> Result<CampaignP
             convergence: scored("convergence_threshold")?,
             target: scored("target_score")?,
         },
-        job: job(&config.object("task")?, generic, evaluation)?,
+        job: job(config, generic, evaluation)?,
         budgets: budgets(config)?,
-        per_job: metered(&config.object("per_job")?)?,
         ..CampaignPlan::default()
     })
 }
 
 /// The task of a candidate; one of a generic campaign must say its type.
-fn job(task: &Object<'_>, generic: bool, evaluation: &str) -> Result<JobTemplate, ApiError> {
+fn job(config: &Object<'_>, generic: bool, evaluation: &str) -> Result<JobTemplate, ApiError> {
+    let task = config.object("task")?;
     if generic && task.text("task_type")?.is_none() {
-        return Err(FieldError::new("config.task.task_type", "a text in a generic campaign").into());
+        return Err(FieldError::new("task.task_type", "a text in a generic campaign").into());
     }
-    template(task, evaluation)
+    let mut job = template(&task, evaluation).map_err(|error| error.within("task"))?;
+    job.per_job.extend(per_job(config)?);
+    Ok(job)
 }
 
-/// A task as clients describe it: `task_type`, `input`, `capabilities`, `timeout`, `max_retries`.
+/// A task as clients describe it: `task_type`, `input`, `capabilities`, `timeout`, `max_retries`, and in
+/// `per_job` what an attempt may use.
 pub(super) fn template(task: &Object<'_>, usual: &str) -> Result<JobTemplate, ApiError> {
     let task_type = task.text("task_type")?.filter(|word| !word.is_empty());
     task.object("input")?;
@@ -130,10 +135,12 @@ pub(super) fn template(task: &Object<'_>, usual: &str) -> Result<JobTemplate, Ap
         input: task.json("input"),
         requirements: Requirements {
             capabilities: task.texts("capabilities")?,
+            agent_type: agent_type(task)?,
             ..Requirements::default()
         },
         timeout_ms,
         max_retries,
+        per_job: per_job(task)?,
     })
 }
 
@@ -159,10 +166,11 @@ pub(super) fn override_config(
         return Ok(None);
     }
     let config = body.object("override_config")?;
+    let path = "override_config.candidates_per_iteration";
     let candidates = match config.count("candidates_per_iteration")? {
         None => None,
         Some(count) if (1..=u64::from(CANDIDATES_MAX)).contains(&count) => Some(count as u32),
-        Some(_) => return Err(FieldError::new("candidates_per_iteration", "1 to 100").into()),
+        Some(_) => return Err(FieldError::new(path, "1 to 100").into()),
     };
     let strategy = config.text("generation_strategy")?.filter(|word| !word.is_empty());
     Ok(Some(Box::new(IterationOverride {
@@ -185,13 +193,28 @@ fn budgets(config: &Object<'_>) -> Result<BTreeMap<Resource, crate::model::Budge
         }
     }
     for (name, value) in config.object("budgets")?.fields() {
-        limits.insert(resource(name)?, budget(name, value)?);
+        let within = |error: ApiError| error.within("budgets");
+        let limit = budget(name, value).map_err(within)?;
+        limits.insert(resource(name).map_err(within)?, limit);
     }
     Ok(limits)
 }
 
-/// What one job may use of metered resources: `per_job`.
-pub(super) fn metered(object: &Object<'_>) -> Result<BTreeMap<Resource, u64>, ApiError> {
+/// `agent_type`: the kind of agents that are to do it, in place of nodes.
+pub(super) fn agent_type(task: &Object<'_>) -> Result<Option<String>, ApiError> {
+    let word = task.text("agent_type")?.filter(|word| !word.is_empty());
+    if word.as_ref().is_some_and(|word| word.len() > NAME_MAX) {
+        return Err(FieldError::new("agent_type", "at most 256 bytes").into());
+    }
+    Ok(word.map(|word| word.into_owned()))
+}
+
+/// What one attempt may use of metered resources: `per_job`.
+pub(super) fn per_job(task: &Object<'_>) -> Result<BTreeMap<Resource, u64>, ApiError> {
+    metered(&task.object("per_job")?).map_err(|error| error.within("per_job"))
+}
+
+fn metered(object: &Object<'_>) -> Result<BTreeMap<Resource, u64>, ApiError> {
     let mut each = BTreeMap::new();
     for (name, _) in object.fields() {
         let wanted = || FieldError::new(name, "a number from 0 to 1e9");

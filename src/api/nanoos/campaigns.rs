@@ -1,9 +1,12 @@
 //! The doors of campaigns (contract 3.6).
 
+use std::time::Duration;
+
 use axum::extract::State;
 use axum::response::Response;
 use axum::routing::{MethodRouter, post};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use super::answers;
 use super::campaign_parse::{self, override_config};
@@ -23,6 +26,10 @@ use crate::state::{CampaignCommand, CampaignMove, Command, Outcome, State as Tab
 
 /// Iterations in one answer.
 const LIMIT_MAX: u64 = 100;
+/// How long an answer waits for an iteration to begin.
+const BEGIN_WAIT: Duration = Duration::from_secs(1);
+/// How often is looked whether it has.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 fn not_found(id: &str) -> ApiError {
     ApiError::not_found("CAMPAIGN_NOT_FOUND", format!("Campaign {id} not found"))
@@ -167,6 +174,8 @@ pub(in crate::api) async fn step(
     let Outcome::IterationsQueued { count } = outcome else {
         return Err(key_reused(ticket.request_id));
     };
+    app.caught_up(ticket, index).await?;
+    begun(&app, &id).await;
     let view = |state: &Tables| {
         let campaign = state.campaign(&id)?;
         let newest = state.iterations(&id).next_back();
@@ -179,6 +188,20 @@ pub(in crate::api) async fn step(
         }))
     };
     answers::shown(&app, ticket, index, view, || not_found(id.as_str())).await
+}
+
+/// Waits a little for the leader to begin an iteration that was asked for and can begin, so that the
+/// answer shows it.
+async fn begun(app: &App, id: &CampaignId) {
+    let until = Instant::now() + BEGIN_WAIT;
+    let is_due = |state: &Tables| {
+        state.campaign(id).is_some_and(|row| {
+            row.requested > 0 && !row.iterating && state.may_iterate(row, row.plan.candidates)
+        })
+    };
+    while app.cluster().view().read(is_due) && Instant::now() < until {
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
 }
 
 /// `GET /campaigns/{id}/iterations`.

@@ -1,5 +1,7 @@
 //! The configuration of a step on the wire (contract 3.2): which fields there are, and their units.
 
+use std::collections::BTreeMap;
+
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
@@ -9,7 +11,7 @@ use crate::api::object::{FieldError, Object};
 use crate::leader::Calendar;
 use crate::model::{
     Acquisition, Budget, Cadence, CatchUp, MICRO, Mode, Orchestrator, Overlap, Resource, Schedule,
-    StepConfig, StepSetting, Timetable,
+    StepConfig, StepSetting, Timetable, TimetablePatch,
 };
 use crate::state::OrchestratorPatch;
 
@@ -64,6 +66,13 @@ pub(in crate::api) fn schedule_view(orchestrator: &Orchestrator, schedule: &Sche
     view
 }
 
+/// Amounts by resource as clients see them, in whole units.
+pub(super) fn units_view(amounts: &BTreeMap<Resource, u64>) -> Value {
+    let units = |micro: u64| whole_or_not(micro as f64 / MICRO as f64);
+    let view = amounts.iter().map(|(kind, micro)| (kind.as_str().to_owned(), units(*micro)));
+    Value::Object(view.collect())
+}
+
 /// Budgets as clients see them, in whole units.
 pub(in crate::api) fn budgets_view<'a>(
     budgets: impl IntoIterator<Item = (&'a Resource, &'a Budget)>,
@@ -98,19 +107,24 @@ pub(in crate::api) fn parse(body: &Object<'_>, now_ms: u64) -> Result<Orchestrat
         settings,
         mode,
         timetable: match body.has("schedule") && body.raw("schedule").is_some() {
-            true => Some(timetable(&body.object("schedule")?, now_ms)?),
+            true => Some(
+                timetable(&body.object("schedule")?, now_ms)
+                    .map_err(|error| error.within("schedule"))?,
+            ),
             false => None,
         },
+        due: Default::default(),
         pause_ms: milliseconds(body, "continuous_pause_seconds")?,
         description: body.text("description")?.map(|text| text.into_owned()),
         task: match body.raw("task") {
             None => None,
             Some(_) => {
                 let task = body.object("task")?;
+                let within = |error: ApiError| error.within("task");
                 let named = task.text("task_type")?.is_some_and(|word| !word.is_empty());
                 match (task.is_empty(), named) {
                     (true, _) => Some(None),
-                    (false, true) => Some(Some(Box::new(template(&task, "")?))),
+                    (false, true) => Some(Some(Box::new(template(&task, "").map_err(within)?))),
                     (false, false) => {
                         return Err(FieldError::new("task.task_type", "a text").into());
                     }
@@ -120,12 +134,13 @@ pub(in crate::api) fn parse(body: &Object<'_>, now_ms: u64) -> Result<Orchestrat
         budgets: match body.raw("budgets") {
             None => Default::default(),
             Some(_) => {
-                let mut changes = std::collections::BTreeMap::new();
+                let mut changes = BTreeMap::new();
                 for (name, value) in body.object("budgets")?.fields() {
-                    let resource = resource(name)?;
+                    let within = |error: ApiError| error.within("budgets");
+                    let resource = resource(name).map_err(within)?;
                     let taken_away = value.get() == "null";
-                    let budget = if taken_away { None } else { Some(budget(name, value)?) };
-                    changes.insert(resource, budget);
+                    let budget = (!taken_away).then(|| budget(name, value));
+                    changes.insert(resource, budget.transpose().map_err(within)?);
                 }
                 changes
             }
@@ -136,8 +151,10 @@ pub(in crate::api) fn parse(body: &Object<'_>, now_ms: u64) -> Result<Orchestrat
 /// A resource by its name.
 pub(in crate::api) fn resource(name: &str) -> Result<Resource, ApiError> {
     let words = Resource::ALL.map(Resource::as_str).join(", ");
-    let unknown =
-        || ApiError::bad_request("INVALID_FIELD", format!("{name} must be one of {words}"));
+    let unknown = || {
+        let text = format!("{name} must be one of {words}");
+        ApiError::bad_request("INVALID_FIELD", text).about(name)
+    };
     Resource::parse(name).ok_or_else(unknown)
 }
 
@@ -169,21 +186,14 @@ fn milliseconds(body: &Object<'_>, field: &'static str) -> Result<Option<u64>, A
     }
 }
 
-fn timetable(body: &Object<'_>, now_ms: u64) -> Result<Timetable, ApiError> {
-    let usual = Timetable::default();
-    let cadence = match (body.text("cron")?, milliseconds(body, "interval_seconds")?) {
-        (Some(_), Some(_)) => {
-            return Err(FieldError::new("schedule", "either cron or interval_seconds").into());
-        }
-        (Some(expression), None) => Cadence::Cron {
-            expression: expression.into_owned(),
-            zone: body.text("timezone")?.map_or_else(|| "UTC".to_owned(), |zone| zone.into_owned()),
-        },
-        (None, Some(interval_ms)) => Cadence::Every { interval_ms },
-        (None, None) => usual.cadence,
+fn timetable(body: &Object<'_>, now_ms: u64) -> Result<TimetablePatch, ApiError> {
+    let text = |field: &'static str| -> Result<Option<String>, ApiError> {
+        Ok(body.text(field)?.map(|text| text.into_owned()))
     };
-    if let Err(error) = Calendar::new(&cadence, now_ms) {
-        return Err(ApiError::bad_request("INVALID_FIELD", format!("schedule: {error}")));
+    let (expression, zone) = (text("cron")?, text("timezone")?);
+    let interval_ms = milliseconds(body, "interval_seconds")?;
+    if expression.is_some() && interval_ms.is_some() {
+        return Err(FieldError::new("cron", "left out beside interval_seconds").into());
     }
     let catch_up = body.text("catch_up")?.map(|word| {
         CatchUp::parse(&word).ok_or_else(|| FieldError::new("catch_up", "skip, latest or all"))
@@ -191,13 +201,27 @@ fn timetable(body: &Object<'_>, now_ms: u64) -> Result<Timetable, ApiError> {
     let overlap = body.text("overlap")?.map(|word| {
         Overlap::parse(&word).ok_or_else(|| FieldError::new("overlap", "forbid or queue"))
     });
-    Ok(Timetable {
-        cadence,
-        catch_up: catch_up.transpose()?.unwrap_or(usual.catch_up),
-        catch_up_window_ms: milliseconds(body, "catch_up_window_seconds")?
-            .unwrap_or(usual.catch_up_window_ms),
-        overlap: overlap.transpose()?.unwrap_or(usual.overlap),
-    })
+    let patch = TimetablePatch {
+        interval_ms,
+        expression,
+        zone,
+        catch_up: catch_up.transpose()?,
+        catch_up_window_ms: milliseconds(body, "catch_up_window_seconds")?,
+        overlap: overlap.transpose()?,
+    };
+    // Any expression will do to see whether a zone alone makes sense.
+    let any = Cadence::Cron { expression: "* * * * *".to_owned(), zone: "UTC".to_owned() };
+    let cadence = patch.onto(&Timetable { cadence: any, ..Timetable::default() }).cadence;
+    if let Err(error) = Calendar::new(&cadence, now_ms) {
+        let field = match cadence {
+            Cadence::Every { .. } => "interval_seconds",
+            Cadence::Cron { .. } if patch.expression.is_none() => "timezone",
+            Cadence::Cron { .. } => "cron",
+        };
+        let text = format!("{field}: {error}");
+        return Err(ApiError::bad_request("INVALID_FIELD", text).about(field));
+    }
+    Ok(patch)
 }
 
 fn settings(body: &Object<'_>) -> Result<Vec<StepSetting>, ApiError> {
@@ -228,7 +252,7 @@ fn settings(body: &Object<'_>) -> Result<Vec<StepSetting>, ApiError> {
         None => None,
         Some(_) => {
             let named = body.object("campaign_priorities")?;
-            let mut priorities = std::collections::BTreeMap::new();
+            let mut priorities = BTreeMap::new();
             for (id, _) in named.fields() {
                 let value = named.number(id)?.unwrap_or(0.0);
                 priorities.insert(id.to_owned(), (value.clamp(-1e9, 1e9) * MILLION).round() as i64);

@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 use super::answers;
 use super::campaign_parse::template;
 use super::campaign_view::json_or;
+use super::config::units_view;
 use super::paging::Page;
 use super::structures::{chosen_id, kept};
 use crate::api::App;
@@ -30,8 +31,10 @@ pub(super) fn job_fields(job: &JobTemplate) -> Map<String, Value> {
         ("task_type".to_owned(), job.task_type.as_str().into()),
         ("input".to_owned(), json_or(&job.input, json!({}))),
         ("capabilities".to_owned(), job.requirements.capabilities.clone().into()),
+        ("agent_type".to_owned(), job.requirements.agent_type.clone().into()),
         ("timeout".to_owned(), (job.timeout_ms as f64 / 1000.0).into()),
         ("max_retries".to_owned(), job.max_retries.into()),
+        ("per_job".to_owned(), units_view(&job.per_job)),
     ])
 }
 

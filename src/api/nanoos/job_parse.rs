@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::campaign_parse::{JOB_RETRIES, JOB_TIMEOUT_S, job_limits, metered};
+use super::campaign_parse::{JOB_RETRIES, JOB_TIMEOUT_S, agent_type, job_limits, per_job};
 use super::config::{budget, resource};
 use crate::api::error::ApiError;
 use crate::api::object::{FieldError, Object};
@@ -33,7 +33,7 @@ impl Asked {
 }
 
 /// Reads what is asked for these structures. Beside the contract's fields a client may say
-/// `capabilities`, `timeout`, `max_retries`, `orchestrator`, `per_job` and `budget`.
+/// `capabilities`, `agent_type`, `timeout`, `max_retries`, `orchestrator`, `per_job` and `budget`.
 pub(in crate::api) fn job_request(
     body: &Object<'_>,
     asked: Asked,
@@ -76,7 +76,9 @@ pub(in crate::api) fn job_request(
     };
     let mut budgets = std::collections::BTreeMap::new();
     for (name, value) in body.object("budget")?.fields() {
-        budgets.insert(resource(name)?, budget(name, value)?);
+        let within = |error: ApiError| error.within("budget");
+        let limit = budget(name, value).map_err(within)?;
+        budgets.insert(resource(name).map_err(within)?, limit);
     }
     let (timeout_ms, max_retries) = job_limits(body, JOB_TIMEOUT_S, JOB_RETRIES)?;
     Ok(JobRequest {
@@ -89,14 +91,15 @@ pub(in crate::api) fn job_request(
             input: Value::Object(input).to_string(),
             requirements: Requirements {
                 capabilities: body.texts("capabilities")?,
+                agent_type: agent_type(body)?,
                 ..Requirements::default()
             },
             timeout_ms,
             max_retries,
+            per_job: per_job(body)?,
         },
         priority: priority as u8,
         orchestrator: body.text("orchestrator")?.unwrap_or_default().into_owned(),
-        per_job: metered(&body.object("per_job")?)?,
         budgets,
     })
 }

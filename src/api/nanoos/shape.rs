@@ -24,6 +24,13 @@ pub(in crate::api) async fn reshaped(response: Response) -> Response {
     Response::from_parts(parts, Body::from(Value::Object(document).to_string()))
 }
 
+/// The field that a text of apply begins with: `name must ...`.
+fn leading_field(said: &str) -> Option<&str> {
+    let (field, rest) = said.split_once(' ')?;
+    let is_name = |letter: char| letter.is_ascii_lowercase() || letter == '_' || letter == '.';
+    (rest.starts_with("must ") && field.chars().all(is_name)).then_some(field)
+}
+
 fn reshape(status: StatusCode, document: &mut Map<String, Value>) -> StatusCode {
     let text = |document: &Map<String, Value>, key: &str| {
         document.get(key).and_then(Value::as_str).unwrap_or_default().to_owned()
@@ -34,10 +41,10 @@ fn reshape(status: StatusCode, document: &mut Map<String, Value>) -> StatusCode 
     let invalid =
         ["INVALID_FIELD", "INVALID_CAMPAIGN", "INVALID_ACCOUNT", "INVALID_QUERY", "MALFORMED_JSON"];
     let (status, message) = if invalid.contains(&code.as_str()) {
-        // The name of the field leads the text.
-        let field = said.split(' ').next().unwrap_or_default();
         let part = if code == "INVALID_QUERY" { "query" } else { "body" };
-        let field = format!("{part}.{field}");
+        let named = document.remove("field");
+        let named = named.as_ref().and_then(Value::as_str).or_else(|| leading_field(&said));
+        let field = named.map_or_else(|| part.to_owned(), |field| format!("{part}.{field}"));
         details["fields"] = json!([{"field": field, "message": said, "type": "value_error"}]);
         (StatusCode::UNPROCESSABLE_ENTITY, "Validation failed".to_owned())
     } else {

@@ -90,6 +90,21 @@ async fn contract_3_3_config_is_merged_and_its_ranges_are_kept() {
         (&json!("queue"), &json!("ok"))
     );
     assert_eq!(state["budgets"]["tokens"]["limit"], 1000);
+    let merged = world
+        .post("/api/orchestrator/config", r#"{"schedule":{"overlap":"forbid","catch_up":"all"}}"#)
+        .await
+        .ok();
+    let schedule = &merged["schedule"];
+    assert_eq!((&schedule["overlap"], &schedule["catch_up"]), (&json!("forbid"), &json!("all")));
+    assert_eq!(
+        (&schedule["cron"], &schedule["timezone"]),
+        (&json!("0 */2 * * *"), &json!("Europe/Berlin")),
+        "what is not sent stays"
+    );
+    let zone = r#"{"schedule":{"timezone":"Asia/Tokyo"}}"#;
+    let merged = world.post("/api/orchestrator/config", zone).await.ok();
+    assert_eq!(merged["schedule"]["timezone"], "Asia/Tokyo");
+    assert_eq!(merged["schedule"]["overlap"], "forbid");
     for (body, field) in [
         (r#"{"max_simultaneous_simulations":101}"#, "body.max_simultaneous_simulations"),
         (r#"{"max_simultaneous_experiments":0}"#, "body.max_simultaneous_experiments"),
@@ -98,8 +113,11 @@ async fn contract_3_3_config_is_merged_and_its_ranges_are_kept() {
         (r#"{"bo_acquisition_function":"best"}"#, "body.bo_acquisition_function"),
         (r#"{"max_iterations_per_run":"many"}"#, "body.max_iterations_per_run"),
         (r#"{"mode":"SOMETIMES"}"#, "body.mode"),
-        (r#"{"schedule":{"cron":"never"}}"#, "body.schedule:"),
-        (r#"{"budgets":{"luck":1}}"#, "body.luck"),
+        (r#"{"schedule":{"cron":"never"}}"#, "body.schedule.cron"),
+        (r#"{"schedule":{"timezone":"Nowhere/At_All"}}"#, "body.schedule.timezone"),
+        (r#"{"schedule":{"interval_seconds":"often"}}"#, "body.schedule.interval_seconds"),
+        (r#"{"task":{"task_type":"x","timeout":-1}}"#, "body.task.timeout"),
+        (r#"{"budgets":{"luck":1}}"#, "body.budgets.luck"),
     ] {
         let answer = world.post("/orchestrator/config", body).await;
         refused(&answer, StatusCode::UNPROCESSABLE_ENTITY, "ValidationError", "Validation failed");

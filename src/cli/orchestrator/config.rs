@@ -7,7 +7,7 @@ use crate::cli::input::{budget, pair, read_object};
 
 /// What may be set by `NAME=VALUE`. The doors pass over what they do not know, so a slip would look
 /// like success.
-const SETTINGS: [&str; 16] = [
+const SETTINGS: [&str; 17] = [
     "max_simultaneous_simulations",
     "max_simultaneous_experiments",
     "training_frequency_hours",
@@ -24,6 +24,7 @@ const SETTINGS: [&str; 16] = [
     "continuous_pause_seconds",
     "budgets",
     "description",
+    "task",
 ];
 
 /// When an orchestrator runs its steps.
@@ -129,7 +130,7 @@ mod tests {
 
     #[test]
     fn bodies_are_what_was_typed() {
-        let cases: [(&[&str], Value); 7] = [
+        let cases: [(&[&str], Value); 8] = [
             (&[], json!({})),
             (
                 &["max_iterations_per_run=5", "bo_acquisition_function=ucb"],
@@ -162,6 +163,10 @@ mod tests {
                        "budgets": {"tokens": 10.0, "money": null}}),
             ),
             (&["--mode", "manual"], json!({"mode": "MANUAL"})),
+            (
+                &["task.task_type=backup", "task.timeout=60"],
+                json!({"task": {"task_type": "backup", "timeout": 60}}),
+            ),
         ];
         for (words, wanted) in cases {
             assert_eq!(body(words).unwrap(), wanted, "{words:?}");

@@ -4,8 +4,9 @@ mod config;
 mod show;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::Exit;
 use super::exit::Failure;
@@ -16,11 +17,14 @@ use crate::client::{Call, Client, segment};
 pub(super) use config::Cadence;
 pub(super) use show::{cadence, decisions_about};
 
+/// How often a run under way is looked at.
+const PERIOD: Duration = Duration::from_millis(500);
+
 #[derive(Debug, clap::Args)]
 pub(super) struct OrchestratorName {
-    /// Which orchestrator
-    #[arg(long, default_value = "default")]
-    name: String,
+    /// Which orchestrator [default: the cluster's orchestrator.default_name]
+    #[arg(long)]
+    name: Option<String>,
 }
 
 /// `quorate orchestrator`, its orchestrator and what is done with it.
@@ -104,12 +108,14 @@ pub(super) struct RunPage {
 
 impl OrchestratorName {
     pub(super) fn of(name: &str) -> Self {
-        Self { name: name.to_owned() }
+        Self { name: Some(name.to_owned()) }
     }
 
     /// A path below `/orchestrator`, with the name in its query; `more` begins with `&`.
     pub(super) fn path(&self, door: &str, more: &str) -> String {
-        format!("/api/v1/orchestrator/{door}?name={}{more}", segment(&self.name))
+        let name = self.name.as_ref().map(|name| format!("&name={}", segment(name)));
+        let query = format!("{}{more}", name.unwrap_or_default());
+        format!("/api/v1/orchestrator/{door}?{}", query.trim_start_matches('&'))
     }
 }
 
@@ -136,6 +142,7 @@ impl Subcommand {
             Self::RunOnce { name } => {
                 let call = Call::post(name.path("run_once", ""), &json!({}));
                 let run = client.call(call).await?.body;
+                let run = ended(&client, run).await?;
                 show::run(output, &run);
                 let went_well = run.get("success").is_some_and(|success| success == true);
                 Ok(if went_well { ExitCode::SUCCESS } else { Exit::Failed.into() })
@@ -152,6 +159,16 @@ impl Subcommand {
     }
 }
 
+/// Waits for the end of a run that does a task: it ends when the task does, which the cluster sees to.
+async fn ended(client: &Client, mut run: Value) -> Result<Value, Failure> {
+    let path = format!("/api/v1/orchestrator/runs/{}", segment(&output::cell(&run, "/id")));
+    while run.get("completed_at").is_none_or(Value::is_null) {
+        tokio::time::sleep(PERIOD).await;
+        run = client.get(&path).await?;
+    }
+    Ok(run)
+}
+
 async fn switch(
     client: &Client,
     output: Output,
@@ -161,7 +178,7 @@ async fn switch(
     let body = client.call(Call::post(name.path(how, ""), &json!({}))).await?.body;
     match output {
         Output::Json => output::json(&body),
-        Output::Table => output::line(&format!("{} is {how}d", name.name)),
+        Output::Table => output::line(&format!("{} is {how}d", output::cell(&body, "/name"))),
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -4,6 +4,7 @@
 mod bots;
 mod calendars;
 mod guarding;
+mod ledger;
 mod mailing;
 mod nodes;
 mod placing;

@@ -15,7 +15,7 @@ use crate::state::{
 
 const EPOCH: Epoch = Epoch { term: 1, member: 1 };
 
-fn led() -> std::sync::Arc<Solo> {
+pub(super) fn led() -> std::sync::Arc<Solo> {
     let solo = Solo::new();
     solo.commit(Command::OpenEpoch(EPOCH)).unwrap();
     solo.register("n", |spec| spec.capacity = 1000);
@@ -135,6 +135,40 @@ async fn contract_3_4_with_the_defaults_one_campaign_of_ten_candidates_fits_in_a
     assert!(state.campaign(&first).is_some());
 }
 
+/// It was planned again and again, refused again and again, and took the place of all others.
+#[tokio::test]
+async fn a_campaign_that_is_out_of_tokens_holds_up_no_other() {
+    let solo = led();
+    let spent = campaign(&solo, |plan| {
+        plan.budgets.insert(Resource::Tokens, Budget::of_units(25));
+        plan.job.per_job.insert(Resource::Tokens, 10 * MICRO);
+    });
+    let other = campaign(&solo, |plan| plan.candidates = 8);
+    let mut decisions = step(&solo);
+    decisions[..2].sort();
+    assert_eq!(
+        decisions[..2],
+        [
+            "campaign_iteration: queued (2 candidates to evaluate)",
+            "campaign_iteration: queued (8 candidates to evaluate)",
+        ]
+    );
+    for (campaign_id, count) in [(&spent, 2), (&other, 8)] {
+        for place in 0..count {
+            finish(&solo, campaign_id, (0, place), r#"{"score":0.5,"usage":{"tokens":12}}"#);
+        }
+    }
+    let mut decisions = step(&solo);
+    decisions[..2].sort();
+    assert_eq!(
+        decisions[..2],
+        [
+            "campaign_iteration: budget_exceeded (its budget of tokens is used up)",
+            "campaign_iteration: queued (8 candidates to evaluate)",
+        ]
+    );
+}
+
 #[tokio::test]
 async fn contract_3_4_the_first_matching_rule_wins() {
     let solo = led();
@@ -165,6 +199,77 @@ async fn contract_3_4_the_first_matching_rule_wins() {
     let state = solo.state.read();
     assert_eq!(state.campaign(&open).unwrap().iterations, 1, "one at a time");
     assert_eq!(state.campaign(&broke).unwrap().iterations, 0);
+}
+
+/// Contract 3.4: which of the rules a to c is told where more than one of them holds.
+#[tokio::test]
+async fn contract_3_4_rules_are_told_in_their_order() {
+    let solo = led();
+    let configure = |settings| set(&solo, OrchestratorPatch { settings, ..Default::default() });
+    configure(vec![StepSetting::SimulationsMax(12), StepSetting::IterationsPerRun(1)]);
+    let told = |decisions: &[String]| -> Vec<String> {
+        let about = decisions.iter().filter_map(|text| text.strip_prefix("campaign_iteration: "));
+        about.map(|text| text.split(' ').next().unwrap().to_owned()).collect()
+    };
+    let first = campaign(&solo, |plan| {
+        plan.budgets.insert(Resource::Simulations, Budget::of_units(10));
+    });
+    assert_eq!(told(&step(&solo)), ["queued"]);
+    assert_eq!(
+        told(&step(&solo)),
+        ["budget_exceeded"],
+        "b, although there is no room and it iterates"
+    );
+    let second = campaign(&solo, |_| ());
+    let priority = |id: &CampaignId, place| (id.as_str().to_owned(), place);
+    let priorities = [priority(&first, 2), priority(&second, 1)];
+    configure(vec![StepSetting::Priorities(priorities.into())]);
+    assert_eq!(told(&step(&solo)), ["budget_exceeded", "capacity_exceeded"]);
+    for place in 0..10 {
+        finish(&solo, &first, (0, place), "{}");
+    }
+    let priorities = [priority(&first, 1), priority(&second, 2)];
+    configure(vec![StepSetting::Priorities(priorities.into())]);
+    assert_eq!(told(&step(&solo)), ["queued", "deferred"], "a, although its budget is used up");
+    assert_eq!(
+        told(&step(&solo)),
+        ["capacity_exceeded", "budget_exceeded"],
+        "c, although it iterates"
+    );
+}
+
+/// A schedule that makes no sense is reported and holds no other up.
+#[tokio::test]
+async fn a_degraded_schedule_holds_no_other_up() {
+    let solo = led();
+    ask(&solo, CampaignCommand::EnsureOrchestrator { name: "broken".to_owned() });
+    let patch = |cadence| {
+        let timetable = Timetable { cadence, ..Timetable::default() };
+        let timetable = Some(timetable.into());
+        let mode = Some(Mode::Scheduled);
+        Box::new(OrchestratorPatch { mode, timetable, ..OrchestratorPatch::default() })
+    };
+    let cron = |expression: &str| Cadence::Cron {
+        expression: expression.to_owned(),
+        zone: "UTC".to_owned(),
+    };
+    for (name, cadence) in [("broken", cron("no such time")), ("default", cron("* * * * *"))] {
+        let name = name.to_owned();
+        ask(&solo, CampaignCommand::PatchOrchestrator { name, patch: patch(cadence) });
+    }
+    let later = clock::now_ms() + 60_000;
+    let (duties, _) = plan(&solo.state.read(), later, &mut Calendars::default());
+    let is = |wanted: &str, duty: &StepDuty| match duty {
+        StepDuty::JudgeSchedule { schedule, degraded } => {
+            schedule == wanted && !degraded.is_empty()
+        }
+        StepDuty::DecideSlots { schedule, slots, .. } => schedule == wanted && slots.len() == 1,
+        _ => false,
+    };
+    assert!(
+        matches!(&duties[..], [one, two] if is("broken", one) && is("default", two)),
+        "{duties:?}"
+    );
 }
 
 #[tokio::test]
@@ -240,7 +345,7 @@ async fn a_step_over_many_campaigns_is_a_small_record() {
     assert!(decisions.iter().any(|text| text == wanted), "{:?}", &decisions[198..204]);
 }
 
-fn schedule(catch_up: CatchUp, overlap: Overlap) -> Schedule {
+pub(super) fn schedule(catch_up: CatchUp, overlap: Overlap) -> Schedule {
     Schedule {
         key: "default".to_owned(),
         timetable: Timetable {
@@ -335,9 +440,9 @@ async fn iterations_that_no_budget_holds_are_not_proposed_again_and_again() {
     let tokens = |units| Budget { limit: units * MICRO, ..Budget::default() };
     let metered = |plan: &mut CampaignPlan, units| {
         plan.budgets.insert(Resource::Tokens, tokens(units));
-        plan.per_job.insert(Resource::Tokens, MICRO);
+        plan.job.per_job.insert(Resource::Tokens, MICRO);
     };
-    let small = campaign(&solo, |plan| metered(plan, 9));
+    let small = campaign(&solo, |plan| metered(plan, 0));
     let large = campaign(&solo, |plan| metered(plan, 90));
     let budgets = std::collections::BTreeMap::from([(Resource::Tokens, Some(tokens(15)))]);
     set(&solo, OrchestratorPatch { budgets, ..OrchestratorPatch::default() });
@@ -354,11 +459,15 @@ async fn iterations_that_no_budget_holds_are_not_proposed_again_and_again() {
         finish(&solo, &large, (0, candidate), r#"{"score":0.1,"usage":{"tokens":1}}"#);
     }
     go_round(&solo);
-    assert_eq!((launched(&small), launched(&large)), (0, 1), "5 of 15 tokens are left");
+    assert_eq!(
+        (launched(&small), launched(&large)),
+        (0, 2),
+        "5 of 15 tokens are left, for five candidates"
+    );
     let budgets = std::collections::BTreeMap::from([(Resource::Tokens, None)]);
     set(&solo, OrchestratorPatch { budgets, ..OrchestratorPatch::default() });
     go_round(&solo);
-    assert_eq!((launched(&small), launched(&large)), (0, 2), "9 tokens are too few for ten jobs");
+    assert_eq!((launched(&small), launched(&large)), (0, 2), "there are no tokens for any job");
 }
 
 /// Mode `CONTINUOUS` has a pause and no timetable, and stood still when the timetable that was left
@@ -368,7 +477,8 @@ async fn a_timetable_that_makes_no_sense_holds_no_mode_up_that_has_none() {
     let solo = led();
     let cadence = Cadence::Cron { expression: "no such time".to_owned(), zone: "UTC".to_owned() };
     let planned = |mode| {
-        let timetable = Some(Timetable { cadence: cadence.clone(), ..Timetable::default() });
+        let timetable = Timetable { cadence: cadence.clone(), ..Timetable::default() };
+        let timetable = Some(timetable.into());
         let patch = OrchestratorPatch {
             mode: Some(mode),
             timetable,

@@ -4,7 +4,7 @@
 //! Source: issue 5, "no failover or retry can overspend them"; docs/decisions/0008, "a budget is promised
 //! on launch and settled at the end".
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use quorate::model::{Budget, CampaignId, CampaignPlan, MICRO, Resource, TaskId, TaskStatus};
 use quorate::state::{Fact, State, check_campaigns, parse_candidate};
@@ -55,7 +55,10 @@ impl Limits {
 /// What the jobs of each campaign came to, by the events of the whole run.
 #[derive(Default)]
 pub(super) struct Bills<'a> {
-    tried: BTreeSet<&'a TaskId>,
+    /// The newest attempt that was given to a node.
+    tried: BTreeMap<&'a TaskId, u32>,
+    /// How many attempts were followed by another one, and which was the newest of them.
+    retried: BTreeMap<&'a TaskId, (u64, u32)>,
     ended: BTreeMap<&'a TaskId, (TaskStatus, u32)>,
 }
 
@@ -64,7 +67,13 @@ impl<'a> Bills<'a> {
         let mut bills = Self::default();
         for (_, fact) in events.iter() {
             match fact {
-                Fact::TaskAssigned { task_id, .. } => drop(bills.tried.insert(task_id)),
+                Fact::TaskAssigned { task_id, attempt, .. } => {
+                    bills.tried.insert(task_id, *attempt);
+                }
+                Fact::TaskRetried { task_id, attempt, .. } => {
+                    let (count, _) = bills.retried.get(task_id).copied().unwrap_or_default();
+                    bills.retried.insert(task_id, (count + 1, *attempt));
+                }
                 Fact::TaskEnded { task_id, status, attempt, .. } => {
                     bills.ended.insert(task_id, (*status, *attempt));
                 }
@@ -94,17 +103,21 @@ impl<'a> Bills<'a> {
         for (task_id, (status, attempt)) in &self.ended {
             let Some((kind, structure)) = task_id.as_str().split_once('.') else { continue };
             let own = parse_candidate(structure).is_some_and(|(id, _, _)| id == *campaign_id);
-            if !own || !self.tried.contains(*task_id) {
-                continue;
+            let Some(newest) = self.tried.get(*task_id).filter(|_| own) else { continue };
+            let one =
+                if kind == "experiment" { Resource::Experiments } else { Resource::Simulations };
+            *due.entry(one).or_insert(0) += MICRO;
+            // Each attempt that was followed by another one used what was promised.
+            let (retries, last) = self.retried.get(*task_id).copied().unwrap_or_default();
+            let promised = jobs::tokens_used(plan, task_id.as_str(), 0, false);
+            let tokens = due.entry(Resource::Tokens).or_insert(0);
+            *tokens += retries * promised;
+            if *newest > last {
+                let (attempt, completed) = (u64::from(*attempt), *status == TaskStatus::Completed);
+                // The results of experiments do not say what they used.
+                let told = completed && kind != "experiment";
+                *tokens += jobs::tokens_used(plan, task_id.as_str(), attempt, told);
             }
-            if kind == "experiment" {
-                *due.entry(Resource::Experiments).or_insert(0) += MICRO;
-                continue;
-            }
-            let (attempt, completed) = (u64::from(*attempt), *status == TaskStatus::Completed);
-            *due.entry(Resource::Simulations).or_insert(0) += MICRO;
-            *due.entry(Resource::Tokens).or_insert(0) +=
-                jobs::tokens_used(plan, task_id.as_str(), attempt, completed);
         }
         due
     }
@@ -137,16 +150,25 @@ mod tests {
     #[test]
     fn bills_count_what_was_tried_and_what_it_said() {
         let id = CampaignId::trusted("c");
-        let plan = CampaignPlan {
-            job: jobs::template(3, false, 0),
-            per_job: BTreeMap::from([(Resource::Tokens, 3 * MICRO)]),
-            ..CampaignPlan::default()
-        };
+        let plan = CampaignPlan { job: jobs::template(3, false, 0), ..CampaignPlan::default() };
         let ended = |name: &str, status, attempt| {
             let (task_id, node_id) = (TaskId::trusted(name), NodeId::trusted("n"));
-            let assigned = Fact::TaskAssigned { task_id: task_id.clone(), node_id, attempt };
-            let end = Fact::TaskEnded { task_id, status, node_id: None, attempt };
-            if attempt > 0 { vec![assigned, end] } else { vec![end] }
+            let assigned = |attempt| {
+                let (task_id, node_id) = (task_id.clone(), node_id.clone());
+                Fact::TaskAssigned { task_id, node_id, attempt }
+            };
+            let retried =
+                |attempt| Fact::TaskRetried { task_id: task_id.clone(), attempt, not_before_ms: 0 };
+            let tries = (1..attempt).flat_map(|before| [assigned(before), retried(before)]);
+            let mut facts: Vec<Fact> =
+                tries.chain((attempt > 0).then(|| assigned(attempt))).collect();
+            facts.push(Fact::TaskEnded {
+                task_id: task_id.clone(),
+                status,
+                node_id: None,
+                attempt,
+            });
+            facts
         };
         let facts = [
             ended("job.c.0.0", TaskStatus::DeadLetter, 2),
@@ -159,7 +181,11 @@ mod tests {
         let due = Bills::of(&events).due(&id, &plan);
         let told = jobs::tokens_used(&plan, "job.c.0.2", 1, true);
         assert_eq!(due[&Resource::Simulations], 2 * MICRO, "one was never tried");
-        assert_eq!(due[&Resource::Tokens], 3 * MICRO + told);
+        assert_eq!(
+            due[&Resource::Tokens],
+            2 * 3 * MICRO + told + 3 * MICRO,
+            "two tries, and a result"
+        );
         assert_eq!(due[&Resource::Experiments], MICRO);
     }
 }
