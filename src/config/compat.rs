@@ -59,6 +59,7 @@ const SECTIONS: [Section; 27] = [
             ("discovery_endpoints", Kind::Texts),
             ("load_balance_algorithm", ALGORITHMS),
             ("fault_tolerance_enabled", FLAG),
+            ("degrade_faulty_nodes", FLAG),
             ("auto_scaling_enabled", FLAG),
             ("max_nodes", Kind::Number(1, 1_000_000)),
             ("min_nodes", COUNT),

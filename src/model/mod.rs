@@ -24,6 +24,7 @@ mod networks;
 mod node;
 mod orchestrator;
 mod payload;
+mod rate;
 mod run;
 mod scaling;
 mod schedule;
@@ -64,6 +65,7 @@ pub use networks::Networks;
 pub use node::{AGENT_PREFIX, Agent, Load, Node, NodeStatus};
 pub use orchestrator::{Acquisition, FleetStats, Mode, Orchestrator, StepConfig, StepSetting};
 pub use payload::Payload;
+pub use rate::{RATE_MAX, RATE_WINDOW_MAX_MS, RateLimit, RateLog};
 pub use run::{Decision, DecisionKind, DecisionPage, RUN_RESULT_MAX, Run, RunPhase, StepResult};
 pub use scaling::{ScalingAction, ScalingEvent};
 pub use schedule::{

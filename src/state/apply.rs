@@ -316,7 +316,11 @@ impl Txn<'_> {
         }
         let (config, policy) = self.state.config().patched(path, value)?;
         self.found_orchestrator(&policy, actual == 0)?;
-        let revision = config.revision;
+        let (revision, pauses) = (config.revision, policy.paused);
+        if pauses != self.state.policy().paused {
+            let since_ms = if pauses { self.now } else { 0 };
+            self.state.edit_counters(|counters| counters.paused_since_ms = since_ms);
+        }
         self.state.set_config(config, policy);
         self.facts.push(Fact::ConfigChanged { revision });
         Ok(Outcome::ConfigPatched { revision })

@@ -11,8 +11,8 @@ use super::bot_command::BotCommand;
 use super::campaign_command::{CampaignCommand, StepDuty};
 use crate::model::{
     AlertState, Concurrency, DeliveryId, DrillId, DrillKind, DrillState, Epoch, FlowMode,
-    Incarnation, Member, MemberId, NodeId, NodeStatus, Pipeline, RequestId, Requirements,
-    ScalingEvent, Severity, StepSpec, TaskFailure, TaskId, TimeMs, Urgency,
+    Incarnation, Member, MemberId, NodeId, NodeStatus, Pipeline, RateLimit, RequestId,
+    Requirements, ScalingEvent, Severity, StepSpec, TaskFailure, TaskId, TimeMs, Urgency,
 };
 
 pub use super::node_command::{NodeObservation, NodeSpec};
@@ -366,6 +366,8 @@ pub struct TaskSpec {
     pub callback_url: Option<String>,
     /// At most so many of its key at once.
     pub concurrency: Option<Concurrency>,
+    /// At most so many of its key started in a window of time.
+    pub rate: Option<RateLimit>,
     /// Done in steps.
     pub flow: Option<FlowRequest>,
 }

@@ -54,6 +54,7 @@ mod pipelines;
 mod policy;
 mod query;
 mod ranges;
+mod rates;
 mod refound;
 mod replays;
 mod requests;
@@ -78,6 +79,8 @@ mod campaign_words;
 mod invariants;
 #[cfg(test)]
 mod properties;
+#[cfg(test)]
+mod rate_tests;
 #[cfg(test)]
 mod script_words;
 #[cfg(test)]
@@ -129,6 +132,7 @@ pub use outward::check_channels;
 pub use pipelines::{PIPELINES_MAX, built_in};
 pub use policy::{Algorithm, Config, Policy, default_document};
 pub use ranges::EndedKey;
+pub use rates::RATE_KEYS_MAX;
 pub use refound::{Founding, Refounded};
 pub use requests::{
     REQUEST_WINDOW_MS, REQUESTS_MAX, Recorded, TOMBSTONE_WINDOW_MS, TOMBSTONES_MAX,
@@ -147,8 +151,8 @@ use std::sync::Arc;
 use crate::model::{
     AgentCommand, Alert, Bot, BotBlock, Campaign, CampaignId, CampaignLine, CandidateNote,
     DecisionPage, Delivery, DeliveryId, Discovery, Drill, DrillPage, Instrument, Iteration, Member,
-    Model, Node, NodeId, Orchestrator, Pipeline, Run, ScalingEvent, Schedule, Slot, Structure,
-    Swarm, TaskId, TimeMs, Wave, WaveBlock, Workflow,
+    Model, Node, NodeId, Orchestrator, Pipeline, RateLog, Run, ScalingEvent, Schedule, Slot,
+    Structure, Swarm, TaskId, TimeMs, Wave, WaveBlock, Workflow,
 };
 use accounts::Accounts;
 use bot_index::BotIndex;
@@ -207,11 +211,14 @@ pub struct State {
     waves: Table<Wave>,
     wave_blocks: Table<WaveBlock>,
     workflows: Table<Workflow>,
+    rate_logs: Table<RateLog>,
     /// Task types that pipelines say something of, with their estimates. Derived, as all that
     /// follows; shared with whoever reads submissions.
     estimates: Arc<BTreeMap<String, u64>>,
     /// Those of `nodes` that are agents.
     agents: BTreeSet<NodeId>,
+    /// Keys of rate limits, by when their starts matter no more.
+    rate_ends: BTreeSet<(TimeMs, String)>,
     /// Deliveries to be posted, by when.
     due: BTreeSet<(TimeMs, DeliveryId)>,
     /// Tasks whose ends are among them.
@@ -274,8 +281,10 @@ impl Default for State {
             waves: Table::default(),
             wave_blocks: Table::default(),
             workflows: Table::default(),
+            rate_logs: Table::default(),
             estimates: pipelines::estimates(&Table::default()),
             agents: BTreeSet::new(),
+            rate_ends: BTreeSet::new(),
             due: BTreeSet::new(),
             untold: BTreeSet::new(),
             ended_deliveries: BTreeSet::new(),
@@ -355,6 +364,7 @@ impl State {
             TableId::AgentCommands => self.agent_commands.load(rest, value, hash),
             TableId::Instruments => self.instruments.load(rest, value, hash),
             TableId::Discoveries => self.discoveries.load(rest, value, hash),
+            TableId::RateLogs => self.load_rate_log(rest, value, hash),
             TableId::Swarms
             | TableId::Bots
             | TableId::BotBlocks

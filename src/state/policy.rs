@@ -110,6 +110,8 @@ pub struct Policy {
     pub aging_ms: TimeMs,
     /// `orchestrator.scheduling_paused`: nothing is placed (contract 2.3, control).
     pub paused: bool,
+    /// `network.degrade_faulty_nodes`: nodes with three faults in five minutes get no work (2.9).
+    pub degrade_faulty: bool,
     /// `agents.max_agents`: a new agent of family A beyond it is refused.
     pub agents_max: u64,
     /// `agents.heartbeat_timeout`: silence after which an agent gets no work (contract 4.7).
@@ -325,6 +327,7 @@ impl Policy {
             retry_delay_max_ms: number("tasks.max_retry_delay_ms", 300_000, 1, 86_400_000)?,
             aging_ms: number("tasks.aging_seconds", 300, 0, 7 * 86_400)? * 1000,
             paused: flag(document, "orchestrator.scheduling_paused")?.unwrap_or(false),
+            degrade_faulty: flag(document, "network.degrade_faulty_nodes")?.unwrap_or(false),
             agents_max: number("agents.max_agents", 1000, 1, 100_000)?,
             agent_timeout_ms: number("agents.heartbeat_timeout", 30, 1, 86_400)? * 1000,
             agent_removal_ms: number("agents.removal_timeout", 60, 1, 86_400)? * 1000,

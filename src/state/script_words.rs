@@ -6,8 +6,8 @@ use super::{
     AccountCommand, AlertChange, Command, DeliveryResult, FlowRequest, NewAccount, derive_uuid,
 };
 use crate::model::{
-    AlertState, DrillKind, DrillState, FlowMode, RequestId, ScalingAction, ScalingEvent, Severity,
-    StepSpec,
+    AlertState, DrillKind, DrillState, FlowMode, RateLimit, RequestId, ScalingAction, ScalingEvent,
+    Severity, StepSpec,
 };
 
 /// `name`, `name:retries` or `name<first+second`, whose numbers are places.
@@ -36,6 +36,13 @@ pub(super) fn flow(words: &Words<'_>) -> Option<FlowRequest> {
     }
     let copies = words.number("copies", 0);
     (copies > 0).then(|| FlowRequest::Copies { count: u16::try_from(copies).unwrap() })
+}
+
+/// `rate=key starts=n per=ms`.
+pub(super) fn rate(words: &Words<'_>) -> Option<RateLimit> {
+    let key = words.pairs.get("rate")?;
+    let max = u32::try_from(words.number("starts", 1)).unwrap();
+    Some(RateLimit { key: (*key).to_owned(), max, per_ms: words.number("per", 1000) })
 }
 
 /// `begin` or `end` of a drill.

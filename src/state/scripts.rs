@@ -9,7 +9,7 @@ use std::path::Path;
 
 use super::bot_words::{bot_command, show_bots};
 use super::campaign_words::{campaign_command, campaign_id, job_word};
-use super::script_words::{account_command, drill_command, flow, outward_command, step};
+use super::script_words::{account_command, drill_command, flow, outward_command, rate, step};
 use super::{
     Assignment, Command, Dispatch, DispatchResult, Envelope, ExpiryKind, LogEntry, NodeObservation,
     NodeSpec, State, StepRefusal, TaskExpiry, TaskOutcome, TaskReport, TaskSpec, encode_entry,
@@ -159,6 +159,7 @@ fn task_command(verb: &str, words: &Words<'_>) -> Command {
                             key: (*key).to_owned(),
                             max: u32::try_from(words.number("max", 1)).unwrap(),
                         }),
+                        rate: rate(words),
                         flow: flow(words),
                         ..task_spec(id)
                     })

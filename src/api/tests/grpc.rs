@@ -23,11 +23,11 @@ use crate::agent::proto::{
 };
 use crate::api::grpc;
 
-const LONG: Duration = Duration::from_secs(30);
+pub(super) const LONG: Duration = Duration::from_secs(30);
 
 /// A member that serves gRPC.
-struct House {
-    world: World,
+pub(super) struct House {
+    pub(super) world: World,
     channel: Channel,
     stop: CancellationToken,
 }
@@ -39,7 +39,7 @@ impl House {
         Self::behind(world, router).await
     }
 
-    async fn behind(world: World, router: Router) -> Self {
+    pub(super) async fn behind(world: World, router: Router) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
@@ -49,11 +49,15 @@ impl House {
         Self { world, channel: channel.unwrap(), stop }
     }
 
-    fn client(&self) -> OrchestratorServiceClient<Channel> {
+    pub(super) fn client(&self) -> OrchestratorServiceClient<Channel> {
         OrchestratorServiceClient::new(self.channel.clone())
     }
 
-    fn agents(&self) -> AgentServiceClient<Channel> {
+    pub(super) fn channel(&self) -> Channel {
+        self.channel.clone()
+    }
+
+    pub(super) fn agents(&self) -> AgentServiceClient<Channel> {
         AgentServiceClient::new(self.channel.clone())
     }
 }
@@ -64,7 +68,7 @@ impl Drop for House {
     }
 }
 
-fn report(task_id: &str) -> TaskRequest {
+pub(super) fn report(task_id: &str) -> TaskRequest {
     TaskRequest {
         task_id: task_id.to_owned(),
         task_type: "report_generation".to_owned(),
@@ -78,7 +82,7 @@ fn report(task_id: &str) -> TaskRequest {
     }
 }
 
-fn of(task_id: &str) -> TaskStatusRequest {
+pub(super) fn of(task_id: &str) -> TaskStatusRequest {
     TaskStatusRequest { task_id: task_id.to_owned() }
 }
 

@@ -13,6 +13,7 @@ mod errors;
 mod events;
 mod flows;
 mod grpc;
+mod grpc_auth;
 mod hostile;
 mod lists;
 mod logins;
