@@ -7,7 +7,7 @@
 //! A plan may be out of date when it is applied; apply judges each placement by the same rules.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::collections::{BTreeSet, BinaryHeap};
 use std::time::Duration;
 
 use rand::rngs::SmallRng;
@@ -16,13 +16,14 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::balance::{Figures, choose};
+use super::copies::{Taken, is_copy};
 use super::duty::{Duty, DutyError, Next, Reign, Wakes};
 use super::fleet::Loads;
 use super::metrics::DutyName;
 use super::seat::Seat;
 use crate::canary::{self, Canary};
 use crate::clock;
-use crate::model::{Node, NodeId, NodeStatus, Requirements, Task, TaskId, TaskStatus};
+use crate::model::{Node, NodeId, NodeStatus, Requirements, Task, TaskStatus};
 use crate::state::{Algorithm, Assignment, Command, Need, State, StepRefusal};
 
 /// The highest load score accepted of a node when the task does not say (contract 2.8).
@@ -274,23 +275,25 @@ impl<'a> Room<'a> {
 
     /// Gives `task` a node of its group, and takes the place.
     fn place(&mut self, view: &State, task: &Task, group: &mut Group, taken: &Taken) -> Placed {
+        // A retry goes elsewhere when it can.
+        let avoid = if task.retry_count > 0 { task.assigned_nodes.last() } else { None };
+        let algorithm = group.algorithm.unwrap_or(self.algorithm);
         let position = if is_copy(task) {
-            let all = group.preferred.iter().chain(&group.others);
-            let free = all.copied().filter(|position| self.free[*position] > 0);
-            let free: Vec<usize> = free.collect();
-            let apart = |position: &usize| {
-                let node_id = &self.nodes[*position].node_id;
-                !view.has_copy_on(task, node_id) && !taken.has_copy_on(task, node_id)
+            // Each goes to the best of the nodes that have none of the others.
+            let apart = |list: &[usize]| -> Vec<usize> {
+                let has_copy = |node: &Node| taken.has_copy_on(view, task, &node.node_id);
+                let free = list.iter().copied().filter(|position| self.free[*position] > 0);
+                free.filter(|position| !has_copy(self.nodes[*position])).collect()
             };
-            match free.iter().copied().find(apart) {
-                Some(position) => Some(position),
-                None if free.is_empty() => None,
-                None => return Placed::NotBesideItself,
+            let (mut preferred, mut others) = (apart(&group.preferred), apart(&group.others));
+            let found = self.pick(&mut preferred, avoid, algorithm);
+            let found = found.or_else(|| self.pick(&mut others, avoid, algorithm));
+            let mut all = group.preferred.iter().chain(&group.others);
+            if found.is_none() && all.any(|position| self.free[*position] > 0) {
+                return Placed::NotBesideItself;
             }
+            found
         } else {
-            // A retry goes elsewhere when it can.
-            let avoid = if task.retry_count > 0 { task.assigned_nodes.last() } else { None };
-            let algorithm = group.algorithm.unwrap_or(self.algorithm);
             self.pick(&mut group.preferred, avoid, algorithm)
                 .or_else(|| self.pick(&mut group.others, avoid, algorithm))
         };
@@ -370,40 +373,6 @@ enum Placed {
     On(NodeId),
     Nowhere,
     NotBesideItself,
-}
-
-/// What the plan itself has given away already.
-#[derive(Default)]
-struct Taken {
-    keys: BTreeMap<String, usize>,
-    copies: BTreeSet<(TaskId, NodeId)>,
-}
-
-impl Taken {
-    fn has_place(&self, view: &State, task: &Task) -> bool {
-        let Some(limit) = &task.concurrency else { return true };
-        let taken = self.keys.get(&limit.key).copied().unwrap_or(0);
-        view.holders(&limit.key) + taken < limit.max as usize
-    }
-
-    fn note(&mut self, task: &Task, node_id: &NodeId) {
-        if let Some(limit) = &task.concurrency {
-            *self.keys.entry(limit.key.clone()).or_default() += 1;
-        }
-        if let Some(of) = task.step_of.as_ref().filter(|_| is_copy(task)) {
-            self.copies.insert((of.task_id.clone(), node_id.clone()));
-        }
-    }
-
-    fn has_copy_on(&self, task: &Task, node_id: &NodeId) -> bool {
-        let of = task.step_of.as_ref().map(|of| of.task_id.clone());
-        of.is_some_and(|task_id| self.copies.contains(&(task_id, node_id.clone())))
-    }
-}
-
-/// Steps of nodes are copies of their task; agents do all others.
-fn is_copy(task: &Task) -> bool {
-    task.step_of.is_some() && task.requirements.agent_type.is_none()
 }
 
 fn refusal(task: &Task) -> StepRefusal {

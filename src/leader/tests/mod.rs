@@ -7,6 +7,7 @@ mod guarding;
 mod mailing;
 mod nodes;
 mod placing;
+mod probing;
 mod stepping;
 mod telling;
 mod watching;
