@@ -186,6 +186,7 @@ impl From<Rejection> for ApiError {
             | Rejection::InstrumentNotFound
             | Rejection::AccountNotFound => StatusCode::NOT_FOUND,
             Rejection::TooManyNodes { .. }
+            | Rejection::NodeIdReserved
             | Rejection::BatchSize { .. }
             | Rejection::InvalidConfig(_)
             | Rejection::InvalidDrill(_)

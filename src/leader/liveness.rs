@@ -221,7 +221,7 @@ fn silence(sighting: Option<&Sighting>, changed_ago: Option<Duration>, seen: &Se
 }
 
 /// What a node that was heard of is to be, given its own word.
-fn heard_status(now: NodeStatus, said: Option<NodeStatus>) -> NodeStatus {
+pub(super) fn heard_status(now: NodeStatus, said: Option<NodeStatus>) -> NodeStatus {
     match (now, said) {
         // Only an operator ends maintenance.
         (NodeStatus::Maintenance, _) => NodeStatus::Maintenance,

@@ -38,6 +38,7 @@ mod member;
 mod message;
 mod metrics;
 mod outward;
+mod probe;
 mod prober;
 pub mod reaper;
 mod record;

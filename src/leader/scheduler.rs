@@ -262,22 +262,25 @@ impl<'a> Room<'a> {
 
     /// Gives `task` a node of its group, and takes the place.
     fn place(&mut self, task: &Task, group: &mut Group, taken: &Taken) -> Placed {
+        // A retry goes elsewhere when it can.
+        let avoid = if task.retry_count > 0 { task.assigned_nodes.last() } else { None };
+        let algorithm = group.algorithm.unwrap_or(self.algorithm);
         let position = if is_copy(task) {
-            let all = group.preferred.iter().chain(&group.others);
-            let free = all.copied().filter(|position| self.free[*position] > 0);
-            let free: Vec<usize> = free.collect();
-            let apart = |position: &usize| {
-                !self.rules.has_copy(&self.nodes[*position].node_id, task, taken)
+            // Each goes to the best of the nodes that have none of the others.
+            let apart = |list: &[usize]| -> Vec<usize> {
+                let has_copy = |node: &Node| self.rules.has_copy(&node.node_id, task, taken);
+                let free = list.iter().copied().filter(|position| self.free[*position] > 0);
+                free.filter(|position| !has_copy(self.nodes[*position])).collect()
             };
-            match free.iter().copied().find(apart) {
-                Some(position) => Some(position),
-                None if free.is_empty() => None,
-                None => return Placed::NotBesideItself,
+            let (mut preferred, mut others) = (apart(&group.preferred), apart(&group.others));
+            let found = self.pick(&mut preferred, avoid, algorithm);
+            let found = found.or_else(|| self.pick(&mut others, avoid, algorithm));
+            let mut all = group.preferred.iter().chain(&group.others);
+            if found.is_none() && all.any(|position| self.free[*position] > 0) {
+                return Placed::NotBesideItself;
             }
+            found
         } else {
-            // A retry goes elsewhere when it can.
-            let avoid = if task.retry_count > 0 { task.assigned_nodes.last() } else { None };
-            let algorithm = group.algorithm.unwrap_or(self.algorithm);
             self.pick(&mut group.preferred, avoid, algorithm)
                 .or_else(|| self.pick(&mut group.others, avoid, algorithm))
         };

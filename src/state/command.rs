@@ -270,6 +270,15 @@ pub enum Command {
     Account(AccountCommand),
     /// Something about bots, swarms and workflows.
     Bot(Box<BotCommand>),
+    /// Nobody shall be told of an alert for a while.
+    SuppressAlert {
+        /// Which.
+        alert_id: String,
+        /// Who says so.
+        by: String,
+        /// For how long.
+        for_ms: TimeMs,
+    },
 }
 
 /// A step that is given back.

@@ -55,6 +55,13 @@ impl Txn<'_> {
     }
 }
 
+/// Whether nothing is placed: as was said last, or else as the cluster is to begin.
+pub(super) fn is_paused(document: &Value) -> Result<bool, String> {
+    let said = flag(document, "orchestrator.scheduling_paused")?;
+    let begins = flag(document, "orchestrator.auto_start")?;
+    Ok(said.unwrap_or(begins == Some(false)))
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;

@@ -264,6 +264,7 @@ mod tests {
             changed_at_ms: 1_310_900,
             acknowledged_by: "ann".to_owned(),
             transitions: 2,
+            suppressed_until_ms: 0,
         };
         let letter: Value = serde_json::from_str(&letter(&State::default(), &alert)).unwrap();
         assert_eq!(letter["subject"], "[warning] node_failure_rate_threshold acknowledged");

@@ -68,6 +68,7 @@ mod swarms;
 mod task_table;
 mod tasks;
 mod thresholds;
+mod unread;
 
 #[cfg(test)]
 mod bot_tests;
@@ -90,6 +91,7 @@ pub use accounts::{
     ACCOUNTS_MAX, AccountCommand, EMAIL_MAX, FULL_NAME_MAX, NewAccount, USERNAME_MAX,
 };
 pub use agent_commands::{AGENT_COMMANDS_MAX, agent_command_id};
+pub use alerts::SUPPRESSED_MAX_MS;
 pub use apply::{encode_entry, encode_envelope, join_envelopes};
 pub use bot_command::{
     BotCommand, BotFact, BotOutcome, BotRejection, BotReport, BotSpec, BotWork, ExpiredLease,
@@ -144,6 +146,7 @@ pub use singles::{Counters, RUN_BOUNDS_MS, RunTotals};
 pub use structures::{JOBS_PER_REQUEST_MAX, MODELS_MAX, STRUCTURES_MAX, requested_job};
 pub use tasks::derive_task_id;
 pub use thresholds::{ScalingRule, Threshold, Thresholds};
+pub use unread::{unread, unread_keys};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -3,7 +3,7 @@
 use super::apply::Txn;
 use super::command::{NodeObservation, NodeSpec};
 use super::{Fact, Outcome, Rejection, Reply, State};
-use crate::model::{Epoch, Node, NodeId, NodeStatus, TaskFailure};
+use crate::model::{AGENT_PREFIX, Epoch, Node, NodeId, NodeStatus, TaskFailure};
 
 /// What a node's reliability gains or loses with each ended attempt (contract 2.8).
 const RELIABILITY_STEP_MILLI: u32 = 100;
@@ -57,6 +57,11 @@ impl State {
 impl Txn<'_> {
     pub(super) fn register_node(&mut self, spec: NodeSpec) -> Reply {
         let known = self.state.node(&spec.node_id).cloned();
+        let is_agents = spec.node_id.as_str().starts_with(AGENT_PREFIX)
+            || known.as_ref().is_some_and(Node::is_agent);
+        if spec.agent_type.is_none() && is_agents {
+            return Err(Rejection::NodeIdReserved);
+        }
         if known.is_none() {
             self.check_room(&spec)?;
         }

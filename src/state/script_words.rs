@@ -6,8 +6,8 @@ use super::{
     AccountCommand, AlertChange, Command, DeliveryResult, FlowRequest, NewAccount, derive_uuid,
 };
 use crate::model::{
-    AlertState, DrillKind, DrillState, FlowMode, RateLimit, RequestId, ScalingAction, ScalingEvent,
-    Severity, StepSpec,
+    AlertState, DrillKind, DrillState, FlowMode, NodeId, RateLimit, RequestId, ScalingAction,
+    ScalingEvent, Severity, StepSpec,
 };
 
 /// `name`, `name:retries` or `name<first+second`, whose numbers are places.
@@ -117,6 +117,11 @@ pub(super) fn outward_command(verb: &str, words: &Words<'_>) -> Option<Command> 
                 message: "too_much".to_owned(),
             }],
         },
+        "suppress" => Command::SuppressAlert {
+            alert_id: words.places[0].to_owned(),
+            by: words.text("by", "me"),
+            for_ms: words.places[1].parse().unwrap(),
+        },
         "scale" => Command::RecordScaling {
             epoch: words.epoch(),
             event: ScalingEvent {
@@ -131,6 +136,7 @@ pub(super) fn outward_command(verb: &str, words: &Words<'_>) -> Option<Command> 
                 reason: "busy".to_owned(),
                 provider: "command".to_owned(),
                 outcome: None,
+                nodes: words.list("nodes").iter().map(|id| NodeId::trusted(id)).collect(),
             },
             cooldown_ms: words.number("cooldown", 1000),
         },

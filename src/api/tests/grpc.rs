@@ -280,3 +280,22 @@ async fn contract_4_9_agents_register_and_are_asked_elsewhere() {
     let health = house.agents().agent_health_check(AgentHealthRequest::default()).await;
     assert_eq!(health.unwrap_err().code(), Code::Unimplemented);
 }
+
+#[tokio::test]
+async fn contract_c21_texts_of_metadata_that_are_json_scalars_are_such() {
+    let house = House::new().await;
+    let said = [("n", "10"), ("yes", "true"), ("none", "null"), ("text", "ten"), ("list", "[1]")];
+    let metadata = said.map(|(key, text)| (key.to_owned(), text.to_owned()));
+    let request = TaskRequest { metadata: BTreeMap::from(metadata), ..report("g-21") };
+    house.client().submit_task(request).await.unwrap();
+    let shown = house.world.get("/api/v1/tasks/g-21").await.ok();
+    let metadata = &shown["task"]["metadata"];
+    let kept = (&metadata["n"], &metadata["yes"], &metadata["text"], &metadata["list"]);
+    assert_eq!(kept, (&json!(10), &json!(true), &json!("ten"), &json!("[1]")));
+    // Over HTTP it is any JSON already.
+    let body = r#"{"task_id":"h-21","task_type":"t","metadata":{"n":"10","list":[1]}}"#;
+    house.world.post("/api/v1/tasks", body).await.ok();
+    let shown = house.world.get("/api/v1/tasks/h-21").await.ok();
+    let metadata = &shown["task"]["metadata"];
+    assert_eq!((&metadata["n"], &metadata["list"]), (&json!("10"), &json!([1])));
+}

@@ -13,6 +13,7 @@ mod callback;
 pub(super) mod control;
 pub(super) mod dashboard;
 pub(super) mod dead_letters;
+pub(super) mod deliveries;
 pub(super) mod drain;
 pub(super) mod figures;
 mod heartbeat;
