@@ -95,9 +95,8 @@ pub(super) fn gates<'a>(
     taken: &Taken,
     now: TimeMs,
 ) -> impl Iterator<Item = Gate<'a>> {
-    let planned = |planned: &BTreeMap<String, usize>, key: &str| {
-        if planned.is_empty() { 0 } else { planned.get(key).copied().unwrap_or(0) }
-    };
+    let planned =
+        |planned: &BTreeMap<String, usize>, key: &str| planned.get(key).copied().unwrap_or(0);
     let paused = view.policy().paused.then_some(Gate::Paused);
     let key = task.concurrency.as_ref().filter(|limit| {
         let planned = planned(&taken.keys, &limit.key);
