@@ -272,6 +272,8 @@ pub enum Verdict {
     Ended,
     /// There is no such assignment of that bot.
     NotFound,
+    /// What it says is longer than is kept.
+    TooLarge,
 }
 
 /// What is refused. The texts are the family's (contract 5.1).

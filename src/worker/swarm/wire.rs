@@ -7,10 +7,12 @@ use serde_json::value::RawValue;
 #[derive(Debug, Clone, Default, Deserialize)]
 pub(super) struct Assignment {
     pub(super) task_id: String,
+    /// None for work of a swarm that has no bots any more: nobody's, and still to be done.
     #[serde(default)]
-    pub(super) bot_id: String,
+    pub(super) bot_id: Option<String>,
+    /// None for work of a bot that is in no swarm.
     #[serde(default)]
-    pub(super) swarm_id: String,
+    pub(super) swarm_id: Option<String>,
     /// None is a type of its own.
     #[serde(default)]
     pub(super) task_type: Option<String>,
