@@ -143,6 +143,9 @@ pub(super) struct BotIndex {
     pub(super) running: BTreeSet<u64>,
     /// Those that have, by when they did.
     pub(super) over: BTreeSet<Due>,
+    /// Bytes of the parameters and results of those that run, and of those that have ended.
+    pub(super) running_bytes: u64,
+    pub(super) over_bytes: u64,
     /// Blocks that this command has changed and not recorded yet.
     pub(super) unwritten_waves: BTreeSet<(u64, u32)>,
     pub(super) unwritten_bots: BTreeSet<(u32, u32)>,

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::State;
 use super::bot_index::{BotIndex, Figures, Tally};
+use super::bot_workflows::bytes_of;
 use crate::model::{AssignmentPlace, AssignmentState, BOT_BLOCK, BotPlace};
 
 /// The first invariant that does not hold, in words.
@@ -40,6 +41,8 @@ pub fn check_bots(state: &State) -> Result<(), String> {
     equal("waves to be cleared away", &is.folding, &fresh.folding)?;
     equal("running workflows", &is.running, &fresh.running)?;
     equal("ended workflows", &is.over, &fresh.over)?;
+    equal("bytes of running workflows", &is.running_bytes, &fresh.running_bytes)?;
+    equal("bytes of ended workflows", &is.over_bytes, &fresh.over_bytes)?;
     holds(is.unwritten_waves.is_empty() && is.unwritten_bots.is_empty(), "all is recorded", is)?;
     check_hints(state)
 }
@@ -110,9 +113,16 @@ fn recomputed(state: &State) -> Result<BotIndex, String> {
     }
     for (number, row) in state.workflows_after(0) {
         holds(row.position as usize <= row.tasks.len(), "no task is beyond the last", row)?;
+        let bytes = bytes_of(row);
         match row.ended_at_ms {
-            0 => drop(fresh.running.insert(number)),
-            at => drop(fresh.over.insert((at, number))),
+            0 => {
+                fresh.running.insert(number);
+                fresh.running_bytes += bytes;
+            }
+            at => {
+                fresh.over.insert((at, number));
+                fresh.over_bytes += bytes;
+            }
         }
     }
     Ok(fresh)

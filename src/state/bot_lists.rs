@@ -166,7 +166,8 @@ impl State {
         let leased =
             leased.flat_map(move |set| way.along(set.range(first..=last).copied()).map(sure));
         let orphaned = index.orphaned.get(&bot.swarm).into_iter();
-        let orphaned = orphaned.flat_map(move |waves| way.along(waves.iter().map(|(_, wave)| *wave)));
+        let orphaned =
+            orphaned.flat_map(move |waves| way.along(waves.iter().map(|(_, wave)| *wave)));
         let share = orphaned
             .filter(move |wave| (from..=to).contains(wave))
             .flat_map(move |wave| self.share_of(bot, wave, way));
@@ -181,12 +182,7 @@ impl State {
 
     /// What a member has of a wave from bots that are gone. That it was looked for is a look of its
     /// own, in front of the wave.
-    fn share_of(
-        &self,
-        bot: BotPlace,
-        wave: u64,
-        way: Way,
-    ) -> Box<dyn Iterator<Item = Look> + '_> {
+    fn share_of(&self, bot: BotPlace, wave: u64, way: Way) -> Box<dyn Iterator<Item = Look> + '_> {
         let rows = self.waves.get(&wave).zip(self.swarms.get(&bot.swarm));
         let indexes = rows.map(|(row, swarm)| swarm.inheritance(wave, &row.members, bot.index));
         let indexes = indexes.into_iter().flatten();

@@ -152,7 +152,8 @@ impl State {
         for (swarm, whole) in &self.bot_index.whole_of {
             let Some(row) = self.swarms.get(swarm) else { continue };
             for wave in whole {
-                for ((_, block), progress) in self.wave_blocks.range((*wave, 0), (*wave, u32::MAX)) {
+                for ((_, block), progress) in self.wave_blocks.range((*wave, 0), (*wave, u32::MAX))
+                {
                     for progress in &progress.rows {
                         let index = block * crate::model::BOT_BLOCK + u32::from(progress.slot);
                         let bot = BotPlace { swarm: *swarm, index };

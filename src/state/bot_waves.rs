@@ -8,8 +8,8 @@ use super::bots::check_text;
 use super::rows::BlobPart;
 use super::{NAME_MAX, Outcome, Rejection, Reply, State, blob_owner};
 use crate::model::{
-    AssignmentPlace, BOT_BLOCK, BotPlace, DerivedId, IdOf, Progress, Span, TimeMs, Wave, block_slot,
-    tier_urgency,
+    AssignmentPlace, BOT_BLOCK, BotPlace, DerivedId, IdOf, Progress, Span, TimeMs, Wave,
+    block_slot, tier_urgency,
 };
 
 /// The longest data of work for bots, in bytes.

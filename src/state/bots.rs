@@ -146,6 +146,7 @@ impl State {
             _ => {
                 self.workflows.load(key, value, hash)?;
                 self.note_workflow(long);
+                self.note_workflow_bytes(long);
             }
         }
         Ok(())

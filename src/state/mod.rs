@@ -102,7 +102,10 @@ pub use bot_leases::{
 pub use bot_lists::AssignmentPage;
 pub use bot_reads::{AssignmentView, BotHealth, BotStats, BotView, SwarmView, WaveView};
 pub use bot_rows::blob_owner;
-pub use bot_workflows::{STEP_RESULT_MAX, WORKFLOW_TASKS_MAX, WORKFLOWS_MAX};
+pub use bot_workflows::{
+    STEP_PARAMS_MAX, STEP_RESULT_MAX, WORKFLOW_BYTES_MAX, WORKFLOW_TASKS_MAX, WORKFLOWS_KEPT,
+    WORKFLOWS_MAX,
+};
 pub use bots::{BOT_CAPABILITIES_MAX, TIER_MAX};
 pub use campaign_command::{
     AgentAction, AgentOrder, CampaignCommand, CampaignMove, CampaignPatch, IterationPlan,

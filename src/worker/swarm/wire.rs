@@ -59,3 +59,23 @@ pub(super) fn keys(all: &[Try]) -> Vec<serde_json::Value> {
     let key = |one: &Try| serde_json::json!({ "task_id": one.task_id, "attempt": one.attempt });
     all.iter().map(key).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The worker ended when it was given work of a swarm whose bots were gone.
+    #[test]
+    fn work_of_no_bot_is_work() {
+        let text = r#"{"assignments":[{"task_id":"t","bot_id":null,"swarm_id":"s","task_type":null,
+            "task_data":{"a":1},"attempt":2,"deadline":"2026-01-01T00:00:00Z"}]}"#;
+        let leased: Leased = serde_json::from_str(text).unwrap();
+        let one = &leased.assignments[0];
+        assert_eq!((one.bot_id.as_deref(), one.swarm_id.as_deref()), (None, Some("s")));
+        assert_eq!(one.key(), Try { task_id: "t".to_owned(), attempt: 2 });
+        let of_a_bot =
+            text.replace(r#""bot_id":null,"swarm_id":"s""#, r#""bot_id":"b","swarm_id":null"#);
+        let leased: Leased = serde_json::from_str(&of_a_bot).unwrap();
+        assert_eq!(leased.assignments[0].bot_id.as_deref(), Some("b"));
+    }
+}
