@@ -197,7 +197,7 @@ mod tests {
         // Forgotten waves go with the next end, and bots at once.
         let other = BotPlace { swarm: 1, index: 8 };
         runs.add(other, 2, &whole);
-        runs.add(other, 9, &[9, 12].into());
+        runs.add(other, 9, &[8, 9, 12].into());
         assert!(runs.all().eq([(bot, 2, 9), (other, 9, 9)]));
         runs.forget(1, Span { first: 7, end: 8 });
         assert!(runs.all().eq([(other, 9, 9)]));

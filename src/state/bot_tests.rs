@@ -273,9 +273,15 @@ fn bots_among_others_that_do_nothing_come_to_all_of_their_work() {
 fn a_swarm_grows_in_any_number_of_steps_and_nobodys_figures_change() {
     const STEPS: u32 = 4_200;
     let mut world = World { now: 1, ..World::default() };
+    let mut script = Script::default();
+    script.run("at 1", &mut String::new());
+    script.run("config bots.max_open_assignments 50000000", &mut String::new());
+    world.state.apply(1, &script.log[0]).unwrap();
+    world.index = 1;
     world.swarm(1, "standard");
     for count in 2..=STEPS {
-        if count % 3 == 0 {
+        // Later on every step has a wave before it.
+        if count % 2 == 0 || count > 100 {
             world.assign(1);
         }
         let swarm = world.state.swarm_id(1);
@@ -286,8 +292,8 @@ fn a_swarm_grows_in_any_number_of_steps_and_nobodys_figures_change() {
     let waves = row.waves;
     for index in 0..STEPS {
         let view = world.state.bot_view(BotPlace { swarm: 1, index }).unwrap();
-        // The bot of index 2 came after the first wave.
-        let missed = u64::from(index + 1) / 3;
+        let steps = u64::from(index) + 1;
+        let missed = if steps <= 100 { steps / 2 } else { steps - 50 };
         assert_eq!((view.total, view.pending), (waves - missed, waves - missed), "{index}");
     }
     let bot = world.state.bot_id(BotPlace { swarm: 1, index: 2000 });

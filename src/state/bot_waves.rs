@@ -162,7 +162,8 @@ fn count_progress(tally: &mut Tally, place: AssignmentPlace, before: &Progress, 
     tally.failed = tally.failed + is(Failed) - was(Failed);
     tally.leased = tally.leased + is(Leased) - was(Leased);
     tally.ended_at_ms = tally.ended_at_ms.max(after.ended_at_ms);
-    tally.inherited += u32::from(after.bot.is_some()) - u32::from(before.bot.is_some());
+    let is_heirs = |row: &Progress| u32::from(row.bot.is_some());
+    tally.inherited = tally.inherited + is_heirs(after) - is_heirs(before);
     match (before.state == Waiting, after.state == Waiting) {
         (false, true) => tally.first_waiting = tally.first_waiting.min(place.index),
         // Without a gap: who ends a wave in order is not looked at again for each of the rest.

@@ -184,7 +184,7 @@ async fn contract_5_4_tasks_are_done_one_after_another_and_failures_are_results(
     assert_eq!(*crypto, json!({"error": "the service answered 503: closed"}));
     assert_eq!(*compression, json!({"error": "Unknown task type: compression"}));
     assert_eq!(fraud.to_string(), "[12345678901234567890]");
-    assert_eq!(*long, json!({"error": "the answer is over 262144 bytes"}));
+    assert_eq!(*long, json!({"error": format!("the answer is over {STEP_RESULT_MAX} bytes")}));
     let leadership = bench.stop().await;
     let metrics = leadership.metrics();
     assert_eq!((metrics.workflow_calls.get(), metrics.workflow_errors.get()), (5, 3));
