@@ -233,9 +233,9 @@ fn bot_status(rejection: &BotRejection) -> StatusCode {
         BotRejection::BotCapacity { .. }
         | BotRejection::SwarmCapacity
         | BotRejection::Invalid(_) => StatusCode::BAD_REQUEST,
-        BotRejection::TooManyAssignments { .. } | BotRejection::TooManyWorkflows { .. } => {
-            StatusCode::TOO_MANY_REQUESTS
-        }
+        BotRejection::TooManyAssignments { .. }
+        | BotRejection::TooManyWorkflows { .. }
+        | BotRejection::WorkflowsTooLarge { .. } => StatusCode::TOO_MANY_REQUESTS,
         BotRejection::WorkflowEnded => StatusCode::CONFLICT,
     }
 }

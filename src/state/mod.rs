@@ -20,9 +20,11 @@ mod bot_ends;
 mod bot_index;
 mod bot_invariants;
 mod bot_leases;
+mod bot_lists;
 mod bot_reads;
 mod bot_refound;
 mod bot_rows;
+mod bot_runs;
 mod bot_waves;
 mod bot_workflows;
 mod bots;
@@ -103,9 +105,13 @@ pub use bot_invariants::check_bots;
 pub use bot_leases::{
     BOT_ITEMS_MAX, BOTS_PER_LEASE_MAX, HOLDER_MAX, LEASE_MAX_MS, LEASE_TYPES_MAX,
 };
+pub use bot_lists::AssignmentPage;
 pub use bot_reads::{AssignmentView, BotHealth, BotStats, BotView, SwarmView, WaveView};
 pub use bot_rows::blob_owner;
-pub use bot_workflows::{STEP_RESULT_MAX, WORKFLOW_TASKS_MAX, WORKFLOWS_MAX};
+pub use bot_workflows::{
+    STEP_PARAMS_MAX, STEP_RESULT_MAX, WORKFLOW_BYTES_MAX, WORKFLOW_TASKS_MAX, WORKFLOWS_KEPT,
+    WORKFLOWS_MAX,
+};
 pub use bots::{BOT_CAPABILITIES_MAX, TIER_MAX};
 pub use campaign_command::{
     AgentAction, AgentOrder, CampaignCommand, CampaignMove, CampaignPatch, DueSlots, IterationPlan,

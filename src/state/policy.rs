@@ -171,7 +171,8 @@ pub struct Policy {
     pub discovery_endpoints: Vec<String>,
     /// `bots.capacity`: bots there may be, those of swarms included (contract 5.3).
     pub bots_max: u64,
-    /// `bots.max_open_assignments`: assignments of bots in waves that have not ended.
+    /// `bots.max_open_assignments`: assignments of bots that have not ended, and as many more that
+    /// have, of waves that have not.
     pub open_assignments_max: u64,
     /// `bots.max_retained_assignments`: assignments of bots in waves that have ended.
     pub ended_assignments_max: u64,

@@ -226,6 +226,7 @@ impl State {
         self.singles.config.put(&mut self.rows, SingleId::Config);
         if aged_anew {
             self.rebuild_queue();
+            self.rebuild_waves();
         }
     }
 

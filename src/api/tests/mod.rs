@@ -4,6 +4,7 @@ mod accounts;
 mod auth;
 mod backups;
 mod bot_leases;
+mod bot_lists;
 mod bots;
 mod common;
 mod contract;
