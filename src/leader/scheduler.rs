@@ -136,13 +136,9 @@ pub fn plan(view: &State, inputs: &PlanInputs, limits: PlanLimits) -> Plan {
         plan.cursor = Some(need);
         let Some(key) = keys.next() else { continue };
         let Some(task) = view.queued(key) else { continue };
-        match gates(view, task, &taken, now).next() {
-            None => {}
-            Some(Gate::Rate { clears_ms, .. }) => {
-                plan.note_rate(clears_ms);
-                continue;
-            }
-            Some(Gate::Paused | Gate::Concurrency(_)) => continue,
+        if let Some(gate) = gates(view, task, &taken, now).next() {
+            plan.note(&gate);
+            continue;
         }
         let nodes = room.group(&task.requirements);
         if nodes.is_empty()
@@ -198,8 +194,11 @@ fn nobody_waits(view: &State, inputs: &PlanInputs) -> bool {
 }
 
 impl Plan {
-    fn note_rate(&mut self, clears_ms: TimeMs) {
-        self.clears_ms = Some(self.clears_ms.map_or(clears_ms, |first| first.min(clears_ms)));
+    /// Remembers when to look again at a task that is not let through.
+    fn note(&mut self, gate: &Gate<'_>) {
+        if let Gate::Rate { clears_ms, .. } = gate {
+            self.clears_ms = Some(self.clears_ms.map_or(*clears_ms, |first| first.min(*clears_ms)));
+        }
     }
 
     /// Works out what the next plan has to know.

@@ -30,6 +30,16 @@ struct World {
 }
 
 impl World {
+    /// What is read back from the rows is the same state.
+    fn is_what_its_rows_say(&self) {
+        let mut reopened = State::default();
+        for (key, value) in &self.rows {
+            reopened.load_row(key, value).unwrap();
+        }
+        assert_eq!(check_bots(&reopened), Ok(()));
+        assert_eq!(reopened.digest(), self.state.digest());
+    }
+
     /// What a move takes. Of bots those that are there.
     fn taken(&mut self, one: &Move) -> Vec<(AssignmentPlace, u32)> {
         let (from, max) = match one {
@@ -445,12 +455,6 @@ proptest! {
             let row = world.state.progress(*place);
             prop_assert_eq!(row.map(|row| row.state), Some(AssignmentState::Leased));
         }
-        // What is read back from the rows is the same state.
-        let mut reopened = State::default();
-        for (key, value) in &world.rows {
-            reopened.load_row(key, value).unwrap();
-        }
-        prop_assert_eq!(check_bots(&reopened), Ok(()));
-        prop_assert_eq!(reopened.digest(), world.state.digest());
+        world.is_what_its_rows_say();
     }
 }

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::State;
 use super::alerts::{decimal, described};
-use super::policy::{flag, lookup, text};
+use super::document::{flag, lookup, text};
 use crate::model::{
     Alert, MailChannel, MailCredentials, MailEncryption, is_domain, is_loopback, is_mail_address,
 };

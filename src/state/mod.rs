@@ -36,6 +36,7 @@ mod campaigns;
 mod changes;
 mod command;
 mod deliveries;
+mod document;
 mod drains;
 mod drills;
 mod event;

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::Rejection;
+use super::document::{flag, lookup, text, texts};
 use super::founding::{default_orchestrator, initial_mode, is_paused};
 use super::mail::mail_channel;
 use super::outward::{channel, check_channels, reach, web_url};
@@ -368,10 +369,7 @@ impl Policy {
             default_orchestrator: default_orchestrator(document)?,
             initial_mode: initial_mode(document)?,
             discovery_interval_ms: number("network.node_discovery_interval", 60, 1, 86_400)? * 1000,
-            discovery_endpoints: match flag(document, "orchestrator.auto_discovery")? {
-                Some(false) => Vec::new(),
-                Some(true) | None => texts(document, "network.discovery_endpoints", 256)?,
-            },
+            discovery_endpoints: discovery_endpoints(document)?,
             bots_max: number("bots.capacity", 50_000, 1, 1_000_000)?,
             open_assignments_max: number("bots.max_open_assignments", 5_000_000, 1, 50_000_000)?,
             ended_assignments_max: number("bots.max_retained_assignments", 100_000, 0, 10_000_000)?,
@@ -384,6 +382,13 @@ impl Policy {
     pub fn back_off_ms(&self, retry: u32) -> TimeMs {
         let doublings = retry.saturating_sub(1).min(32);
         self.retry_delay_ms.saturating_mul(1 << doublings).min(self.retry_delay_max_ms)
+    }
+}
+
+fn discovery_endpoints(document: &Value) -> Result<Vec<String>, String> {
+    match flag(document, "orchestrator.auto_discovery")? {
+        Some(false) => Ok(Vec::new()),
+        Some(true) | None => texts(document, "network.discovery_endpoints", 256),
     }
 }
 
@@ -408,29 +413,6 @@ fn agent_algorithm(document: &Value) -> Result<Algorithm, String> {
         let known = Algorithm::FOR_AGENTS.map(|(known, _)| known).join(", ");
         format!("agents.load_balancing must be one of {known}, not {word}")
     })
-}
-
-pub(super) fn flag(document: &Value, path: &str) -> Result<Option<bool>, String> {
-    let Some(value) = lookup(document, path) else { return Ok(None) };
-    value.as_bool().map(Some).ok_or_else(|| format!("{path} must be true or false, not {value}"))
-}
-
-pub(super) fn text(document: &Value, path: &str) -> Result<Option<String>, String> {
-    let Some(value) = lookup(document, path) else { return Ok(None) };
-    let text = value.as_str().ok_or_else(|| format!("{path} must be a text, not {value}"))?;
-    Ok(Some(text.to_owned()).filter(|text| !text.is_empty()))
-}
-
-pub(super) fn texts(document: &Value, path: &str, max: usize) -> Result<Vec<String>, String> {
-    let wrong = || format!("{path} must be a list of at most {max} texts");
-    let Some(value) = lookup(document, path) else { return Ok(Vec::new()) };
-    let list = value.as_array().filter(|list| list.len() <= max).ok_or_else(wrong)?;
-    let texts = list.iter().map(|item| item.as_str().map(str::to_owned));
-    texts.collect::<Option<_>>().ok_or_else(wrong)
-}
-
-pub(super) fn lookup<'a>(document: &'a Value, path: &str) -> Option<&'a Value> {
-    path.split('.').try_fold(document, |value, key| value.get(key)).filter(|value| !value.is_null())
 }
 
 #[cfg(test)]

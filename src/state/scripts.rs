@@ -194,14 +194,18 @@ fn task_command(verb: &str, words: &Words<'_>) -> Command {
             alert_id: words.places[0].to_owned(),
             by: words.text("by", "me"),
         },
-        "pipeline" => Command::PutPipeline(Pipeline {
-            task_type: words.places[0].to_owned(),
-            mode: FlowMode::parse(words.places[1]).unwrap(),
-            estimate_ms: 7,
-            steps: words.places[2..].iter().map(|text| step(text)).collect(),
-        }),
+        "pipeline" => Command::PutPipeline(pipeline(words)),
         "unpipeline" => Command::RemovePipeline { task_type: words.places[0].to_owned() },
         other => panic!("unknown verb {other}"),
+    }
+}
+
+fn pipeline(words: &Words<'_>) -> Pipeline {
+    Pipeline {
+        task_type: words.places[0].to_owned(),
+        mode: FlowMode::parse(words.places[1]).unwrap(),
+        estimate_ms: 7,
+        steps: words.places[2..].iter().map(|text| step(text)).collect(),
     }
 }
 

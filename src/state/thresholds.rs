@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use super::policy::flag;
+use super::document::flag;
 use crate::model::TimeMs;
 
 /// The most scaling rules that are read.

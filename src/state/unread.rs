@@ -103,7 +103,10 @@ const ROWS: &[Row] = &[
 pub fn unread(document: &Value) -> Vec<(&'static str, &'static str)> {
     let given = |path: &str| path.split('.').try_fold(document, |at, key| at.get(key));
     let is_news = |(path, quiet, _): &&Row| {
-        given(path).is_some_and(|value| !value.is_null() && value.to_string() != *quiet)
+        given(path).is_some_and(|value| {
+            let said = value.to_string();
+            !value.is_null() && said != *quiet
+        })
     };
     let mut found: Vec<_> =
         ROWS.iter().filter(is_news).map(|(path, _, what)| (*path, *what)).collect();
