@@ -40,6 +40,8 @@ pub(super) struct Route {
     pub(super) takes_query: bool,
     /// How long its handler may wait beside the time that any has.
     pub(super) waits: Duration,
+    /// It is a door of family N.
+    pub(super) is_nanoos: bool,
 }
 
 impl Route {
@@ -71,6 +73,7 @@ pub(super) async fn around(
     };
     let status = response.status();
     finish(&route.app, response.headers_mut(), ticket, given_name);
+    write_figures(&route, response.headers_mut(), status, started.elapsed());
     let cors = access.as_deref().map_or(&Cors::Any, |access| &access.cors);
     write_cors(response.headers_mut(), cors, origin);
     let took = started.elapsed();
@@ -202,16 +205,40 @@ async fn silenced(route: &Route, clients: Clients) -> Result<(), ApiError> {
     }
 }
 
+/// What families W and N tell of each answer (contract 1.6).
+fn write_figures(route: &Route, headers: &mut HeaderMap, status: StatusCode, took: Duration) {
+    let (count, rate) = route.stats.counted(status);
+    let (secs, millis) = (took.as_secs(), took.subsec_millis());
+    let text = |text: String| HeaderValue::from_str(&text).ok();
+    let mut put = |name, value: Option<HeaderValue>| {
+        if let Some(value) = value {
+            headers.insert(name, value);
+        }
+    };
+    if route.is_nanoos {
+        put(headers::PROCESS_TIME, text(format!("{secs}.{millis:03}")));
+        put(headers::REQUEST_COUNT, Some(HeaderValue::from(count)));
+        put(headers::ERROR_RATE, text(format!("{}.{:02}%", rate / 100, rate % 100)));
+    } else {
+        put(headers::RESPONSE_TIME, text(format!("{secs}.{millis:03}s")));
+    }
+}
+
 /// Headers of every answer: who answered, and a name for the request.
 fn finish(app: &App, headers: &mut HeaderMap, ticket: Ticket, given_name: Option<HeaderValue>) {
     headers.insert(headers::MEMBER, app.member_header());
-    // A write has its id in a header already, and sharing it is cheaper than writing it again.
-    let own_name = || headers.get(&headers::REQUEST).cloned();
-    let name = given_name.or_else(own_name);
-    let minted = || HeaderValue::from_str(&ticket.request_id.to_string()).ok();
-    if let Some(name) = name.or_else(minted) {
+    // Made here, it is a UUID (contract 1.6), and of the digits of the id that writes are asked for by.
+    let minted = || HeaderValue::from_str(&uuid_text(ticket.request_id.0)).ok();
+    if let Some(name) = given_name.or_else(minted) {
         headers.insert(headers::X_REQUEST_ID, name);
     }
+}
+
+fn uuid_text(id: u128) -> String {
+    let part = |shift: u32, digits: u32| (id >> shift) & ((1u128 << (4 * digits)) - 1);
+    let [first, second, third] = [part(96, 8), part(80, 4), part(64, 4)];
+    let [fourth, last] = [part(48, 4), part(0, 12)];
+    format!("{first:08x}-{second:04x}-{third:04x}-{fourth:04x}-{last:012x}")
 }
 
 /// What pages of other origins may do (contract 1.6).

@@ -20,7 +20,7 @@ use crate::clock;
 use crate::cluster::ReadStamp;
 use crate::outward;
 use crate::security::{Access, MASK, seal};
-use crate::state::{Command, Config, Outcome, Policy};
+use crate::state::{Command, Config, Outcome, Policy, unread};
 
 /// The deepest path that is taken; the state has the same bound.
 const PATH_KEYS_MAX: usize = 32;
@@ -32,6 +32,28 @@ struct ConfigReply {
     message: Option<&'static str>,
     config: Value,
     revision: u64,
+    /// Of a change: keys in it that nothing acts on, and why.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    warnings: Option<Vec<Warning>>,
+}
+
+#[derive(Serialize)]
+struct Warning {
+    key: &'static str,
+    message: String,
+}
+
+/// What there is to say to whoever makes a change: nobody shall believe that it has an effect that it
+/// does not have.
+fn warnings(change: &Change) -> Vec<Warning> {
+    let keys: Vec<&str> = change.path.split('.').filter(|key| !key.is_empty()).collect();
+    if keys.len() > PATH_KEYS_MAX {
+        // It is refused; until then nothing so deep is made of it.
+        return Vec::new();
+    }
+    let patch = keys.iter().rev().fold(change.value.clone(), |inner, key| json!({ *key: inner }));
+    let said = |(key, what)| Warning { key, message: format!("{key} has no effect: {what}") };
+    unread(&patch).into_iter().map(said).collect()
 }
 
 /// Whether the value under `key` must not be shown.
@@ -102,7 +124,7 @@ fn shown(app: &App, stamp: &mut ReadStamp, message: Option<&'static str>) -> Con
         (config.document(), config.revision)
     });
     mask(&mut config, false);
-    ConfigReply { success: true, message, config, revision }
+    ConfigReply { success: true, message, config, revision, warnings: None }
 }
 
 fn with_revision(mut response: Response, revision: u64) -> Response {
@@ -180,9 +202,11 @@ async fn changed(
     address: Address,
     change: Change,
 ) -> Result<Response, ApiError> {
+    let warnings = warnings(&change);
     let index = change_document(app, ticket, caller, address, change).await?;
     let mut stamp = app.caught_up(ticket, index).await?;
-    let config = shown(app, &mut stamp, Some("Configuration updated"));
+    let shown = shown(app, &mut stamp, Some("Configuration updated"));
+    let config = ConfigReply { warnings: Some(warnings), ..shown };
     let revision = config.revision;
     Ok(with_revision(reply::written(ticket, index, &config), revision))
 }

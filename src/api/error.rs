@@ -186,6 +186,7 @@ impl From<Rejection> for ApiError {
             | Rejection::InstrumentNotFound
             | Rejection::AccountNotFound => StatusCode::NOT_FOUND,
             Rejection::TooManyNodes { .. }
+            | Rejection::NodeIdReserved
             | Rejection::BatchSize { .. }
             | Rejection::InvalidConfig(_)
             | Rejection::InvalidDrill(_)
@@ -232,9 +233,9 @@ fn bot_status(rejection: &BotRejection) -> StatusCode {
         BotRejection::BotCapacity { .. }
         | BotRejection::SwarmCapacity
         | BotRejection::Invalid(_) => StatusCode::BAD_REQUEST,
-        BotRejection::TooManyAssignments { .. } | BotRejection::TooManyWorkflows { .. } => {
-            StatusCode::TOO_MANY_REQUESTS
-        }
+        BotRejection::TooManyAssignments { .. }
+        | BotRejection::TooManyWorkflows { .. }
+        | BotRejection::WorkflowsTooLarge { .. } => StatusCode::TOO_MANY_REQUESTS,
         BotRejection::WorkflowEnded => StatusCode::CONFLICT,
     }
 }

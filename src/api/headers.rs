@@ -30,3 +30,11 @@ pub(super) const RATE_LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-l
 pub(super) const RATE_REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
 /// When all of them are there again, in seconds since the epoch.
 pub(super) const RATE_RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
+/// How long the answer took, in words of the old generation of family W (contract 1.6).
+pub(super) const RESPONSE_TIME: HeaderName = HeaderName::from_static("x-response-time");
+/// The same in seconds, at family N's doors.
+pub(super) const PROCESS_TIME: HeaderName = HeaderName::from_static("x-process-time");
+/// Requests that this member has answered, at family N's doors.
+pub(super) const REQUEST_COUNT: HeaderName = HeaderName::from_static("x-request-count");
+/// The share of them that were refused or failed, at family N's doors.
+pub(super) const ERROR_RATE: HeaderName = HeaderName::from_static("x-error-rate");

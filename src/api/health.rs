@@ -15,7 +15,8 @@ use super::probes::ENVIRONMENT;
 use super::reply;
 use crate::cluster::Consistency;
 
-/// A leader that was silent for so long is one in doubt.
+/// A leader that was silent for so long is one in doubt, and so is one that no quorum has answered
+/// for so long.
 const SILENCE: Duration = Duration::from_secs(5);
 /// How long the log is waited for.
 const WAIT: Duration = Duration::from_secs(3);
@@ -36,6 +37,18 @@ pub(super) struct Service {
     error: Option<String>,
 }
 
+/// Whether the last contact with a quorum was lately. A member that just became leader has none yet.
+fn is_recent(contact_age: Option<Duration>) -> bool {
+    contact_age.is_none_or(|age| age <= SILENCE)
+}
+
+/// Whether the replicated store can be written, as far as this member knows without asking: there is
+/// a leader, and a quorum was heard of lately. A leader that lost its followers knows itself as leader
+/// for as long as it likes, and can write nothing.
+pub(super) fn is_writable(app: &App) -> bool {
+    app.cluster().leader().is_some() && is_recent(app.cluster().contact_age())
+}
+
 fn ms(time: Duration) -> f64 {
     (time.as_secs_f64() * 1e6).round() / 1e3
 }
@@ -50,10 +63,10 @@ impl Service {
     fn log(app: &App) -> Self {
         let leader = app.cluster().leader().map(|(member, _)| member);
         let age = app.cluster().contact_age();
-        let status = match (leader, age) {
+        let status = match (leader, is_recent(age)) {
             (None, _) => "unhealthy",
-            (Some(_), Some(age)) if age > SILENCE => "degraded",
-            (Some(_), _) => "healthy",
+            (Some(_), false) => "degraded",
+            (Some(_), true) => "healthy",
         };
         Self { leader, ..Self::of(status, age.map(ms)) }
     }
@@ -150,4 +163,15 @@ pub(super) async fn index() -> Response {
     });
     let body = json!({"version": env!("CARGO_PKG_VERSION"), "endpoints": endpoints});
     reply::json(reply::encode(&body))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quorum_that_is_silent_for_long_is_none() {
+        assert!(is_recent(None) && is_recent(Some(SILENCE)));
+        assert!(!is_recent(Some(SILENCE + Duration::from_millis(1))));
+    }
 }

@@ -8,12 +8,12 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::App;
-use super::health::Services;
+use super::health::{Services, is_writable};
 use super::host::HostUsage;
 use super::params::Params;
 use super::reply;
 use super::web4ai::lists::summary;
-use super::wire_time::{iso, uptime_words};
+use super::wire_time::{iso, iso_micros, uptime_words};
 use crate::clock;
 use crate::cluster::Consistency;
 use crate::state::State as Tables;
@@ -185,14 +185,15 @@ fn family_figures(app: &App, state: &Tables) -> serde_json::Value {
     })
 }
 
-/// `GET /health`: the union of all families; 503 while no leader is known.
+/// `GET /health`: the union of all families; 503 while the replicated store cannot be written, as far
+/// as this member knows (contract 5.5).
 pub(super) async fn health(State(app): State<App>) -> Response {
-    let led = app.cluster().leader().is_some();
-    let word = |good: &'static str, bad: &'static str| if led { good } else { bad };
+    let writable = is_writable(&app);
+    let word = |good: &'static str, bad: &'static str| if writable { good } else { bad };
     let (orchestrator_id, stats) = app.cluster().view().read(|state| {
         let summary = summary(state);
         let stats = HealthStats {
-            running: led,
+            running: writable,
             active_tasks: summary.active_count,
             pending_tasks: summary.pending_count,
             total_nodes: state.nodes_len(),
@@ -203,20 +204,20 @@ pub(super) async fn health(State(app): State<App>) -> Response {
     });
     let health = UnionHealth {
         status: word("healthy", "unhealthy"),
-        healthy: led,
+        healthy: writable,
         service: "orchestrator",
         redis: word("connected", "disconnected"),
         orchestrator_id,
         version: FAMILY_VERSION,
         quorate_version: VERSION,
-        timestamp: iso(clock::now_ms()),
+        timestamp: iso_micros(clock::now_ms()),
         uptime_seconds: app.uptime().as_secs(),
         stats,
         services: Services::of(&app),
         system: system_usage(&app),
     };
     let mut response = reply::json(reply::encode(&health));
-    if !led {
+    if !writable {
         *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
     }
     response

@@ -1,5 +1,5 @@
 //! How many tasks of each type wait (contract 4.8, `queue_depth`): looked at every ten seconds, a
-//! few hundred tasks at a time. A long queue is looked at less often, so that this never takes more
+//! few hundred tasks at a time. One that grows beyond a hundred is told in the log (contract 4.6). A long queue is looked at less often, so that this never takes more
 //! than a small share of a core.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -19,6 +19,8 @@ const SAMPLE_EVERY: Duration = Duration::from_secs(10);
 const PAUSE_FACTOR: u32 = 20;
 /// Tasks looked at while the state is held.
 const CHUNK: usize = 500;
+/// A queue longer than this is worth a warning (contract 4.6), once until it is shorter again.
+const LONG: u64 = 100;
 /// Samples of which the quantiles are: ten minutes of them.
 const WINDOW_MAX: usize = 60;
 
@@ -87,7 +89,8 @@ impl QueueDepths {
         self.0.lock().clone()
     }
 
-    fn note(&self, counts: &Counts) {
+    /// Notes a sample; gives the types whose queues have grown long with it, and their depths.
+    fn note(&self, counts: &Counts) -> Vec<(String, u64)> {
         let mut types = self.0.lock();
         for task_type in counts.keys() {
             let key = counted_as(&types, task_type);
@@ -103,9 +106,14 @@ impl QueueDepths {
             .keys()
             .map(|name| of_type.get(name.as_str()).copied().unwrap_or_default())
             .collect();
-        for (depth, known) in depths.into_iter().zip(types.values_mut()) {
+        let mut long = Vec::new();
+        for (depth, (name, known)) in depths.into_iter().zip(types.iter_mut()) {
+            if depth > LONG && known.newest() <= LONG {
+                long.push((name.clone(), depth));
+            }
             known.note(depth);
         }
+        long
     }
 }
 
@@ -143,7 +151,9 @@ pub(super) async fn follow(
     let round = async {
         loop {
             let started = Instant::now();
-            depths.note(&count(&view).await);
+            for (task_type, depth) in depths.note(&count(&view).await) {
+                tracing::warn!(task_type, depth, "a queue has grown long");
+            }
             sleep(SAMPLE_EVERY.max(started.elapsed() * PAUSE_FACTOR)).await;
         }
     };
@@ -173,6 +183,14 @@ mod tests {
         assert_eq!((seen["t"].newest(), seen["u"].newest()), (0, 1));
         assert_eq!((seen["t"].sorted(), seen["t"].sum), (vec![0, 5], 5));
         assert_eq!(seen["api_call"].count, 2);
+    }
+
+    #[test]
+    fn contract_4_6_a_queue_beyond_a_hundred_is_told_once() {
+        let depths = QueueDepths::default();
+        let told = [100, 101, 500, 100, 200].map(|depth| depths.note(&counts(&[("t", depth)])));
+        let long = |depth: u64| vec![("t".to_owned(), depth)];
+        assert_eq!(told, [vec![], long(101), vec![], vec![], long(200)]);
     }
 
     #[test]

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::Request;
-use axum::http::StatusCode;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, StatusCode};
 use axum::middleware::{from_fn_with_state, map_response};
 use axum::routing::{MethodRouter, delete, get, post, put};
 
@@ -23,9 +23,10 @@ use super::nanoos::{
     agent, agent_summary, campaigns, instruments, jobs, orchestrators, shape, slots, structures,
     under_prefixes,
 };
+use super::pages::{self, Front};
 use super::web4ai::{
-    agent_list, agents, beats, control, dashboard, dead_letters, drain, lists, node_list, nodes,
-    notices, performance, status, tasks, why,
+    agent_list, agents, beats, control, dashboard, dead_letters, deliveries, drain, lists,
+    node_list, nodes, notices, performance, status, tasks, why,
 };
 use super::{
     App, admin, backup_doors, cluster_doors, config_doc, drills, events, health, probes,
@@ -61,8 +62,10 @@ impl Builder {
     /// As [`Self::route`], for doors of family N, whose errors have a shape of their own.
     fn nanoos<const N: usize>(self, paths: [&'static str; N], doors: &MethodRouter<App>) -> Self {
         paths.into_iter().fold(self, |builder, path| {
-            let doors = builder.guarded(path, doors.clone(), false);
             let Self { app, router } = builder;
+            let route = Route { is_nanoos: true, ..Self::of_route(&app, path, false) };
+            let doors = doors.clone().fallback(wrong_method);
+            let doors = doors.layer(from_fn_with_state(route, around));
             Self { app, router: router.route(path, doors.layer(map_response(shape::reshaped))) }
         })
     }
@@ -100,6 +103,7 @@ impl Builder {
             needs: Needs::of(path),
             takes_query: path == WEBSOCKET,
             waits: Duration::ZERO,
+            is_nanoos: false,
         }
     }
 }
@@ -113,10 +117,17 @@ async fn no_route(request: Request) -> ApiError {
     ApiError::not_found("ROUTE_NOT_FOUND", format!("nothing is served at {}", request.uri().path()))
 }
 
-/// The router of every HTTP listener.
+/// The router of every HTTP listener; `/` tells those who do not say what they read of what serves
+/// here.
 pub fn router(app: App) -> Router {
+    router_with(app, Front::Info)
+}
+
+/// As [`router()`], with what `/` answers those who do not say what they read.
+pub fn router_with(app: App, front: Front) -> Router {
     let builder = Builder { app, router: Router::new() };
-    let builder = common_routes(builder).route(WEBSOCKET, get(websocket::connect));
+    let builder = common_routes(page_routes(builder, front));
+    let builder = builder.route(WEBSOCKET, get(websocket::connect));
     let builder = auth_routes(task_routes(node_routes(builder)));
     let builder = laboratory_routes(agent_routes(campaign_routes(builder)));
     let builder = workflow_routes(assignment_routes(bot_routes(builder)));
@@ -136,6 +147,7 @@ pub fn websocket_router(app: App) -> Router {
         needs: Needs::of(WEBSOCKET),
         takes_query: true,
         waits: Duration::ZERO,
+        is_nanoos: false,
     };
     let doors = doors().fallback(wrong_method).layer(from_fn_with_state(at_root, around));
     finish(Builder { app, router: router.route("/", doors) })
@@ -151,14 +163,23 @@ fn finish(Builder { app, router }: Builder) -> Router {
         needs: Needs::of(UNMATCHED),
         takes_query: false,
         waits: Duration::ZERO,
+        is_nanoos: false,
     };
     let fallback = axum::routing::any(no_route).layer(from_fn_with_state(route, around));
     router.fallback_service(fallback.with_state(app.clone())).with_state(app)
 }
 
+/// Pages are served however busy the member is: they say so, and hold nothing else.
+fn page_routes(builder: Builder, front: Front) -> Builder {
+    let root = move |app: State<App>, headers: HeaderMap| pages::root(app, headers, front);
+    builder
+        .always("/", get(root))
+        .always("/dashboard", get(pages::dashboard))
+        .always("/orchestrator", get(pages::orchestrator))
+}
+
 fn common_routes(builder: Builder) -> Builder {
     builder
-        .always("/", get(probes::root))
         .always("/livez", get(probes::livez))
         .always("/healthz", get(probes::livez))
         .always("/readyz", get(probes::readyz))
@@ -184,8 +205,9 @@ fn common_routes(builder: Builder) -> Builder {
         .route("/api/v1/control/restart", post(control::restart))
         .route("/api/v1/alerts", get(notices::alerts))
         .route("/api/v1/alerts/{alert_id}/acknowledge", post(notices::acknowledge))
+        .route("/api/v1/alerts/{alert_id}/suppress", post(notices::suppress))
         .route("/api/v1/scaling/events", get(notices::scalings))
-        .route("/api/v1/deliveries", get(notices::deliveries))
+        .route("/api/v1/deliveries", get(deliveries::deliveries))
 }
 
 fn auth_routes(builder: Builder) -> Builder {

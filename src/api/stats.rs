@@ -32,6 +32,7 @@ pub(super) struct RouteStats {
     counts: [[AtomicU64; STATUSES.len() + 1]; METHODS.len()],
     buckets: [AtomicU64; BUCKETS_US.len() + 1],
     sum_us: AtomicU64,
+    answered: Arc<Answered>,
 }
 
 /// All counters of one router.
@@ -39,6 +40,14 @@ pub(super) struct RouteStats {
 pub(super) struct Stats {
     started_ms: TimeMs,
     routes: Mutex<Vec<Arc<RouteStats>>>,
+    answered: Arc<Answered>,
+}
+
+/// Answers of all routes together, so that nobody has to add the routes up for each answer.
+#[derive(Debug, Default)]
+struct Answered {
+    all: AtomicU64,
+    errors: AtomicU64,
 }
 
 /// What family W calls `api_stats` (contract C18: both sets of names).
@@ -53,13 +62,14 @@ pub(super) struct ApiStats {
 }
 
 impl RouteStats {
-    fn new(path: &'static str) -> Self {
+    fn new(path: &'static str, answered: Arc<Answered>) -> Self {
         let zero = || AtomicU64::new(0);
         Self {
             path,
             counts: std::array::from_fn(|_| std::array::from_fn(|_| zero())),
             buckets: std::array::from_fn(|_| zero()),
             sum_us: zero(),
+            answered,
         }
     }
 
@@ -78,6 +88,16 @@ impl RouteStats {
         let bucket = BUCKETS_US.iter().position(|bound| us <= *bound).unwrap_or(BUCKETS_US.len());
         self.buckets[bucket].fetch_add(1, Ordering::Relaxed);
         self.sum_us.fetch_add(us, Ordering::Relaxed);
+        self.answered.all.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// An answer with this status is about to be given: how many there were with it, at all routes,
+    /// and the share of errors among them in hundredths of a percent.
+    pub(super) fn counted(&self, code: StatusCode) -> (u64, u64) {
+        let is_error = u64::from(code.as_u16() >= 400);
+        let errors = self.answered.errors.fetch_add(is_error, Ordering::Relaxed) + is_error;
+        let all = self.answered.all.load(Ordering::Relaxed) + 1;
+        (all, errors.min(all) * 10_000 / all)
     }
 
     /// Requests answered without and with an error.
@@ -98,13 +118,18 @@ impl RouteStats {
 
 impl Stats {
     pub(super) fn new(started_ms: TimeMs) -> Self {
-        Self { started_ms, routes: Mutex::new(Vec::new()) }
+        Self { started_ms, routes: Mutex::new(Vec::new()), answered: Arc::default() }
     }
 
-    /// The counters of a route, made when the router is built.
+    /// The counters of a route. Routers of other listeners count theirs of the same path together
+    /// with it: no two lines of the metrics may have the same labels.
     pub(super) fn route(&self, path: &'static str) -> Arc<RouteStats> {
-        let stats = Arc::new(RouteStats::new(path));
-        self.routes.lock().push(Arc::clone(&stats));
+        let mut routes = self.routes.lock();
+        if let Some(known) = routes.iter().find(|route| route.path == path) {
+            return Arc::clone(known);
+        }
+        let stats = Arc::new(RouteStats::new(path, Arc::clone(&self.answered)));
+        routes.push(Arc::clone(&stats));
         stats
     }
 

@@ -36,7 +36,7 @@ pub(crate) async fn answer(
                 return not_leader(core);
             }
             let (book, known, ages) = core.heartbeats.answer(beats, book, known);
-            Response::Ages { book, known, ages }
+            Response::Ages { book, known, ages, held: core.heartbeats.held_ms() }
         }
         Request::Probe => Response::Report(Box::new(status::report(core))),
         Request::Join { member, forwarded } => changed(join::join(core, member, forwarded).await),

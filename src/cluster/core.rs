@@ -186,8 +186,13 @@ impl Core {
         if self.current().leading.is_some()
             && let Some(raft) = self.raft()
         {
-            let acked = raft.metrics().borrow_watched().last_quorum_acked;
-            if let Some(at) = acked {
+            let watched = raft.metrics();
+            let metrics = watched.borrow_watched();
+            // The only voter is a quorum by itself, and nobody acknowledges anything to it.
+            if metrics.membership_config.membership().voter_ids().eq([self.member_id()]) {
+                return Some(Duration::ZERO);
+            }
+            if let Some(at) = metrics.last_quorum_acked {
                 return Some(at.elapsed());
             }
         }

@@ -3,7 +3,8 @@
 //! Heartbeats never become log entries. Any member takes them and records them here; a follower
 //! folds them into one batch to the leader every 250 ms; the leader's answer carries what changed
 //! in its book and the asker does not know, so that every member knows every age and a new leader starts warm. Ages travel as
-//! durations, because members do not share a clock.
+//! durations, because members do not share a clock. With them goes what the leader holds back: nodes
+//! that it gives nothing for a moment, so that every member can say why a task waits.
 
 use std::time::Duration;
 
@@ -71,6 +72,8 @@ struct Shelf {
     name: u64,
     /// The leader's book and change last seen, while this member follows.
     seen: (u64, u64),
+    /// Nodes that the leader gives nothing now, in the order of ids, and until when.
+    held: Vec<(NodeId, Instant)>,
 }
 
 impl Heartbeats {
@@ -100,6 +103,40 @@ impl Heartbeats {
         let heard = |row: &Row| Heard { age: now.duration_since(row.at), beat: row.beat };
         let mut shelf = self.shelf.lock();
         shelf.book.in_order().map(|row| (row.node_id.clone(), heard(row))).collect()
+    }
+
+    /// Replaces what is known of nodes that the leader gives nothing for a while.
+    pub fn set_held(&self, held: Vec<(NodeId, Duration)>) {
+        let now = Instant::now();
+        let mut held: Vec<_> = held.into_iter().map(|(id, left)| (id, now + left)).collect();
+        held.sort_unstable();
+        held.truncate(BEATS_MAX);
+        self.shelf.lock().held = held;
+    }
+
+    /// The nodes that the leader gives nothing now, in the order of ids: as it was a second or two
+    /// ago, on a follower.
+    #[must_use]
+    pub fn held(&self) -> Vec<NodeId> {
+        let now = Instant::now();
+        let shelf = self.shelf.lock();
+        let live = shelf.held.iter().filter(|(_, until)| *until > now);
+        live.map(|(node_id, _)| node_id.clone()).collect()
+    }
+
+    /// On the leader: the same for a follower, with how long each is still held.
+    pub(crate) fn held_ms(&self) -> Vec<(NodeId, u64)> {
+        let now = Instant::now();
+        let shelf = self.shelf.lock();
+        let live = shelf.held.iter().filter(|(_, until)| *until > now);
+        live.map(|(node_id, until)| (node_id.clone(), millis(*until - now))).collect()
+    }
+
+    /// On a follower: what the leader holds back.
+    pub(crate) fn learn_held(&self, held: Vec<(NodeId, u64)>) {
+        let longest = Duration::from_secs(3600);
+        let left = |ms: u64| Duration::from_millis(ms).min(longest);
+        self.set_held(held.into_iter().map(|(id, ms)| (id, left(ms))).collect());
     }
 
     /// Whether the leader has not been told of something yet.
@@ -223,6 +260,21 @@ mod tests {
         exchange(&one, &leader);
         assert_eq!(exchange(&two, &leader), 1);
         assert_eq!(two.heard(&id("b")).unwrap().beat, beat(NodeStatus::Active));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn followers_learn_whom_the_leader_holds_back_and_for_how_long() {
+        let (one, leader) = (Heartbeats::default(), Heartbeats::default());
+        let held = [("b", 5), ("a", 2)].map(|(name, s)| (id(name), Duration::from_secs(s)));
+        leader.set_held(held.to_vec());
+        tokio::time::advance(Duration::from_secs(1)).await;
+        one.learn_held(leader.held_ms());
+        assert_eq!(one.held(), [id("a"), id("b")]);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!((one.held(), leader.held()), (vec![id("b")], vec![id("b")]));
+        leader.set_held(Vec::new());
+        one.learn_held(leader.held_ms());
+        assert_eq!(one.held(), []);
     }
 
     #[tokio::test(start_paused = true)]

@@ -365,8 +365,9 @@ async fn send_beats(core: Arc<Core>) {
         let answer = core.peers.call(leader, &request, &[], BEAT_TIMEOUT).await;
         asked_at = Some(Instant::now());
         match (answer, request) {
-            (Ok(Response::Ages { book, known, ages }), _) => {
+            (Ok(Response::Ages { book, known, ages, held }), _) => {
                 core.heartbeats.learn(book, known, ages);
+                core.heartbeats.learn_held(held);
             }
             (Ok(_) | Err(_), Request::Beats { beats, .. }) => core.heartbeats.put_back(&beats),
             (Ok(_) | Err(_), _) => {}

@@ -9,11 +9,11 @@ use super::heartbeats::{WireAge, WireBeat};
 use super::membership::{Change, ChangeReport};
 use super::mirror::{WireLogId, WireMembership, WireSnapshotMeta, WireVote};
 use super::status::PeerReport;
-use crate::model::{Epoch, Incarnation, Member, MemberId};
+use crate::model::{Epoch, Incarnation, Member, MemberId, NodeId};
 use crate::state::Reply;
 
 /// The protocol spoken here. A member that speaks another one is refused.
-pub(crate) const PROTOCOL_VERSION: u32 = 1;
+pub(crate) const PROTOCOL_VERSION: u32 = 2;
 
 /// The first frame on a connection: who calls, and whom it means to reach.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -302,6 +302,8 @@ pub(crate) enum Response {
         known: u64,
         /// Nodes and the ages of their heartbeats.
         ages: Vec<WireAge>,
+        /// Nodes that are given nothing for so many milliseconds more.
+        held: Vec<(NodeId, u64)>,
     },
     /// The answer to a probe.
     Report(Box<PeerReport>),

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::keys::{KEYS, Kind};
 use super::tree::Tree;
 use crate::security;
-use crate::state::{Policy, check_channels};
+use crate::state::{Policy, check_channels, unread};
 
 const RATIO: Kind = Kind::Amount;
 const COUNT: Kind = Kind::Number(0, u64::MAX);
@@ -59,13 +59,14 @@ const SECTIONS: [Section; 27] = [
             ("discovery_endpoints", Kind::Texts),
             ("load_balance_algorithm", ALGORITHMS),
             ("fault_tolerance_enabled", FLAG),
+            ("degrade_faulty_nodes", FLAG),
             ("auto_scaling_enabled", FLAG),
             ("max_nodes", Kind::Number(1, 1_000_000)),
             ("min_nodes", COUNT),
             ("node_timeout", Kind::Number(1, 86_400)),
             ("default_capacity", Kind::Number(1, 100_000)),
-            ("node_discovery_interval", RATIO),
-            ("health_check_interval", RATIO),
+            ("node_discovery_interval", Kind::Number(1, 86_400)),
+            ("health_check_interval", Kind::Number(0, 86_400)),
             ("connection_timeout", RATIO),
             ("retry_attempts", COUNT),
             ("retry_delay", RATIO),
@@ -198,6 +199,8 @@ const SECTIONS: [Section; 27] = [
         "alerts",
         &[
             ("enabled", FLAG),
+            ("check_interval", Kind::Number(1, 100)),
+            ("console.enabled", FLAG),
             ("email.*", Kind::Any),
             ("slack.*", Kind::Any),
             ("webhook.*", Kind::Any),
@@ -285,15 +288,19 @@ const SECTIONS: [Section; 27] = [
 ];
 
 /// Variables that documents of families W, N and B name, and what they set.
-pub(super) const VARIABLES: [(&str, &str, Kind); 22] = [
+pub(super) const VARIABLES: [(&str, &str, Kind); 26] = [
     ("ORCHESTRATOR_ID", "orchestrator.id", TEXT),
     ("ORCHESTRATOR_HOST", "orchestrator.host", TEXT),
     ("ORCHESTRATOR_PORT", "orchestrator.port", PORT),
     ("ORCHESTRATOR_LOG_LEVEL", "logging.level", TEXT),
     ("LOG_LEVEL", "logging.level", TEXT),
+    ("DEBUG_MODE", "orchestrator.debug", FLAG),
     ("SECURITY_ENABLED", "orchestrator.security_enabled", FLAG),
     ("METRICS_RETENTION_HOURS", "performance.metrics_retention_hours", Kind::Number(0, 8784)),
     ("PROMETHEUS_METRICS_ENABLED", "metrics.enabled", FLAG),
+    ("PROMETHEUS_ENABLED", "metrics.enabled", FLAG),
+    ("ORCHESTRATOR_METRICS_ENABLED", "metrics.enabled", FLAG),
+    ("SLACK_WEBHOOK_URL", "alerts.slack.webhook_url", TEXT),
     ("NODE_PERFORMANCE_MONITORING", "performance.monitoring_enabled", FLAG),
     ("ORCHESTRATOR_MODE", "orchestrator.mode", TEXT),
     ("ORCHESTRATOR_DEFAULT_NAME", "orchestrator.default_name", TEXT),
@@ -310,26 +317,42 @@ pub(super) const VARIABLES: [(&str, &str, Kind); 22] = [
     ("MARKETING_SERVICE_URL", "services.marketing", TEXT),
 ];
 
-/// Variables of families N and B that say nothing here: the state is in this program, every prefix
-/// is served, and there is no exporter of traces.
-const UNUSED: [&str; 10] = [
+/// Variables of the families that say nothing here: the state is in this program, every prefix is
+/// served, there is no exporter of traces, keys are `security.api_keys`, mail is `alerts.email`, the
+/// log goes to standard error, and how much work there may be is what nodes and agents declare.
+const UNUSED: [&str; 20] = [
     "DATABASE_URL",
     "REDIS_URL",
     "API_PREFIX",
     "ENABLE_TRACING",
     "REDIS_HOST",
     "REDIS_PORT",
+    "REDIS_PASSWORD",
+    "REDIS_DB",
     "POSTGRES_HOST",
     "POSTGRES_DB",
     "POSTGRES_USER",
     "POSTGRES_PASSWORD",
+    "API_KEY",
+    "LOG_FILE",
+    "GRAFANA_ENABLED",
+    "DEVELOPMENT_MODE",
+    "MAX_WORKERS",
+    "AGENT_TYPE",
+    "AGENT_ID",
+    "MAX_CONCURRENT_TASKS",
 ];
+/// Further ones begin so.
+const UNUSED_BEGIN: &str = "EMAIL_";
 /// Secrets of tokens below it can be guessed (RFC 7518, section 3.2), in bytes.
 const SECRET_MIN: usize = 32;
 
 /// Says once which variables are there and not used.
 pub(super) fn tell_unused(tree: &mut Tree, environment: &BTreeMap<String, String>) {
-    let there: Vec<_> = UNUSED.into_iter().filter(|name| environment.contains_key(*name)).collect();
+    let known = UNUSED.into_iter().filter(|name| environment.contains_key(*name));
+    let begin =
+        environment.keys().map(String::as_str).filter(|name| name.starts_with(UNUSED_BEGIN));
+    let there: Vec<_> = known.chain(begin).collect();
     if !there.is_empty() {
         tree.warn(format!("{}: variables that are not used here", there.join(", ")));
     }
@@ -393,6 +416,15 @@ pub(super) fn check(tree: &mut Tree) -> Value {
     }
     warn_of_security(tree);
     let document = tree.replicated();
+    // What a member's own file is the place for was read from it.
+    let local = ["orchestrator.host", "orchestrator.port", "orchestrator.debug"];
+    let local = local.into_iter().chain(["orchestrator.log_level", "storage.path"]);
+    let local: Vec<_> = local.chain(["websocket.host", "websocket.port"]).collect();
+    for (path, what) in unread(&document) {
+        if !local.contains(&path) && path != "logging.structured_logging" && path != "database" {
+            tree.warn(format!("{path}: has no effect; {what}"));
+        }
+    }
     // What the single checks do not cover is covered by the reader that will use it.
     let read = Policy::from_document(&document).map(|_| ());
     if let Err(what) = read.and_then(|()| check_channels(&document)) {
@@ -422,6 +454,11 @@ fn adopt_synonyms(tree: &mut Tree) {
             }
             tree.set(ours, value, theirs);
         }
+    }
+    if tree.is_from("alerts.slack.webhook_url", "SLACK_WEBHOOK_URL")
+        && tree.given("alerts.slack.enabled").is_none()
+    {
+        tree.set("alerts.slack.enabled", Value::from(true), "SLACK_WEBHOOK_URL");
     }
     let debug = tree.given("orchestrator.debug") == Some(Value::from(true));
     if debug && tree.given("logging.level").is_none() {

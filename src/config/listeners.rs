@@ -148,6 +148,7 @@ pub(super) fn read(
     if over_list {
         lay_host_port(tree, &mut drafts, from_file);
     }
+    lay_family_a(tree, &mut drafts, environment);
     for profile in Profile::ALL {
         read_variables(tree, &mut drafts, environment, profile);
     }
@@ -212,6 +213,24 @@ fn lay_websocket(tree: &mut Tree, drafts: &mut Drafts) {
         (None, _) => tree.fault("websocket.host", "must be an IP address"),
         // Reported with the other values of the section.
         (Some(_), None) => {}
+    }
+}
+
+/// Family A's programs name two ports (contract 4.11). They open listeners like our own variables,
+/// which win, and go before the file's list.
+fn lay_family_a(tree: &mut Tree, drafts: &mut Drafts, environment: &BTreeMap<String, String>) {
+    for (name, profile) in [("GRPC_PORT", Profile::Grpc), ("METRICS_PORT", Profile::Agents)] {
+        let Some(text) = environment.get(name) else { continue };
+        match text.trim().parse::<u16>() {
+            Ok(port) => {
+                let draft = drafts.entry(profile).or_default();
+                let ip = draft.listen.unwrap_or_else(|| default_address(profile)).ip();
+                draft.listen = Some(SocketAddr::new(ip, port));
+            }
+            Err(_) => {
+                tree.fault_of("", name, format!("must be a number from 0 to 65535, not `{text}`"));
+            }
+        }
     }
 }
 

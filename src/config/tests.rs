@@ -128,7 +128,12 @@ second: document
     assert_eq!(config.document["storage"]["redis"]["host"], "r");
     assert_eq!(config.data_dir, PathBuf::from("./orchestrator_data"));
     assert_eq!(config.log_level, "INFO");
-    assert_eq!(config.warnings.len(), 2, "{:?}", config.warnings);
+    // One of the pattern, one of the colour, and one of each key that has no effect.
+    let told = |key: &str| config.warnings.iter().any(|warning| warning.starts_with(key));
+    for key in ["logging.format", "storage.type", "storage.redis", "logging.backup_count"] {
+        assert!(told(key), "{key}: {:?}", config.warnings);
+    }
+    assert_eq!(config.warnings.len(), 5, "{:?}", config.warnings);
     assert!(config.warnings.iter().any(|w| w.starts_with("network.colour: unknown key")));
     assert!(faults("network: {load_balance_algorithm: magic}")[0].contains("round_robin"));
 }
@@ -331,4 +336,44 @@ fn contract_3_8_variables_that_mean_nothing_here_are_named_once() {
         "DATABASE_URL, REDIS_URL, API_PREFIX, ENABLE_TRACING: variables that are not used here";
     assert_eq!(config.warnings, [told]);
     assert_eq!(config.document, json!({}));
+}
+
+#[test]
+fn contract_2_5_and_4_11_variables_of_families_w_and_a() {
+    let config = with(
+        "",
+        &[
+            ("PROMETHEUS_ENABLED", "false"),
+            ("SLACK_WEBHOOK_URL", "https://hooks.example/x"),
+            ("DEBUG_MODE", "true"),
+            ("GRPC_PORT", "50061"),
+            ("METRICS_PORT", "8100"),
+        ],
+    );
+    let config = config.unwrap();
+    assert_eq!(config.document["metrics"]["enabled"], false);
+    let slack = json!({"enabled": true, "webhook_url": "https://hooks.example/x"});
+    assert_eq!(config.document["alerts"]["slack"], slack);
+    assert_eq!(config.log_level, "debug");
+    assert_eq!(config.listeners.grpc.unwrap().listen.port(), 50_061);
+    let more: Vec<_> =
+        config.listeners.more.iter().map(|one| (one.profile, one.listen.port())).collect();
+    assert_eq!(more, [(Profile::Agents, 8100)]);
+    let file = "alerts:\n  slack:\n    enabled: false\n";
+    let config = with(file, &[("SLACK_WEBHOOK_URL", "https://hooks.example/x")]).unwrap();
+    assert_eq!(config.document["alerts"]["slack"]["enabled"], false, "the file says so");
+    assert!(with("", &[("GRPC_PORT", "many")]).unwrap_err().to_string().contains("GRPC_PORT"));
+    let unused = [("API_KEY", "s3cret"), ("EMAIL_HOST", "mail"), ("MAX_WORKERS", "9")];
+    let told = "API_KEY, MAX_WORKERS, EMAIL_HOST: variables that are not used here";
+    assert_eq!(with("", &unused).unwrap().warnings, [told]);
+}
+
+#[test]
+fn contract_2_12_keys_of_the_file_that_nobody_reads_are_named_at_start() {
+    let file =
+        "network:\n  keep_alive: false\nstorage:\n  path: data/x\nbackup:\n  enabled: true\n";
+    let config = read(file, &BTreeMap::new(), &Flags::default()).unwrap();
+    let told = |key: &str| config.warnings.iter().any(|warning| warning.starts_with(key));
+    assert!(told("network.keep_alive: has no effect") && told("backup: has no effect"));
+    assert!(!told("storage.path"), "it was read");
 }

@@ -86,6 +86,11 @@ impl Tree {
         (!value.is_null()).then(|| value.clone())
     }
 
+    /// Whether the value at `path` comes from there and not from the file.
+    pub(super) fn is_from(&self, path: &str, origin: &str) -> bool {
+        self.origins.get(path).is_some_and(|from| from == origin)
+    }
+
     pub(super) fn forget(&mut self, path: &str) {
         let origin = self.origin(path);
         self.set(path, Value::Null, &origin);

@@ -17,7 +17,7 @@ use super::fleet_figures::{Figures, SAMPLE_EVERY_MS, Samples};
 use super::metrics::DutyName;
 use super::seat::Seat;
 use super::timers::state_now;
-use crate::model::{ScalingAction, ScalingEvent, TimeMs};
+use crate::model::{NodeId, NodeStatus, ScalingAction, ScalingEvent, TimeMs};
 use crate::state::{Command, ScalingRule, State};
 
 /// How often it looks: with every sample, which is more often than contract 2.10 asks for.
@@ -28,6 +28,8 @@ const SAMPLES_MIN: usize = 3;
 const PROGRAM_TIMEOUT: Duration = Duration::from_secs(300);
 /// What is kept of what it said.
 const OUTPUT_BYTES_MAX: usize = 1024;
+/// The most nodes that one decision names.
+const NAMED_MAX: u32 = 256;
 
 fn metric_of(rule: &ScalingRule, figures: &Figures) -> Option<u64> {
     match rule.metric.as_str() {
@@ -67,7 +69,19 @@ pub(super) fn decide(rule: &ScalingRule, figures: &Figures) -> Option<ScalingEve
         reason: format!("{} is {side} its threshold over {} s", rule.metric, rule.window_ms / 1000),
         provider: String::new(),
         outcome: None,
+        nodes: Vec::new(),
     })
+}
+
+/// The nodes that are to go first when there shall be `fewer`: those with the least load, then with
+/// the least work (contract 2.10).
+fn least_loaded(view: &State, fewer: u32) -> Vec<NodeId> {
+    let active = view.nodes().filter(|node| node.status == NodeStatus::Active);
+    let mut nodes: Vec<_> =
+        active.map(|node| (node.load.score_milli, node.live, &node.node_id)).collect();
+    nodes.sort();
+    let first = nodes.into_iter().take(fewer.min(NAMED_MAX) as usize);
+    first.map(|(_, _, node_id)| node_id.clone()).collect()
 }
 
 /// The decisions that are due at `now`, each with its cool-down.
@@ -84,7 +98,11 @@ pub(super) fn plan(view: &State, samples: &Samples, now: TimeMs) -> Vec<(Scaling
             return None;
         }
         let event = decide(rule, &samples.over(rule.window_ms))?;
-        Some((ScalingEvent { provider: provider.to_owned(), ..event }, rule.cooldown_ms))
+        let nodes = match event.action {
+            ScalingAction::Up => Vec::new(),
+            ScalingAction::Down => least_loaded(view, event.current_nodes - event.target_nodes),
+        };
+        Some((ScalingEvent { provider: provider.to_owned(), nodes, ..event }, rule.cooldown_ms))
     });
     due.collect()
 }
@@ -133,6 +151,7 @@ async fn run(program: Option<PathBuf>, event: &ScalingEvent) -> String {
     let Some(program) = program else {
         return "no program is configured on the leading member".to_owned();
     };
+    let nodes: Vec<&str> = event.nodes.iter().map(NodeId::as_str).collect();
     let mut command = Program::new(&program);
     command
         .arg(event.action.as_str())
@@ -140,6 +159,7 @@ async fn run(program: Option<PathBuf>, event: &ScalingEvent) -> String {
         .arg(event.target_nodes.to_string())
         .env("QUORATE_SCALING_NUMBER", event.number.to_string())
         .env("QUORATE_SCALING_RULE", &event.rule)
+        .env("QUORATE_SCALING_NODES", nodes.join("\n"))
         .stdin(Stdio::null())
         .kill_on_drop(true);
     match tokio::time::timeout(PROGRAM_TIMEOUT, command.output()).await {
@@ -161,6 +181,7 @@ async fn run(program: Option<PathBuf>, event: &ScalingEvent) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::leader::solo::Solo;
 
     fn rule(up: u64, down: u64) -> ScalingRule {
         ScalingRule {
@@ -200,6 +221,20 @@ mod tests {
         assert_eq!(decide(&rule(800, 300), &few), None);
         let short = Figures { whole: false, ..figures(900, 2) };
         assert_eq!(decide(&rule(800, 300), &short), None);
+    }
+
+    #[test]
+    fn contract_2_10_the_least_loaded_nodes_go_first() {
+        let solo = Solo::new();
+        for (name, score) in [("a", 500), ("b", 100), ("c", 300), ("d", 100), ("out", 0)] {
+            solo.register(name, |spec| spec.load.score_milli = score);
+        }
+        let node_id = NodeId::trusted("out");
+        solo.commit(Command::SetNodeStatus { node_id, status: NodeStatus::Offline }).unwrap();
+        let names = |fewer| least_loaded(&solo.state.read(), fewer);
+        assert_eq!(names(3), ["b", "d", "c"].map(NodeId::trusted));
+        assert_eq!(names(0), []);
+        assert_eq!(names(9).len(), 4, "only those that are in service");
     }
 
     #[tokio::test]

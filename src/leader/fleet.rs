@@ -169,6 +169,15 @@ impl Fleet {
         (live.map(|(node_id, _)| node_id.clone()).collect(), first)
     }
 
+    /// The same with how long each is still to be left alone, in order.
+    #[must_use]
+    pub(super) fn holds(&self) -> Vec<(NodeId, Duration)> {
+        let now = Instant::now();
+        let holds = self.holds.lock();
+        let left = holds.iter().map(|(id, hold)| (id, hold.until.saturating_duration_since(now)));
+        left.filter(|(_, left)| !left.is_zero()).map(|(id, left)| (id.clone(), left)).collect()
+    }
+
     /// Notes that a node registered or its status changed. A registration proves a node as alive
     /// as a heartbeat does, and heartbeats from before a change say nothing about what came after.
     pub(super) fn changed(&self, node_id: &NodeId) {
@@ -220,6 +229,8 @@ mod tests {
         fleet.hold(&NodeId::trusted("a"), Duration::from_secs(5));
         let (held, first) = fleet.held();
         assert_eq!(held, [NodeId::trusted("a"), NodeId::trusted("b")]);
+        let left: Vec<u64> = fleet.holds().iter().map(|(_, left)| left.as_secs()).collect();
+        assert_eq!(left, [5, 9]);
         assert_eq!(first.unwrap(), Instant::now() + Duration::from_secs(5));
     }
 

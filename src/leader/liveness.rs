@@ -15,6 +15,7 @@ use tracing::{info, warn};
 
 use super::brake::{Brake, BrakeOptions};
 use super::duty::{Duty, DutyError, Next, Reign, Wakes};
+use super::faults::Faults;
 use super::fleet::{InOrder, Loads};
 use super::metrics::DutyName;
 use super::seat::{Seat, Sighting};
@@ -39,6 +40,8 @@ const LOAD_GAP_MAX: Duration = Duration::from_secs(30);
 const SHARE_MOVED_MILLI: u32 = 5000;
 /// A load score that moved by this much has moved.
 const SCORE_MOVED_MILLI: u32 = 50;
+/// Unsteady nodes named in the log of one look.
+const UNSTEADY_TOLD_MAX: usize = 10;
 
 /// What a look takes beside the state.
 #[derive(Debug, Default)]
@@ -63,6 +66,7 @@ pub struct Seen {
 #[derive(Debug, Default)]
 pub struct Memory {
     brake: Brake,
+    faults: Faults,
     /// When figures of nodes were replicated, as far as it is not too long ago to matter. Looked up
     /// only.
     loads_sent: HashMap<NodeId, Duration>,
@@ -87,6 +91,8 @@ pub struct Look {
     pub drained: Vec<NodeId>,
     /// Agents that have been silent for so long that they are taken out; at most the bound.
     pub gone: Vec<NodeId>,
+    /// Nodes that fell silent once too often within a day.
+    pub unsteady: Vec<NodeId>,
 }
 
 /// Works out what has to be replicated. See the module's description.
@@ -100,6 +106,7 @@ pub fn plan(
 ) -> Look {
     let (node_timeout, agent_timeout) = timeouts(view.policy());
     let gap = load_gap(view);
+    memory.faults.begin(view, view.policy().degrade_faulty, seen.now);
     let mut look = Look::default();
     let mut silent: Vec<(Duration, &Node)> = Vec::new();
     let mut loads = Vec::new();
@@ -138,7 +145,8 @@ pub fn plan(
             }
             continue;
         };
-        let status = heard_status(node.status, sighting.status);
+        let heard = heard_status(node.status, sighting.status);
+        let status = memory.faults.judge(node, sighting, heard, seen.now);
         let load = match sighting.load {
             Some(_) => moved_load(node, sighting, memory, seen.now, gap),
             None => moved_latency(node, latency_us, memory, seen.now, gap),
@@ -213,7 +221,7 @@ fn silence(sighting: Option<&Sighting>, changed_ago: Option<Duration>, seen: &Se
 }
 
 /// What a node that was heard of is to be, given its own word.
-fn heard_status(now: NodeStatus, said: Option<NodeStatus>) -> NodeStatus {
+pub(super) fn heard_status(now: NodeStatus, said: Option<NodeStatus>) -> NodeStatus {
     match (now, said) {
         // Only an operator ends maintenance.
         (NodeStatus::Maintenance, _) => NodeStatus::Maintenance,
@@ -297,6 +305,9 @@ fn evict(
     look.held = silent.len() - allowed;
     for (_, node) in silent.into_iter().take(allowed) {
         memory.brake.evicted(&node.node_id);
+        if memory.faults.lost(&node.node_id, seen.now) {
+            look.unsteady.push(node.node_id.clone());
+        }
         look.evicted += 1;
         look.observations.push(observation(node, NodeStatus::Offline, None));
     }
@@ -325,6 +336,7 @@ impl<S: Seat> Duty<S> for Liveness {
             self.woke_up = Some(now);
         }
         self.last_round = Some(now);
+        reign.seat.tell_held(reign.fleet.holds());
         let mut seen = Seen {
             sightings,
             changed_ago: Vec::new(),
@@ -404,6 +416,9 @@ impl Liveness {
         }
         if look.evicted > 0 {
             warn!(nodes = look.evicted, "nodes fell silent and go offline");
+        }
+        for node_id in look.unsteady.iter().take(UNSTEADY_TOLD_MAX) {
+            warn!(%node_id, "a node was lost more than once in two hours over a day");
         }
     }
 }

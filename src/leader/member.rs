@@ -1,11 +1,13 @@
 //! The real seat: a member of the cluster.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use tokio::sync::watch;
 
 use super::seat::{Feed, Happened, Seat, SeatError, Sighting};
 use crate::cluster::{Cluster, Consistency, NotStarted, ProposeError, ReadError};
-use crate::model::{Epoch, MemberId, Payload, TaskId, TimeMs};
+use crate::model::{Epoch, MemberId, NodeId, Payload, TaskId, TimeMs};
 use crate::state::{BlobPart, Command, Reply, State};
 use crate::storage::{EventBatch, EventFollower};
 
@@ -96,6 +98,10 @@ impl Seat for Cluster {
             load: heard.beat.load,
         };
         ages.map(sighting).collect()
+    }
+
+    fn tell_held(&self, held: Vec<(NodeId, Duration)>) {
+        self.heartbeats().set_held(held);
     }
 
     async fn hand_over(&self) -> Result<(), SeatError> {

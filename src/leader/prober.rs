@@ -1,5 +1,5 @@
 //! The prober: asks nodes for their health, and looks for nodes that nobody registered (contract 2.9,
-//! 6 rows 1 to 3).
+//! 6 rows 1 to 4 and 8). What is asked, and how answers are read, is in `probe`.
 //!
 //! Heartbeats decide whether a node is there. Probes say whether it can be called from here: one that
 //! failed some probes in a row gets nothing until it answers again. They also measure how far it is.
@@ -7,17 +7,17 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use serde_json::Value;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::{debug, info};
 
 use super::duty::{Duty, DutyError, Next, Reign, Wakes};
-use super::http::{Answer, CallError, NodeCaller};
+use super::liveness::heard_status;
 use super::metrics::DutyName;
+use super::probe::{DISCOVERED, Paths, Probed, look_at, probe};
 use super::seat::{Seat, SeatError};
-use crate::model::{AGENT_PREFIX, Load, NodeId, NodeStatus};
+use crate::model::{AGENT_PREFIX, Load, NodeId};
 use crate::state::{Command, NodeObservation, NodeSpec, Rejection, State};
 
 /// Probes under way at once.
@@ -28,13 +28,12 @@ const COLLECT_PAUSE: Duration = Duration::from_millis(100);
 const PERIOD: Duration = Duration::from_secs(1);
 /// How often it looks through the fleet for nodes that are new, unless they are probed more often.
 const FIND_PERIOD: Duration = Duration::from_secs(5);
-/// How often the endpoints for discovery are asked (contract 2.12).
-const DISCOVERY_PERIOD: Duration = Duration::from_secs(60);
-
 /// Steps of one kind that the leader does at once.
 const BUILTIN_CAPACITY: u32 = 256;
-/// Marks nodes that were found, in their metadata: they send no heartbeats.
-const DISCOVERED: &str = "discovered";
+/// Figures of a node that sends no heartbeats are replicated when they moved by so much: thousandths
+/// of a percent, and of the load score.
+const SHARE_MOVED_MILLI: u32 = 5000;
+const SCORE_MOVED_MILLI: u32 = 50;
 
 /// A node that is to be asked.
 #[derive(Debug, Clone)]
@@ -42,13 +41,21 @@ struct Due {
     node_id: NodeId,
     base_url: String,
     discovered: bool,
+    paths: Paths,
+}
+
+/// What is remembered of a node from probe to probe.
+#[derive(Debug, Clone, Copy, Default)]
+struct Known {
+    /// Probes that failed in a row.
+    failures: u32,
+    paths: Paths,
 }
 
 /// See the module's description.
 #[derive(Debug, Default)]
 pub(super) struct Prober {
-    /// Probes that failed in a row, by node.
-    nodes: BTreeMap<NodeId, u32>,
+    nodes: BTreeMap<NodeId, Known>,
     /// When nodes are asked next, soonest first.
     turns: VecDeque<(Instant, NodeId)>,
     /// The interval those were made for.
@@ -57,7 +64,7 @@ pub(super) struct Prober {
     found_at: Option<Instant>,
     /// To be asked; at most the fleet.
     due: VecDeque<Due>,
-    probes: JoinSet<(Due, bool, Duration)>,
+    probes: JoinSet<(Due, Probed)>,
     looked_at: Option<Instant>,
     discovered_at: Option<Instant>,
 }
@@ -66,11 +73,13 @@ impl<S: Seat> Duty<S> for Prober {
     const NAME: DutyName = DutyName::Prober;
 
     async fn round(&mut self, reign: &Reign<S>) -> Result<Next, DutyError> {
-        let (rules, endpoints) = reign.seat.read(|view| {
+        let (rules, endpoints, every) = reign.seat.read(|view| {
             let policy = view.policy();
             let interval = Duration::from_millis(policy.probe_interval_ms);
             let timeout = Duration::from_millis(policy.probe_timeout_ms);
-            ((interval, timeout, policy.probe_retries), policy.discovery_endpoints.clone())
+            let rules = (interval, timeout, policy.probe_retries);
+            let every = Duration::from_millis(policy.discovery_interval_ms);
+            (rules, policy.discovery_endpoints.clone(), every)
         });
         let answered = self.collect(reign, rules);
         bring_back(reign, answered).await?;
@@ -79,7 +88,9 @@ impl<S: Seat> Duty<S> for Prober {
             self.looked_at = Some(Instant::now());
             keep_builtin(reign).await?;
             reign.seat.read(|view| self.look(view, rules.0));
-            self.discover(reign, endpoints, rules.1).await?;
+            if self.discovered_at.is_none_or(|at| at.elapsed() >= every) {
+                self.discover(reign, endpoints, rules.1).await?;
+            }
         }
         self.begin(reign, rules.1);
         let idle = self.probes.is_empty() && self.due.is_empty();
@@ -119,6 +130,10 @@ impl Prober {
                 node_id,
                 base_url: node.base_url(),
                 discovered: node.metadata.contains(DISCOVERED),
+                paths: self
+                    .nodes
+                    .get(&node.node_id)
+                    .map_or_else(Paths::default, |known| known.paths.of_kind(&node.node_type)),
             });
         }
     }
@@ -154,9 +169,9 @@ impl Prober {
         {
             let caller = std::sync::Arc::clone(&reign.caller);
             self.probes.spawn(async move {
-                let began = Instant::now();
-                let healthy = is_healthy(caller.as_ref(), &node.base_url, timeout).await;
-                (node, healthy, began.elapsed())
+                let (base, figures) = (&node.base_url, node.discovered);
+                let probed = probe(caller.as_ref(), base, node.paths, figures, timeout).await;
+                (node, probed)
             });
         }
     }
@@ -167,25 +182,27 @@ impl Prober {
         &mut self,
         reign: &Reign<S>,
         (interval, timeout, retries): (Duration, Duration, u32),
-    ) -> Vec<NodeId> {
+    ) -> Vec<(NodeId, Probed)> {
         let mut answered = Vec::new();
         while let Some(ended) = self.probes.try_join_next() {
-            let Ok((node, healthy, took)) = ended else { continue };
-            let Some(failures) = self.nodes.get_mut(&node.node_id) else { continue };
-            if healthy {
-                if *failures >= retries {
+            let Ok((node, probed)) = ended else { continue };
+            let Some(known) = self.nodes.get_mut(&node.node_id) else { continue };
+            known.paths = probed.paths;
+            if probed.healthy {
+                if known.failures >= retries {
                     reign.fleet.reached(&node.node_id);
                 }
-                *failures = 0;
-                reign.fleet.set_latency(&node.node_id, took);
+                known.failures = 0;
+                reign.fleet.set_latency(&node.node_id, probed.took);
                 if node.discovered {
                     reign.fleet.changed(&node.node_id);
-                    answered.push(node.node_id);
+                    answered.push((node.node_id, probed));
                 }
                 continue;
             }
-            *failures += 1;
-            if *failures >= retries {
+            known.failures += 1;
+            if known.failures >= retries {
+                let failures = known.failures;
                 debug!(node = %node.node_id, failures, "a node does not answer probes");
                 // Until the next probe has failed, too.
                 reign.fleet.hold(&node.node_id, interval + timeout + 2 * PERIOD);
@@ -200,8 +217,7 @@ impl Prober {
         endpoints: Vec<String>,
         timeout: Duration,
     ) -> Result<(), DutyError> {
-        let due = self.discovered_at.is_none_or(|at| at.elapsed() >= DISCOVERY_PERIOD);
-        if endpoints.is_empty() || !due {
+        if endpoints.is_empty() {
             return Ok(());
         }
         self.discovered_at = Some(Instant::now());
@@ -235,26 +251,42 @@ impl Prober {
 }
 
 /// An answer brings a node back that was found and had fallen silent: it sends no heartbeats that
-/// could.
-async fn bring_back<S: Seat>(reign: &Reign<S>, answered: Vec<NodeId>) -> Result<(), DutyError> {
+/// could. What it said of itself stands for what a heartbeat says.
+async fn bring_back<S: Seat>(
+    reign: &Reign<S>,
+    answered: Vec<(NodeId, Probed)>,
+) -> Result<(), DutyError> {
     if answered.is_empty() {
         return Ok(());
     }
     let observations: Vec<NodeObservation> = reign.seat.read(|view| {
-        let nodes = answered.iter().filter_map(|node_id| view.node(node_id));
-        let offline = nodes.filter(|node| node.status == NodeStatus::Offline);
-        let back = offline.map(|node| NodeObservation {
-            node_id: node.node_id.clone(),
-            seen: node.status,
-            status: NodeStatus::Active,
-            load: None,
-        });
-        back.collect()
+        let observed = |(node_id, probed): &(NodeId, Probed)| {
+            let node = view.node(node_id)?;
+            let status = heard_status(node.status, probed.status);
+            let load = probed.load.map(|load| Load { latency_us: node.load.latency_us, ..load });
+            let load = load.filter(|load| has_moved(&node.load, load));
+            let is_news = status != node.status || load.is_some();
+            is_news.then(|| NodeObservation {
+                node_id: node_id.clone(),
+                seen: node.status,
+                status,
+                load,
+            })
+        };
+        answered.iter().filter_map(observed).collect()
     });
     if !observations.is_empty() {
         reign.propose(Command::ObserveNodes { epoch: reign.epoch, observations }).await?;
     }
     Ok(())
+}
+
+fn has_moved(old: &Load, new: &Load) -> bool {
+    old.cpu_milli.abs_diff(new.cpu_milli) >= SHARE_MOVED_MILLI
+        || old.memory_milli.abs_diff(new.memory_milli) >= SHARE_MOVED_MILLI
+        || old.gpu_milli.abs_diff(new.gpu_milli) >= SHARE_MOVED_MILLI
+        || old.score_milli.abs_diff(new.score_milli) >= SCORE_MOVED_MILLI
+        || old.active_tasks != new.active_tasks
 }
 
 /// Registers the agents that the leader is itself, and takes out those that it shall not be.
@@ -305,120 +337,10 @@ fn builtin(node_id: NodeId, kind: &str) -> NodeSpec {
     }
 }
 
-/// Whether something at `base` answers: with anything but an error of its own. A node that limits the
-/// rate of requests is there, and one that serves other paths is, too.
-async fn is_healthy(caller: &dyn NodeCaller, base: &str, timeout: Duration) -> bool {
-    match caller.get(format!("{base}/api/health"), timeout).await {
-        Ok(answer) => answer.status < 500,
-        Err(CallError::TooLarge) => true,
-        Err(
-            CallError::Connect(_)
-            | CallError::Timeout
-            | CallError::Broken(_)
-            | CallError::NotAllowed(_),
-        ) => false,
-    }
-}
-
-fn object(answer: Result<Answer, CallError>) -> Option<Value> {
-    let answer = answer.ok().filter(|answer| answer.status == 200)?;
-    serde_json::from_slice(&answer.body).ok().filter(Value::is_object)
-}
-
-/// Asks an endpoint who it is (contract 6, rows 1 and 2).
-async fn look_at(
-    caller: &dyn NodeCaller,
-    endpoint: &str,
-    timeout: Duration,
-    capacity: u32,
-) -> Option<NodeSpec> {
-    let base = endpoint.trim_end_matches('/');
-    let status = object(caller.get(format!("{base}/api/v4/system/status"), timeout).await);
-    let status = match status {
-        Some(status) => status,
-        // Row 1: that it is healthy is all that is known then.
-        None => object(caller.get(format!("{base}/api/health"), timeout).await)?,
-    };
-    let agents = object(caller.get(format!("{base}/api/v4/agents"), timeout).await);
-    spec_of(base, &status, agents.as_ref(), capacity)
-}
-
-fn spec_of(base: &str, status: &Value, agents: Option<&Value>, capacity: u32) -> Option<NodeSpec> {
-    let authority = base.split_once("://").map_or(base, |(_, rest)| rest);
-    let (host, port) = authority.rsplit_once(':').unwrap_or((authority, "80"));
-    let port: u16 = port.parse().ok()?;
-    let text = |key: &str| status.get(key).and_then(Value::as_str).map(str::to_owned);
-    let node_id = text("agent_id").unwrap_or_else(|| format!("node_{host}_{port}"));
-    let percent = |key: &str| {
-        let value = status.pointer(&format!("/system_stats/{key}")).and_then(Value::as_f64);
-        (value.unwrap_or(0.0).clamp(0.0, 100.0) * 1000.0) as u32
-    };
-    let texts = |value: Option<&Value>| -> Vec<String> {
-        let items = value.and_then(Value::as_array).into_iter().flatten();
-        items.filter_map(Value::as_str).map(str::to_owned).take(256).collect()
-    };
-    let listed = agents.and_then(|agents| agents.get("agents")).and_then(Value::as_array);
-    let agent = |agent: &Value| {
-        let text = |key: &str, default: &str| {
-            agent.get(key).and_then(Value::as_str).unwrap_or(default).to_owned()
-        };
-        let agent_id = text("id", "");
-        (!agent_id.is_empty()).then(|| crate::model::Agent {
-            agent_id,
-            agent_type: text("agent_type", "generic"),
-            status: text("status", "unknown"),
-            capabilities: texts(agent.get("capabilities")),
-            extra: agent.to_string(),
-        })
-    };
-    let agents: Vec<_> = listed.into_iter().flatten().take(1000).filter_map(agent).collect();
-    Some(NodeSpec {
-        node_id: NodeId::parse(&node_id).ok()?,
-        host: host.to_owned(),
-        port,
-        node_type: text("agent_type").unwrap_or_else(|| "worker".to_owned()),
-        capabilities: texts(status.get("capabilities")),
-        capacity,
-        agents_count: u32::try_from(agents.len()).unwrap_or(u32::MAX),
-        agents,
-        load: Load {
-            cpu_milli: percent("cpu_percent"),
-            memory_milli: percent("memory_percent"),
-            gpu_milli: percent("gpu_percent"),
-            ..Load::default()
-        },
-        version: text("version").unwrap_or_else(|| "1.0.0".to_owned()),
-        location: None,
-        external_url: None,
-        instance: String::new(),
-        metadata: format!("{{\"{DISCOVERED}\":true}}"),
-        agent_type: None,
-    })
-}
-
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
     use crate::leader::solo::Solo;
-
-    #[test]
-    fn contract_6_row_2_what_an_endpoint_says_of_itself() {
-        let status = json!({"agent_id": "found-1", "agent_type": "gpu", "capabilities": ["b", "a"],
-            "version": "2", "system_stats": {"cpu_percent": 12.5, "memory_percent": 250}});
-        let agents = json!({"agents": [{"id": "a1", "agent_type": "x", "status": "online"}, {}]});
-        let spec = spec_of("http://10.0.0.1:8081", &status, Some(&agents), 4).unwrap();
-        assert_eq!(
-            (spec.node_id.as_str(), spec.host.as_str(), spec.port),
-            ("found-1", "10.0.0.1", 8081)
-        );
-        assert_eq!((spec.load.cpu_milli, spec.load.memory_milli), (12_500, 100_000));
-        assert_eq!(spec.agents.len(), 1, "one without an id is left out");
-        let bare = spec_of("http://h:1", &json!({}), None, 4).unwrap();
-        assert_eq!(bare.node_id.as_str(), "node_h_1");
-        assert!(spec_of("http://h:x", &json!({}), None, 4).is_none());
-    }
 
     /// Looks every second for so long; gives how often each node was to be asked.
     async fn asked(prober: &mut Prober, solo: &Solo, secs: u64, interval_s: u64) -> Vec<usize> {

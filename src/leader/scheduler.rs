@@ -7,7 +7,7 @@
 //! A plan may be out of date when it is applied; apply judges each placement by the same rules.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::collections::BinaryHeap;
 use std::time::Duration;
 
 use rand::rngs::SmallRng;
@@ -17,18 +17,16 @@ use tokio::time::Instant;
 
 use super::balance::{Figures, choose};
 use super::duty::{Duty, DutyError, Next, Reign, Wakes};
+use super::eligible::{Gate, Rules, Taken, gates, is_copy};
 use super::fleet::Loads;
 use super::metrics::DutyName;
 use super::seat::Seat;
+use super::timers::state_now;
 use crate::canary::{self, Canary};
 use crate::clock;
-use crate::model::{Node, NodeId, NodeStatus, Requirements, Task, TaskId, TaskStatus};
+use crate::model::{Node, NodeId, NodeStatus, Requirements, Task, TaskStatus, TimeMs};
 use crate::state::{Algorithm, Assignment, Command, Need, State, StepRefusal};
 
-/// The highest load score accepted of a node when the task does not say (contract 2.8).
-const MAX_LOAD_MILLI: u32 = 900;
-/// `min_cpu` and `min_memory` beyond 100 % are amounts, not shares: nodes do not report those.
-const FULL_SHARE_MILLI: u32 = 100_000;
 /// The most nodes compared for one placement. A larger fleet is looked at through a window of
 /// this size that moves on with every placement.
 const WINDOW_MAX: usize = 256;
@@ -63,6 +61,8 @@ pub struct PlanInputs {
     pub loads: std::sync::Arc<Loads>,
     /// Nodes not to be given anything now, in order.
     pub held: Vec<NodeId>,
+    /// The state machine's time, which rates are judged by.
+    pub now: TimeMs,
     /// The last group that the last plan looked at, when there were more.
     pub cursor: Option<Need>,
     /// A plan since the first group stopped before it had placed what it could.
@@ -90,6 +90,8 @@ pub struct Plan {
     pub visited: usize,
     /// Whether another plan may place more without anything having changed.
     pub more: bool,
+    /// When the first of the rates that held tasks back lets one go.
+    pub clears_ms: Option<TimeMs>,
 }
 
 /// Nodes, as positions in the plan's table, that tasks of one kind may go to.
@@ -108,8 +110,7 @@ struct Room<'a> {
     free_total: u64,
     algorithm: Algorithm,
     agent_algorithm: Algorithm,
-    /// Kinds of agents that programs of their own serve: the leader does none of their work.
-    served: BTreeSet<&'a str>,
+    rules: Rules<'a>,
     count: u64,
     rng: SmallRng,
 }
@@ -121,7 +122,7 @@ pub fn plan(view: &State, inputs: &PlanInputs, limits: PlanLimits) -> Plan {
     if view.policy().paused || nobody_waits(view, inputs) {
         return plan;
     }
-    let mut room = Room::of(view, inputs);
+    let (mut room, now) = (Room::of(view, inputs), inputs.now);
     let mut taken = Taken::default();
     let mut groups = Vec::new();
     // The next task of each group, the most urgent on top.
@@ -135,7 +136,8 @@ pub fn plan(view: &State, inputs: &PlanInputs, limits: PlanLimits) -> Plan {
         plan.cursor = Some(need);
         let Some(key) = keys.next() else { continue };
         let Some(task) = view.queued(key) else { continue };
-        if !view.has_place(task) {
+        if let Some(gate) = gates(view, task, &taken, now).next() {
+            plan.note(&gate);
             continue;
         }
         let nodes = room.group(&task.requirements);
@@ -160,12 +162,12 @@ pub fn plan(view: &State, inputs: &PlanInputs, limits: PlanLimits) -> Plan {
         let (nodes, keys) = &mut groups[place];
         let Some(task) = view.queued(key) else { continue };
         plan.visited += 1;
-        if !taken.has_place(view, task) {
-            // Another plan sees how many places are left.
+        if gates(view, task, &taken, now).next().is_some() {
+            // Another plan sees how many places are left, and until when none is.
             plan.more = true;
             continue;
         }
-        let node_id = match room.place(view, task, nodes, &taken) {
+        let node_id = match room.place(task, nodes, &taken) {
             Placed::On(node_id) => node_id,
             // Where one has no place, the others of its kind have none either,
             Placed::Nowhere => continue,
@@ -192,6 +194,13 @@ fn nobody_waits(view: &State, inputs: &PlanInputs) -> bool {
 }
 
 impl Plan {
+    /// Remembers when to look again at a task that is not let through.
+    fn note(&mut self, gate: &Gate<'_>) {
+        if let Gate::Rate { clears_ms, .. } = gate {
+            self.clears_ms = Some(self.clears_ms.map_or(*clears_ms, |first| first.min(*clears_ms)));
+        }
+    }
+
     /// Works out what the next plan has to know.
     fn close(&mut self, room: &Room<'_>) {
         if room.free_total == 0 {
@@ -211,24 +220,19 @@ impl Group {
 }
 
 impl<'a> Room<'a> {
-    fn of(view: &'a State, inputs: &PlanInputs) -> Self {
-        let given = |node: &&Node| inputs.held.binary_search(&node.node_id).is_err();
-        let rooms = view.holders_of_work().filter(given).map(|node| (node, places(view, node)));
+    fn of(view: &'a State, inputs: &'a PlanInputs) -> Self {
+        let rules = Rules::new(view, &inputs.loads, &inputs.held);
+        let rooms = view.holders_of_work().map(|node| (node, places(view, &rules, node)));
         let (nodes, free): (Vec<&Node>, Vec<u32>) = rooms.filter(|(_, free)| *free > 0).unzip();
-        let figures =
-            nodes.iter().map(|node| Figures::of(node, inputs.loads.get(&node.node_id))).collect();
+        let figures = nodes.iter().map(|node| Figures::of(node, Some(&rules.load(node))));
         Self {
-            figures,
+            figures: figures.collect(),
             free_total: free.iter().map(|free| u64::from(*free)).sum(),
             free,
             nodes,
             algorithm: view.policy().algorithm,
             agent_algorithm: view.policy().agent_algorithm,
-            served: view
-                .agents()
-                .filter(|agent| agent.status == NodeStatus::Active && !agent.host.is_empty())
-                .filter_map(|agent| agent.agent_type.as_deref())
-                .collect(),
+            rules,
             count: inputs.count,
             rng: SmallRng::seed_from_u64(inputs.seed),
         }
@@ -239,10 +243,14 @@ impl<'a> Room<'a> {
         let algorithm = requirements.agent_type.as_ref().map(|_| self.agent_algorithm);
         let mut group = Group { algorithm, ..Group::default() };
         for position in 0..self.nodes.len() {
-            if self.free[position] == 0 || !self.suits(position, requirements) {
+            let (node, load) = (self.nodes[position], &self.figures[position].load);
+            if self.free[position] == 0 || self.rules.suits(node, load, requirements).is_some() {
                 continue;
             }
-            if requirements.preferred_nodes.contains(&self.nodes[position].node_id) {
+            // An agent that failed gets what no other has room for, so that a success can show that
+            // it is well again (contract 4.7).
+            let well = node.is_agent() && node.is_healthy();
+            if well || requirements.preferred_nodes.contains(&node.node_id) {
                 group.preferred.push(position);
             } else {
                 group.others.push(position);
@@ -251,46 +259,27 @@ impl<'a> Room<'a> {
         group
     }
 
-    /// The filter of contract 2.8, room aside.
-    fn suits(&self, position: usize, requirements: &Requirements) -> bool {
-        let load = &self.figures[position].load;
-        let enough = |wanted: u32, used: u32| {
-            wanted > FULL_SHARE_MILLI || wanted <= FULL_SHARE_MILLI.saturating_sub(used)
-        };
-        let max_load = match requirements.max_load_milli {
-            0 => MAX_LOAD_MILLI,
-            given => given,
-        };
-        let node = self.nodes[position];
-        let kind = node.agent_type.as_deref();
-        let left_to_others =
-            node.host.is_empty() && kind.is_some_and(|kind| self.served.contains(kind));
-        node.fits(requirements)
-            && !left_to_others
-            && enough(requirements.min_cpu_milli, load.cpu_milli)
-            && enough(requirements.min_memory_milli, load.memory_milli)
-            && load.score_milli <= max_load
-    }
-
     /// Gives `task` a node of its group, and takes the place.
-    fn place(&mut self, view: &State, task: &Task, group: &mut Group, taken: &Taken) -> Placed {
+    fn place(&mut self, task: &Task, group: &mut Group, taken: &Taken) -> Placed {
+        // A retry goes elsewhere when it can.
+        let avoid = if task.retry_count > 0 { task.assigned_nodes.last() } else { None };
+        let algorithm = group.algorithm.unwrap_or(self.algorithm);
         let position = if is_copy(task) {
-            let all = group.preferred.iter().chain(&group.others);
-            let free = all.copied().filter(|position| self.free[*position] > 0);
-            let free: Vec<usize> = free.collect();
-            let apart = |position: &usize| {
-                let node_id = &self.nodes[*position].node_id;
-                !view.has_copy_on(task, node_id) && !taken.has_copy_on(task, node_id)
+            // Each goes to the best of the nodes that have none of the others.
+            let apart = |list: &[usize]| -> Vec<usize> {
+                let has_copy = |node: &Node| self.rules.has_copy(&node.node_id, task, taken);
+                let free = list.iter().copied().filter(|position| self.free[*position] > 0);
+                free.filter(|position| !has_copy(self.nodes[*position])).collect()
             };
-            match free.iter().copied().find(apart) {
-                Some(position) => Some(position),
-                None if free.is_empty() => None,
-                None => return Placed::NotBesideItself,
+            let (mut preferred, mut others) = (apart(&group.preferred), apart(&group.others));
+            let found = self.pick(&mut preferred, avoid, algorithm);
+            let found = found.or_else(|| self.pick(&mut others, avoid, algorithm));
+            let mut all = group.preferred.iter().chain(&group.others);
+            if found.is_none() && all.any(|position| self.free[*position] > 0) {
+                return Placed::NotBesideItself;
             }
+            found
         } else {
-            // A retry goes elsewhere when it can.
-            let avoid = if task.retry_count > 0 { task.assigned_nodes.last() } else { None };
-            let algorithm = group.algorithm.unwrap_or(self.algorithm);
             self.pick(&mut group.preferred, avoid, algorithm)
                 .or_else(|| self.pick(&mut group.others, avoid, algorithm))
         };
@@ -372,47 +361,14 @@ enum Placed {
     NotBesideItself,
 }
 
-/// What the plan itself has given away already.
-#[derive(Default)]
-struct Taken {
-    keys: BTreeMap<String, usize>,
-    copies: BTreeSet<(TaskId, NodeId)>,
-}
-
-impl Taken {
-    fn has_place(&self, view: &State, task: &Task) -> bool {
-        let Some(limit) = &task.concurrency else { return true };
-        let taken = self.keys.get(&limit.key).copied().unwrap_or(0);
-        view.holders(&limit.key) + taken < limit.max as usize
-    }
-
-    fn note(&mut self, task: &Task, node_id: &NodeId) {
-        if let Some(limit) = &task.concurrency {
-            *self.keys.entry(limit.key.clone()).or_default() += 1;
-        }
-        if let Some(of) = task.step_of.as_ref().filter(|_| is_copy(task)) {
-            self.copies.insert((of.task_id.clone(), node_id.clone()));
-        }
-    }
-
-    fn has_copy_on(&self, task: &Task, node_id: &NodeId) -> bool {
-        let of = task.step_of.as_ref().map(|of| of.task_id.clone());
-        of.is_some_and(|task_id| self.copies.contains(&(task_id, node_id.clone())))
-    }
-}
-
-/// Steps of nodes are copies of their task; agents do all others.
-fn is_copy(task: &Task) -> bool {
-    task.step_of.is_some() && task.requirements.agent_type.is_none()
-}
-
 fn refusal(task: &Task) -> StepRefusal {
     StepRefusal { task_id: task.task_id.clone(), seen_revision: task.revision }
 }
 
 /// How many more tasks a node takes.
-fn places(view: &State, node: &Node) -> u32 {
-    if canary::active(Canary::CapacityRace) && node.status == NodeStatus::Active {
+fn places(view: &State, rules: &Rules<'_>, node: &Node) -> u32 {
+    let in_service = node.status == NodeStatus::Active && !rules.is_held(node);
+    if canary::active(Canary::CapacityRace) && in_service {
         // What is on its way to the node is forgotten.
         let runs = |task: &&Task| {
             let here = task.execution.as_ref().is_some_and(|at| at.node_id == node.node_id);
@@ -421,7 +377,7 @@ fn places(view: &State, node: &Node) -> u32 {
         let running = view.live_tasks().filter(runs).count();
         return node.capacity.saturating_sub(u32::try_from(running).unwrap_or(u32::MAX));
     }
-    if node.takes_work() { node.capacity.saturating_sub(node.live) } else { 0 }
+    if rules.standing(node).is_none() { node.capacity.saturating_sub(node.live) } else { 0 }
 }
 
 /// The duty around [`plan`].
@@ -430,6 +386,8 @@ pub struct Scheduler {
     cursor: Option<Need>,
     unfinished: bool,
     count: u64,
+    /// When the first rate lets a task go, of those that plans since the first group saw.
+    clears_ms: Option<TimeMs>,
 }
 
 impl<S: Seat> Duty<S> for Scheduler {
@@ -438,17 +396,23 @@ impl<S: Seat> Duty<S> for Scheduler {
     async fn round(&mut self, reign: &Reign<S>) -> Result<Next, DutyError> {
         let started = Instant::now();
         let (held, first_free) = reign.fleet.held();
-        let inputs = PlanInputs {
+        reign.seat.tell_held(reign.fleet.holds());
+        let mut inputs = PlanInputs {
             loads: reign.fleet.loads(),
             held,
+            now: 0,
             cursor: self.cursor,
             unfinished: self.unfinished,
             count: self.count,
             seed: clock::random(),
         };
         let limits = reign.options.plan;
-        let (mut plan, oldest) =
-            reign.seat.read(|view| (plan(view, &inputs, limits), oldest(view)));
+        let (mut plan, oldest) = reign.seat.read(|view| {
+            inputs.now = state_now(&*reign.seat, view);
+            (plan(view, &inputs, limits), oldest(view))
+        });
+        let before = self.clears_ms.filter(|_| self.cursor.is_some());
+        self.clears_ms = before.into_iter().chain(plan.clears_ms).min();
         let age = oldest.map_or(0, |created_at_ms| clock::now_ms().saturating_sub(created_at_ms));
         reign.metrics.queue_age_ms.set(age);
         (self.cursor, self.count) = (plan.cursor, plan.count);
@@ -481,7 +445,10 @@ impl<S: Seat> Duty<S> for Scheduler {
             tokio::time::sleep(pause).await;
         }
         let until_free = first_free.map(|at| at.saturating_duration_since(Instant::now()));
-        Ok(Next::Wait(until_free.unwrap_or(PERIOD).min(PERIOD)))
+        let until_clear =
+            self.clears_ms.map(|at| Duration::from_millis(at.saturating_sub(inputs.now).max(1)));
+        let wait = until_free.into_iter().chain(until_clear).min();
+        Ok(Next::Wait(wait.unwrap_or(PERIOD).min(PERIOD)))
     }
 
     fn wake(wakes: &Wakes) -> &Notify {

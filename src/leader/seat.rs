@@ -84,6 +84,9 @@ pub trait Seat: Send + Sync + 'static {
     /// When each node was last heard of, anywhere in the cluster, in the order of ids.
     fn sightings(&self) -> Vec<Sighting>;
 
+    /// Lets all members know which nodes are given nothing now, and for how long.
+    fn tell_held(&self, held: Vec<(NodeId, Duration)>);
+
     /// Asks another member to lead.
     fn hand_over(&self) -> impl Future<Output = Result<(), SeatError>> + Send;
 }

@@ -29,6 +29,8 @@ pub(super) struct Solo {
     /// What the next proposals fail with, after they took effect or before.
     pub(super) fail_next: Mutex<Vec<(SeatError, bool)>>,
     pub(super) hand_overs: Mutex<u32>,
+    /// What was told of nodes that are given nothing.
+    pub(super) held: Mutex<Vec<(NodeId, Duration)>>,
 }
 
 impl Solo {
@@ -48,6 +50,7 @@ impl Solo {
             barrier: Mutex::new(Ok(())),
             fail_next: Mutex::default(),
             hand_overs: Mutex::default(),
+            held: Mutex::default(),
         })
     }
 
@@ -213,6 +216,10 @@ impl Seat for Solo {
         let mut sightings = self.sightings.lock().clone();
         sightings.sort_by(|one, other| one.node_id.cmp(&other.node_id));
         sightings
+    }
+
+    fn tell_held(&self, held: Vec<(NodeId, Duration)>) {
+        *self.held.lock() = held;
     }
 
     async fn hand_over(&self) -> Result<(), SeatError> {

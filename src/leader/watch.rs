@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use tokio::sync::Notify;
+use tracing::{error, info, warn};
 
 use super::duty::{Duty, DutyError, Next, Reign, Wakes};
 use super::fleet_figures::{Figures, Samples};
@@ -16,6 +17,8 @@ use crate::state::{AlertChange, Command, State, Threshold};
 const WINDOW_MS: TimeMs = 300_000;
 /// Nothing is decided by fewer samples.
 const SAMPLES_MIN: usize = 3;
+/// More waiting tasks than this are worth a warning (contract 4.6).
+const QUEUE_LONG: u64 = 100;
 
 /// A figure, its limits, and which side of them is bad.
 struct Rule {
@@ -74,7 +77,7 @@ fn rules(view: &State, figures: &Figures) -> [Rule; 4] {
 
 /// The changes of alerts that `figures` ask for.
 #[must_use]
-pub(super) fn plan(view: &State, figures: &Figures) -> Vec<AlertChange> {
+pub(super) fn plan(view: &State, figures: &Figures, now: TimeMs) -> Vec<AlertChange> {
     if !view.policy().alerts_enabled || figures.samples < SAMPLES_MIN {
         return Vec::new();
     }
@@ -88,7 +91,11 @@ pub(super) fn plan(view: &State, figures: &Figures) -> Vec<AlertChange> {
         let before = on.filter(|_| rule.lower_bound).map_or(0, |alert| alert.value_milli);
         let value_milli = value_milli.max(before);
         let (state, severity, threshold_milli) = match (rule.severity(value_milli), on) {
-            (Some((severity, _)), Some(alert)) if alert.severity == severity => return None,
+            (Some((severity, _)), Some(alert))
+                if alert.severity == severity && !is_told_again(alert, now) =>
+            {
+                return None;
+            }
             (Some((severity, limit)), _) => (AlertState::Active, severity, limit),
             (None, Some(alert)) => (AlertState::Resolved, alert.severity, alert.threshold_milli),
             (None, None) => return None,
@@ -107,6 +114,35 @@ pub(super) fn plan(view: &State, figures: &Figures) -> Vec<AlertChange> {
     changes.collect()
 }
 
+/// Whether the time is over for which nobody was to be told.
+fn is_told_again(alert: &Alert, now: TimeMs) -> bool {
+    alert.state == AlertState::Suppressed && alert.suppressed_until_ms <= now
+}
+
+/// The console, which is the leader's log: one line per transition (contract 2.11).
+fn write_console(changes: &[AlertChange]) {
+    for change in changes {
+        let (id, state) = (change.alert_id.as_str(), change.state.as_str());
+        let (severity, what) = (change.severity.as_str(), change.message.as_str());
+        match (change.state, change.severity) {
+            (AlertState::Resolved, _) => info!(id, state, severity, what, "alert"),
+            (_, Severity::Critical) => error!(id, state, severity, what, "alert"),
+            (_, Severity::Warning) => warn!(id, state, severity, what, "alert"),
+        }
+    }
+}
+
+/// Says once that many tasks wait, and once that it is over (contract 4.6).
+fn note_queue(is_long: &mut bool, waiting: u64) {
+    if !*is_long && waiting > QUEUE_LONG {
+        *is_long = true;
+        warn!(waiting, "more than {QUEUE_LONG} tasks wait");
+    } else if *is_long && waiting <= QUEUE_LONG / 2 {
+        *is_long = false;
+        info!(waiting, "the queue is short again");
+    }
+}
+
 fn message(metric: &str, state: AlertState, value: u64, threshold: u64) -> String {
     let metric = metric.replace('_', " ");
     let decimal = |milli: u64| format!("{}.{:03}", milli / 1000, milli % 1000);
@@ -118,20 +154,38 @@ fn message(metric: &str, state: AlertState, value: u64, threshold: u64) -> Strin
 #[derive(Debug, Default)]
 pub(super) struct Watch {
     samples: Samples,
+    queue_is_long: bool,
 }
 
 impl<S: Seat> Duty<S> for Watch {
     const NAME: DutyName = DutyName::Watch;
 
     async fn round(&mut self, reign: &Reign<S>) -> Result<Next, DutyError> {
-        let (changes, every_ms) = reign.seat.read(|view| {
+        let (changes, every_ms, console, waiting) = reign.seat.read(|view| {
             let now = state_now(&*reign.seat, view);
-            let every_ms = view.policy().alert_check_ms;
-            self.samples.take(view, now, every_ms);
-            (plan(view, &self.samples.over(WINDOW_MS)), every_ms)
+            let policy = view.policy();
+            self.samples.take(view, now, policy.alert_check_ms);
+            let changes = plan(view, &self.samples.over(WINDOW_MS), now);
+            (changes, policy.alert_check_ms, policy.alert_console, view.waiting_len())
         });
+        note_queue(&mut self.queue_is_long, waiting);
         if !changes.is_empty() {
-            reign.propose(Command::RecordAlerts { epoch: reign.epoch, changes }).await?;
+            let told = changes.clone();
+            let command = Command::RecordAlerts { epoch: reign.epoch, changes };
+            let judged = reign.propose(command).await?;
+            // One that is suppressed was taken, too, and is told nobody.
+            let is_told = judged.is_some_and(|judged| judged.stale == 0) && console;
+            if is_told {
+                let loud = |change: &AlertChange| {
+                    reign.seat.read(|view| {
+                        let alert = view.alert(&change.alert_id);
+                        alert.is_some_and(|alert| {
+                            alert.suppressed_until_ms <= view.counters().last_at_ms
+                        })
+                    })
+                };
+                write_console(&told.into_iter().filter(loud).collect::<Vec<_>>());
+            }
         }
         Ok(Next::Wait(Duration::from_millis(every_ms)))
     }
@@ -161,12 +215,23 @@ mod tests {
             failures_milli,
             ..Figures::default()
         };
-        let changes = plan(&solo.state.read(), &figures(limit + 1000, false));
+        let changes = plan(&solo.state.read(), &figures(limit + 1000, false), 0);
         assert_eq!(changes.len(), 1);
         solo.commit(Command::RecordAlerts { epoch, changes }).unwrap();
-        let part = plan(&solo.state.read(), &figures(0, false));
+        let part = plan(&solo.state.read(), &figures(0, false), 0);
         assert_eq!(part, Vec::new(), "a part of the window says nothing about the rest");
-        let whole = plan(&solo.state.read(), &figures(0, true));
+        let whole = plan(&solo.state.read(), &figures(0, true), 0);
         assert_eq!(whole.first().map(|change| change.state), Some(AlertState::Resolved));
+    }
+
+    #[test]
+    fn contract_4_6_a_long_queue_is_told_once() {
+        let mut is_long = false;
+        let mut told = Vec::new();
+        for waiting in [99, 100, 101, 5000, 101, 51, 50, 100, 101] {
+            note_queue(&mut is_long, waiting);
+            told.push(is_long);
+        }
+        assert_eq!(told, [false, false, true, true, true, true, false, false, true]);
     }
 }

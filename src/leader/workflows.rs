@@ -19,7 +19,7 @@ use super::handover::{load_text, off_the_loop};
 use super::http::{Answer, Call, CallError};
 use super::metrics::{DutyName, LeaderMetrics};
 use super::seat::{Seat, SeatError};
-use crate::model::{DerivedId, Payload, Service, WorkflowStatus};
+use crate::model::{DerivedId, Payload, Service, Workflow, WorkflowStatus, workflow_urgency};
 use crate::state::{BlobPart, BotCommand, Command, STEP_RESULT_MAX, State, blob_owner};
 
 /// Calls under way at once to one service, so that a slow one holds up no other.
@@ -49,8 +49,9 @@ pub(super) struct Step {
     pub(super) params: Payload,
 }
 
-/// The tasks that may begin now, given the calls under way by workflow: one of each workflow, the
-/// one whose last task ended first before the others, so that a long workflow keeps nobody waiting.
+/// The tasks that may begin now, given the calls under way by workflow: one of each workflow. The more
+/// urgent go first, and among those the one whose last task ended first, so that a long workflow keeps
+/// nobody waiting. What waits gets more urgent with time, as tasks do.
 #[must_use]
 pub(super) fn plan(view: &State, under_way: &BTreeMap<u64, Option<Service>>) -> Vec<Step> {
     let mut calls: BTreeMap<Service, usize> = BTreeMap::new();
@@ -59,7 +60,12 @@ pub(super) fn plan(view: &State, under_way: &BTreeMap<u64, Option<Service>>) -> 
     }
     let waiting = view.running_workflows().filter(|(number, _)| !under_way.contains_key(number));
     let mut waiting: Vec<_> = waiting.collect();
-    waiting.sort_by_key(|(number, row)| (row.updated_at_ms, *number));
+    let aging_ms = view.policy().aging_ms;
+    let due_ms = |row: &Workflow| {
+        let lacks = u64::from(100 - workflow_urgency(&row.priority).value());
+        row.updated_at_ms.saturating_add(aging_ms.saturating_mul(lacks) / 100)
+    };
+    waiting.sort_by_key(|(number, row)| (due_ms(row), *number));
     let mut steps = Vec::new();
     for (number, row) in waiting {
         let Some(task) = row.tasks.get(row.position as usize) else { continue };
@@ -313,7 +319,7 @@ mod tests {
             (answer(204, ""), "the answer is no JSON: EOF while parsing a value"),
             (answer(200, &deep), "the answer is no JSON: recursion limit exceeded"),
             (Err(CallError::Timeout), "no answer within 30 s"),
-            (Err(CallError::TooLarge), "the answer is over 262144 bytes"),
+            (Err(CallError::TooLarge), "the answer is over 1048576 bytes"),
             (Err(CallError::Connect("refused".to_owned())), "cannot connect: refused"),
         ] {
             let told: serde_json::Value = serde_json::from_str(&result(answer)).unwrap();

@@ -33,6 +33,8 @@ pub enum AlertState {
     Acknowledged,
     /// It is not any more.
     Resolved,
+    /// It is, and nobody shall be told for a while.
+    Suppressed,
 }
 
 impl AlertState {
@@ -43,6 +45,7 @@ impl AlertState {
             Self::Active => "active",
             Self::Acknowledged => "acknowledged",
             Self::Resolved => "resolved",
+            Self::Suppressed => "suppressed",
         }
     }
 }
@@ -72,4 +75,6 @@ pub struct Alert {
     pub acknowledged_by: String,
     /// Counts its transitions since ever: what a plan saw.
     pub transitions: u64,
+    /// Until then nobody is told of it; 0 when nobody asked for that.
+    pub suppressed_until_ms: TimeMs,
 }

@@ -114,14 +114,14 @@ pub fn spans_without(these: &[Span], those: &[Span]) -> Vec<Span> {
     rest
 }
 
-/// Members of a swarm that came together.
+/// Members of a swarm that came together, or as neighbours with steps so many that they were joined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stretch {
     /// Which.
     pub span: Span,
-    /// When they came.
+    /// When they came; the first of them when they were joined.
     pub created_at_ms: TimeMs,
-    /// Waves over the whole swarm before they came.
+    /// Waves over the whole swarm before they came. The records of those who had more say how many.
     pub waves_before: u64,
 }
 
@@ -211,8 +211,14 @@ impl Swarm {
     /// round, so that not all single ones go to the same bot.
     #[must_use]
     pub fn heir(&self, number: u64, wave: &[Span], index: u32) -> Option<u32> {
+        self.heir_among(number, &self.gone_of(wave), index)
+    }
+
+    /// As [`Self::heir`], for whoever knows already who is gone of the wave.
+    #[must_use]
+    pub fn heir_among(&self, number: u64, gone: &[Span], index: u32) -> Option<u32> {
         let before = Span { first: 0, end: index };
-        let turn: u32 = self.gone_of(wave).iter().map(|span| span.and(before).len()).sum();
+        let turn: u32 = gone.iter().map(|span| span.and(before).len()).sum();
         let count = u64::from(self.count);
         let rank = (u64::from(turn) + number % count.max(1)).checked_rem(count)?;
         self.at_rank(rank as u32)
@@ -234,6 +240,20 @@ impl Swarm {
             next = Some(turn + count);
             Some(gone[at].first + (turn - passed) as u32)
         })
+    }
+
+    /// Which two neighbours among its stretches are joined most cheaply, by the place of the lower
+    /// one: those without a wave between them, and else the one with the fewest bots, as these need
+    /// a record of the waves that the others missed. `None` when there is a hole behind each.
+    #[must_use]
+    pub fn cheapest_joint(&self) -> Option<usize> {
+        let pairs = self.members.windows(2).enumerate();
+        let joined = pairs.filter(|(_, pair)| pair[0].span.end == pair[1].span.first);
+        let cost = |pair: &[Stretch]| match pair[0].waves_before == pair[1].waves_before {
+            true => 0,
+            false => pair[0].span.len(),
+        };
+        joined.min_by_key(|(_, pair)| cost(pair)).map(|(at, _)| at)
     }
 
     /// Takes members out that are in it.

@@ -27,8 +27,6 @@ pub struct Wave {
     pub data: Payload,
     /// When it was assigned.
     pub assigned_at_ms: TimeMs,
-    /// Its place among others that wait: when it was assigned, plus what its urgency lacks.
-    pub due_ms: TimeMs,
     /// The bots it was made for.
     pub members: Vec<Span>,
     /// How many they are.
@@ -105,7 +103,9 @@ pub struct Progress {
     pub attempt: u32,
     /// Tries that failed or ran out of time.
     pub failures: u32,
-    /// Who ended it, when that was not the bot it was made for.
+    /// A failure was told since its newest try began, by somebody who holds no lease: it counts once.
+    pub told: bool,
+    /// As whom it is leased or was ended, when that was not the bot it was made for.
     pub bot: Option<u32>,
     /// When it ended; 0 before.
     pub ended_at_ms: TimeMs,
@@ -182,7 +182,6 @@ mod tests {
             task_type: None,
             data: Payload::Absent,
             assigned_at_ms: 1,
-            due_ms: 1,
             members: vec![span(2, 4), span(8, 9)],
             size: 3,
         };

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Payload, TimeMs};
+use super::{Payload, TimeMs, Urgency};
 
 /// Where a workflow stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +27,15 @@ impl WorkflowStatus {
     }
 }
 
+/// How soon a workflow wants to be done (contract 8.3): low 25, normal 50, high 75, critical 100; any
+/// other word is normal.
+#[must_use]
+pub fn workflow_urgency(priority: &str) -> Urgency {
+    let words = [("low", 25), ("high", 75), ("critical", 100)];
+    let found = words.iter().find(|(word, _)| priority.trim().eq_ignore_ascii_case(word));
+    found.map_or(Urgency::NORMAL, |(_, urgency)| Urgency::clamped(*urgency))
+}
+
 /// One task of a workflow.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkflowTask {
@@ -43,7 +52,7 @@ pub struct WorkflowTask {
 pub struct Workflow {
     /// In the order they are done in.
     pub tasks: Vec<WorkflowTask>,
-    /// As sent; only echoed.
+    /// As sent.
     pub priority: String,
     /// How many of its tasks were done: the place of the next one.
     pub position: u32,
@@ -55,4 +64,18 @@ pub struct Workflow {
     pub updated_at_ms: TimeMs,
     /// When it ended; 0 before.
     pub ended_at_ms: TimeMs,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn contract_8_3_priorities_of_workflows() {
+        for (word, urgency) in
+            [("low", 25), ("normal", 50), ("High", 75), ("critical", 100), ("odd", 50), ("", 50)]
+        {
+            assert_eq!(workflow_urgency(word).value(), urgency, "{word}");
+        }
+    }
 }

@@ -24,6 +24,7 @@ mod networks;
 mod node;
 mod orchestrator;
 mod payload;
+mod rate;
 mod run;
 mod scaling;
 mod schedule;
@@ -42,7 +43,7 @@ pub use bot_id::{DerivedId, IdOf};
 pub use bot_wave::{
     AssignmentPlace, AssignmentState, BotLease, Progress, Wave, WaveBlock, block_slot,
 };
-pub use bot_workflow::{Workflow, WorkflowStatus, WorkflowTask};
+pub use bot_workflow::{Workflow, WorkflowStatus, WorkflowTask, workflow_urgency};
 pub use budget::{Budget, MICRO, Resource};
 pub use campaign::{
     CANDIDATES_MAX, Campaign, CampaignId, CampaignLine, CampaignPlan, CampaignStatus, Candidate,
@@ -64,6 +65,7 @@ pub use networks::Networks;
 pub use node::{AGENT_PREFIX, Agent, Load, Node, NodeStatus};
 pub use orchestrator::{Acquisition, FleetStats, Mode, Orchestrator, StepConfig, StepSetting};
 pub use payload::Payload;
+pub use rate::{RATE_MAX, RATE_WINDOW_MAX_MS, RateLimit, RateLog};
 pub use run::{Decision, DecisionKind, DecisionPage, RUN_RESULT_MAX, Run, RunPhase, StepResult};
 pub use scaling::{ScalingAction, ScalingEvent};
 pub use schedule::{

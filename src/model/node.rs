@@ -133,6 +133,8 @@ pub struct Node {
     pub agent_type: Option<String>,
     /// While it is drained: when what it still holds is taken away.
     pub drain_until_ms: Option<TimeMs>,
+    /// An agent whose newest attempt to end failed by its fault (contract 4.7).
+    pub failing: bool,
 }
 
 /// Ids of family A's agents begin so among the nodes: the two have name spaces of their own
@@ -144,6 +146,13 @@ impl Node {
     #[must_use]
     pub fn is_agent(&self) -> bool {
         self.agent_type.is_some()
+    }
+
+    /// Whether an agent counts as healthy (contract 4.7): in service, and its newest attempt did not
+    /// fail.
+    #[must_use]
+    pub fn is_healthy(&self) -> bool {
+        self.status == NodeStatus::Active && !self.failing
     }
 
     /// Whether it could do work of these requirements at all, load aside. The scheduler and apply

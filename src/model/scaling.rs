@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::TimeMs;
+use super::{NodeId, TimeMs};
 
 /// What shall happen to the fleet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,4 +49,6 @@ pub struct ScalingEvent {
     pub provider: String,
     /// What the operator's program said; `None` while it has not, or when there is none.
     pub outcome: Option<String>,
+    /// Of fewer nodes: those to take out, the least loaded first.
+    pub nodes: Vec<NodeId>,
 }

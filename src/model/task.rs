@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Epoch, Flow, Job, NodeId, Payload, StepOf, TaskId, TimeMs, Urgency};
+use super::{Epoch, Flow, Job, NodeId, Payload, RateLimit, StepOf, TaskId, TimeMs, Urgency};
 
 /// Where a task stands. The words that clients see are in `api`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -220,6 +220,8 @@ pub struct Task {
 
     /// When it was accepted.
     pub created_at_ms: TimeMs,
+    /// Since when it has waited for its newest try: when it was accepted, or taken back from a node.
+    pub waits_from_ms: TimeMs,
     /// When its newest attempt was acknowledged; 0 before.
     pub started_at_ms: TimeMs,
     /// When it ended; 0 before.
@@ -241,6 +243,9 @@ pub struct Task {
     /// How many tasks of its key may be under way with it. A step carries its task's until that
     /// task has its place.
     pub concurrency: Option<Concurrency>,
+    /// How many tasks of its key may be started in a window of time. A step carries its task's until
+    /// that task has begun.
+    pub rate: Option<RateLimit>,
     /// Its steps, when it is done in steps.
     pub flow: Option<Box<Flow>>,
     /// Whose step it is.
@@ -277,6 +282,7 @@ impl Task {
             execution: None,
             assigned_nodes: Vec::new(),
             created_at_ms,
+            waits_from_ms: created_at_ms,
             started_at_ms: 0,
             completed_at_ms: 0,
             node_id: None,
@@ -287,6 +293,7 @@ impl Task {
             performance_metrics: Payload::Absent,
             revision,
             concurrency: None,
+            rate: None,
             flow: None,
             step_of: None,
             unavailable: false,

@@ -171,9 +171,12 @@ impl Server {
         let connections = listen::connections(config.limits.connections);
         let more = &config.listeners.more;
         let http = more.iter().filter(|listener| listener.profile.speaks_http());
-        // One router for all of them, so that each route is counted once.
+        // One router for all of them. Family W's has its page at the root (contract C9).
         let router = api::router(self.app.clone());
+        let front = api::router_with(self.app.clone(), api::Front::Page);
         for listener in std::iter::once(&config.listeners.http).chain(http) {
+            let is_family_w = listener.profile == Profile::Web4ai;
+            let router = if is_family_w { &front } else { &router };
             self.serve_http(listener, router.clone(), &connections).await?;
         }
         if let Some(listener) = websocket_listener(config) {

@@ -14,6 +14,8 @@ use crate::model::{Alert, AlertState, DeliveryBody, Epoch};
 
 /// Alerts remembered; resolved ones beyond it are forgotten, the oldest first.
 pub(super) const ALERTS_MAX: usize = 1000;
+/// The longest time for which nobody is told of an alert.
+pub const SUPPRESSED_MAX_MS: u64 = 7 * 86_400_000;
 
 impl State {
     /// All alerts that are remembered, by id.
@@ -47,12 +49,16 @@ impl Txn<'_> {
         let known = self.state.alert(&change.alert_id);
         let seen = known.map_or(0, |alert| alert.transitions);
         let was_on = known.is_some_and(|alert| alert.state != AlertState::Resolved);
+        let until_ms = known.map_or(0, |alert| alert.suppressed_until_ms);
+        let is_silent = until_ms > self.now;
+        let is_over =
+            known.is_some_and(|alert| alert.state == AlertState::Suppressed) && !is_silent;
         let same = known.is_some_and(|alert| was_on && alert.severity == change.severity);
         let legal = match change.state {
-            // Raised, or of another severity than before.
-            AlertState::Active => !same,
+            // Raised, of another severity than before, or to be told again.
+            AlertState::Active => !same || is_over,
             AlertState::Resolved => was_on,
-            AlertState::Acknowledged => false,
+            AlertState::Acknowledged | AlertState::Suppressed => false,
         };
         if seen != change.seen_transitions || !legal {
             return false;
@@ -63,7 +69,10 @@ impl Txn<'_> {
             alert_id: change.alert_id,
             metric: change.metric,
             severity: change.severity,
-            state: change.state,
+            state: match change.state {
+                AlertState::Active if is_silent => AlertState::Suppressed,
+                state => state,
+            },
             value_milli: change.value_milli,
             threshold_milli: change.threshold_milli,
             message: change.message,
@@ -71,6 +80,7 @@ impl Txn<'_> {
             changed_at_ms: self.now,
             acknowledged_by: by.map(|alert| alert.acknowledged_by.clone()).unwrap_or_default(),
             transitions: seen + 1,
+            suppressed_until_ms: if is_silent { until_ms } else { 0 },
         };
         self.put_alert(alert);
         self.forget_old_alerts();
@@ -82,7 +92,7 @@ impl Txn<'_> {
         match alert.state {
             AlertState::Resolved => Err(Rejection::AlertResolved),
             AlertState::Acknowledged => Ok(Outcome::Done),
-            AlertState::Active => {
+            AlertState::Active | AlertState::Suppressed => {
                 let transitions = alert.transitions + 1;
                 self.put_alert(Alert {
                     state: AlertState::Acknowledged,
@@ -96,9 +106,28 @@ impl Txn<'_> {
         }
     }
 
+    pub(super) fn suppress_alert(&mut self, alert_id: &str, by: String, for_ms: u64) -> Reply {
+        let alert = self.state.alert(alert_id).ok_or(Rejection::AlertNotFound)?.clone();
+        if alert.state == AlertState::Resolved {
+            return Err(Rejection::AlertResolved);
+        }
+        let transitions = alert.transitions + 1;
+        self.put_alert(Alert {
+            state: AlertState::Suppressed,
+            acknowledged_by: by,
+            changed_at_ms: self.now,
+            transitions,
+            suppressed_until_ms: self.now.saturating_add(for_ms.min(SUPPRESSED_MAX_MS)),
+            ..alert
+        });
+        Ok(Outcome::Done)
+    }
+
     fn put_alert(&mut self, alert: Alert) {
-        for (kind, url, body) in notifications(self.state, &alert) {
-            self.deliver(kind, url, DeliveryBody::Text(body));
+        if alert.suppressed_until_ms <= self.now {
+            for (kind, url, body) in notifications(self.state, &alert) {
+                self.deliver(kind, url, DeliveryBody::Text(body));
+            }
         }
         let (alert_id, state, severity) = (alert.alert_id.clone(), alert.state, alert.severity);
         self.state.alerts.put(&mut self.state.rows, alert_id.clone(), alert);

@@ -140,6 +140,7 @@ fn is_duty(command: &Command) -> bool {
         | Command::PurgeTasks { .. }
         | Command::DrainNode { .. }
         | Command::AcknowledgeAlert { .. }
+        | Command::SuppressAlert { .. }
         | Command::RevokeSession { .. }
         | Command::Campaign(_)
         | Command::Account(_) => false,
@@ -195,6 +196,9 @@ impl Txn<'_> {
             Command::RecordDeliveries { epoch, results } => self.record_deliveries(epoch, results),
             Command::RecordAlerts { epoch, changes } => self.record_alerts(epoch, changes),
             Command::AcknowledgeAlert { alert_id, by } => self.acknowledge_alert(&alert_id, by),
+            Command::SuppressAlert { alert_id, by, for_ms } => {
+                self.suppress_alert(&alert_id, by, for_ms)
+            }
             Command::RecordScaling { epoch, event, cooldown_ms } => {
                 self.record_scaling(epoch, event, cooldown_ms)
             }
@@ -316,7 +320,11 @@ impl Txn<'_> {
         }
         let (config, policy) = self.state.config().patched(path, value)?;
         self.found_orchestrator(&policy, actual == 0)?;
-        let revision = config.revision;
+        let (revision, pauses) = (config.revision, policy.paused);
+        if pauses != self.state.policy().paused {
+            let since_ms = if pauses { self.now } else { 0 };
+            self.state.edit_counters(|counters| counters.paused_since_ms = since_ms);
+        }
         self.state.set_config(config, policy);
         self.facts.push(Fact::ConfigChanged { revision });
         Ok(Outcome::ConfigPatched { revision })

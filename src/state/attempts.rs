@@ -133,7 +133,7 @@ impl Txn<'_> {
                     end.performance_metrics,
                 );
                 let (agent_id, execution_ms) = (end.agent_id, end.execution_ms);
-                self.end_task(task_id, TaskStatus::Failed, ExecutionEnd::Failed, |task| {
+                self.end_task(task_id, TaskStatus::Failed, ExecutionEnd::Refused, |task| {
                     task.error = Some(error);
                     task.performance_metrics = metrics;
                     task.agent_id = agent_id;
@@ -216,10 +216,11 @@ impl Txn<'_> {
         if let Some(node_id) = task.execution.as_ref().map(|execution| execution.node_id.clone()) {
             self.release_node(&node_id, end);
         }
-        let waits = not_before_ms > self.now;
+        let (waits, now) = (not_before_ms > self.now, self.now);
         self.edit_task(task_id, |task| {
             task.status = if waits { TaskStatus::Retrying } else { TaskStatus::Pending };
             task.not_before_ms = not_before_ms;
+            task.waits_from_ms = now;
             task.execution = None;
         });
     }

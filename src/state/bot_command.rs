@@ -96,7 +96,7 @@ pub enum BotCommand {
     CreateWorkflow {
         /// At most [`super::WORKFLOW_TASKS_MAX`]; with none it is complete at once.
         tasks: Vec<WorkflowStep>,
-        /// Only echoed.
+        /// Echoed; which of several is done first goes by it.
         priority: String,
     },
     /// The leader did one task of a workflow.
@@ -192,7 +192,7 @@ pub struct ExpiredLease {
 pub struct WorkflowStep {
     /// At most [`super::NAME_MAX`] bytes.
     pub task_type: String,
-    /// JSON text of at most [`super::CONTEXT_MAX`] bytes.
+    /// JSON text of at most [`super::STEP_PARAMS_MAX`] bytes.
     pub params: String,
 }
 
@@ -272,6 +272,8 @@ pub enum Verdict {
     Ended,
     /// There is no such assignment of that bot.
     NotFound,
+    /// What it says is longer than is kept.
+    TooLarge,
 }
 
 /// What is refused. The texts are the family's (contract 5.1).
@@ -322,6 +324,12 @@ pub enum BotRejection {
     /// What is asked makes no sense.
     #[error("{0}")]
     Invalid(String),
+    /// What workflows under way work on takes too much.
+    #[error("workflows under way hold {max} bytes already")]
+    WorkflowsTooLarge {
+        /// The bound, in bytes.
+        max: u64,
+    },
 }
 
 impl BotRejection {
@@ -336,7 +344,7 @@ impl BotRejection {
             Self::WorkflowNotFound { .. } => "WORKFLOW_NOT_FOUND",
             Self::WorkflowEnded => "WORKFLOW_ENDED",
             Self::TooManyAssignments { .. } => "TOO_MANY_ASSIGNMENTS",
-            Self::TooManyWorkflows { .. } => "TOO_MANY_WORKFLOWS",
+            Self::TooManyWorkflows { .. } | Self::WorkflowsTooLarge { .. } => "TOO_MANY_WORKFLOWS",
             Self::Invalid(_) => "INVALID_BOT",
         }
     }

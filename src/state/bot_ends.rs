@@ -3,7 +3,6 @@
 use super::apply::Txn;
 use super::bot_command::{BotFact, BotOutcome, BotReport, Verdict};
 use super::bot_leases::{back_to_waiting, check_items};
-use super::bots::check_text;
 use super::rows::BlobPart;
 use super::{Outcome, Reply, State, blob_owner};
 use crate::model::{AssignmentPlace, AssignmentState, BotPlace, DerivedId, Payload, Progress};
@@ -24,13 +23,18 @@ impl State {
         let blank = Progress::default();
         let row = self.progress(place).unwrap_or(&blank);
         if let Some(bot) = report.bot {
-            let bot = self.bot_place(bot).ok_or(Verdict::NotFound)?;
+            // One that is gone may end what it is leased as.
+            let bot = self.named_bot(bot).ok_or(Verdict::NotFound)?;
             if self.bot_of(place, row) != Some(bot) {
                 return Err(Verdict::NotFound);
             }
         }
         let same = report.attempt.is_none_or(|attempt| attempt == row.attempt);
         match (row.state, report.attempt) {
+            // Without a try there is nothing to tell a failure from the same one told again.
+            (AssignmentState::Waiting, None) if row.told && !completes && !report.permanent => {
+                Err(Verdict::Repeated)
+            }
             (AssignmentState::Waiting, None) => Ok(place),
             (AssignmentState::Leased, None) => Err(Verdict::Held),
             (AssignmentState::Leased, Some(_)) if same => Ok(place),
@@ -44,9 +48,9 @@ impl State {
         }
     }
 
-    /// Whose assignment it is, or who ended it.
+    /// Whose assignment it is, as whom it is leased, or who ended it.
     pub(super) fn bot_of(&self, place: AssignmentPlace, row: &Progress) -> Option<BotPlace> {
-        if !row.state.is_ended() {
+        if row.state == AssignmentState::Waiting {
             return self.assignee(place);
         }
         let swarm = self.waves.get(&place.wave)?.swarm;
@@ -57,11 +61,14 @@ impl State {
 impl Txn<'_> {
     pub(super) fn end_assignments(&mut self, items: Vec<BotReport>, completes: bool) -> Reply {
         check_items(items.len())?;
-        items.iter().try_for_each(|item| check_text("result", &item.text, BOT_RESULT_MAX))?;
         let single = (items.len() == 1).then(|| items[0].task);
         let (mut completed, mut failed, mut retried) = (0, 0, 0);
         let (mut verdicts, mut places) = (Vec::with_capacity(items.len()), Vec::new());
         for item in items {
+            if item.text.len() > BOT_RESULT_MAX {
+                verdicts.push(Verdict::TooLarge);
+                continue;
+            }
             let place = match self.state.judge_report(&item, completes) {
                 Ok(place) => place,
                 Err(verdict) => {
@@ -77,9 +84,12 @@ impl Txn<'_> {
             } else {
                 let now = self.now;
                 self.state.note_activity(place, now);
-                match self.fail_try(place, item.text, item.permanent) {
-                    true => failed += 1,
-                    false => retried += 1,
+                if self.fail_try(place, item.text, item.permanent) {
+                    failed += 1;
+                } else {
+                    retried += 1;
+                    let leaseless = item.attempt.is_none();
+                    self.state.edit_progress(place, |row| row.told = leaseless);
                 }
             }
         }
@@ -114,7 +124,8 @@ impl Txn<'_> {
     }
 
     fn end_assignment(&mut self, place: AssignmentPlace, state: AssignmentState, text: String) {
-        let bot = self.state.assignee(place);
+        let blank = Progress::default();
+        let bot = self.state.bot_of(place, self.state.progress(place).unwrap_or(&blank));
         let heir = bot.map(|bot| bot.index).filter(|index| *index != place.index);
         let result = if text.is_empty() {
             Payload::Absent

@@ -4,7 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::model::{AssignmentPlace, BotPlace, Span, TimeMs, Wave};
+use super::bot_runs::EndedRuns;
+use crate::model::{AssignmentPlace, BotPlace, Progress, Span, Swarm, TimeMs, Wave};
 
 /// Place of a wave among those that wait: a time, as that of a task, and its number.
 pub(super) type Due = (TimeMs, u64);
@@ -49,7 +50,7 @@ pub(super) struct Tally {
     pub(super) leased: u32,
     /// Open assignments whose bot is gone.
     pub(super) orphans: u32,
-    /// Ended ones that another bot ended.
+    /// Those that another bot ended, or that are leased as another's.
     pub(super) inherited: u32,
     /// No assignment of a lower index waits. A hint: where to begin to look.
     pub(super) first_waiting: u32,
@@ -59,19 +60,19 @@ pub(super) struct Tally {
 
 impl Tally {
     /// Of a wave of which nothing has been leased or ended.
-    pub(super) fn of(wave: &Wave, tier: Arc<str>, gone: &[Span]) -> Self {
+    pub(super) fn of(wave: &Wave, tier: Arc<str>, gone: &[Span], due_ms: TimeMs) -> Self {
         Self {
             swarm: wave.swarm,
             single: wave.single().map(|bot| bot.index),
             tier,
-            due_ms: wave.due_ms,
+            due_ms,
             size: wave.size,
             completed: 0,
             failed: 0,
             leased: 0,
             orphans: gone.iter().map(|span| span.len()).sum(),
             inherited: 0,
-            first_waiting: 0,
+            first_waiting: wave.members.first().map_or(0, |span| span.first),
             ended_at_ms: 0,
         }
     }
@@ -118,15 +119,21 @@ pub(super) struct BotIndex {
     pub(super) whole_of: BTreeMap<u32, BTreeSet<u64>>,
     /// Retained waves of one bot.
     pub(super) singles_of: BTreeMap<BotPlace, BTreeSet<u64>>,
+    /// Those of them that have not ended.
+    pub(super) singles_open: BTreeMap<BotPlace, BTreeSet<u64>>,
+    /// Which of the waves over its whole swarm a member has ended.
+    pub(super) ended_runs: EndedRuns,
     /// Retained assignments that a bot ended in place of another.
     pub(super) inherited: BTreeMap<BotPlace, BTreeSet<AssignmentPlace>>,
+    /// Assignments that are leased as a bot's in place of another.
+    pub(super) leased_as: BTreeMap<BotPlace, BTreeSet<AssignmentPlace>>,
     /// By when they end.
     pub(super) leases: BTreeSet<(TimeMs, AssignmentPlace)>,
     pub(super) ended: BTreeSet<Due>,
     /// Assignments of ended waves.
     pub(super) retained: u64,
-    /// Assignments of waves that have not ended.
-    pub(super) open: u64,
+    /// Assignments of waves that have not ended, those of them that have included.
+    pub(super) standing: u64,
     /// Waves whose rows are being deleted.
     pub(super) folding: BTreeSet<u64>,
     pub(super) swarms: BTreeMap<u32, Figures>,
@@ -136,6 +143,9 @@ pub(super) struct BotIndex {
     pub(super) running: BTreeSet<u64>,
     /// Those that have, by when they did.
     pub(super) over: BTreeSet<Due>,
+    /// Bytes of the parameters and results of those that run, and of those that have ended.
+    pub(super) running_bytes: u64,
+    pub(super) over_bytes: u64,
     /// Blocks that this command has changed and not recorded yet.
     pub(super) unwritten_waves: BTreeSet<(u64, u32)>,
     pub(super) unwritten_bots: BTreeSet<(u32, u32)>,
@@ -200,6 +210,44 @@ impl BotIndex {
         self.tallies.insert(wave, tally);
     }
 
+    /// Gives a wave another place among those that wait.
+    pub(super) fn put_due(&mut self, wave: u64, due_ms: TimeMs) {
+        let Some(mut tally) = self.tallies.remove(&wave) else { return };
+        let stand = tally.stand();
+        if tally.due_ms != due_ms {
+            self.move_wave(wave, &tally, Some(stand), None);
+            tally.due_ms = due_ms;
+            self.move_wave(wave, &tally, None, Some(stand));
+        }
+        self.tallies.insert(wave, tally);
+    }
+
+    /// Assignments that have not ended.
+    pub(super) fn open(&self) -> u64 {
+        self.all.waiting + self.all.leased
+    }
+
+    /// Notes as whom an assignment was leased or ended, when that is another bot than it was made for.
+    pub(super) fn note_heir(
+        &mut self,
+        place: AssignmentPlace,
+        swarm: (u32, Option<&Swarm>),
+        before: &Progress,
+        after: &Progress,
+    ) {
+        for (row, is_new) in [(before, false), (after, true)] {
+            let Some(index) = row.bot else { continue };
+            let bot = BotPlace { swarm: swarm.0, index };
+            let ended = row.state.is_ended();
+            let sets = if ended { &mut self.inherited } else { &mut self.leased_as };
+            match is_new {
+                false => take_out(sets, &bot, &place),
+                true if swarm.1.is_some_and(|row| row.has(index)) => put_in(sets, bot, place),
+                true => {}
+            }
+        }
+    }
+
     /// Takes a wave out. Its leases and what others ended of it are the caller's.
     pub(super) fn take(&mut self, wave: u64) {
         let Some(tally) = self.tallies.remove(&wave) else { return };
@@ -221,6 +269,15 @@ impl BotIndex {
         if (before.waiting > 0) != (after.waiting > 0) {
             self.move_ready(tally, due, after.waiting > 0);
         }
+        let is_open = |stand: Option<Stand>| stand.is_some_and(|stand| stand.ended.is_none());
+        if let Some(index) = tally.single {
+            let bot = BotPlace { swarm, index };
+            match (is_open(from), is_open(to)) {
+                (false, true) => put_in(&mut self.singles_open, bot, wave),
+                (true, false) => take_out(&mut self.singles_open, &bot, &wave),
+                (true, true) | (false, false) => {}
+            }
+        }
         let orphaned = |stand: Option<Stand>| stand.is_some_and(|stand| stand.orphaned);
         match (orphaned(from), orphaned(to)) {
             (false, true) => put_in(&mut self.orphaned, swarm, due),
@@ -233,7 +290,7 @@ impl BotIndex {
                     self.ended.remove(&(at, wave));
                     self.retained -= size;
                 }
-                None => self.open -= size,
+                None => self.standing -= size,
             }
         }
         if let Some(after) = to {
@@ -242,7 +299,7 @@ impl BotIndex {
                     self.ended.insert((at, wave));
                     self.retained += size;
                 }
-                None => self.open += size,
+                None => self.standing += size,
             }
         }
     }

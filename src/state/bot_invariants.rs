@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::State;
 use super::bot_index::{BotIndex, Figures, Tally};
+use super::bot_workflows::bytes_of;
 use crate::model::{AssignmentPlace, AssignmentState, BOT_BLOCK, BotPlace};
 
 /// The first invariant that does not hold, in words.
@@ -18,7 +19,7 @@ pub fn check_bots(state: &State) -> Result<(), String> {
     equal("figures of swarms", &is.swarms, &fresh.swarms)?;
     equal("figures of tiers", &is.tiers, &fresh.tiers)?;
     equal("figures of all", &is.all, &fresh.all)?;
-    equal("open assignments", &is.open, &fresh.open)?;
+    equal("assignments of open waves", &is.standing, &fresh.standing)?;
     equal("retained assignments", &is.retained, &fresh.retained)?;
     let hintless = |tallies: &BTreeMap<u64, Tally>| {
         let blank = |tally: &Tally| Tally { first_waiting: 0, ..tally.clone() };
@@ -31,12 +32,17 @@ pub fn check_bots(state: &State) -> Result<(), String> {
     equal("waves with orphans", &is.orphaned, &fresh.orphaned)?;
     equal("waves of swarms", &is.whole_of, &fresh.whole_of)?;
     equal("waves of bots", &is.singles_of, &fresh.singles_of)?;
+    equal("open waves of bots", &is.singles_open, &fresh.singles_open)?;
     equal("what was inherited", &is.inherited, &fresh.inherited)?;
+    equal("what is leased as another's", &is.leased_as, &fresh.leased_as)?;
+    state.check_runs()?;
     equal("leases by their end", &is.leases, &fresh.leases)?;
     equal("ended waves", &is.ended, &fresh.ended)?;
     equal("waves to be cleared away", &is.folding, &fresh.folding)?;
     equal("running workflows", &is.running, &fresh.running)?;
     equal("ended workflows", &is.over, &fresh.over)?;
+    equal("bytes of running workflows", &is.running_bytes, &fresh.running_bytes)?;
+    equal("bytes of ended workflows", &is.over_bytes, &fresh.over_bytes)?;
     holds(is.unwritten_waves.is_empty() && is.unwritten_bots.is_empty(), "all is recorded", is)?;
     check_hints(state)
 }
@@ -107,9 +113,16 @@ fn recomputed(state: &State) -> Result<BotIndex, String> {
     }
     for (number, row) in state.workflows_after(0) {
         holds(row.position as usize <= row.tasks.len(), "no task is beyond the last", row)?;
+        let bytes = bytes_of(row);
         match row.ended_at_ms {
-            0 => drop(fresh.running.insert(number)),
-            at => drop(fresh.over.insert((at, number))),
+            0 => {
+                fresh.running.insert(number);
+                fresh.running_bytes += bytes;
+            }
+            at => {
+                fresh.over.insert((at, number));
+                fresh.over_bytes += bytes;
+            }
         }
     }
     Ok(fresh)
@@ -125,7 +138,8 @@ fn tally(state: &State, number: u64, fresh: &mut BotIndex) -> Result<Option<Tall
         return Ok(None);
     }
     let gone = swarm.map_or(Vec::new(), |row| row.gone_of(&wave.members));
-    let mut tally = Tally::of(wave, fresh.tier(state.tier_of(first)), &gone);
+    let due_ms = state.wave_due_ms(wave, state.tier_of(first));
+    let mut tally = Tally::of(wave, fresh.tier(state.tier_of(first)), &gone, due_ms);
     for ((_, block), row) in state.wave_blocks.range((number, 0), (number, u32::MAX)) {
         let slots: BTreeSet<u8> = row.rows.iter().map(|row| row.slot).collect();
         holds(slots.len() == row.rows.len(), "a slot has one row", row)?;
@@ -143,8 +157,9 @@ fn tally(state: &State, number: u64, fresh: &mut BotIndex) -> Result<Option<Tall
             if let Some(bot) = progress.bot {
                 tally.inherited += 1;
                 let bot = BotPlace { swarm: wave.swarm, index: bot };
+                let sets = if ended { &mut fresh.inherited } else { &mut fresh.leased_as };
                 if state.has_bot(bot) {
-                    super::bot_index::put_in(&mut fresh.inherited, bot, place);
+                    super::bot_index::put_in(sets, bot, place);
                 }
             }
             let gone = swarm.is_some_and(|row| !row.has(index));

@@ -37,7 +37,7 @@ const CONTACT_STEP_MS: TimeMs = 1000;
 
 /// A list of waves in the order of [`Due`], and whose assignments of them are wanted.
 struct Source<'a> {
-    waves: std::collections::btree_set::Iter<'a, Due>,
+    waves: Box<dyn Iterator<Item = Due> + 'a>,
     wants: Wants<'a>,
 }
 
@@ -45,14 +45,14 @@ struct Source<'a> {
 enum Wants<'a> {
     /// All that waits.
     All,
-    /// What was made for these bots of a swarm.
-    Own(&'a [u32]),
+    /// What was made for this bot of a swarm.
+    Own(u32),
     /// What these bots of a swarm have from bots that are gone.
     Inherited(&'a [u32]),
 }
 
 fn source<'a>(waves: Option<&'a BTreeSet<Due>>, wants: Wants<'a>) -> Option<Source<'a>> {
-    waves.map(|waves| Source { waves: waves.iter(), wants })
+    waves.map(|waves| Source { waves: Box::new(waves.iter().copied()), wants })
 }
 
 impl State {
@@ -89,7 +89,7 @@ impl State {
         self.progress(place).is_none_or(is_free)
     }
 
-    /// Open assignments that a member of a swarm has from bots that are gone; looks at `looks` of
+    /// Assignments that wait and that a member of a swarm has from bots that are gone; looks at `looks` of
     /// its share at most, and takes them off.
     pub(super) fn inherited_of(
         &self,
@@ -105,11 +105,18 @@ impl State {
         for index in swarm.inheritance(number, &wave.members, index).take(*looks) {
             *looks -= 1;
             let progress = self.progress(AssignmentPlace { wave: number, index });
-            if progress.is_none_or(|row| !row.state.is_ended()) {
+            // What somebody holds is of the bot that it is leased as.
+            if progress.is_none_or(|row| row.state == AssignmentState::Waiting) {
                 found.push(index);
             }
         }
         found
+    }
+
+    /// Places of waves among those that wait. Within a swarm they are in the order of their numbers.
+    fn due_of(&self, waves: impl Iterator<Item = u64>) -> impl Iterator<Item = Due> {
+        let due = |wave| Some((self.bot_index.tallies.get(&wave)?.due_ms, wave));
+        waves.filter_map(due)
     }
 
     fn is_of(&self, types: &LeaseTypes, wave: u64) -> bool {
@@ -124,9 +131,9 @@ impl State {
         types: &LeaseTypes,
         max: usize,
     ) -> Vec<AssignmentPlace> {
-        let (mut picked, mut looks) = (Vec::new(), LOOKS_MAX);
+        let (mut picked, mut looks, mut passed) = (Vec::new(), LOOKS_MAX, 0);
         let mut heads: BinaryHeap<_> = (0..sources.len())
-            .filter_map(|at| sources[at].waves.next().map(|due| Reverse((*due, at))))
+            .filter_map(|at| sources[at].waves.next().map(|due| Reverse((due, at))))
             .collect();
         while let Some(Reverse(((_, wave), at))) = heads.pop() {
             let room = max - picked.len();
@@ -135,19 +142,21 @@ impl State {
             }
             let places = |index| AssignmentPlace { wave, index };
             match sources[at].wants {
-                _ if !self.is_of(types, wave) => looks = looks.saturating_sub(PASSING),
+                // Many bots come past the same wave one after another.
+                _ if passed == wave => looks -= 1,
+                _ if !self.is_of(types, wave) => {
+                    (looks, passed) = (looks.saturating_sub(PASSING), wave);
+                }
                 Wants::All => {
                     let from = self.bot_index.tallies.get(&wave).map_or(0, |row| row.first_waiting);
                     let from = if canary::active(Canary::LeaseTwice) { 0 } else { from };
                     picked.extend(self.waiting_from(wave, from).take(room).map(places));
                 }
-                Wants::Own(bots) => {
-                    let Some(row) = self.waves.get(&wave) else { continue };
-                    let bots = &bots[..bots.len().min(looks)];
-                    looks -= bots.len();
-                    let own = bots.iter().filter(|index| row.has(**index)).map(|at| places(*at));
-                    picked.extend(own.filter(|place| self.waits(*place)).take(room));
-                }
+                // What it has ended was left out; what is leased is looked at.
+                Wants::Own(index) => match self.waits(places(index)) {
+                    true => picked.push(places(index)),
+                    false => looks -= 1,
+                },
                 Wants::Inherited(bots) => {
                     let Some(row) = self.waves.get(&wave) else { continue };
                     let Some(swarm) = self.swarms.get(&row.swarm) else { continue };
@@ -161,7 +170,7 @@ impl State {
                     picked.extend(places.into_iter().take(room));
                 }
             }
-            heads.extend(sources[at].waves.next().map(|due| Reverse((*due, at))));
+            heads.extend(sources[at].waves.next().map(|due| Reverse((due, at))));
         }
         picked
     }
@@ -194,7 +203,7 @@ impl State {
             return Err(BotRejection::SwarmNotFound { swarm: *swarm }.into());
         }
         let ready = swarms.iter().filter_map(|swarm| self.bot_index.ready.get(swarm));
-        let sources = ready.map(|set| Source { waves: set.iter(), wants: Wants::All });
+        let sources = ready.filter_map(|set| source(Some(set), Wants::All));
         Ok(self.pick(sources.collect(), types, max))
     }
 
@@ -215,7 +224,10 @@ impl State {
         for group in bots.chunk_by(|one, other| one.swarm == other.swarm) {
             let (swarm, own) = (group[0].swarm, &indexes[from..from + group.len()]);
             from += group.len();
-            sources.extend(source(self.bot_index.whole_ready.get(&swarm), Wants::Own(own)));
+            sources.extend(group.iter().map(|bot| Source {
+                waves: Box::new(self.due_of(self.unended_waves_of(*bot, 0))),
+                wants: Wants::Own(bot.index),
+            }));
             sources.extend(source(self.bot_index.orphaned.get(&swarm), Wants::Inherited(own)));
             let singles = group.iter().map(|bot| self.bot_index.single_ready.get(bot));
             sources.extend(singles.filter_map(|set| source(set, Wants::All)));
@@ -256,13 +268,15 @@ impl Txn<'_> {
         let deadline_ms = self.now.saturating_add(lease_ms);
         let passed = self.state.bot_totals().attempts_passed;
         let mut runs: Vec<LeasedRun> = Vec::new();
-        for place in &picked {
+        let heirs = self.state.heirs_of(&picked);
+        for (place, heir) in picked.iter().zip(heirs) {
             let lease = BotLease { holder: holder.clone(), deadline_ms, contact_ms: self.now };
             let tried = self.state.progress(*place).map_or(0, |row| row.attempt);
             let attempt = tried.max(passed).saturating_add(1);
             self.state.edit_progress(*place, |row| {
                 row.state = AssignmentState::Leased;
                 row.attempt = attempt;
+                (row.bot, row.told) = (heir, false);
                 row.lease = Some(Box::new(lease));
             });
             if in_order {
@@ -311,8 +325,8 @@ impl Txn<'_> {
         let mut places = Vec::new();
         let verdicts = leases.iter().map(|lease| match self.state.held(*lease) {
             Ok(place) => {
-                self.state.edit_progress(place, back_to_waiting);
                 self.state.note_activity(place, now);
+                self.state.edit_progress(place, back_to_waiting);
                 places.push(place);
                 Verdict::Accepted
             }
@@ -378,7 +392,7 @@ fn is_free(row: &Progress) -> bool {
 
 pub(super) fn back_to_waiting(row: &mut Progress) {
     row.state = AssignmentState::Waiting;
-    row.lease = None;
+    (row.lease, row.bot) = (None, None);
 }
 
 impl State {
@@ -394,9 +408,28 @@ impl State {
         }
     }
 
+    /// As whom assignments are leased, each at its place: `None` for the bot it was made for. It stays
+    /// so until the lease ends, whoever comes and goes meanwhile.
+    fn heirs_of(&self, places: &[AssignmentPlace]) -> Vec<Option<u32>> {
+        let mut gone_of = (0, Vec::new());
+        let heir = |place: &AssignmentPlace| {
+            let wave = self.waves.get(&place.wave)?;
+            let swarm = self.swarms.get(&wave.swarm).filter(|row| !row.has(place.index))?;
+            if gone_of.0 != place.wave {
+                gone_of = (place.wave, swarm.gone_of(&wave.members));
+            }
+            swarm.heir_among(place.wave, &gone_of.1, place.index)
+        };
+        places.iter().map(heir).collect()
+    }
+
     /// Notes when a bot last did something.
     pub(super) fn note_activity(&mut self, place: AssignmentPlace, at_ms: TimeMs) {
-        let bot = self.assignee(place).filter(|bot| self.has_bot(*bot));
+        let bot = match self.progress(place) {
+            Some(row) => self.bot_of(place, row),
+            None => self.assignee(place),
+        };
+        let bot = bot.filter(|bot| self.has_bot(*bot));
         if let Some(bot) = bot {
             self.edit_record(bot, |record| {
                 record.last_active_ms = record.last_active_ms.max(at_ms);

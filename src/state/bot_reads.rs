@@ -7,8 +7,8 @@ use crate::model::{
     Swarm, TaskId, TimeMs, Wave,
 };
 
-/// Assignments that one read looks at.
-const LOOKS_MAX: usize = 20_000;
+/// Assignments that one read looks at, from each of the places where they may be.
+pub(super) const LOOKS_MAX: usize = 20_000;
 
 /// The figures of contract 5.3.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,8 +21,6 @@ pub struct BotStats<'a> {
     pub capacity: u64,
     /// Bots that there is room for.
     pub remaining: u64,
-    /// Bots against capacity, in hundredths of a per cent, rounded.
-    pub utilization_basis_points: u64,
     /// How many swarms.
     pub swarms: u64,
     /// Of all bots.
@@ -71,8 +69,6 @@ pub struct SwarmView<'a> {
     pub row: &'a Swarm,
     /// Its bots, and what they have to do and have done.
     pub figures: Figures,
-    /// Completed assignments per bot, in hundredths, rounded.
-    pub average_centi: u64,
 }
 
 /// An assignment.
@@ -154,7 +150,7 @@ impl State {
     /// The figures of all bots.
     #[must_use]
     pub fn bot_stats(&self) -> BotStats<'_> {
-        let (totals, bots) = (self.bot_totals(), self.bots_len());
+        let totals = self.bot_totals();
         let capacity = self.policy().bots_max;
         let tiers = self.bot_index.tiers.iter().map(|(tier, figures)| (tier.as_ref(), *figures));
         BotStats {
@@ -162,7 +158,6 @@ impl State {
             executed: totals.completed,
             capacity,
             remaining: self.bot_room(),
-            utilization_basis_points: (bots * 10_000 + capacity / 2) / capacity,
             swarms: self.swarms_len() as u64,
             all: self.bot_index.all,
             tiers: tiers.collect(),
@@ -184,9 +179,7 @@ impl State {
             "" => format!("swarm-{}", id.short()),
             name => name.to_owned(),
         };
-        let average = (figures.completed * 100 + figures.bots / 2).checked_div(figures.bots);
-        let average_centi = average.unwrap_or_default();
-        Some(SwarmView { number, id, name, row, figures, average_centi })
+        Some(SwarmView { number, id, name, row, figures })
     }
 
     /// The members of a swarm from an index on, in order.
@@ -217,7 +210,7 @@ impl State {
         let view = self.bot_summary(place)?;
         let inherited = match place.swarm {
             0 => 0,
-            _ => self.inherited_open(place, LOOKS_MAX).len() as u64,
+            _ => self.inherited_open(place, LOOKS_MAX),
         };
         Some(BotView { total: view.total + inherited, pending: view.pending + inherited, ..view })
     }
@@ -273,15 +266,16 @@ impl State {
         format!("{name}-bot-{index}")
     }
 
-    /// Open assignments that a member has from bots that are gone.
-    fn inherited_open(&self, bot: BotPlace, mut looks: usize) -> Vec<AssignmentPlace> {
-        let Some(swarm) = self.swarms.get(&bot.swarm) else { return Vec::new() };
+    /// How many open assignments a member has from bots that are gone: what is leased as its, and its
+    /// share of what waits, as far as a bounded look finds it.
+    fn inherited_open(&self, bot: BotPlace, mut looks: usize) -> u64 {
+        let leased = self.bot_index.leased_as.get(&bot).map_or(0, |places| places.len());
+        let Some(swarm) = self.swarms.get(&bot.swarm) else { return 0 };
         let waves = self.bot_index.orphaned.get(&bot.swarm).into_iter().flatten();
-        let mut found = Vec::new();
+        let mut found = leased as u64;
         for (_, wave) in waves {
             let Some(row) = self.waves.get(wave) else { continue };
-            let indexes = self.inherited_of((*wave, row), swarm, bot.index, &mut looks);
-            found.extend(indexes.into_iter().map(|index| AssignmentPlace { wave: *wave, index }));
+            found += self.inherited_of((*wave, row), swarm, bot.index, &mut looks).len() as u64;
             if looks == 0 {
                 break;
             }
@@ -300,36 +294,6 @@ impl State {
         };
         let bot_id = bot.map(|bot| self.bot_id(bot));
         Some(AssignmentView { place, id, bot, bot_id, wave, progress })
-    }
-
-    /// Retained assignments of a bot that is there, the newest wave first: those that are open, or
-    /// those in one state.
-    #[must_use]
-    pub fn assignments_of(
-        &self,
-        bot: BotPlace,
-        wanted: impl Fn(AssignmentState) -> bool,
-        limit: usize,
-    ) -> Vec<AssignmentView<'_>> {
-        let whole = self.bot_index.whole_of.get(&bot.swarm).into_iter().flatten().rev();
-        let single = self.bot_index.singles_of.get(&bot).into_iter().flatten().rev();
-        let own = |wave: &u64| AssignmentPlace { wave: *wave, index: bot.index };
-        let ended = self.bot_index.inherited.get(&bot).into_iter().flatten().rev().copied();
-        let mut found: Vec<AssignmentView<'_>> = Vec::new();
-        let sources: [Box<dyn Iterator<Item = AssignmentPlace> + '_>; 4] = [
-            Box::new(whole.map(own)),
-            Box::new(single.map(own)),
-            Box::new(ended),
-            Box::new(self.inherited_open(bot, LOOKS_MAX).into_iter().rev()),
-        ];
-        for source in sources {
-            let views = source.take(LOOKS_MAX).filter_map(|place| self.assignment(place));
-            let his = views.filter(|view| view.bot == Some(bot) && wanted(view.state()));
-            found.extend(his.take(limit));
-        }
-        found.sort_by_key(|view| std::cmp::Reverse(view.place));
-        found.truncate(limit);
-        found
     }
 
     /// How a wave stands, while it is retained.

@@ -11,7 +11,7 @@ use super::{
     BotCommand, BotOutcome, BotReport, BotSpec, BotWork, Command, Envelope, LeaseRef, LeaseScope,
     LogEntry, Outcome, Reply, State, Verdict, check_bots, encode_entry,
 };
-use crate::model::{AssignmentPlace, AssignmentState, BotPlace, RequestId};
+use crate::model::{AssignmentPlace, AssignmentState, BotPlace, DerivedId, RequestId};
 
 const BOTS: u32 = 50_000;
 
@@ -25,9 +25,32 @@ struct World {
     command_bytes: usize,
     row_bytes: usize,
     took: Duration,
+    /// Who is said to complete what is completed.
+    bot: Option<DerivedId>,
 }
 
 impl World {
+    /// What is read back from the rows is the same state.
+    fn is_what_its_rows_say(&self) {
+        let mut reopened = State::default();
+        for (key, value) in &self.rows {
+            reopened.load_row(key, value).unwrap();
+        }
+        assert_eq!(check_bots(&reopened), Ok(()));
+        assert_eq!(reopened.digest(), self.state.digest());
+    }
+
+    /// What a move takes. Of bots those that are there.
+    fn taken(&mut self, one: &Move) -> Vec<(AssignmentPlace, u32)> {
+        let (from, max) = match one {
+            Move::LeaseOfBots(from, max) => (*from, *max),
+            Move::Lease(max) => return self.lease(&[1], *max),
+            other => panic!("{other:?}"),
+        };
+        let bots: Vec<BotPlace> = self.state.members_of(1, from).take(5).collect();
+        if bots.is_empty() { Vec::new() } else { self.lease_of_bots(&bots, max) }
+    }
+
     fn say(&mut self, command: BotCommand) -> Reply {
         self.index += 1;
         let request_id = RequestId(u128::from(self.index));
@@ -66,7 +89,16 @@ impl World {
 
     fn lease(&mut self, swarms: &[u32], max: u32) -> Vec<(AssignmentPlace, u32)> {
         let scope = swarms.iter().map(|swarm| self.state.swarm_id(*swarm)).collect();
-        let (holder, scope) = ("worker-1".to_owned(), LeaseScope::Swarms(scope));
+        self.lease_of(LeaseScope::Swarms(scope), max)
+    }
+
+    fn lease_of_bots(&mut self, bots: &[BotPlace], max: u32) -> Vec<(AssignmentPlace, u32)> {
+        let scope = bots.iter().map(|bot| self.state.bot_id(*bot)).collect();
+        self.lease_of(LeaseScope::Bots(scope), max)
+    }
+
+    fn lease_of(&mut self, scope: LeaseScope, max: u32) -> Vec<(AssignmentPlace, u32)> {
+        let holder = "worker-1".to_owned();
         let lease_ms = 10_000;
         match self.say(BotCommand::LeaseAssignments { holder, scope, max, lease_ms, types: vec![] })
         {
@@ -85,7 +117,7 @@ impl World {
     fn complete(&mut self, leased: &[(AssignmentPlace, u32)], text: &str) -> Vec<Verdict> {
         let item = |(place, attempt): &(AssignmentPlace, u32)| BotReport {
             task: self.state.assignment_id(*place),
-            bot: None,
+            bot: self.bot,
             attempt: Some(*attempt),
             text: text.to_owned(),
             permanent: false,
@@ -132,7 +164,6 @@ fn a_swarm_of_50_000_and_work_for_all_of_it_are_a_few_hundred_bytes() {
     world.print("created and assigned");
     let stats = world.state.bot_stats();
     assert_eq!((stats.all.bots, stats.remaining, stats.all.waiting), (50_000, 0, 50_000));
-    assert_eq!(stats.utilization_basis_points, 10_000);
     let ids: BTreeSet<_> =
         world.state.members_of(1, 0).map(|bot| world.state.bot_id(bot)).collect();
     assert_eq!(ids.len(), BOTS as usize);
@@ -222,10 +253,118 @@ fn a_lease_for_all_takes_the_more_urgent_tier_first() {
     assert_eq!(waves, [2, 2, 3, 3, 1, 1]);
 }
 
+/// A hundred bots that had done all of 510 waves found nothing of the next one: their look ended before.
+#[test]
+fn bots_among_others_that_do_nothing_come_to_all_of_their_work() {
+    const WAVES: usize = 510;
+    let mut world = World { now: 1, ..World::default() };
+    world.swarm(150, "standard");
+    let bots: Vec<BotPlace> = world.state.members_of(1, 0).take(100).collect();
+    for _ in 0..WAVES {
+        world.assign(1);
+    }
+    let mut done = 0;
+    loop {
+        let leased = world.lease_of_bots(&bots, 1000);
+        if leased.is_empty() {
+            break;
+        }
+        done += leased.len();
+        world.complete(&leased, "");
+    }
+    assert_eq!(done, WAVES * bots.len());
+    world.assign(1);
+    assert_eq!(world.lease_of_bots(&bots, 1000).len(), bots.len());
+    assert_eq!(check_bots(&world.state), Ok(()));
+}
+
+/// A swarm could not grow any more after 4096 steps, and its bots could not be removed.
+#[test]
+fn a_swarm_grows_in_any_number_of_steps_and_nobodys_figures_change() {
+    const STEPS: u32 = 4_200;
+    let mut world = World { now: 1, ..World::default() };
+    let mut script = Script::default();
+    script.run("at 1", &mut String::new());
+    script.run("config bots.max_open_assignments 50000000", &mut String::new());
+    world.state.apply(1, &script.log[0]).unwrap();
+    world.index = 1;
+    world.swarm(1, "standard");
+    for count in 2..=STEPS {
+        // Later on every step has a wave before it.
+        if count % 2 == 0 || count > 100 {
+            world.assign(1);
+        }
+        let swarm = world.state.swarm_id(1);
+        world.say(BotCommand::ScaleSwarm { swarm, count }).unwrap();
+    }
+    let row = world.state.swarm(1).unwrap();
+    assert_eq!((row.count, row.members.len()), (STEPS, 4096));
+    let waves = row.waves;
+    for index in 0..STEPS {
+        let view = world.state.bot_view(BotPlace { swarm: 1, index }).unwrap();
+        let steps = u64::from(index) + 1;
+        let missed = if steps <= 100 { steps / 2 } else { steps - 50 };
+        assert_eq!((view.total, view.pending), (waves - missed, waves - missed), "{index}");
+    }
+    let bot = world.state.bot_id(BotPlace { swarm: 1, index: 2000 });
+    world.say(BotCommand::RemoveBot { bot }).unwrap();
+    assert_eq!(check_bots(&world.state), Ok(()));
+}
+
+/// The open one behind 20,000 that had ended was not found by those who pull.
+#[test]
+fn open_work_is_found_behind_any_number_of_ended_ones_and_pages_go_past_all() {
+    const ENDED: usize = 20_100;
+    let mut world = World { now: 1, ..World::default() };
+    world.say(BotCommand::CreateBot(BotSpec::default())).unwrap();
+    let place = BotPlace::default();
+    let bot = world.state.bot_id(place);
+    let assign = |world: &mut World| {
+        world.say(BotCommand::AssignBot { bot, work: BotWork::default() }).unwrap();
+    };
+    assign(&mut world);
+    let first = AssignmentPlace { wave: 1, index: 0 };
+    assert_eq!(world.lease_of_bots(&[place], 1), [(first, 1)]);
+    for _ in 0..ENDED {
+        assign(&mut world);
+    }
+    loop {
+        let leased = world.lease_of_bots(&[place], 1000);
+        if leased.is_empty() {
+            break;
+        }
+        world.complete(&leased, "");
+    }
+    let open = world.state.assignments_of(place, |state| !state.is_ended(), 10);
+    assert_eq!(open.iter().map(|view| view.place).collect::<Vec<_>>(), [first]);
+    for newest_first in [true, false] {
+        let (mut after, mut seen, mut pages) = (None, Vec::new(), 0);
+        loop {
+            let page = world.state.assignment_page(place, |_| true, (after, newest_first), 1000);
+            seen.extend(page.rows.iter().map(|view| view.place.wave));
+            pages += 1;
+            after = page.next;
+            if after.is_none() {
+                break;
+            }
+        }
+        if newest_first {
+            seen.reverse();
+        }
+        assert!(seen.iter().copied().eq(1..=ENDED as u64 + 1), "{pages} pages");
+    }
+    // A state that is rare is found in some pages, of which the first may be empty.
+    let is_leased = |state: AssignmentState| state == AssignmentState::Leased;
+    let page = world.state.assignment_page(place, is_leased, (None, true), 10);
+    assert_eq!((page.rows.len(), page.next), (1, None));
+}
+
 /// What workers may do with what they hold.
 #[derive(Debug, Clone)]
 enum Move {
     Lease(u32),
+    /// By bots from an index on: at most so many.
+    LeaseOfBots(u32, u32),
     Complete(usize),
     Fail(usize),
     Release(usize),
@@ -235,7 +374,8 @@ enum Move {
 
 fn moves() -> impl Strategy<Value = Vec<Move>> {
     let one = prop_oneof![
-        6 => (1..9u32).prop_map(Move::Lease),
+        4 => (1..9u32).prop_map(Move::Lease),
+        4 => (0..130u32, 1..9u32).prop_map(|(from, max)| Move::LeaseOfBots(from, max)),
         6 => any::<usize>().prop_map(Move::Complete),
         2 => any::<usize>().prop_map(Move::Fail),
         1 => any::<usize>().prop_map(Move::Release),
@@ -257,21 +397,25 @@ proptest! {
         world.assign(1);
         let mut held: BTreeMap<AssignmentPlace, u32> = BTreeMap::new();
         let (mut attempts, mut done) = (BTreeMap::new(), BTreeSet::new());
+        let mut leased_as = BTreeMap::new();
         let pick = |held: &BTreeMap<AssignmentPlace, u32>, at: usize| {
             let at = at.checked_rem(held.len())?;
             held.iter().nth(at).map(|(place, attempt)| (*place, *attempt))
         };
         for one in moves {
             match one {
-                Move::Lease(max) => for (place, attempt) in world.lease(&[1], max) {
+                Move::Lease(_) | Move::LeaseOfBots(..) => for (place, attempt) in world.taken(&one) {
                     prop_assert!(held.insert(place, attempt).is_none(), "held by two");
                     prop_assert!(!done.contains(&place), "done, and given out again");
                     let before = attempts.insert(place, attempt).unwrap_or(0);
                     prop_assert!(before < attempt, "a number was given twice");
+                    leased_as.insert(place, world.state.assignment(place).unwrap().bot_id);
                 },
                 Move::Complete(at) => if let Some((place, attempt)) = pick(&held, at) {
                     let (old, new) = (attempt.wrapping_sub(1), attempt);
+                    world.bot = leased_as[&place];
                     let verdicts = world.complete(&[(place, old), (place, new), (place, new)], "");
+                    world.bot = None;
                     prop_assert_eq!(verdicts, [Verdict::Stale, Verdict::Accepted, Verdict::Repeated]);
                     held.remove(&place);
                     prop_assert!(done.insert(place));
@@ -311,12 +455,6 @@ proptest! {
             let row = world.state.progress(*place);
             prop_assert_eq!(row.map(|row| row.state), Some(AssignmentState::Leased));
         }
-        // What is read back from the rows is the same state.
-        let mut reopened = State::default();
-        for (key, value) in &world.rows {
-            reopened.load_row(key, value).unwrap();
-        }
-        prop_assert_eq!(check_bots(&reopened), Ok(()));
-        prop_assert_eq!(reopened.digest(), world.state.digest());
+        world.is_what_its_rows_say();
     }
 }

@@ -3,13 +3,13 @@
 
 use super::apply::Txn;
 use super::bot_command::{BotFact, BotOutcome, BotRejection, BotWork};
-use super::bot_index::{Tally, put_in, take_out};
+use super::bot_index::{Tally, take_out};
 use super::bots::check_text;
 use super::rows::BlobPart;
 use super::{NAME_MAX, Outcome, Rejection, Reply, State, blob_owner};
 use crate::model::{
-    AssignmentPlace, BOT_BLOCK, BotPlace, DerivedId, IdOf, Progress, Span, Wave, block_slot,
-    tier_urgency,
+    AssignmentPlace, BOT_BLOCK, BotPlace, DerivedId, IdOf, Progress, Span, TimeMs, Wave,
+    block_slot, tier_urgency,
 };
 
 /// The longest data of work for bots, in bytes.
@@ -60,6 +60,25 @@ impl State {
         Some(BotPlace { swarm, index })
     }
 
+    /// The place of a wave among others that wait: when it was assigned, plus what its urgency lacks.
+    pub(super) fn wave_due_ms(&self, wave: &Wave, tier: &str) -> TimeMs {
+        let lacks = u64::from(100 - tier_urgency(tier).value());
+        let wait_ms = self.policy().aging_ms.saturating_mul(lacks) / 100;
+        wave.assigned_at_ms.saturating_add(wait_ms)
+    }
+
+    /// Puts every wave in its place anew, after the rule of places has changed.
+    pub(super) fn rebuild_waves(&mut self) {
+        let tallies = self.bot_index.tallies.iter();
+        let places = tallies.filter_map(|(number, tally)| {
+            let due_ms = self.wave_due_ms(self.waves.get(number)?, &tally.tier);
+            Some((*number, due_ms))
+        });
+        for (number, due_ms) in places.collect::<Vec<_>>() {
+            self.bot_index.put_due(number, due_ms);
+        }
+    }
+
     /// Notes a wave that is new or was just read; one whose bots are gone is to be cleared away.
     pub(super) fn note_wave(&mut self, number: u64) {
         let Some(wave) = self.waves.get(&number) else { return };
@@ -75,7 +94,8 @@ impl State {
         }
         let gone = swarm.map_or(Vec::new(), |row| row.gone_of(&wave.members));
         let tier = self.tier_of(BotPlace { swarm: wave.swarm, index: first });
-        let tally = Tally::of(wave, self.bot_index.tier(tier), &gone);
+        let due_ms = self.wave_due_ms(wave, tier);
+        let tally = Tally::of(wave, self.bot_index.tier(tier), &gone, due_ms);
         self.bot_index.put(number, tally);
     }
 
@@ -95,11 +115,13 @@ impl State {
         let swarm = self.bot_index.tallies.get(&place.wave).map_or(0, |tally| tally.swarm);
         let row = self.swarms.get(&swarm);
         let ends = after.state.is_ended() && !before.state.is_ended();
-        let heir = after.bot.filter(|_| ends);
-        if let Some(index) = heir.filter(|index| row.is_some_and(|row| row.has(*index))) {
-            put_in(&mut self.bot_index.inherited, BotPlace { swarm, index }, place);
-        }
+        self.bot_index.note_heir(place, (swarm, row), before, after);
         let is_orphan = row.is_some_and(|row| !row.has(place.index));
+        let index = &mut self.bot_index;
+        let whole = index.whole_of.get(&swarm).filter(|whole| whole.contains(&place.wave));
+        if let Some(whole) = whole.filter(|_| ends && !is_orphan) {
+            index.ended_runs.add(BotPlace { swarm, index: place.index }, place.wave, whole);
+        }
         self.bot_index.edit(place.wave, |tally| count_progress(tally, place, before, after));
         if is_orphan && ends {
             self.bot_index.edit(place.wave, |tally| tally.orphans -= 1);
@@ -140,9 +162,13 @@ fn count_progress(tally: &mut Tally, place: AssignmentPlace, before: &Progress, 
     tally.failed = tally.failed + is(Failed) - was(Failed);
     tally.leased = tally.leased + is(Leased) - was(Leased);
     tally.ended_at_ms = tally.ended_at_ms.max(after.ended_at_ms);
-    tally.inherited += u32::from(after.bot.is_some()) - u32::from(before.bot.is_some());
-    if after.state == Waiting && before.state != Waiting {
-        tally.first_waiting = tally.first_waiting.min(place.index);
+    let is_heirs = |row: &Progress| u32::from(row.bot.is_some());
+    tally.inherited = tally.inherited + is_heirs(after) - is_heirs(before);
+    match (before.state == Waiting, after.state == Waiting) {
+        (false, true) => tally.first_waiting = tally.first_waiting.min(place.index),
+        // Without a gap: who ends a wave in order is not looked at again for each of the rest.
+        (true, false) if tally.first_waiting == place.index => tally.first_waiting += 1,
+        (true, _) | (false, false) => {}
     }
 }
 
@@ -188,7 +214,10 @@ impl Txn<'_> {
         check_text("type", work.task_type.as_deref().unwrap_or_default(), NAME_MAX)?;
         check_text("data", &work.data, DATA_MAX)?;
         let max = self.state.policy().open_assignments_max;
-        if self.state.bot_index.open + u64::from(count) > max {
+        let index = &self.state.bot_index;
+        let fits = |held: u64, max: u64| held.saturating_add(count.into()) <= max;
+        // What has ended of waves that have not takes as much memory, and is let go with its wave.
+        if !fits(index.open(), max) || !fits(index.standing, max.saturating_mul(2)) {
             return Err(BotRejection::TooManyAssignments { max }.into());
         }
         if self.state.bot_index.open_waves() >= OPEN_WAVES_MAX {
@@ -201,10 +230,6 @@ impl Txn<'_> {
     fn add_wave(&mut self, swarm: u32, whole: bool, members: Vec<Span>, work: BotWork) -> u64 {
         let number = self.state.bot_totals().waves + 1;
         let size = members.iter().map(|span| span.len()).sum();
-        let first = members.first().map_or(0, |span| span.first);
-        let urgency = tier_urgency(self.state.tier_of(BotPlace { swarm, index: first }));
-        let lacks = u64::from(100 - urgency.value());
-        let wait_ms = self.state.policy().aging_ms.saturating_mul(lacks) / 100;
         let (owner, part) = (blob_owner(number, 0), BlobPart::WaveData);
         let wave = Wave {
             swarm,
@@ -212,7 +237,6 @@ impl Txn<'_> {
             task_type: work.task_type,
             data: self.state.rows.put_payload(&owner, part, work.data),
             assigned_at_ms: self.now,
-            due_ms: self.now.saturating_add(wait_ms),
             members,
             size,
         };
@@ -309,6 +333,7 @@ impl State {
                     if let Some(index) = progress.bot {
                         let bot = BotPlace { swarm, index };
                         take_out(&mut self.bot_index.inherited, &bot, &place);
+                        take_out(&mut self.bot_index.leased_as, &bot, &place);
                     }
                 }
             }

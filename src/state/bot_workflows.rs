@@ -5,23 +5,30 @@ use super::apply::Txn;
 use super::bot_command::{BotFact, BotOutcome, BotRejection, WorkflowStep};
 use super::bots::check_text;
 use super::rows::BlobPart;
-use super::{CONTEXT_MAX, NAME_MAX, Outcome, Rejection, Reply, State, blob_owner};
+use super::{NAME_MAX, Outcome, Rejection, Reply, State, blob_owner};
 use crate::model::{
     DerivedId, Epoch, IdOf, Payload, TimeMs, Workflow, WorkflowStatus, WorkflowTask,
 };
 
 /// The most tasks of a workflow.
 pub const WORKFLOW_TASKS_MAX: usize = 100;
-/// Workflows that may be under way, and ended ones that are retained.
+/// Workflows that may be under way.
 pub const WORKFLOWS_MAX: usize = 1000;
+/// Ended ones that are retained.
+pub const WORKFLOWS_KEPT: usize = 10_000;
+/// The longest parameters of a task of a workflow, in bytes.
+pub const STEP_PARAMS_MAX: usize = 1024 * 1024;
 /// The longest result of a task of a workflow, in bytes.
-pub const STEP_RESULT_MAX: usize = 256 * 1024;
+pub const STEP_RESULT_MAX: usize = 1024 * 1024;
+/// What parameters and results of all workflows may take, in bytes.
+pub const WORKFLOW_BYTES_MAX: u64 = 1 << 30;
 /// Ended ones are retained for so long (contract 5.4).
 const RETENTION_MS: TimeMs = 2 * 3_600_000;
 /// The longest priority, in bytes.
 const PRIORITY_MAX: usize = 64;
-/// Ended ones that one command clears away.
+/// Ended ones that one command clears away, and when their bytes are too many.
 const CLEARED_PER_COMMAND: usize = 4;
+const CLEARED_FOR_ROOM: usize = 64;
 
 impl State {
     /// The id of a workflow, whether it is there or not.
@@ -61,6 +68,16 @@ impl State {
         (self.bot_index.running.len(), self.bot_index.over.len())
     }
 
+    /// Notes the bytes of a workflow that was just read.
+    pub(super) fn note_workflow_bytes(&mut self, number: u64) {
+        let Some(row) = self.workflows.get(&number) else { return };
+        let (bytes, index) = (bytes_of(row), &mut self.bot_index);
+        match row.status {
+            WorkflowStatus::Running => index.running_bytes += bytes,
+            WorkflowStatus::Completed | WorkflowStatus::Cancelled => index.over_bytes += bytes,
+        }
+    }
+
     /// Puts a workflow among those that run or have ended. Derived from its row.
     pub(super) fn note_workflow(&mut self, number: u64) {
         let Some(row) = self.workflows.get(&number) else { return };
@@ -82,11 +99,16 @@ impl Txn<'_> {
         }
         for task in &tasks {
             check_text("type", &task.task_type, NAME_MAX)?;
-            check_text("params", &task.params, CONTEXT_MAX)?;
+            check_text("params", &task.params, STEP_PARAMS_MAX)?;
         }
         let max = WORKFLOWS_MAX as u64;
+        let asked: u64 = tasks.iter().map(|task| task.params.len() as u64).sum();
         if self.state.bot_index.running.len() >= WORKFLOWS_MAX {
             return Err(BotRejection::TooManyWorkflows { max }.into());
+        }
+        if self.state.bot_index.running_bytes + asked > WORKFLOW_BYTES_MAX {
+            let max = WORKFLOW_BYTES_MAX;
+            return Err(BotRejection::WorkflowsTooLarge { max }.into());
         }
         self.ensure_bot_seed();
         let number = self.state.bot_totals().workflows + 1;
@@ -106,6 +128,7 @@ impl Txn<'_> {
             ended_at_ms: 0,
         };
         self.state.workflows.put(&mut self.state.rows, number, row);
+        self.state.bot_index.running_bytes += asked;
         self.move_workflow(number, |_| {});
         self.clear_workflows();
         let workflow = self.state.workflow_id(number);
@@ -125,6 +148,12 @@ impl Txn<'_> {
         if row.is_none_or(|row| row.position != seen) {
             return Ok(Outcome::Judged { accepted: 0, stale: 1 });
         }
+        // The step is done either way: its workflow goes on.
+        let result = match self.state.bot_index.running_bytes + result.len() as u64 {
+            0..=WORKFLOW_BYTES_MAX => result,
+            _ => format!(r#"{{"error":"workflows under way hold {WORKFLOW_BYTES_MAX} bytes"}}"#),
+        };
+        self.state.bot_index.running_bytes += result.len() as u64;
         let (owner, part) = (blob_owner(number, seen), BlobPart::StepResult);
         let result = self.state.rows.put_payload_beyond(64, &owner, part, result);
         self.move_workflow(number, |row| {
@@ -165,26 +194,34 @@ impl Txn<'_> {
             }
             (row.status.as_str(), row.position)
         });
-        self.state.note_workflow(number);
         let Some((status, position)) = stands else { return };
+        if status != WorkflowStatus::Running.as_str() {
+            let bytes = self.state.workflow(number).map_or(0, bytes_of);
+            self.state.bot_index.running_bytes -= bytes;
+            self.state.bot_index.over_bytes += bytes;
+        }
+        self.state.note_workflow(number);
         let workflow = self.state.workflow_id(number);
         self.tell_bots(BotFact::WorkflowChanged { workflow, status, position });
     }
 
     /// Forgets those that ended long ago, or beyond those that are retained.
     fn clear_workflows(&mut self) {
-        for _ in 0..CLEARED_PER_COMMAND {
-            let (oldest, len) =
-                (self.state.bot_index.over.first(), self.state.bot_index.over.len());
+        for turn in 0..CLEARED_FOR_ROOM {
+            let index = &self.state.bot_index;
+            let (oldest, len) = (index.over.first(), index.over.len());
+            let is_full = index.running_bytes + index.over_bytes > WORKFLOW_BYTES_MAX;
             let is_old = |at: TimeMs| at.saturating_add(RETENTION_MS) <= self.now;
             let Some((at, number)) = oldest.copied() else { return };
-            if len <= WORKFLOWS_MAX && !is_old(at) {
+            let is_over = turn < CLEARED_PER_COMMAND && (len > WORKFLOWS_KEPT || is_old(at));
+            if !is_full && !is_over {
                 return;
             }
             self.state.bot_index.over.remove(&(at, number));
             let Some(row) = self.state.workflows.remove(&mut self.state.rows, &number) else {
                 return;
             };
+            self.state.bot_index.over_bytes -= bytes_of(&row);
             for (place, task) in (0u32..).zip(&row.tasks) {
                 let owner = blob_owner(number, place);
                 self.state.rows.delete_payload(&owner, BlobPart::StepParams, &task.params);
@@ -192,4 +229,10 @@ impl Txn<'_> {
             }
         }
     }
+}
+
+/// What the parameters and results of a workflow take, in bytes.
+pub(super) fn bytes_of(row: &Workflow) -> u64 {
+    let lens = row.tasks.iter().map(|task| task.params.len() + task.result.len());
+    lens.sum::<usize>() as u64
 }

@@ -31,9 +31,13 @@ impl State {
     /// The bot of an id, if it is there.
     #[must_use]
     pub fn bot_place(&self, id: DerivedId) -> Option<BotPlace> {
+        self.named_bot(id).filter(|bot| self.has_bot(*bot))
+    }
+
+    /// The bot of an id, whether it is there or not.
+    pub(super) fn named_bot(&self, id: DerivedId) -> Option<BotPlace> {
         let (swarm, index) = id.numbers(IdOf::Bot, self.bot_totals().seed)?;
-        let bot = BotPlace { swarm: u32::try_from(swarm).ok()?, index };
-        self.has_bot(bot).then_some(bot)
+        Some(BotPlace { swarm: u32::try_from(swarm).ok()?, index })
     }
 
     /// The number of the swarm of an id, if it is there.
@@ -142,6 +146,7 @@ impl State {
             _ => {
                 self.workflows.load(key, value, hash)?;
                 self.note_workflow(long);
+                self.note_workflow_bytes(long);
             }
         }
         Ok(())

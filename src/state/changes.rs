@@ -81,6 +81,8 @@ pub enum TableId {
     WaveBlocks = 35,
     /// Workflows by number.
     Workflows = 36,
+    /// Starts of tasks by the key of their rate limit.
+    RateLogs = 37,
 }
 
 impl TableId {
@@ -130,6 +132,7 @@ impl TableId {
             34 => Some(Self::Waves),
             35 => Some(Self::WaveBlocks),
             36 => Some(Self::Workflows),
+            37 => Some(Self::RateLogs),
             _ => None,
         }
     }

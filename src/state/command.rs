@@ -11,8 +11,8 @@ use super::bot_command::BotCommand;
 use super::campaign_command::{CampaignCommand, StepDuty};
 use crate::model::{
     AlertState, Concurrency, DeliveryId, DrillId, DrillKind, DrillState, Epoch, FlowMode,
-    Incarnation, Member, MemberId, NodeId, NodeStatus, Pipeline, RequestId, Requirements,
-    ScalingEvent, Severity, StepSpec, TaskFailure, TaskId, TimeMs, Urgency,
+    Incarnation, Member, MemberId, NodeId, NodeStatus, Pipeline, RateLimit, RequestId,
+    Requirements, ScalingEvent, Severity, StepSpec, TaskFailure, TaskId, TimeMs, Urgency,
 };
 
 pub use super::node_command::{NodeObservation, NodeSpec};
@@ -270,6 +270,15 @@ pub enum Command {
     Account(AccountCommand),
     /// Something about bots, swarms and workflows.
     Bot(Box<BotCommand>),
+    /// Nobody shall be told of an alert for a while.
+    SuppressAlert {
+        /// Which.
+        alert_id: String,
+        /// Who says so.
+        by: String,
+        /// For how long.
+        for_ms: TimeMs,
+    },
 }
 
 /// A step that is given back.
@@ -366,6 +375,8 @@ pub struct TaskSpec {
     pub callback_url: Option<String>,
     /// At most so many of its key at once.
     pub concurrency: Option<Concurrency>,
+    /// At most so many of its key started in a window of time.
+    pub rate: Option<RateLimit>,
     /// Done in steps.
     pub flow: Option<FlowRequest>,
 }

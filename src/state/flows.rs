@@ -16,16 +16,19 @@ use crate::model::{
 /// The longest time for one attempt of an agent that the pipeline does not limit (contract 4.6).
 const AGENT_TIMEOUT_MS: u64 = 30_000;
 
-/// The id of a step's own task. Clients cannot choose such an id: `#` is kept for steps.
+/// The id of a step's own task. Clients cannot choose such an id: see [`is_step_id`].
 #[must_use]
 pub fn step_id(task_id: &TaskId, step: u16) -> TaskId {
     TaskId::trusted(&format!("{task_id}#{step}"))
 }
 
-/// Whether a task is the step of another, by its id.
+/// Whether a task is the step of another, by its id: `#` and digits at the end are kept for steps.
 #[must_use]
 pub fn is_step_id(task_id: &TaskId) -> bool {
-    task_id.as_str().contains('#')
+    let number = task_id.as_str().rsplit_once('#').map(|(_, number)| number);
+    number.is_some_and(|number| {
+        !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())
+    })
 }
 
 impl State {
@@ -133,8 +136,9 @@ impl Txn<'_> {
             0 => task.timeout_ms,
             given => given.min(task.timeout_ms),
         };
-        // Once the task has its place, its steps need none.
+        // Once the task has its place, and has begun, its steps need neither.
         let concurrency = task.concurrency.clone().filter(|_| !task.holds_place());
+        let rate = task.rate.clone().filter(|_| !task.holds_place());
         Task {
             task_type: if by_agents { spec.agent_type.clone() } else { task.task_type.clone() },
             urgency: task.urgency,
@@ -143,6 +147,7 @@ impl Txn<'_> {
             max_retries: spec.max_retries,
             attempt,
             concurrency,
+            rate,
             step_of: Some(StepOf {
                 task_id: task_id.clone(),
                 step,
@@ -169,8 +174,9 @@ impl Txn<'_> {
         let attempt = self.state.open_task(task_id).map_or(1, |task| task.attempt);
         for step in 0..len {
             let step = step_id(task_id, step);
-            if self.state.open_task(&step).is_some_and(|step| step.concurrency.is_some()) {
-                self.edit_task(&step, |step| step.concurrency = None);
+            let limited = |step: &Task| step.concurrency.is_some() || step.rate.is_some();
+            if self.state.open_task(&step).is_some_and(limited) {
+                self.edit_task(&step, |step| (step.concurrency, step.rate) = (None, None));
             }
         }
         self.facts.push(Fact::TaskStarted { task_id: task_id.clone(), attempt });
@@ -306,4 +312,57 @@ pub fn check_steps(steps: &[StepSpec]) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::scripts::Script;
+
+    #[test]
+    fn contract_4_6_a_failed_step_waits_two_four_and_eight_seconds_and_then_fails_its_task() {
+        let mut script = Script::default();
+        let mut say = |line: &str| {
+            let mut out = String::new();
+            script.run(line, &mut out);
+            let step = step_id(&TaskId::trusted("t"), 0);
+            let step = script.state.task(&step).map(|step| (step.status, step.not_before_ms));
+            (out, step, script.state.task(&TaskId::trusted("t")).map(|task| task.status))
+        };
+        let mut now = 1_000_000;
+        for line in ["at 1000000", "epoch 1.1", "register agent:a agent=x", "submit t steps=x:3"] {
+            say(line);
+        }
+        for (attempt, wait_ms) in [(1, 2000), (2, 4000), (3, 8000)] {
+            assert!(say("assign 1.1 t#0 agent:a").0.contains("accepted: 1"), "{attempt}");
+            let failed = format!("dispatch 1.1 t#0 {attempt} end fail=timeout");
+            let (_, step, task) = say(&failed);
+            assert_eq!(step, Some((TaskStatus::Retrying, now + wait_ms)), "{attempt}");
+            assert_eq!(task, Some(TaskStatus::Stepping));
+            now += wait_ms;
+            say(&format!("at {now}"));
+            say("expire 1.1 t#0 backoff");
+        }
+        say("assign 1.1 t#0 agent:a");
+        let (_, _, task) = say("dispatch 1.1 t#0 4 end fail=timeout");
+        assert_eq!(task, Some(TaskStatus::DeadLetter));
+    }
+
+    #[test]
+    fn only_a_hash_and_digits_at_the_end_name_a_step() {
+        for (text, is_step) in [
+            ("t#0", true),
+            ("t##12", true),
+            ("a#1#2", true),
+            ("t#", false),
+            ("t#1x", false),
+            ("#1t", false),
+            ("build #7 of x", false),
+            ("t", false),
+        ] {
+            assert_eq!(is_step_id(&TaskId::trusted(text)), is_step, "{text}");
+        }
+        let task_id = TaskId::trusted("odd#");
+        assert!(is_step_id(&step_id(&task_id, 3)));
+    }
 }

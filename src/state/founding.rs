@@ -5,8 +5,8 @@ use serde_json::Value;
 
 use super::apply::Txn;
 use super::campaign_command::OrchestratorPatch;
+use super::document::{flag, text};
 use super::orchestrators::{DEFAULT_ORCHESTRATOR, check_name};
-use super::policy::{flag, text};
 use super::{Policy, Rejection};
 use crate::model::Mode;
 
@@ -53,6 +53,13 @@ impl Txn<'_> {
         }
         Ok(())
     }
+}
+
+/// Whether nothing is placed: as was said last, or else as the cluster is to begin.
+pub(super) fn is_paused(document: &Value) -> Result<bool, String> {
+    let said = flag(document, "orchestrator.scheduling_paused")?;
+    let begins = flag(document, "orchestrator.auto_start")?.unwrap_or(true);
+    Ok(said.unwrap_or(!begins))
 }
 
 #[cfg(test)]

@@ -8,9 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::ExpiryKind;
 use super::rows::encode;
-use crate::model::{
-    Concurrency, JobKind, NodeId, Requirements, Resource, Task, TaskStatus, TimeMs,
-};
+use crate::model::{JobKind, NodeId, Resource, Task, TaskStatus, TimeMs};
 
 /// Place in the queue: a time, and the order of submission. The time is when the task came, plus what
 /// its urgency lacks: of two that came together the more urgent one goes first, and one that has
@@ -21,11 +19,14 @@ pub type QueueKey = (TimeMs, u64);
 /// over as a whole, however many tasks wait for it.
 pub type Need = u128;
 
-fn need(requirements: &Requirements, concurrency: Option<&Concurrency>) -> Need {
-    match concurrency {
-        None => xxhash_rust::xxh3::xxh3_128(&encode(requirements)),
+fn need(task: &Task) -> Need {
+    let Task { requirements, concurrency, rate, .. } = task;
+    match (concurrency, rate) {
+        (None, None) => xxhash_rust::xxh3::xxh3_128(&encode(requirements)),
         // What waits for a key is passed over as a whole, too, while that is taken.
-        Some(_) => xxhash_rust::xxh3::xxh3_128(&encode(&(requirements, concurrency))),
+        (concurrency, rate) => {
+            xxhash_rust::xxh3::xxh3_128(&encode(&(requirements, concurrency, rate)))
+        }
     }
 }
 
@@ -130,8 +131,7 @@ impl Places {
         let back_off = (status == TaskStatus::Retrying).then_some(task.not_before_ms);
         Self {
             status: (!is_step).then_some(status),
-            queued: queued
-                .then(|| (need(&task.requirements, concurrency), queue_time(task, aging_ms))),
+            queued: queued.then(|| (need(task), queue_time(task, aging_ms))),
             ended: (status.is_terminal() && !is_step).then_some(task.completed_at_ms),
             // A step that was placed has handed its key over to its task.
             holds: concurrency

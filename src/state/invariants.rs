@@ -35,6 +35,7 @@ pub(super) fn check(state: &State) {
     let pending = state.rows_after(0).filter(|task| task.status == TaskStatus::Pending).count();
     assert_eq!(queued, pending, "the queue holds the pending tasks");
     check_keys(state);
+    assert_eq!(state.check_rates(), Ok(()));
     assert_eq!(super::check_campaigns(state), Ok(()));
     assert_eq!(super::check_bots(state), Ok(()));
     assert_eq!(state.account_names_len(), 2 * state.accounts_len(), "names lead to accounts");

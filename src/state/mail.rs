@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::State;
 use super::alerts::{decimal, described};
-use super::policy::{flag, lookup, text};
+use super::document::{flag, lookup, text};
 use crate::model::{
     Alert, MailChannel, MailCredentials, MailEncryption, is_domain, is_loopback, is_mail_address,
 };
@@ -264,6 +264,7 @@ mod tests {
             changed_at_ms: 1_310_900,
             acknowledged_by: "ann".to_owned(),
             transitions: 2,
+            suppressed_until_ms: 0,
         };
         let letter: Value = serde_json::from_str(&letter(&State::default(), &alert)).unwrap();
         assert_eq!(letter["subject"], "[warning] node_failure_rate_threshold acknowledged");

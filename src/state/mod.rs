@@ -20,9 +20,11 @@ mod bot_ends;
 mod bot_index;
 mod bot_invariants;
 mod bot_leases;
+mod bot_lists;
 mod bot_reads;
 mod bot_refound;
 mod bot_rows;
+mod bot_runs;
 mod bot_waves;
 mod bot_workflows;
 mod bots;
@@ -34,6 +36,7 @@ mod campaigns;
 mod changes;
 mod command;
 mod deliveries;
+mod document;
 mod drains;
 mod drills;
 mod event;
@@ -54,6 +57,7 @@ mod pipelines;
 mod policy;
 mod query;
 mod ranges;
+mod rates;
 mod refound;
 mod replays;
 mod requests;
@@ -67,6 +71,7 @@ mod swarms;
 mod task_table;
 mod tasks;
 mod thresholds;
+mod unread;
 
 #[cfg(test)]
 mod bot_tests;
@@ -79,6 +84,8 @@ mod invariants;
 #[cfg(test)]
 mod properties;
 #[cfg(test)]
+mod rate_tests;
+#[cfg(test)]
 mod script_words;
 #[cfg(test)]
 mod scripts;
@@ -87,6 +94,7 @@ pub use accounts::{
     ACCOUNTS_MAX, AccountCommand, EMAIL_MAX, FULL_NAME_MAX, NewAccount, USERNAME_MAX,
 };
 pub use agent_commands::{AGENT_COMMANDS_MAX, agent_command_id};
+pub use alerts::SUPPRESSED_MAX_MS;
 pub use apply::{encode_entry, encode_envelope, join_envelopes};
 pub use bot_command::{
     BotCommand, BotFact, BotOutcome, BotRejection, BotReport, BotSpec, BotWork, ExpiredLease,
@@ -98,9 +106,13 @@ pub use bot_invariants::check_bots;
 pub use bot_leases::{
     BOT_ITEMS_MAX, BOTS_PER_LEASE_MAX, HOLDER_MAX, LEASE_MAX_MS, LEASE_TYPES_MAX,
 };
+pub use bot_lists::AssignmentPage;
 pub use bot_reads::{AssignmentView, BotHealth, BotStats, BotView, SwarmView, WaveView};
 pub use bot_rows::blob_owner;
-pub use bot_workflows::{STEP_RESULT_MAX, WORKFLOW_TASKS_MAX, WORKFLOWS_MAX};
+pub use bot_workflows::{
+    STEP_PARAMS_MAX, STEP_RESULT_MAX, WORKFLOW_BYTES_MAX, WORKFLOW_TASKS_MAX, WORKFLOWS_KEPT,
+    WORKFLOWS_MAX,
+};
 pub use bots::{BOT_CAPABILITIES_MAX, TIER_MAX};
 pub use campaign_command::{
     AgentAction, AgentOrder, CampaignCommand, CampaignMove, CampaignPatch, DueSlots, IterationPlan,
@@ -129,6 +141,7 @@ pub use outward::check_channels;
 pub use pipelines::{PIPELINES_MAX, built_in};
 pub use policy::{Algorithm, Config, Policy, default_document};
 pub use ranges::EndedKey;
+pub use rates::RATE_KEYS_MAX;
 pub use refound::{Founding, Refounded};
 pub use requests::{
     REQUEST_WINDOW_MS, REQUESTS_MAX, Recorded, TOMBSTONE_WINDOW_MS, TOMBSTONES_MAX,
@@ -140,6 +153,7 @@ pub use singles::{Counters, RUN_BOUNDS_MS, RunTotals};
 pub use structures::{JOBS_PER_REQUEST_MAX, MODELS_MAX, STRUCTURES_MAX, requested_job};
 pub use tasks::derive_task_id;
 pub use thresholds::{ScalingRule, Threshold, Thresholds};
+pub use unread::{unread, unread_keys};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -147,8 +161,8 @@ use std::sync::Arc;
 use crate::model::{
     AgentCommand, Alert, Bot, BotBlock, Campaign, CampaignId, CampaignLine, CandidateNote,
     DecisionPage, Delivery, DeliveryId, Discovery, Drill, DrillPage, Instrument, Iteration, Member,
-    Model, Node, NodeId, Orchestrator, Pipeline, Run, ScalingEvent, Schedule, Slot, Structure,
-    Swarm, TaskId, TimeMs, Wave, WaveBlock, Workflow,
+    Model, Node, NodeId, Orchestrator, Pipeline, RateLog, Run, ScalingEvent, Schedule, Slot,
+    Structure, Swarm, TaskId, TimeMs, Wave, WaveBlock, Workflow,
 };
 use accounts::Accounts;
 use bot_index::BotIndex;
@@ -207,11 +221,14 @@ pub struct State {
     waves: Table<Wave>,
     wave_blocks: Table<WaveBlock>,
     workflows: Table<Workflow>,
+    rate_logs: Table<RateLog>,
     /// Task types that pipelines say something of, with their estimates. Derived, as all that
     /// follows; shared with whoever reads submissions.
     estimates: Arc<BTreeMap<String, u64>>,
     /// Those of `nodes` that are agents.
     agents: BTreeSet<NodeId>,
+    /// Keys of rate limits, by when their starts matter no more.
+    rate_ends: BTreeSet<(TimeMs, String)>,
     /// Deliveries to be posted, by when.
     due: BTreeSet<(TimeMs, DeliveryId)>,
     /// Tasks whose ends are among them.
@@ -274,8 +291,10 @@ impl Default for State {
             waves: Table::default(),
             wave_blocks: Table::default(),
             workflows: Table::default(),
+            rate_logs: Table::default(),
             estimates: pipelines::estimates(&Table::default()),
             agents: BTreeSet::new(),
+            rate_ends: BTreeSet::new(),
             due: BTreeSet::new(),
             untold: BTreeSet::new(),
             ended_deliveries: BTreeSet::new(),
@@ -355,6 +374,7 @@ impl State {
             TableId::AgentCommands => self.agent_commands.load(rest, value, hash),
             TableId::Instruments => self.instruments.load(rest, value, hash),
             TableId::Discoveries => self.discoveries.load(rest, value, hash),
+            TableId::RateLogs => self.load_rate_log(rest, value, hash),
             TableId::Swarms
             | TableId::Bots
             | TableId::BotBlocks

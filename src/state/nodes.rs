@@ -3,7 +3,7 @@
 use super::apply::Txn;
 use super::command::{NodeObservation, NodeSpec};
 use super::{Fact, Outcome, Rejection, Reply, State};
-use crate::model::{Epoch, Node, NodeId, NodeStatus, TaskFailure};
+use crate::model::{AGENT_PREFIX, Epoch, Node, NodeId, NodeStatus, TaskFailure};
 
 /// What a node's reliability gains or loses with each ended attempt (contract 2.8).
 const RELIABILITY_STEP_MILLI: u32 = 100;
@@ -57,6 +57,11 @@ impl State {
 impl Txn<'_> {
     pub(super) fn register_node(&mut self, spec: NodeSpec) -> Reply {
         let known = self.state.node(&spec.node_id).cloned();
+        let is_agents = spec.node_id.as_str().starts_with(AGENT_PREFIX)
+            || known.as_ref().is_some_and(Node::is_agent);
+        if spec.agent_type.is_none() && is_agents {
+            return Err(Rejection::NodeIdReserved);
+        }
         if known.is_none() {
             self.check_room(&spec)?;
         }
@@ -208,11 +213,13 @@ impl Txn<'_> {
                     node.tasks_completed += 1;
                     node.reliability_milli =
                         (node.reliability_milli + RELIABILITY_STEP_MILLI).min(1000);
+                    node.failing = false;
                 }
-                ExecutionEnd::Failed => {
+                ExecutionEnd::Failed | ExecutionEnd::Refused => {
                     node.tasks_failed += 1;
                     node.reliability_milli =
                         node.reliability_milli.saturating_sub(RELIABILITY_STEP_MILLI).max(100);
+                    node.failing |= node.is_agent() && matches!(end, ExecutionEnd::Failed);
                 }
                 ExecutionEnd::Withdrawn => {}
             }
@@ -228,6 +235,8 @@ pub(super) enum ExecutionEnd {
     Completed,
     /// It did not.
     Failed,
+    /// It says that the work itself cannot be done, by nobody: it may be well all the same.
+    Refused,
     /// Nobody asked it to go on, or it was never started: not its fault.
     Withdrawn,
 }
@@ -237,6 +246,9 @@ fn merge_registration(known: Option<&Node>, spec: NodeSpec, now: u64, index: u64
     capabilities.sort();
     capabilities.dedup();
     let was_active = known.is_some_and(|known| known.status == NodeStatus::Active);
+    // A program that was started anew, or was away, has not failed yet.
+    let goes_on = known.filter(|known| was_active && known.instance == spec.instance);
+    let failing = goes_on.is_some_and(|known| known.failing);
     Node {
         node_id: spec.node_id,
         host: spec.host,
@@ -265,5 +277,6 @@ fn merge_registration(known: Option<&Node>, spec: NodeSpec, now: u64, index: u64
         revision: index,
         agent_type: spec.agent_type,
         drain_until_ms: None,
+        failing,
     }
 }

@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 
 use super::bot_command::{BotOutcome, BotRejection};
 use crate::model::{
-    CampaignId, DrillId, Epoch, MemberId, NodeStatus, Resource, RunId, TaskId, TaskStatus,
+    AGENT_PREFIX, CampaignId, DrillId, Epoch, MemberId, NodeStatus, Resource, RunId, TaskId,
+    TaskStatus,
 };
 
 /// The answer to one command.
@@ -319,6 +320,9 @@ pub enum Rejection {
     /// Something about bots, swarms or workflows.
     #[error(transparent)]
     Bot(#[from] BotRejection),
+    /// Ids of agents begin so: nodes have a name space of their own (contract C22).
+    #[error("ids that begin with {AGENT_PREFIX} are those of agents")]
+    NodeIdReserved,
 }
 
 impl Rejection {
@@ -366,6 +370,7 @@ impl Rejection {
             Self::TooManyAccounts { .. } => "TOO_MANY_ACCOUNTS",
             Self::InvalidAccount(_) => "INVALID_ACCOUNT",
             Self::Bot(rejection) => rejection.code(),
+            Self::NodeIdReserved => "NODE_ID_RESERVED",
         }
     }
 }

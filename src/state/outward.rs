@@ -3,8 +3,8 @@
 
 use serde_json::Value;
 
+use super::document::{flag, text, texts};
 use super::mail::mail_channel;
-use super::policy::{flag, text, texts};
 use crate::model::{AllowedHosts, Reach};
 
 /// Refuses a channel that is switched on and could not tell anybody. A document that was stored like

@@ -7,10 +7,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::Rejection;
-use super::founding::{default_orchestrator, initial_mode};
+use super::document::{flag, lookup, text, texts};
+use super::founding::{default_orchestrator, initial_mode, is_paused};
 use super::mail::mail_channel;
 use super::outward::{channel, check_channels, reach, web_url};
-use super::thresholds::{ScalingRule, Thresholds, scaling_rules};
+use super::thresholds::{ScalingRule, Thresholds, scaling_enabled, scaling_rules};
 use crate::model::{MailChannel, Mode, Reach, TimeMs};
 
 /// The deepest path or document accepted.
@@ -108,8 +109,11 @@ pub struct Policy {
     pub retry_delay_max_ms: TimeMs,
     /// `tasks.aging_seconds`: how far the most urgent tasks go before the least urgent ones.
     pub aging_ms: TimeMs,
-    /// `orchestrator.scheduling_paused`: nothing is placed (contract 2.3, control).
+    /// `orchestrator.scheduling_paused`, or else the contrary of `orchestrator.auto_start`: nothing
+    /// is placed (contract 2.3, control).
     pub paused: bool,
+    /// `network.degrade_faulty_nodes`: nodes with three faults in five minutes get no work (2.9).
+    pub degrade_faulty: bool,
     /// `agents.max_agents`: a new agent of family A beyond it is refused.
     pub agents_max: u64,
     /// `agents.heartbeat_timeout`: silence after which an agent gets no work (contract 4.7).
@@ -130,6 +134,8 @@ pub struct Policy {
     pub alert_check_ms: TimeMs,
     /// `alerts.thresholds`.
     pub thresholds: Thresholds,
+    /// `alerts.console.enabled`: the leader writes transitions into its log.
+    pub alert_console: bool,
     /// `alerts.webhook`, when it is enabled.
     pub alert_webhook: Option<String>,
     /// `alerts.slack.webhook_url`, when it is enabled.
@@ -138,7 +144,8 @@ pub struct Policy {
     pub alert_slack_channel: Option<String>,
     /// `alerts.email`, when it is enabled and says all that is needed.
     pub alert_email: Option<Arc<MailChannel>>,
-    /// `auto_scaling.enabled`, or else `network.auto_scaling_enabled`.
+    /// `auto_scaling.enabled`, or else `performance.auto_scaling.enabled`, or else
+    /// `network.auto_scaling_enabled`.
     pub scaling_enabled: bool,
     /// `auto_scaling.provider`: whether the operator's program is run.
     pub scaling_by_command: bool,
@@ -146,7 +153,7 @@ pub struct Policy {
     pub scaling_webhook: Option<String>,
     /// `auto_scaling.scaling_rules`.
     pub scaling_rules: Vec<ScalingRule>,
-    /// `performance.health_checks.interval`: how often nodes are asked for their health; 0 for never.
+    /// `performance.health_checks.interval`, or else `network.health_check_interval`: how often nodes are asked for their health; 0 for never.
     pub probe_interval_ms: TimeMs,
     /// `performance.health_checks.timeout`.
     pub probe_timeout_ms: TimeMs,
@@ -159,11 +166,14 @@ pub struct Policy {
     /// The mode that this one begins in: `orchestrator.mode` and `orchestrator.beat_enabled` of the
     /// first configuration.
     pub initial_mode: Option<Mode>,
+    /// `network.node_discovery_interval`: how often these are looked at.
+    pub discovery_interval_ms: TimeMs,
     /// `network.discovery_endpoints`, when `orchestrator.auto_discovery` is on.
     pub discovery_endpoints: Vec<String>,
     /// `bots.capacity`: bots there may be, those of swarms included (contract 5.3).
     pub bots_max: u64,
-    /// `bots.max_open_assignments`: assignments of bots in waves that have not ended.
+    /// `bots.max_open_assignments`: assignments of bots that have not ended, and as many more that
+    /// have, of waves that have not.
     pub open_assignments_max: u64,
     /// `bots.max_retained_assignments`: assignments of bots in waves that have ended.
     pub ended_assignments_max: u64,
@@ -308,6 +318,9 @@ impl Policy {
         let small = |path: &str, default: u64, min: u64, max: u32| {
             number(path, default, min, u64::from(max)).map(|value| value as u32)
         };
+        // Family W's older name for it counts where the newer one says nothing.
+        const HEALTH: &str = "performance.health_checks.interval";
+        const OLD_HEALTH: &str = "network.health_check_interval";
         const YEAR_S: u64 = 366 * 24 * 3600;
         Ok(Self {
             algorithm: algorithm(document)?,
@@ -324,7 +337,8 @@ impl Policy {
             retry_delay_ms: number("tasks.retry_delay_ms", 1000, 1, 3_600_000)?,
             retry_delay_max_ms: number("tasks.max_retry_delay_ms", 300_000, 1, 86_400_000)?,
             aging_ms: number("tasks.aging_seconds", 300, 0, 7 * 86_400)? * 1000,
-            paused: flag(document, "orchestrator.scheduling_paused")?.unwrap_or(false),
+            paused: is_paused(document)?,
+            degrade_faulty: flag(document, "network.degrade_faulty_nodes")?.unwrap_or(false),
             agents_max: number("agents.max_agents", 1000, 1, 100_000)?,
             agent_timeout_ms: number("agents.heartbeat_timeout", 30, 1, 86_400)? * 1000,
             agent_removal_ms: number("agents.removal_timeout", 60, 1, 86_400)? * 1000,
@@ -336,29 +350,26 @@ impl Policy {
             // Three looks decide, and the window is five minutes: more than 100 s could not.
             alert_check_ms: number("alerts.check_interval", 10, 1, 100)? * 1000,
             thresholds: Thresholds::of(document)?,
+            alert_console: flag(document, "alerts.console.enabled")?.unwrap_or(true),
             alert_webhook: channel(document, "alerts.webhook", "url")?,
             alert_slack: channel(document, "alerts.slack", "webhook_url")?,
             alert_slack_channel: text(document, "alerts.slack.channel")?,
             // What is wrong with it is said where it is changed.
             alert_email: mail_channel(document).ok().flatten().map(Arc::new),
-            scaling_enabled: match flag(document, "auto_scaling.enabled")? {
-                Some(enabled) => enabled,
-                None => flag(document, "network.auto_scaling_enabled")?.unwrap_or(true),
-            },
+            scaling_enabled: scaling_enabled(document)?,
             scaling_by_command: text(document, "auto_scaling.provider")?.as_deref()
                 == Some("command"),
             scaling_webhook: web_url(document, "auto_scaling.webhook_url")?,
             scaling_rules: scaling_rules(document)?,
-            probe_interval_ms: number("performance.health_checks.interval", 30, 0, 86_400)? * 1000,
+            probe_interval_ms: number(HEALTH, number(OLD_HEALTH, 30, 0, 86_400)?, 0, 86_400)?
+                * 1000,
             probe_timeout_ms: number("performance.health_checks.timeout", 5, 1, 60)? * 1000,
             probe_retries: small("performance.health_checks.retries", 3, 1, 100)?,
             strict_structures: flag(document, "compat.strict_structures")?.unwrap_or(false),
             default_orchestrator: default_orchestrator(document)?,
             initial_mode: initial_mode(document)?,
-            discovery_endpoints: match flag(document, "orchestrator.auto_discovery")? {
-                Some(false) => Vec::new(),
-                Some(true) | None => texts(document, "network.discovery_endpoints", 256)?,
-            },
+            discovery_interval_ms: number("network.node_discovery_interval", 60, 1, 86_400)? * 1000,
+            discovery_endpoints: discovery_endpoints(document)?,
             bots_max: number("bots.capacity", 50_000, 1, 1_000_000)?,
             open_assignments_max: number("bots.max_open_assignments", 5_000_000, 1, 50_000_000)?,
             ended_assignments_max: number("bots.max_retained_assignments", 100_000, 0, 10_000_000)?,
@@ -371,6 +382,13 @@ impl Policy {
     pub fn back_off_ms(&self, retry: u32) -> TimeMs {
         let doublings = retry.saturating_sub(1).min(32);
         self.retry_delay_ms.saturating_mul(1 << doublings).min(self.retry_delay_max_ms)
+    }
+}
+
+fn discovery_endpoints(document: &Value) -> Result<Vec<String>, String> {
+    match flag(document, "orchestrator.auto_discovery")? {
+        Some(false) => Ok(Vec::new()),
+        Some(true) | None => texts(document, "network.discovery_endpoints", 256),
     }
 }
 
@@ -395,29 +413,6 @@ fn agent_algorithm(document: &Value) -> Result<Algorithm, String> {
         let known = Algorithm::FOR_AGENTS.map(|(known, _)| known).join(", ");
         format!("agents.load_balancing must be one of {known}, not {word}")
     })
-}
-
-pub(super) fn flag(document: &Value, path: &str) -> Result<Option<bool>, String> {
-    let Some(value) = lookup(document, path) else { return Ok(None) };
-    value.as_bool().map(Some).ok_or_else(|| format!("{path} must be true or false, not {value}"))
-}
-
-pub(super) fn text(document: &Value, path: &str) -> Result<Option<String>, String> {
-    let Some(value) = lookup(document, path) else { return Ok(None) };
-    let text = value.as_str().ok_or_else(|| format!("{path} must be a text, not {value}"))?;
-    Ok(Some(text.to_owned()).filter(|text| !text.is_empty()))
-}
-
-pub(super) fn texts(document: &Value, path: &str, max: usize) -> Result<Vec<String>, String> {
-    let wrong = || format!("{path} must be a list of at most {max} texts");
-    let Some(value) = lookup(document, path) else { return Ok(Vec::new()) };
-    let list = value.as_array().filter(|list| list.len() <= max).ok_or_else(wrong)?;
-    let texts = list.iter().map(|item| item.as_str().map(str::to_owned));
-    texts.collect::<Option<_>>().ok_or_else(wrong)
-}
-
-pub(super) fn lookup<'a>(document: &'a Value, path: &str) -> Option<&'a Value> {
-    path.split('.').try_fold(document, |value, key| value.get(key)).filter(|value| !value.is_null())
 }
 
 #[cfg(test)]

@@ -72,6 +72,7 @@ impl Txn<'_> {
             execution: None,
             // Its time begins anew, and a deadline that has passed would end it at once.
             created_at_ms: self.now,
+            waits_from_ms: self.now,
             deadline_ms: None,
             started_at_ms: 0,
             completed_at_ms: 0,

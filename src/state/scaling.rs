@@ -44,7 +44,7 @@ impl Txn<'_> {
                 "event": {
                     "number": number, "action": event.action.as_str(), "rule_name": event.rule,
                     "current_nodes": event.current_nodes, "target_nodes": event.target_nodes,
-                    "reason": event.reason,
+                    "reason": event.reason, "nodes": event.nodes,
                 },
                 "timestamp": self.now / 1000,
                 "source": "web4ai_orchestrator",

@@ -6,8 +6,8 @@ use super::{
     AccountCommand, AlertChange, Command, DeliveryResult, FlowRequest, NewAccount, derive_uuid,
 };
 use crate::model::{
-    AlertState, DrillKind, DrillState, FlowMode, RequestId, ScalingAction, ScalingEvent, Severity,
-    StepSpec,
+    AlertState, DrillKind, DrillState, FlowMode, NodeId, RateLimit, RequestId, ScalingAction,
+    ScalingEvent, Severity, StepSpec,
 };
 
 /// `name`, `name:retries` or `name<first+second`, whose numbers are places.
@@ -36,6 +36,13 @@ pub(super) fn flow(words: &Words<'_>) -> Option<FlowRequest> {
     }
     let copies = words.number("copies", 0);
     (copies > 0).then(|| FlowRequest::Copies { count: u16::try_from(copies).unwrap() })
+}
+
+/// `rate=key starts=n per=ms`.
+pub(super) fn rate(words: &Words<'_>) -> Option<RateLimit> {
+    let key = words.pairs.get("rate")?;
+    let max = u32::try_from(words.number("starts", 1)).unwrap();
+    Some(RateLimit { key: (*key).to_owned(), max, per_ms: words.number("per", 1000) })
 }
 
 /// `begin` or `end` of a drill.
@@ -110,6 +117,11 @@ pub(super) fn outward_command(verb: &str, words: &Words<'_>) -> Option<Command> 
                 message: "too_much".to_owned(),
             }],
         },
+        "suppress" => Command::SuppressAlert {
+            alert_id: words.places[0].to_owned(),
+            by: words.text("by", "me"),
+            for_ms: words.places[1].parse().unwrap(),
+        },
         "scale" => Command::RecordScaling {
             epoch: words.epoch(),
             event: ScalingEvent {
@@ -124,6 +136,7 @@ pub(super) fn outward_command(verb: &str, words: &Words<'_>) -> Option<Command> 
                 reason: "busy".to_owned(),
                 provider: "command".to_owned(),
                 outcome: None,
+                nodes: words.list("nodes").iter().map(|id| NodeId::trusted(id)).collect(),
             },
             cooldown_ms: words.number("cooldown", 1000),
         },

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use super::bot_words::{bot_command, show_bots};
 use super::campaign_words::{campaign_command, campaign_id, job_word};
-use super::script_words::{account_command, drill_command, flow, outward_command, step};
+use super::script_words::{account_command, drill_command, flow, outward_command, rate, step};
 use super::{
     Assignment, Command, Dispatch, DispatchResult, Envelope, ExpiryKind, LogEntry, NodeObservation,
     NodeSpec, State, StepRefusal, TaskExpiry, TaskOutcome, TaskReport, TaskSpec, encode_entry,
@@ -159,6 +159,7 @@ fn task_command(verb: &str, words: &Words<'_>) -> Command {
                             key: (*key).to_owned(),
                             max: u32::try_from(words.number("max", 1)).unwrap(),
                         }),
+                        rate: rate(words),
                         flow: flow(words),
                         ..task_spec(id)
                     })
@@ -193,14 +194,18 @@ fn task_command(verb: &str, words: &Words<'_>) -> Command {
             alert_id: words.places[0].to_owned(),
             by: words.text("by", "me"),
         },
-        "pipeline" => Command::PutPipeline(Pipeline {
-            task_type: words.places[0].to_owned(),
-            mode: FlowMode::parse(words.places[1]).unwrap(),
-            estimate_ms: 7,
-            steps: words.places[2..].iter().map(|text| step(text)).collect(),
-        }),
+        "pipeline" => Command::PutPipeline(pipeline(words)),
         "unpipeline" => Command::RemovePipeline { task_type: words.places[0].to_owned() },
         other => panic!("unknown verb {other}"),
+    }
+}
+
+fn pipeline(words: &Words<'_>) -> Pipeline {
+    Pipeline {
+        task_type: words.places[0].to_owned(),
+        mode: FlowMode::parse(words.places[1]).unwrap(),
+        estimate_ms: 7,
+        steps: words.places[2..].iter().map(|text| step(text)).collect(),
     }
 }
 

@@ -40,6 +40,8 @@ pub struct Counters {
     pub response_ms_total: u64,
     /// Number of the newest delivery.
     pub deliveries: u64,
+    /// Since when scheduling is paused; 0 while it is not.
+    pub paused_since_ms: TimeMs,
 }
 
 impl Counters {
@@ -224,6 +226,7 @@ impl State {
         self.singles.config.put(&mut self.rows, SingleId::Config);
         if aged_anew {
             self.rebuild_queue();
+            self.rebuild_waves();
         }
     }
 

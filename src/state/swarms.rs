@@ -9,8 +9,10 @@ use super::bots::check_spec;
 use super::{Outcome, Rejection, Reply, State};
 use crate::model::{BOT_BLOCK, BotPlace, DerivedId, Span, Stretch, Swarm, WaveBlock};
 
-/// Pieces that the members of a swarm may fall into.
-const STRETCHES_MAX: usize = 4096;
+/// Pieces of the members of a swarm above which neighbours are joined when it grows.
+const STRETCHES_KEPT: usize = 4096;
+/// Pieces that they may fall into, which takes as many bots that were removed from between others.
+const STRETCHES_MAX: usize = 65_536;
 
 impl State {
     /// One swarm.
@@ -109,7 +111,6 @@ impl Txn<'_> {
         let row = self.state.swarm(number).ok_or(BotRejection::SwarmNotFound { swarm })?;
         let (before, gone) = (row.count, row.highest(row.count.saturating_sub(count)));
         if count > before {
-            self.check_stretches(number)?;
             self.grow_swarm(number, count - before)?;
         } else if !gone.is_empty() {
             self.remove_members(number, &gone);
@@ -125,9 +126,14 @@ impl Txn<'_> {
     fn grow_swarm(&mut self, number: u32, by: u32) -> Result<(), Rejection> {
         let max = self.state.policy().bots_max;
         let by = by.min(u32::try_from(self.state.bot_room()).unwrap_or(u32::MAX));
+        if by == 0 {
+            // As many as there is room for, also when that is none.
+            return Ok(());
+        }
+        self.check_stretches(number)?;
         let next = self.state.swarm(number).map_or(u32::MAX, |row| row.next_index);
-        let end = next.checked_add(by).filter(|_| by > 0);
-        let end = end.ok_or(BotRejection::BotCapacity { max })?;
+        let end = next.checked_add(by).ok_or(BotRejection::BotCapacity { max })?;
+        self.join_stretches(number);
         let (now, index) = (self.now, self.index);
         let counts = self.state.swarms.edit(&mut self.state.rows, &number, |row| {
             let span = Span { first: next, end };
@@ -139,6 +145,30 @@ impl Txn<'_> {
         self.state.count_bots(BotPlace { swarm: number, index: 0 }, from, to);
         self.state.edit_bot_totals(|totals| totals.created += u64::from(by));
         Ok(())
+    }
+
+    /// Makes room for one more piece, if there are many: two neighbours become one. What those of the
+    /// lower one had of waves that the others missed is noted in their records, so that nobody's
+    /// figures change.
+    fn join_stretches(&mut self, number: u32) {
+        let Some(row) = self.state.swarm(number) else { return };
+        let many = row.members.len() >= STRETCHES_KEPT;
+        let Some(at) = row.cheapest_joint().filter(|_| many) else { return };
+        let (lower, upper) = (row.members[at], row.members[at + 1]);
+        let (missed, got_at_ms) = (upper.waves_before - lower.waves_before, row.assigned_at_ms);
+        for index in lower.span.first..lower.span.end {
+            self.state.edit_record(BotPlace { swarm: number, index }, |record| {
+                record.assigned += missed;
+                if missed > 0 {
+                    record.last_active_ms = record.last_active_ms.max(got_at_ms);
+                }
+            });
+        }
+        self.state.swarms.edit(&mut self.state.rows, &number, |row| {
+            let span = Span { first: lower.span.first, end: upper.span.end };
+            row.members[at] = Stretch { span, created_at_ms: lower.created_at_ms, ..upper };
+            row.members.remove(at + 1);
+        });
     }
 
     /// Refuses what could cut the members of a swarm into too many pieces.
@@ -190,6 +220,8 @@ impl Txn<'_> {
         let row = self.state.swarm(number).ok_or(BotRejection::SwarmNotFound { swarm })?;
         let (count, all) = (row.count, row.spans());
         self.forget_waves_of_swarm(number);
+        let everybody = Span { first: 0, end: u32::MAX };
+        self.state.bot_index.ended_runs.forget(number, everybody);
         for span in all {
             self.forget_records(number, span);
         }
@@ -219,12 +251,16 @@ impl State {
                 self.bot_index.edit(wave, |tally| tally.orphans += orphans);
             }
         }
-        for span in gone {
-            let bots = self.bot_index.inherited.range(place(span.first)..place(span.end));
-            let bots: Vec<BotPlace> = bots.map(|(bot, _)| *bot).collect();
-            for bot in bots {
-                self.bot_index.inherited.remove(&bot);
+        for span in gone.iter().filter(|span| !span.is_empty()) {
+            let index = &mut self.bot_index;
+            for sets in [&mut index.inherited, &mut index.leased_as] {
+                let bots = sets.range(place(span.first)..place(span.end));
+                let bots: Vec<BotPlace> = bots.map(|(bot, _)| *bot).collect();
+                for bot in bots {
+                    sets.remove(&bot);
+                }
             }
+            index.ended_runs.forget(number, *span);
         }
     }
 }

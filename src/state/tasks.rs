@@ -107,6 +107,7 @@ impl Txn<'_> {
             callback_url: spec.callback_url,
             status: if flow.is_some() { TaskStatus::Waiting } else { TaskStatus::Pending },
             concurrency: spec.concurrency,
+            rate: spec.rate,
             flow: flow.map(Box::new),
             job,
             ..Task::blank(task_id.clone(), seq, self.now, self.index)
@@ -142,11 +143,12 @@ impl Txn<'_> {
         }
         let may_begin = !self.state.policy().paused
             && self.state.has_place(task)
+            && self.state.rate_clears_ms(task, self.now, 0).is_none()
             && !self.state.has_copy_on(task, &assignment.node_id);
         if !may_begin {
             return false;
         }
-        let step_of = task.step_of.clone();
+        let (step_of, rate) = (task.step_of.clone(), task.rate.clone());
         let (node_id, now) = (assignment.node_id.clone(), self.now);
         self.edit_node(&node_id, |node| node.live += 1);
         self.state.edit_counters(|counters| counters.attempts += 1);
@@ -169,6 +171,9 @@ impl Txn<'_> {
         });
         let task_id = assignment.task_id.clone();
         self.facts.push(Fact::TaskAssigned { task_id, node_id, attempt });
+        if let Some(limit) = rate {
+            self.note_start(&limit);
+        }
         if let Some(step_of) = step_of {
             self.begin_flow(&step_of.task_id);
         }

@@ -3,10 +3,15 @@
 
 use serde_json::Value;
 
+use super::document::flag;
 use crate::model::TimeMs;
 
 /// The most scaling rules that are read.
 const RULES_MAX: usize = 32;
+/// A window must hold the three samples that a decision takes, of one each ten seconds,
+const WINDOW_MIN_MS: TimeMs = 30_000;
+/// and no more than are kept.
+const WINDOW_MAX_MS: TimeMs = 4_800_000;
 
 /// Two limits of one figure, in thousandths.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -167,11 +172,17 @@ fn default_rules(document: &Value) -> Result<Vec<ScalingRule>, String> {
         };
         let (least, most) = (nodes("min_nodes")?, nodes("max_nodes")?);
         let cooldown = number("cooldown_period")?;
+        let window = number("metrics_window")?;
+        if window.is_some_and(|ms| !(WINDOW_MIN_MS..=WINDOW_MAX_MS).contains(&ms)) {
+            let (least, most) = (WINDOW_MIN_MS / 1000, WINDOW_MAX_MS / 1000);
+            return Err(format!("{section}.metrics_window must be {least} to {most} seconds"));
+        }
         let (up, down) = (number("scale_up_threshold")?, number("scale_down_threshold")?);
         for rule in &mut rules {
             rule.nodes_min = least.unwrap_or(rule.nodes_min);
             rule.nodes_max = most.unwrap_or(rule.nodes_max);
             // Seconds in thousandths are milliseconds.
+            rule.window_ms = window.unwrap_or(rule.window_ms);
             rule.cooldown_ms = cooldown.unwrap_or(rule.cooldown_ms);
             if rule.metric == "network_utilization" {
                 rule.up_milli = up.unwrap_or(rule.up_milli);
@@ -180,6 +191,21 @@ fn default_rules(document: &Value) -> Result<Vec<ScalingRule>, String> {
         }
     }
     Ok(rules)
+}
+
+/// Whether the autoscaler decides anything: what stands nearest to its rules counts (contract 2.12).
+pub(super) fn scaling_enabled(document: &Value) -> Result<bool, String> {
+    let paths = [
+        "auto_scaling.enabled",
+        "performance.auto_scaling.enabled",
+        "network.auto_scaling_enabled",
+    ];
+    for path in paths {
+        if let Some(enabled) = flag(document, path)? {
+            return Ok(enabled);
+        }
+    }
+    Ok(true)
 }
 
 fn read_rule(place: usize, rule: &Value) -> Result<ScalingRule, String> {
@@ -262,6 +288,24 @@ mod tests {
         assert_eq!((rules.len(), rules[0].up_milli, rules[0].window_ms), (1, 2000, 300_000));
         let wrong = json!({"auto_scaling": {"scaling_rules": [{"name": "m", "metric": "moon"}]}});
         assert!(scaling_rules(&wrong).unwrap_err().contains("scaling_rules[0].metric"));
+    }
+
+    #[test]
+    fn contract_2_12_the_switch_and_the_window_of_performance_auto_scaling() {
+        let with = |document: Value| (scaling_enabled(&document), scaling_rules(&document));
+        assert_eq!(with(json!({})).0, Ok(true));
+        let off = json!({"network": {"auto_scaling_enabled": true},
+            "performance": {"auto_scaling": {"enabled": false, "metrics_window": 600}}});
+        let (enabled, rules) = with(off);
+        assert_eq!(enabled, Ok(false));
+        assert!(rules.unwrap().iter().all(|rule| rule.window_ms == 600_000));
+        let nearest = json!({"auto_scaling": {"enabled": true},
+            "performance": {"auto_scaling": {"enabled": false}}});
+        assert_eq!(with(nearest).0, Ok(true));
+        for window in [0, 29, 4801] {
+            let wrong = json!({"performance": {"auto_scaling": {"metrics_window": window}}});
+            assert!(with(wrong).1.unwrap_err().contains("metrics_window must be 30 to 4800"));
+        }
     }
 
     #[test]

@@ -28,6 +28,7 @@ mod dev;
 mod disks;
 mod drills;
 mod failover;
+mod health;
 mod mails;
 mod membership;
 mod old_clients;

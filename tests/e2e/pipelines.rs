@@ -230,6 +230,31 @@ async fn a_cancel_kills_the_program_of_the_running_agent() {
     assert_eq!(lines(&mark).len(), 1, "it is not tried again");
 }
 
+/// The leader's call dies with it, and whoever leads next may have begun the step again before it
+/// learns of the cancel: in the end nothing of it runs.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cancel_while_the_leader_changes_stops_the_running_agent() {
+    let mut house = found(3).await;
+    let leader = house.leader().await;
+    let follower = (leader + 1) % 3;
+    let mark = house.dir().join("mark");
+    let program = format!("echo $$ >> {}; {RUNS_ON}", mark.display());
+    let _agent = named_agent(&house, "slow", "data_ingest", Some(&program)).await;
+    submit_report(&house, follower, "t").await;
+    line_in(&mark).await;
+    house.kill(leader);
+    let mut client = client(&house, follower).await;
+    let cancel = TaskCancelRequest { task_id: "t".to_owned(), reason: "enough".to_owned() };
+    let answer = client.cancel_task(cancel).await.unwrap().into_inner();
+    assert!(answer.success, "{}", answer.message);
+    let runs = |pid: &String| Path::new(&format!("/proc/{pid}")).exists();
+    let gone = || async { (!lines(&mark).iter().any(runs)).then_some(()) };
+    until("no program of the task runs", PATIENCE, gone).await;
+    let status = client.get_task_status(of("t")).await.unwrap().into_inner();
+    assert_eq!(status.status(), TaskStatus::Cancelled);
+    assert!(lines(&mark).len() <= 2, "a task that was cancelled is not begun: {:?}", lines(&mark));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_step_that_finished_is_not_run_again_by_the_next_leader() {
     let mut house = found(3).await;

@@ -16,7 +16,8 @@ fn find(program: &str) -> Option<PathBuf> {
 }
 
 /// Where `program` is. When it is missing and cannot be installed either, says so loudly: whoever
-/// calls must then skip its test.
+/// calls must then skip its test. With `QUORATE_CI` in the environment it fails instead.
+#[expect(clippy::disallowed_methods, reason = "where a test runs is no setting")]
 pub(crate) async fn tool(program: &str) -> Option<PathBuf> {
     let _installing = INSTALLING.lock().await;
     if let Some(path) = find(program) {
@@ -27,11 +28,14 @@ pub(crate) async fn tool(program: &str) -> Option<PathBuf> {
     command.arg(program).stdin(Stdio::null());
     let ran = tokio::task::spawn_blocking(move || command.output()).await.unwrap();
     let found = find(program);
+    // Where everything is to be verified, a test that does not run is one that fails.
+    let must = std::env::var_os("QUORATE_CI").is_some();
     if found.is_none() {
         let said = ran.map(|output| String::from_utf8_lossy(&output.stderr).into_owned());
         // Past the harness, which swallows what tests that pass have printed.
         let mut terminal = std::io::stderr();
         let why = "is not here and cannot be installed";
+        assert!(!must, "{program} {why}: {said:?}");
         let _ = writeln!(terminal, "SKIPPED the tests with {program}: it {why}: {said:?}");
     }
     found

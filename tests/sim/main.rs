@@ -117,7 +117,7 @@ const COVERED: [(&str, u64); 63] = [
     ("swarms_assigned", 20),
     ("swarms_created", 25),
     ("swarms_cut", 2),
-    ("swarms_refused", 5),
+    ("swarms_refused", 1),
     ("taken_out_at_work", 3),
     ("torn_crashes", 110),
     ("transfers", 18),

@@ -30,6 +30,8 @@ struct Held {
     place: AssignmentPlace,
     task: DerivedId,
     attempt: u32,
+    /// As whom it is leased, if this member knows.
+    bot: Option<DerivedId>,
 }
 
 fn now() -> Duration {
@@ -189,11 +191,26 @@ async fn assign(stage: &Stage, member: &Cluster, swarm: DerivedId) {
     }
 }
 
+/// Some neighbouring members of a swarm, who pull their own.
+fn some_bots(member: &Cluster, swarm: DerivedId) -> Option<LeaseScope> {
+    let bots = member.view().read(|state| {
+        let number = state.swarm_number(swarm)?;
+        let from = (clock::random() % BOTS) as u32;
+        let bots = state.members_of(number, from).take(5).map(|bot| state.bot_id(bot));
+        Some(bots.collect::<Vec<_>>())
+    });
+    bots.filter(|bots| !bots.is_empty()).map(LeaseScope::Bots)
+}
+
 async fn lease(stage: &Stage, member: &Cluster, swarm: DerivedId, held: &mut Vec<Held>) {
     let lease_ms = 200 + clock::random() % 3000;
+    let scope = match clock::random() % 3 {
+        0 => some_bots(member, swarm),
+        _ => None,
+    };
     let command = BotCommand::LeaseAssignments {
         holder: format!("w{}", stage.next_serial()),
-        scope: LeaseScope::Swarms(vec![swarm]),
+        scope: scope.unwrap_or_else(|| LeaseScope::Swarms(vec![swarm])),
         max: 1 + (clock::random() % 20) as u32,
         lease_ms,
         types: types().into_iter().take((clock::random() % 4) as usize).collect(),
@@ -202,14 +219,27 @@ async fn lease(stage: &Stage, member: &Cluster, swarm: DerivedId, held: &mut Vec
     let (index, runs) = match ask(stage, member, command).await {
         Ok((index, Ok(Outcome::Bot(BotOutcome::Leased { runs, .. })))) => (index, runs),
         // What it may have been given runs out.
-        Ok((_, Err(Rejection::Bot(BotRejection::SwarmNotFound { .. })))) | Err(_) => return,
+        Ok((
+            _,
+            Err(Rejection::Bot(
+                BotRejection::SwarmNotFound { .. } | BotRejection::BotNotFound { .. },
+            )),
+        ))
+        | Err(_) => return,
         Ok((_, other)) => return odd(stage, "a lease", &other),
     };
     for LeasedRun { first, count, attempt } in runs {
         for index_in_wave in first.index..first.index + count {
             let place = AssignmentPlace { index: index_in_wave, ..first };
-            let task = member.view().read(|state| state.assignment_id(place));
-            held.push(Held { place, task, attempt });
+            let (task, bot) = member.view().read(|state| {
+                let view = state.assignment(place);
+                let leased = view.filter(|view| {
+                    view.lease().is_some()
+                        && view.progress.is_some_and(|row| row.attempt == attempt)
+                });
+                (state.assignment_id(place), leased.and_then(|view| view.bot_id))
+            });
+            held.push(Held { place, task, attempt, bot });
             stage.invariants.leased(index, (place, attempt), (now(), until));
         }
     }
@@ -226,7 +256,7 @@ async fn finish(stage: &Stage, member: &Cluster, held: &mut Vec<Held>) {
     let reports = |text: &str| {
         let report = |one: &Held| BotReport {
             task: one.task,
-            bot: None,
+            bot: one.bot.filter(|_| clock::random().is_multiple_of(2)),
             attempt: Some(one.attempt),
             text: text.to_owned(),
             permanent: clock::random().is_multiple_of(3),

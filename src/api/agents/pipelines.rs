@@ -11,6 +11,8 @@ use crate::api::app::{Written, key_reused};
 use crate::api::body::RequestBody;
 use crate::api::error::ApiError;
 use crate::api::fragment::fragment;
+use crate::api::list_query::{ListKind, ListQuery};
+use crate::api::listed::{PageView, cut};
 use crate::api::object::Object;
 use crate::api::params::{Params, Path};
 use crate::api::reply;
@@ -68,8 +70,19 @@ fn view(pipeline: &Pipeline, own: bool) -> PipelineView<'_> {
 struct ListReply<'a> {
     success: bool,
     pipelines: Vec<PipelineView<'a>>,
+    /// All that match.
     total: usize,
+    #[serde(flatten)]
+    page: Option<PageView>,
 }
+
+const PIPELINES: ListKind = ListKind {
+    name: "pipelines",
+    sorts: &["task_type"],
+    descending: false,
+    filters: &["mode", "builtin", "agent_type"],
+    own: &[],
+};
 
 #[derive(Serialize)]
 struct OneReply<'a> {
@@ -89,11 +102,27 @@ pub(in crate::api) async fn list(
     params: Params,
 ) -> Result<Response, ApiError> {
     let mut stamp = app.admit(&params).await?;
+    let query = match PIPELINES.asked(&params) {
+        true => Some(ListQuery::parse(&PIPELINES, &params)?.in_cluster(app.cluster().cluster_id())),
+        false => None,
+    };
+    let said = |key: &str| params.get(key).filter(|word| !word.is_empty());
+    let builtin = said("builtin").map(|_| params.flag("builtin"));
     let all: Vec<(Pipeline, bool)> = app.show(&mut stamp, |state| {
         state.pipelines().into_iter().map(|(one, own)| (one.clone(), own)).collect()
     });
-    let pipelines = all.iter().map(|(pipeline, own)| view(pipeline, *own)).collect();
-    let body = ListReply { success: true, pipelines, total: all.len() };
+    let wanted = |(pipeline, own): &&(Pipeline, bool)| {
+        let does = |kind: &str| pipeline.steps.iter().any(|step| step.agent_type == kind);
+        builtin.is_none_or(|builtin| builtin != *own)
+            && said("mode").is_none_or(|mode| pipeline.mode.as_str() == mode)
+            && said("agent_type").is_none_or(does)
+    };
+    let place = |pipeline: &Pipeline| (0, pipeline.task_type.clone());
+    let mut rows: Vec<_> = all.iter().filter(wanted).map(|row| (place(&row.0), row)).collect();
+    let total = rows.len();
+    let page = query.as_ref().map(|query| cut(query, &mut rows)).transpose()?;
+    let pipelines = rows.into_iter().map(|(_, (pipeline, own))| view(pipeline, *own)).collect();
+    let body = ListReply { success: true, pipelines, total, page };
     Ok(reply::read(&stamp, reply::encode(&body)))
 }
 

@@ -75,7 +75,7 @@ pub(in crate::api) fn record(agent: &Node, heard_at_ms: TimeMs) -> AgentRecord<'
         capabilities: &agent.capabilities,
         max_concurrent_tasks: agent.capacity,
         current_tasks: agent.live,
-        healthy: agent.status == NodeStatus::Active,
+        healthy: agent.is_healthy(),
         last_heartbeat: Epoch(heard_at_ms),
         metadata: crate::api::fragment::fragment(&agent.metadata, "{}"),
         source: "agents",
@@ -257,6 +257,30 @@ mod tests {
         assert_eq!(node.node_id.as_str(), "agent:agent-x-1");
         assert_eq!((node.host.as_str(), node.port, node.capacity), ("10.0.0.1", 50_052, 10));
         assert_eq!(node.agent_type.as_deref(), Some("x"));
+    }
+
+    #[test]
+    fn contract_4_7_the_record_has_its_nine_keys_and_says_who_is_well() {
+        let mut agent = crate::api::web4ai::node_view::tests::node();
+        agent.node_id = NodeId::trusted("agent:agent-x-1");
+        agent.agent_type = Some("x".to_owned());
+        let shown = |agent: &Node| {
+            let text = serde_json::to_string(&record(agent, 1_700_000_000_500)).unwrap();
+            serde_json::from_str::<serde_json::Value>(&text).unwrap()
+        };
+        let value = shown(&agent);
+        let expected = serde_json::json!({
+            "agent_id": "agent-x-1", "agent_type": "x", "endpoint": "10.0.0.7:5000",
+            "capabilities": ["a"], "max_concurrent_tasks": 4, "current_tasks": 1, "healthy": true,
+            "last_heartbeat": 1_700_000_000.5, "metadata": {"features": {}},
+        });
+        for (key, expected) in expected.as_object().unwrap() {
+            assert_eq!(&value[key], expected, "{key}");
+        }
+        agent.failing = true;
+        assert_eq!(shown(&agent)["healthy"], false, "a failed agent stayed healthy");
+        (agent.failing, agent.status) = (false, NodeStatus::Offline);
+        assert_eq!(shown(&agent)["healthy"], false);
     }
 
     #[test]

@@ -14,6 +14,8 @@ use crate::api::app::key_reused;
 use crate::api::body::RequestBody;
 use crate::api::config_doc::{Change, change_document};
 use crate::api::error::ApiError;
+use crate::api::list_query::{ListKind, ListQuery};
+use crate::api::listed::{PageView, cut};
 use crate::api::object::{FieldError, Object};
 use crate::api::params::{Params, Path};
 use crate::api::reply;
@@ -37,8 +39,19 @@ const LIST: &str = "/security/api_keys";
 struct KeyList {
     success: bool,
     api_keys: Vec<KeyView>,
+    /// All that match.
     total: usize,
+    #[serde(flatten)]
+    page: Option<PageView>,
 }
+
+const KEYS: ListKind = ListKind {
+    name: "api-keys",
+    sorts: &["created_at", "name"],
+    descending: true,
+    filters: &["role", "user_id"],
+    own: &[],
+};
 
 #[derive(Serialize)]
 struct KeyView {
@@ -78,10 +91,27 @@ pub(in crate::api) async fn list(
     params: Params,
 ) -> Result<Response, ApiError> {
     let mut stamp = app.admit(&params).await?;
+    let query = match KEYS.asked(&params) {
+        true => Some(ListQuery::parse(&KEYS, &params)?.in_cluster(app.cluster().cluster_id())),
+        false => None,
+    };
+    let said = |key: &str| params.get(key).filter(|word| !word.is_empty());
     let access = app.show(&mut stamp, |state| app.guard().whole(state));
-    let api_keys: Vec<_> = access.keys().into_iter().map(view).collect();
-    let total = api_keys.len();
-    Ok(reply::read(&stamp, reply::encode(&KeyList { success: true, api_keys, total })))
+    let wanted = |key: &&ApiKey| {
+        said("role").is_none_or(|role| key.role.as_str() == role)
+            && said("user_id").is_none_or(|user_id| *key.user_id == *user_id)
+            && query.as_ref().is_none_or(|query| query.window.holds(key.created_at_ms))
+    };
+    let place = |key: &ApiKey| match query.as_ref().map(|query| query.sort) {
+        Some("name") => (0, format!("{}\n{}", key.name, key.id())),
+        _ => (key.created_at_ms, key.id()),
+    };
+    let found = access.keys().into_iter().filter(wanted);
+    let mut rows: Vec<_> = found.map(|key| (place(key), key)).collect();
+    let total = rows.len();
+    let page = query.as_ref().map(|query| cut(query, &mut rows)).transpose()?;
+    let api_keys = rows.into_iter().map(|(_, key)| view(key)).collect();
+    Ok(reply::read(&stamp, reply::encode(&KeyList { success: true, api_keys, total, page })))
 }
 
 #[derive(Serialize)]

@@ -46,6 +46,7 @@ const DOORS: &[(&str, &str, Need)] = &[
     // Pages and probes say nothing that is worth hiding, and load balancers show no keys.
     ("GET", "/", Need::Open),
     ("GET", "/dashboard", Need::Open),
+    ("GET", "/orchestrator", Need::Open),
     ("GET", "/livez", Need::Open),
     ("GET", "/healthz", Need::Open),
     ("GET", "/health/version", Need::Open),
@@ -113,6 +114,7 @@ const DOORS: &[(&str, &str, Need)] = &[
     ("POST", "/api/v1/nodes/{node_id}/drain", NODES_REMOVE),
     ("GET", "/api/v1/alerts", LOOK),
     ("POST", "/api/v1/alerts/{alert_id}/acknowledge", CONTROL),
+    ("POST", "/api/v1/alerts/{alert_id}/suppress", CONTROL),
     ("GET", "/api/v1/scaling/events", LOOK),
     ("GET", "/api/v1/deliveries", TASKS_READ),
     ("GET", "/api/v1/cluster", LOOK),

@@ -17,6 +17,7 @@ use crate::api::App;
 use crate::api::app::{Written, key_reused};
 use crate::api::body::RequestBody;
 use crate::api::error::ApiError;
+use crate::api::list_query::{ListKind, ListQuery, invalid_cursor};
 use crate::api::object::Object;
 use crate::api::params::{Params, Path};
 use crate::api::reply;
@@ -24,7 +25,9 @@ use crate::api::ticket::{Caller, Ticket};
 use crate::api::wire_time::iso_micros;
 use crate::clock;
 use crate::model::{AssignmentPlace, AssignmentState, DerivedId};
-use crate::state::{BotCommand, BotOutcome, BotReport, Outcome, State as Tables, Verdict};
+use crate::state::{
+    BOT_RESULT_MAX, BotCommand, BotOutcome, BotReport, Outcome, State as Tables, Verdict,
+};
 
 /// Assignments of a bot in one answer, when nothing is said.
 const LIMIT: u64 = 100;
@@ -128,47 +131,93 @@ impl Wanted {
     }
 }
 
-/// The newest assignments of a bot; `None` when it is not there.
-fn assignments(
-    state: &Tables,
+const BOT_TASKS: ListKind = ListKind {
+    name: "bot_tasks",
+    sorts: &["assigned_at"],
+    descending: true,
+    filters: &["status"],
+    own: &["limit"],
+};
+
+/// Which of a bot's assignments are asked for.
+struct Asked {
     bot: DerivedId,
     wanted: Wanted,
+    query: ListQuery,
     limit: usize,
-) -> Option<Vec<Assignment>> {
-    let place = state.bot_place(bot)?;
-    let mut works = Works::default();
-    let views = state.assignments_of(place, |state| wanted.holds(state), limit);
-    Some(views.iter().map(|view| works.assignment(state, view)).collect())
 }
 
-/// `GET /bots/{id}/tasks?status=&limit=&wait=`: the newest first, of those that are retained. With
-/// `wait` it is answered when there is something, or after so many seconds.
+impl Asked {
+    fn of(id: &str, params: &Params) -> Result<Self, ApiError> {
+        let (bot, wanted) = (shape::bot_id(id)?, Wanted::parse(params.get("status"))?);
+        let (query, limit) = (ListQuery::parse(&BOT_TASKS, params)?, params.limit(LIMIT)?);
+        if !query.window.is_open() {
+            let text = "assignments of a bot go with status, order, limit and cursor alone";
+            return Err(ApiError::bad_request("INVALID_QUERY", text));
+        }
+        Ok(Self { bot, wanted, query, limit })
+    }
+
+    /// Where the page begins: behind a place of this bot.
+    fn after(&self) -> Result<Option<AssignmentPlace>, ApiError> {
+        let Some(place) = self.query.place()? else { return Ok(None) };
+        let numbers = place.strip_prefix(&format!("{}/", self.bot));
+        let numbers = numbers.and_then(|numbers| {
+            let (wave, index) = numbers.split_once('/')?;
+            Some(AssignmentPlace { wave: wave.parse().ok()?, index: index.parse().ok()? })
+        });
+        numbers.map(Some).ok_or_else(invalid_cursor)
+    }
+
+    /// A page, and the cursor of the next one; `None` when the bot is not there.
+    fn page(
+        &self,
+        state: &Tables,
+        after: Option<AssignmentPlace>,
+    ) -> Option<(Vec<Assignment>, Option<String>)> {
+        let place = state.bot_place(self.bot)?;
+        let (wanted, way) = (|state| self.wanted.holds(state), (after, self.query.descending));
+        let page = state.assignment_page(place, wanted, way, self.limit);
+        let mut works = Works::default();
+        let rows = page.rows.iter().map(|view| works.assignment(state, view)).collect();
+        let cursor = |next: AssignmentPlace| {
+            self.query.cursor(&format!("{}/{}/{}", self.bot, next.wave, next.index))
+        };
+        Some((rows, page.next.map(cursor)))
+    }
+
+    /// Whether there is something to be shown, or that the bot is gone.
+    fn has_answer(&self, state: &Tables) -> bool {
+        let Some(place) = state.bot_place(self.bot) else { return true };
+        !state.assignments_of(place, |state| self.wanted.holds(state), 1).is_empty()
+    }
+}
+
+/// `GET /bots/{id}/tasks?status=&order=&limit=&cursor=&wait=`: the newest first unless `order=asc`, of
+/// those that are retained. With `wait` it is answered when there is something, or after so many
+/// seconds.
 pub(in crate::api) async fn list(
     State(app): State<App>,
     Path(id): Path<String>,
     params: Params,
 ) -> Result<Response, ApiError> {
-    let bot = shape::bot_id(&id)?;
-    let wanted = Wanted::parse(params.get("status"))?;
-    let (limit, wait) = (params.limit(LIMIT)?, shape::wait_of(&params)?);
+    let (asked, wait) = (Asked::of(&id, &params)?, shape::wait_of(&params)?);
     let place = if wait.is_zero() { None } else { Some(app.waits().enter()?) };
     let until = Instant::now() + wait;
     let mut stamp = app.admit(&params).await?;
+    let asked = Asked { query: asked.query.in_cluster(app.cluster().cluster_id()), ..asked };
+    let after = asked.after()?;
     if place.is_some() {
         let view = app.cluster().view();
-        // One that is gone is an answer, too.
-        let look = || {
-            let rows = view.read(|state| assignments(state, bot, wanted, 1));
-            rows.is_none_or(|rows| !rows.is_empty()).then_some(())
-        };
+        let look = || view.read(|state| asked.has_answer(state)).then_some(());
         look_until(&app, Bell::Assignments, until, look).await;
     }
     drop(place);
-    let rows = app.show(&mut stamp, |state| assignments(state, bot, wanted, limit));
-    let rows = rows.ok_or_else(|| shape::bot_not_found(&id))?;
-    let object = reply::encode(&json!({"bot_id": bot, "count": rows.len()}));
+    let page = app.show(&mut stamp, |state| asked.page(state, after));
+    let (rows, cursor) = page.ok_or_else(|| shape::bot_not_found(&id))?;
+    let object = json!({"bot_id": asked.bot, "count": rows.len(), "next_cursor": cursor});
     let mut writer = Writer::new(app.cluster().view());
-    let frame = Frame::of_object(object, "tasks");
+    let frame = Frame::of_object(reply::encode(&object), "tasks");
     let body = pieces::body(frame, rows.into_iter(), move |to, row| writer.assignment(to, &row))?;
     Ok(reply::read_body(&stamp, body))
 }
@@ -184,6 +233,10 @@ fn refusal(verdict: Verdict, task: &str, bot: &str) -> Option<ApiError> {
             ApiError::conflict("TASK_LEASED", text)
         }
         Verdict::Ended => ApiError::conflict("TASK_ENDED", "the task has failed"),
+        Verdict::TooLarge => {
+            let text = format!("result holds at most {BOT_RESULT_MAX} bytes");
+            ApiError::bad_request("INVALID_BOT", text)
+        }
     })
 }
 

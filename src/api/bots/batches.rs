@@ -1,5 +1,5 @@
 //! Doors that take many assignments at once. Each item is judged on its own, and has its verdict at
-//! its place: `accepted`, `repeated`, `stale`, `held`, `ended` or `not_found`.
+//! its place: `accepted`, `repeated`, `stale`, `held`, `ended`, `not_found` or `too_large`.
 
 use axum::extract::State;
 use axum::response::Response;
@@ -16,7 +16,9 @@ use crate::api::object::{FieldError, Object, text_of};
 use crate::api::reply;
 use crate::api::ticket::{Caller, Ticket};
 use crate::model::DerivedId;
-use crate::state::{BOT_ITEMS_MAX, BotCommand, BotOutcome, BotReport, LeaseRef, Outcome, Verdict};
+use crate::state::{
+    BOT_ITEMS_MAX, BOT_RESULT_MAX, BotCommand, BotOutcome, BotReport, LeaseRef, Outcome, Verdict,
+};
 
 /// What is done to all items of a batch.
 #[derive(Debug, Clone, Copy)]
@@ -54,18 +56,32 @@ fn task_id(item: &Object<'_>) -> Result<Option<DerivedId>, ApiError> {
     Ok(DerivedId::parse(&text))
 }
 
-fn lease(item: &Object<'_>) -> Result<Option<LeaseRef>, ApiError> {
+fn lease(item: &Object<'_>) -> Result<Parsed<LeaseRef>, ApiError> {
     let attempt = attempt(item)?.ok_or_else(|| FieldError::new("attempt", "a number"))?;
-    Ok(task_id(item)?.map(|task| LeaseRef { task, attempt }))
+    let lease = task_id(item)?.map(|task| LeaseRef { task, attempt });
+    Ok(lease.ok_or(Verdict::NotFound))
 }
 
+/// The start of an error that is longer than is kept: it is for people.
+fn cut(mut text: String) -> String {
+    let mut end = text.len().min(BOT_RESULT_MAX);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text.truncate(end);
+    text
+}
+
+/// An item, or what is said of it without asking anybody.
+type Parsed<T> = Result<T, Verdict>;
+
 /// The end of a try: with a result as JSON text, or with the text of an error.
-fn report(item: &Object<'_>, completes: bool) -> Result<Option<BotReport>, ApiError> {
+fn report(item: &Object<'_>, completes: bool) -> Result<Parsed<BotReport>, ApiError> {
     let bot = match item.text("bot_id")? {
         None => None,
         Some(text) => match DerivedId::parse(&text) {
             Some(bot) => Some(bot),
-            None => return Ok(None),
+            None => return Ok(Err(Verdict::NotFound)),
         },
     };
     let text = if completes {
@@ -74,25 +90,30 @@ fn report(item: &Object<'_>, completes: bool) -> Result<Option<BotReport>, ApiEr
         let said = item.raw("error");
         // An error that is no text is kept as it was sent.
         let text = said.map(|raw| text_of(raw).unwrap_or_else(|| raw.get().into()));
-        text.map(|text| text.into_owned()).unwrap_or_default()
+        cut(text.map(|text| text.into_owned()).unwrap_or_default())
     };
     let attempt = attempt(item)?;
     // As nodes say it of tasks.
     let permanent = !completes && item.flag("retryable")? == Some(false);
-    Ok(task_id(item)?.map(|task| BotReport { task, bot, attempt, text, permanent }))
+    let Some(task) = task_id(item)? else { return Ok(Err(Verdict::NotFound)) };
+    // It shall not go through the log for nothing.
+    if text.len() > BOT_RESULT_MAX {
+        return Ok(Err(Verdict::TooLarge));
+    }
+    Ok(Ok(BotReport { task, bot, attempt, text, permanent }))
 }
 
 /// What is proposed for a batch, with the places of the items that are in it.
 struct Asked {
     command: Option<BotCommand>,
-    /// By item: whether it is among those that are proposed.
-    proposed: Vec<bool>,
+    /// By item: its verdict, unless it is among those that are proposed.
+    known: Vec<Option<Verdict>>,
 }
 
-fn sorted<T>(parsed: Vec<Option<T>>, command: impl FnOnce(Vec<T>) -> BotCommand) -> Asked {
-    let proposed = parsed.iter().map(Option::is_some).collect();
+fn sorted<T>(parsed: Vec<Parsed<T>>, command: impl FnOnce(Vec<T>) -> BotCommand) -> Asked {
+    let known = parsed.iter().map(|item| item.as_ref().err().copied()).collect();
     let named: Vec<T> = parsed.into_iter().flatten().collect();
-    Asked { command: (!named.is_empty()).then(|| command(named)), proposed }
+    Asked { command: (!named.is_empty()).then(|| command(named)), known }
 }
 
 impl Batch {
@@ -129,21 +150,20 @@ async fn judge(
     RequestBody(body): RequestBody,
     batch: Batch,
 ) -> Result<Response, ApiError> {
-    let Asked { command, proposed } = batch.read(&shape::object(&body)?)?;
+    let Asked { command, known } = batch.read(&shape::object(&body)?)?;
     drop(body);
     let Some(command) = command else {
-        let verdicts = vec![Verdict::NotFound; proposed.len()];
-        return Ok(reply::json(reply::encode(&json!({"verdicts": verdicts}))));
+        return Ok(reply::json(reply::encode(&json!({"verdicts": known}))));
     };
     let Written { index, outcome } = propose(&app, ticket, &caller, command).await?;
-    let named = proposed.iter().filter(|is| **is).count();
+    let named = known.iter().filter(|verdict| verdict.is_none()).count();
     let judged = match outcome {
         Outcome::Bot(BotOutcome::Judged { verdicts }) if verdicts.len() == named => verdicts,
         _ => return Err(key_reused(ticket.request_id)),
     };
     let mut judged = judged.into_iter();
-    let verdict = |is: bool| is.then(|| judged.next()).flatten().unwrap_or(Verdict::NotFound);
-    let verdicts: Vec<Verdict> = proposed.into_iter().map(verdict).collect();
+    let verdict = |known: Option<Verdict>| known.or_else(|| judged.next());
+    let verdicts: Vec<Option<Verdict>> = known.into_iter().map(verdict).collect();
     Ok(reply::written(ticket, index, &json!({"verdicts": verdicts})))
 }
 
@@ -163,7 +183,7 @@ mod tests {
             r#"{{"items":[{{"task_id":"{ID}","attempt":3,"result":{{"a":1}}}},{{"task_id":"x"}}]}}"#
         );
         let asked = read(Batch::Complete, &body).unwrap();
-        assert_eq!(asked.proposed, [true, false]);
+        assert_eq!(asked.known, [None, Some(Verdict::NotFound)]);
         let task = DerivedId::parse(ID).unwrap();
         let text = r#"{"a":1}"#.to_owned();
         let report = BotReport { task, bot: None, attempt: Some(3), text, permanent: false };
@@ -187,6 +207,21 @@ mod tests {
             };
             assert_eq!(items[0].text, wanted);
         }
+    }
+
+    /// One long result took the whole batch with it.
+    #[test]
+    fn a_long_result_spoils_no_other_and_a_long_error_is_cut() {
+        let long = "é".repeat(BOT_RESULT_MAX);
+        let item = |key: &str, text: &str| format!(r#"{{"task_id":"{ID}","{key}":"{text}"}}"#);
+        let body = |key| format!(r#"{{"items":[{},{}]}}"#, item(key, &long), item(key, "x"));
+        let asked = read(Batch::Complete, &body("result")).unwrap();
+        assert_eq!(asked.known, [Some(Verdict::TooLarge), None]);
+        let Some(BotCommand::CompleteAssignments { items }) = asked.command else { panic!() };
+        assert_eq!((items.len(), items[0].text.as_str()), (1, "\"x\""));
+        let asked = read(Batch::Fail, &body("error")).unwrap();
+        let Some(BotCommand::FailAssignments { items }) = asked.command else { panic!() };
+        assert_eq!((items.len(), items[0].text.len()), (2, BOT_RESULT_MAX));
     }
 
     #[test]

@@ -59,6 +59,25 @@ pub(super) fn integer(body: &Object<'_>, key: &str) -> Result<Option<i64>, ApiEr
     Ok(Some(text.parse().unwrap_or(limit)))
 }
 
+/// How many bots a swarm shall have. Null is no number (contract 5.1).
+pub(super) fn count(body: &Object<'_>) -> Result<Option<i64>, ApiError> {
+    let count = integer(body, "count")?;
+    if count.is_none() && body.has("count") {
+        return Err(FieldError::new("count", "a whole number").into());
+    }
+    Ok(count)
+}
+
+/// A quotient with two decimals, as family B rounds it: what the float holds, to the nearest, and to
+/// the even one of two that are equally near (contract 5.3). 0 of nothing.
+pub(super) fn ratio(part: u64, whole: u64) -> f64 {
+    if whole == 0 {
+        return 0.0;
+    }
+    let exact = part as f64 / whole as f64;
+    format!("{exact:.2}").parse().unwrap_or(exact)
+}
+
 /// A number of bots; below zero is none.
 pub(super) fn bots(count: i64) -> u32 {
     u32::try_from(count.max(0)).unwrap_or(u32::MAX)
@@ -151,6 +170,29 @@ pub(super) fn with_status(mut response: Response, status: StatusCode) -> Respons
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn contract_5_1_null_is_no_count() {
+        let read = |text: &str| count(&Object::parse(text.as_bytes()).unwrap()).ok();
+        assert_eq!((read("{}"), read(r#"{"count":null}"#)), (Some(None), None));
+        assert_eq!(read(r#"{"count":7}"#), Some(Some(7)));
+    }
+
+    /// 1.005 and 2.675 lie below what they seem to be, 0.125 and 0.375 just between two.
+    #[test]
+    fn contract_5_3_averages_are_rounded_as_family_b_does() {
+        for (part, whole, wanted) in [
+            (1, 3, 0.33),
+            (2, 3, 0.67),
+            (1, 8, 0.12),
+            (3, 8, 0.38),
+            (201, 200, 1.0),
+            (107, 40, 2.67),
+            (7, 0, 0.0),
+        ] {
+            assert_eq!(ratio(part, whole), wanted, "{part}/{whole}");
+        }
+    }
 
     #[test]
     fn contract_5_1_counts_are_whole_numbers() {

@@ -164,7 +164,7 @@ pub(in crate::api) async fn stats(
             "tier_distribution": tiers,
             "swarm_count": stats.swarms,
             "capacity_remaining": stats.remaining,
-            "utilization_percent": stats.utilization_basis_points as f64 / 100.0,
+            "utilization_percent": shape::ratio(stats.all.bots * 100, stats.capacity),
             "timestamp": iso_micros(clock::now_ms()),
             "capacity": stats.capacity,
             "tasks_waiting": stats.all.waiting,

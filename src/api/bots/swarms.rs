@@ -66,7 +66,7 @@ async fn create(
     RequestBody(body): RequestBody,
 ) -> Result<Response, ApiError> {
     let body = shape::object(&body)?;
-    let count = shape::bots(shape::integer(&body, "count")?.unwrap_or(COUNT));
+    let count = shape::bots(shape::count(&body)?.unwrap_or(COUNT));
     let command = BotCommand::CreateSwarm { spec: shape::spec(&body)?, count };
     let Written { index, outcome } = propose(&app, ticket, &caller, command).await?;
     let Outcome::Bot(BotOutcome::SwarmCreated { swarm, .. }) = outcome else {
@@ -118,7 +118,7 @@ pub(in crate::api) async fn scale(
     RequestBody(body): RequestBody,
 ) -> Result<Response, ApiError> {
     let swarm = shape::swarm_id(&id)?;
-    let count = shape::integer(&shape::object(&body)?, "count")?.filter(|count| *count >= 0);
+    let count = shape::count(&shape::object(&body)?)?.filter(|count| *count >= 0);
     let count = count.ok_or_else(|| FieldError::new("count", "a whole number of at least 0"))?;
     let command = BotCommand::ScaleSwarm { swarm, count: shape::bots(count) };
     let Written { index, outcome } = propose(&app, ticket, &caller, command).await?;

@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::pieces::{self, Frame};
+use super::shape;
 use crate::api::error::ApiError;
 use crate::api::fragment::fragment;
 use crate::api::reply::encode;
@@ -98,7 +99,7 @@ impl<'a> SwarmBody<'a> {
             capabilities: &view.row.capabilities,
             active_bots: view.row.count,
             total_tasks_completed: view.figures.completed,
-            average_tasks_per_bot: view.average_centi as f64 / 100.0,
+            average_tasks_per_bot: shape::ratio(view.figures.completed, view.figures.bots),
             waiting_tasks: view.figures.waiting,
             leased_tasks: view.figures.leased,
             failed_tasks: view.figures.failed,

@@ -120,6 +120,8 @@ impl WorkflowShown {
             "status": self.row.status.as_str(),
             "created_at": iso_micros(self.row.created_at_ms),
             "updated_at": iso_micros(self.row.updated_at_ms),
+            // What went wrong with a task is its result.
+            "error": null,
         });
         if !self.is_over() {
             object["result"] = Value::Null;

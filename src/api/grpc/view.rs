@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn contract_8_2_words_find_their_numbers() {
+    fn contract_4_3_and_8_2_words_find_their_numbers() {
         for (word, number) in [
             ("pending", 0),
             ("queued", 1),

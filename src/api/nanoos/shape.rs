@@ -24,11 +24,12 @@ pub(in crate::api) async fn reshaped(response: Response) -> Response {
     Response::from_parts(parts, Body::from(Value::Object(document).to_string()))
 }
 
-/// The field that a text of apply begins with: `name must ...`.
+/// The field that a text begins with: `name must ...`, `name is required`.
 fn leading_field(said: &str) -> Option<&str> {
     let (field, rest) = said.split_once(' ')?;
+    let verb = rest.split(' ').next()?;
     let is_name = |letter: char| letter.is_ascii_lowercase() || letter == '_' || letter == '.';
-    (rest.starts_with("must ") && field.chars().all(is_name)).then_some(field)
+    (["must", "is", "holds"].contains(&verb) && field.chars().all(is_name)).then_some(field)
 }
 
 fn reshape(status: StatusCode, document: &mut Map<String, Value>) -> StatusCode {

@@ -65,7 +65,7 @@ fn write_agents(page: &mut Page, state: &Tables) {
         let name = agent.agent_type.as_deref().unwrap_or_default();
         let is_known = healthy.contains_key(name) || healthy.len() < AGENT_TYPES_MAX;
         let count = healthy.entry(if is_known { name } else { "other" }).or_default();
-        *count += u64::from(agent.status == NodeStatus::Active);
+        *count += u64::from(agent.is_healthy());
     }
     page.family("agent_healthy", "gauge", "Healthy agents, by type.");
     for (name, count) in healthy {

@@ -204,3 +204,36 @@ async fn what_is_no_dead_letter_is_told_apart() {
         );
     }
 }
+
+#[tokio::test]
+async fn contract_2_12_a_change_says_which_keys_have_no_effect() {
+    let world = World::new().await;
+    let change = r#"{"network":{"keep_alive":false,"max_nodes":7},"storage":{"type":"redis"}}"#;
+    let put = world.put("/api/v1/config", change).await.ok();
+    let keys: Vec<&str> = put["warnings"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| &one["key"])
+        .filter_map(Value::as_str)
+        .collect();
+    assert_eq!(keys, ["network.keep_alive", "storage.type"]);
+    assert!(put["warnings"][1]["message"].as_str().unwrap().contains("has no effect"));
+    let keyed = world.put("/api/v1/config/consensus/quorum_size", r#"{"value":5}"#).await.ok();
+    assert_eq!(keyed["warnings"][0]["key"], "consensus.quorum_size");
+    let plain = world.put("/api/v1/config/network.max_nodes", r#"{"value":5}"#).await.ok();
+    assert_eq!(plain["warnings"], json!([]));
+    assert!(world.get("/api/v1/config").await.ok().get("warnings").is_none());
+    let deep = format!("/api/v1/config/{}", ["a"; 20_000].join("."));
+    assert_eq!(world.put(&deep, r#"{"value":1}"#).await.status, StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test]
+async fn contract_2_12_auto_start_false_begins_with_scheduling_paused() {
+    let world = World::new().await;
+    world.put("/api/v1/config", r#"{"orchestrator":{"auto_start":false}}"#).await.ok();
+    let paused = || world.cluster.view().read(|state| state.policy().paused);
+    assert!(paused());
+    world.post("/api/v1/control/start", "").await.ok();
+    assert!(!paused(), "what an operator says counts from then on");
+}

@@ -23,11 +23,11 @@ use crate::agent::proto::{
 };
 use crate::api::grpc;
 
-const LONG: Duration = Duration::from_secs(30);
+pub(super) const LONG: Duration = Duration::from_secs(30);
 
 /// A member that serves gRPC.
-struct House {
-    world: World,
+pub(super) struct House {
+    pub(super) world: World,
     channel: Channel,
     stop: CancellationToken,
 }
@@ -39,7 +39,7 @@ impl House {
         Self::behind(world, router).await
     }
 
-    async fn behind(world: World, router: Router) -> Self {
+    pub(super) async fn behind(world: World, router: Router) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
@@ -49,11 +49,15 @@ impl House {
         Self { world, channel: channel.unwrap(), stop }
     }
 
-    fn client(&self) -> OrchestratorServiceClient<Channel> {
+    pub(super) fn client(&self) -> OrchestratorServiceClient<Channel> {
         OrchestratorServiceClient::new(self.channel.clone())
     }
 
-    fn agents(&self) -> AgentServiceClient<Channel> {
+    pub(super) fn channel(&self) -> Channel {
+        self.channel.clone()
+    }
+
+    pub(super) fn agents(&self) -> AgentServiceClient<Channel> {
         AgentServiceClient::new(self.channel.clone())
     }
 }
@@ -64,7 +68,7 @@ impl Drop for House {
     }
 }
 
-fn report(task_id: &str) -> TaskRequest {
+pub(super) fn report(task_id: &str) -> TaskRequest {
     TaskRequest {
         task_id: task_id.to_owned(),
         task_type: "report_generation".to_owned(),
@@ -78,7 +82,7 @@ fn report(task_id: &str) -> TaskRequest {
     }
 }
 
-fn of(task_id: &str) -> TaskStatusRequest {
+pub(super) fn of(task_id: &str) -> TaskStatusRequest {
     TaskStatusRequest { task_id: task_id.to_owned() }
 }
 
@@ -275,4 +279,23 @@ async fn contract_4_9_agents_register_and_are_asked_elsewhere() {
     assert_eq!(stream.unwrap_err().code(), Code::Unimplemented);
     let health = house.agents().agent_health_check(AgentHealthRequest::default()).await;
     assert_eq!(health.unwrap_err().code(), Code::Unimplemented);
+}
+
+#[tokio::test]
+async fn contract_c21_texts_of_metadata_that_are_json_scalars_are_such() {
+    let house = House::new().await;
+    let said = [("n", "10"), ("yes", "true"), ("none", "null"), ("text", "ten"), ("list", "[1]")];
+    let metadata = said.map(|(key, text)| (key.to_owned(), text.to_owned()));
+    let request = TaskRequest { metadata: BTreeMap::from(metadata), ..report("g-21") };
+    house.client().submit_task(request).await.unwrap();
+    let shown = house.world.get("/api/v1/tasks/g-21").await.ok();
+    let metadata = &shown["task"]["metadata"];
+    let kept = (&metadata["n"], &metadata["yes"], &metadata["text"], &metadata["list"]);
+    assert_eq!(kept, (&json!(10), &json!(true), &json!("ten"), &json!("[1]")));
+    // Over HTTP it is any JSON already.
+    let body = r#"{"task_id":"h-21","task_type":"t","metadata":{"n":"10","list":[1]}}"#;
+    house.world.post("/api/v1/tasks", body).await.ok();
+    let shown = house.world.get("/api/v1/tasks/h-21").await.ok();
+    let metadata = &shown["task"]["metadata"];
+    assert_eq!((&metadata["n"], &metadata["list"]), (&json!("10"), &json!([1])));
 }

@@ -195,3 +195,48 @@ async fn the_measured_latency_of_a_node_is_shown_with_and_without_heartbeats() {
     let node = shown().await;
     assert_eq!((&node["cpu_usage"], &node["network_latency"]), (&json!(7.0), &json!(2.5)));
 }
+
+/// A node that registered as `agent:x` took the place of agent `x`.
+#[tokio::test]
+async fn contract_c22_no_node_takes_the_place_of_an_agent() {
+    let world = World::new().await;
+    world.agent("x", "kind").await;
+    let before = world.get("/api/v1/agents/x").await.ok();
+    for name in ["agent:x", "agent:y"] {
+        let path = format!("/api/v1/nodes/{name}/register");
+        let refused = world.post(&path, r#"{"host":"elsewhere","port":1}"#).await;
+        let body = refused.json();
+        assert_eq!(
+            (refused.status, &body["error"], &body["code"]),
+            (
+                StatusCode::BAD_REQUEST,
+                &json!("Failed to register node"),
+                &json!("NODE_ID_RESERVED")
+            )
+        );
+        let beat = world.post(&format!("/api/v1/nodes/{name}/heartbeat"), "{}").await;
+        assert_eq!(beat.status, StatusCode::BAD_REQUEST, "{}", beat.text);
+        assert_eq!(beat.json()["error"], "Failed to update heartbeat");
+    }
+    assert_eq!(world.get("/api/v1/agents/x").await.ok(), before);
+    world.register("x").await;
+    let agents = world.get("/api/v1/agents").await.ok();
+    assert_eq!(agents["total_agents"], 1, "a node of the same name is something else");
+}
+
+/// `metrics.agents` counted the agents of nodes alone.
+#[tokio::test]
+async fn metrics_and_status_count_the_same_agents() {
+    let world = World::new().await;
+    world.agent("x", "kind").await;
+    let body =
+        r#"{"host":"h","agents":[{"agent_id":"a","status":"offline","efficiency_score":0.5}]}"#;
+    world.post("/api/v1/nodes/n1/register", body).await.ok();
+    let metrics = world.get("/api/v1/metrics").await.ok();
+    let expected =
+        json!({"total": 2, "active": 1, "avg_efficiency": 0.75, "avg_tasks_per_agent": 0.0});
+    assert_eq!(metrics["metrics"]["agents"], expected);
+    assert_eq!(metrics["network_metrics"]["total_agents"], 2);
+    let status = world.get("/api/v1/status").await.ok();
+    assert_eq!(status["data"]["agents"]["total"], 2);
+}

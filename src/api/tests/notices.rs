@@ -5,7 +5,7 @@ use axum::http::StatusCode;
 use serde_json::{Value, json};
 
 use super::{World, take};
-use crate::model::{AlertState, ScalingAction, ScalingEvent, Severity};
+use crate::model::{AlertState, NodeId, ScalingAction, ScalingEvent, Severity};
 use crate::state::{AlertChange, Command, DeliveryResult, Outcome};
 
 const ACCEPTED: Outcome = Outcome::Judged { accepted: 1, stale: 0 };
@@ -54,7 +54,8 @@ async fn contract_2_11_alerts_are_raised_acknowledged_and_resolved() {
     let expected = json!({
         "id": "network_utilization_threshold", "metric": "network_utilization",
         "severity": "warning", "status": "active", "value": 0.85, "threshold": 0.8,
-        "message": "too much", "acknowledged_by": null, "transitions": 1
+        "message": "too much", "acknowledged_by": null, "transitions": 1,
+        "suppressed_until": null
     });
     assert_eq!((&list["alerts"][0], &list["total"]), (&expected, &json!(1)));
     let path = "/api/v1/alerts/network_utilization_threshold/acknowledge";
@@ -81,6 +82,31 @@ async fn contract_2_11_alerts_are_raised_acknowledged_and_resolved() {
         (StatusCode::NOT_FOUND, &json!("ALERT_NOT_FOUND"))
     );
     assert_eq!(world.get("/api/v1/alerts?status=odd").await.status, StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test]
+async fn contract_2_11_nobody_is_told_of_a_suppressed_alert() {
+    let world = World::new().await;
+    let webhook = json!({"alerts": {"webhook": {"enabled": true, "url": "http://hook.test/x"}}});
+    world.call("PUT", "/api/v1/config", &webhook.to_string()).await.ok();
+    world.alert(0, AlertState::Active).await;
+    assert_eq!(world.deliveries("").await.len(), 1);
+    let path = "/api/v1/alerts/network_utilization_threshold/suppress";
+    for wrong in [r#"{"duration":0}"#, r#"{"duration":604801}"#, r#"{"duration":"x"}"#] {
+        assert_eq!(world.post(path, wrong).await.status, StatusCode::BAD_REQUEST, "{wrong}");
+    }
+    let done = json!({"success": true, "message": "Alert suppressed"});
+    assert_eq!(world.post(path, r#"{"duration":600}"#).await.ok(), done);
+    let list = world.get("/api/v1/alerts?status=suppressed").await.ok();
+    assert_eq!(list["total"], 1);
+    assert!(list["alerts"][0]["suppressed_until"].as_str().unwrap().ends_with('Z'));
+    world.alert(2, AlertState::Resolved).await;
+    world.alert(3, AlertState::Active).await;
+    assert_eq!(world.get("/api/v1/alerts?status=suppressed").await.ok()["total"], 1);
+    assert_eq!(world.deliveries("").await.len(), 1, "nobody was told of what came after");
+    world.alert(4, AlertState::Resolved).await;
+    let late = world.post(path, "").await;
+    assert_eq!(late.json()["code"], "ALERT_RESOLVED");
 }
 
 #[tokio::test]
@@ -125,6 +151,7 @@ async fn contract_2_10_scaling_is_a_replicated_record() {
         reason: "busy".to_owned(),
         provider: "manual".to_owned(),
         outcome: None,
+        nodes: vec![NodeId::trusted("n1")],
     };
     let record = Command::RecordScaling { epoch: world.epoch, event, cooldown_ms: 1000 };
     world.commit(record).await;
@@ -134,7 +161,7 @@ async fn contract_2_10_scaling_is_a_replicated_record() {
     let event = json!({
         "action": "scale_up", "rule_name": "high_utilization", "current_nodes": 2,
         "target_nodes": 4, "metric_value": 0.9, "threshold_value": 0.8, "reason": "busy",
-        "provider": "manual", "outcome": null
+        "provider": "manual", "outcome": null, "nodes": ["n1"]
     });
     let expected = json!({"success": true, "enabled": true, "events": [event], "total": 1});
     assert_eq!(list, expected);

@@ -1,9 +1,15 @@
 //! `GET /api/v1/tasks/{id}/why`: each reason with a state that has it.
 
+use std::time::Duration;
+
 use axum::http::StatusCode;
 use serde_json::{Value, json};
 
 use super::World;
+use crate::api::wire_time::parse_time;
+use crate::clock;
+use crate::model::{Load, NodeId, TaskFailure, TaskId};
+use crate::state::{Command, Dispatch, DispatchResult, NodeSpec, Outcome, TaskOutcome};
 
 /// The codes of all blockers of a task, and whether it is blocked.
 async fn why(world: &World, task_id: &str) -> (Vec<String>, bool, Value) {
@@ -137,6 +143,155 @@ async fn why_looks_into_steps() {
     world.place("s#0", "agent:a1").await;
     let (codes, _, _) = why(&world, "s").await;
     assert_eq!(codes, ["NOT_ACKNOWLEDGED", "DEPENDS_ON"]);
+}
+
+/// `min_cpu`, `min_memory` and nodes that the leader holds back were not known here.
+#[tokio::test]
+async fn why_names_each_reason_that_the_scheduler_has() {
+    let world = World::new().await;
+    for (node, body) in [
+        ("busy", json!({"host": "h", "cpu_usage": 95, "load_score": 0.5})),
+        ("filled", json!({"host": "h", "memory_usage": 85, "load_score": 0.5})),
+        ("silent", json!({"host": "h"})),
+        ("leaving", json!({"host": "h"})),
+    ] {
+        let path = format!("/api/v1/nodes/{node}/register");
+        world.post(&path, &body.to_string()).await.ok();
+    }
+    world.submit("there").await;
+    world.place("there", "leaving").await;
+    world.post("/api/v1/nodes/leaving/drain", "{}").await.ok();
+    let held = vec![(NodeId::trusted("silent"), Duration::from_secs(60))];
+    world.cluster.heartbeats().set_held(held);
+    let needs = json!({"min_cpu": 10, "min_memory": 20});
+    let body = json!({"task_id": "t", "task_type": "t", "requirements": needs});
+    world.post("/api/v1/tasks", &body.to_string()).await.ok();
+    let blocker = only(&world, "t", "NODES_BUSY").await;
+    let nodes =
+        json!({"busy": "low_cpu", "filled": "low_memory", "silent": "held", "leaving": "draining"});
+    assert_eq!(blocker["nodes"], nodes);
+    // A heartbeat with other figures is enough, as it is for the scheduler.
+    let beat = r#"{"cpu_usage":5,"memory_usage":5,"load_score":0.1}"#;
+    world.post("/api/v1/nodes/busy/heartbeat", beat).await.ok();
+    only(&world, "t", "QUEUED").await;
+}
+
+#[tokio::test]
+async fn why_names_copies_that_must_be_apart_and_programs_that_come_first() {
+    let world = World::new().await;
+    world.register("n1").await;
+    let body = json!({"task_id": "c", "task_type": "t", "requirements": {"redundancy": 2}});
+    world.post("/api/v1/tasks", &body.to_string()).await.ok();
+    world.place("c#0", "n1").await;
+    let (codes, _, shown) = why(&world, "c").await;
+    assert_eq!(codes, ["NOT_ACKNOWLEDGED", "NODES_BUSY"]);
+    assert_eq!(shown["blockers"][1]["nodes"], json!({"n1": "has_copy"}));
+    let builtin = NodeSpec {
+        node_id: NodeId::trusted("agent:builtin"),
+        host: String::new(),
+        port: 0,
+        node_type: "agent".to_owned(),
+        capabilities: Vec::new(),
+        capacity: 9,
+        agents_count: 0,
+        agents: Vec::new(),
+        load: Load::default(),
+        version: String::new(),
+        location: None,
+        external_url: None,
+        instance: String::new(),
+        metadata: String::new(),
+        agent_type: Some("x".to_owned()),
+    };
+    world.commit(Command::RegisterNode(builtin)).await;
+    let program = r#"{"agent_id":"a","agent_type":"x","endpoint":"h:1","max_concurrent_tasks":1}"#;
+    world.post("/api/v1/agents/register", program).await.ok();
+    for task_id in ["s1", "s2"] {
+        let steps = json!({"task_id": task_id, "task_type": "t", "steps": [{"agent_type": "x"}]});
+        world.post("/api/v1/tasks", &steps.to_string()).await.ok();
+    }
+    only(&world, "s1", "QUEUED").await;
+    world.place("s1#0", "agent:a").await;
+    let blocker = only(&world, "s2", "NODES_BUSY").await;
+    let nodes = json!({"agent:a": "full", "agent:builtin": "left_to_programs"});
+    assert_eq!(blocker["nodes"], nodes);
+}
+
+#[tokio::test]
+async fn why_names_a_rate_and_when_it_clears() {
+    let world = World::new().await;
+    world.register("n1").await;
+    for task_id in ["a", "b"] {
+        let limit = json!({"key": "api", "max": 1, "per_seconds": 90});
+        let body = json!({"task_id": task_id, "task_type": "t", "rate_limit": limit});
+        world.post("/api/v1/tasks", &body.to_string()).await.ok();
+    }
+    only(&world, "b", "QUEUED").await;
+    world.place("a", "n1").await;
+    world.post("/api/v1/tasks/a/result", r#"{"success":true}"#).await.ok();
+    let blocker = only(&world, "b", "RATE_LIMIT").await;
+    let message = "1 tasks with the key api were started within 90 s";
+    assert_eq!(blocker["message"], message);
+    assert_eq!(waits_ms(&blocker), 90_000);
+    let wrong = json!({"task_type": "t", "rate_limit": {"key": "api", "max": 1}}).to_string();
+    let refused = world.post("/api/v1/tasks", &wrong).await;
+    assert_eq!(refused.status, StatusCode::BAD_REQUEST);
+    assert!(refused.text.contains("rate_limit.per_seconds"), "{}", refused.text);
+}
+
+fn waits_ms(blocker: &Value) -> u64 {
+    let at = |key: &str| parse_time(blocker[key].as_str().unwrap()).unwrap();
+    at("until") - at("since")
+}
+
+/// What a step of an agent waits was told from a moment after its failure, and what a busy node makes
+/// a task wait from nowhere.
+#[tokio::test]
+async fn why_knows_since_when_a_back_off_lasts() {
+    let world = World::new().await;
+    let agent = r#"{"agent_id":"a1","agent_type":"x","endpoint":"h:1"}"#;
+    world.post("/api/v1/agents/register", agent).await.ok();
+    let steps = json!([{"name": "one", "agent_type": "x", "max_retries": 2}]);
+    let body = json!({"task_id": "s", "task_type": "mine", "steps": steps});
+    world.post("/api/v1/tasks", &body.to_string()).await.ok();
+    world.place("s#0", "agent:a1").await;
+    let error = "it fell".to_owned();
+    let failed = TaskOutcome::Failed { failure: TaskFailure::Retryable, error };
+    dispatched(&world, "s#0", DispatchResult::Finished(failed)).await;
+    let blocker = only(&world, "s", "BACK_OFF").await;
+    assert_eq!((waits_ms(&blocker), &blocker["step"]), (2000, &json!("one")));
+    assert_eq!(blocker["message"], "waits for retry 1 after: it fell");
+
+    world.register("n1").await;
+    world.submit("t").await;
+    world.place("t", "n1").await;
+    dispatched(&world, "t", DispatchResult::Refused { retry_after_ms: 77_000 }).await;
+    let blocker = only(&world, "t", "BACK_OFF").await;
+    assert_eq!(waits_ms(&blocker), 77_000);
+    assert_eq!(blocker["message"], "the node that it was given to was busy");
+}
+
+/// Records what became of the first attempt, as the dispatcher does.
+async fn dispatched(world: &World, task_id: &str, result: DispatchResult) {
+    let dispatch = Dispatch { task_id: TaskId::trusted(task_id), attempt: 1, result };
+    let command = Command::RecordDispatches { epoch: world.epoch, dispatches: vec![dispatch] };
+    assert_eq!(world.commit(command).await, Outcome::Judged { accepted: 1, stale: 0 });
+}
+
+#[tokio::test]
+async fn why_says_since_when_scheduling_is_paused() {
+    let world = World::new().await;
+    world.register("n1").await;
+    world.submit("t").await;
+    let before = only(&world, "t", "QUEUED").await;
+    let began_ms = clock::now_ms();
+    while clock::now_ms() == began_ms {
+        tokio::task::yield_now().await;
+    }
+    world.post("/api/v1/control/stop", "").await.ok();
+    let (codes, _, shown) = why(&world, "t").await;
+    assert_eq!(codes, ["PAUSED"]);
+    assert!(shown["blockers"][0]["since"].as_str() > before["since"].as_str());
 }
 
 #[tokio::test]

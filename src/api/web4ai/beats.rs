@@ -16,7 +16,7 @@ use crate::api::params::Path;
 use crate::api::reply;
 use crate::api::ticket::{Caller, Ticket};
 use crate::cluster::Beat;
-use crate::model::NodeId;
+use crate::model::{AGENT_PREFIX, NodeId};
 use crate::state::{Command, Outcome, TaskReport};
 
 #[derive(Serialize)]
@@ -48,6 +48,10 @@ pub(in crate::api) async fn heartbeat(
         refused(ApiError::bad_request("NODE_NOT_FOUND", text))
     };
     let node_id = NodeId::parse(&node_id).map_err(|_| unknown())?;
+    if node_id.as_str().starts_with(AGENT_PREFIX) {
+        // Agents beat at a door of their own (contract C22).
+        return Err(unknown());
+    }
     let read = Object::parse(&body).map_err(ApiError::from);
     let beat = read.and_then(|body| Ok(heartbeat::parse(&node_id, &body)?)).map_err(refused)?;
     if !is_registered(&app, &node_id).await? {

@@ -1,5 +1,7 @@
 //! Dead letters: tasks that used up every retry. Listed, tried again, deleted.
 
+use std::borrow::Cow;
+
 use axum::extract::State;
 use axum::response::Response;
 use serde::Serialize;
@@ -9,12 +11,13 @@ use crate::api::App;
 use crate::api::app::{Written, key_reused};
 use crate::api::body::RequestBody;
 use crate::api::error::ApiError;
+use crate::api::list_query::{ListKind, ListQuery};
 use crate::api::object::Object;
 use crate::api::params::{Params, Path};
 use crate::api::reply;
 use crate::api::ticket::{Caller, Ticket};
 use crate::cluster::Consistency;
-use crate::model::{TaskId, TaskStatus};
+use crate::model::{Task, TaskId, TaskStatus};
 use crate::state::{Command, Outcome, State as Tables};
 
 const LIMIT: u64 = 50;
@@ -26,7 +29,8 @@ struct ListReply<'a> {
     success: bool,
     tasks: Vec<TaskRow<'a>>,
     count: usize,
-    total: u64,
+    /// All dead letters; null of a part, which only counting them would tell.
+    total: Option<u64>,
     next_cursor: Option<String>,
 }
 
@@ -41,33 +45,55 @@ struct Changed {
     remaining: u64,
 }
 
-/// `GET /api/v1/dead-letters?limit=&cursor=&task_type=`, newest task first.
+/// Cursors are places in the order of submission, which never change.
+const DEAD: ListKind = ListKind {
+    name: "dead-letters",
+    sorts: &["created_at"],
+    descending: true,
+    filters: &["task_type"],
+    own: &[],
+};
+
+/// `GET /api/v1/dead-letters?limit=&cursor=&task_type=&order=`, newest task first.
 pub(in crate::api) async fn list(
     State(app): State<App>,
     params: Params,
 ) -> Result<Response, ApiError> {
     let limit = params.limit(LIMIT)?;
-    let before = match params.get("cursor").filter(|cursor| !cursor.is_empty()) {
-        None => u64::MAX,
-        Some(cursor) => cursor.parse().map_err(|_| {
+    let query = ListQuery::parse(&DEAD, &params)?;
+    let cursor = params.get("cursor").filter(|cursor| !cursor.is_empty());
+    let after = cursor.map(|cursor| {
+        cursor.parse::<u64>().map_err(|_| {
             ApiError::bad_request("INVALID_CURSOR", "cursor is what an earlier page gave")
-        })?,
-    };
-    let task_type = params.get("task_type");
+        })
+    });
+    let after = after.transpose()?;
+    let task_type = params.get("task_type").filter(|word| !word.is_empty());
     let mut stamp = app.admit(&params).await?;
     let body = app.show(&mut stamp, |state| {
-        let dead = state.tasks_by_status(TaskStatus::DeadLetter).rev();
-        let wanted = dead
-            .filter(|task| task.seq < before)
-            .filter(|task| task_type.is_none_or(|wanted| task.task_type == wanted));
-        let rows: Vec<_> = wanted.take(limit + 1).collect();
+        let wanted = |task: &Cow<'_, Task>| {
+            let is_later = match (after, query.descending) {
+                (None, _) => true,
+                (Some(after), true) => task.seq < after,
+                (Some(after), false) => task.seq > after,
+            };
+            is_later
+                && task_type.is_none_or(|wanted| task.task_type == wanted)
+                && query.window.holds(task.created_at_ms)
+        };
+        let dead = state.tasks_by_status(TaskStatus::DeadLetter);
+        let rows: Vec<_> = match query.descending {
+            true => dead.rev().filter(wanted).take(limit + 1).collect(),
+            false => dead.filter(wanted).take(limit + 1).collect(),
+        };
         let more = rows.len() > limit;
         let next_cursor = rows.get(limit - 1).filter(|_| more).map(|task| task.seq.to_string());
         let tasks: Vec<_> = rows.into_iter().take(limit).map(TaskRow).collect();
+        let is_whole = task_type.is_none() && query.window.is_open();
         reply::encode(&ListReply {
             success: true,
             count: tasks.len(),
-            total: state.tasks_in(TaskStatus::DeadLetter),
+            total: is_whole.then(|| state.tasks_in(TaskStatus::DeadLetter)),
             tasks,
             next_cursor,
         })

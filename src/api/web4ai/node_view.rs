@@ -149,7 +149,7 @@ impl Serialize for AgentRow<'_> {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(in crate::api) mod tests {
     use serde_json::json;
 
     use super::*;
@@ -187,6 +187,7 @@ pub(super) mod tests {
             revision: 1,
             agent_type: None,
             drain_until_ms: None,
+            failing: false,
         }
     }
 

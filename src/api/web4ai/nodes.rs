@@ -161,7 +161,7 @@ pub(in crate::api) async fn register(
     let load = spec.load;
     let written = app.write(ticket, &caller, Command::RegisterNode(spec)).await;
     let Written { index, outcome } = written.map_err(|error| match error.code() {
-        "TOO_MANY_NODES" => error.with_family_text(FAILED),
+        "TOO_MANY_NODES" | "NODE_ID_RESERVED" => error.with_family_text(FAILED),
         _ => error,
     })?;
     let Outcome::NodeRegistered { new } = outcome else {

@@ -1,5 +1,4 @@
-//! What the leader found and told others: alerts, decisions of the autoscaler, deliveries
-//! (contract 2.10, 2.11, 6).
+//! What the leader found: alerts, and decisions of the autoscaler (contract 2.10, 2.11).
 
 use axum::extract::State;
 use axum::response::Response;
@@ -7,15 +6,22 @@ use serde::Serialize;
 
 use crate::api::App;
 use crate::api::app::{Written, key_reused};
+use crate::api::body::RequestBody;
 use crate::api::error::ApiError;
+use crate::api::list_query::{ListKind, ListQuery};
+use crate::api::listed::{PageView, cut};
+use crate::api::object::Object;
 use crate::api::params::{Params, Path};
 use crate::api::reply;
 use crate::api::ticket::{Caller, Ticket};
 use crate::api::wire_time::{iso, iso_or_null};
-use crate::model::{Alert, Delivery, DeliveryBody, ScalingEvent};
-use crate::state::{Command, Outcome};
+use crate::model::{Alert, NodeId, ScalingEvent};
+use crate::state::{Command, Outcome, SUPPRESSED_MAX_MS};
 
 const LIMIT: u64 = 100;
+const ALERT_STATES: [&str; 4] = ["active", "acknowledged", "suppressed", "resolved"];
+/// How long nobody is told of a suppressed alert when nothing is said, in seconds.
+const SUPPRESSED_S: u64 = 3600;
 
 #[derive(Serialize)]
 pub(in crate::api) struct AlertView<'a> {
@@ -30,6 +36,7 @@ pub(in crate::api) struct AlertView<'a> {
     changed_at: String,
     acknowledged_by: Option<&'a str>,
     transitions: u64,
+    suppressed_until: Option<String>,
 }
 
 impl<'a> AlertView<'a> {
@@ -46,33 +53,69 @@ impl<'a> AlertView<'a> {
             changed_at: iso(alert.changed_at_ms),
             acknowledged_by: Some(alert.acknowledged_by.as_str()).filter(|by| !by.is_empty()),
             transitions: alert.transitions,
+            suppressed_until: iso_or_null(alert.suppressed_until_ms),
         }
     }
 }
+
+const ALERTS: ListKind = ListKind {
+    name: "alerts",
+    sorts: &["id", "since", "changed_at"],
+    descending: false,
+    filters: &["status", "severity", "metric"],
+    own: &["status"],
+};
 
 #[derive(Serialize)]
 struct Alerts<'a> {
     success: bool,
     alerts: Vec<AlertView<'a>>,
+    /// All that match.
     total: usize,
+    #[serde(flatten)]
+    page: Option<PageView>,
 }
 
-/// `GET /api/v1/alerts?status=active|acknowledged|resolved`.
+/// The checked parameters of a page, when one is asked for.
+fn query_of(app: &App, kind: &ListKind, params: &Params) -> Result<Option<ListQuery>, ApiError> {
+    if !kind.asked(params) {
+        return Ok(None);
+    }
+    Ok(Some(ListQuery::parse(kind, params)?.in_cluster(app.cluster().cluster_id())))
+}
+
+/// `GET /api/v1/alerts?status=active|acknowledged|suppressed|resolved`.
 pub(in crate::api) async fn alerts(
     State(app): State<App>,
     params: Params,
 ) -> Result<Response, ApiError> {
+    let said = |key: &str| params.get(key).filter(|word| !word.is_empty());
     let status = params.get("status");
-    if status.is_some_and(|word| !["active", "acknowledged", "resolved"].contains(&word)) {
-        let text = "status is active, acknowledged or resolved";
+    if status.is_some_and(|word| !ALERT_STATES.contains(&word)) {
+        let text = "status is active, acknowledged, suppressed or resolved";
         return Err(ApiError::bad_request("INVALID_QUERY", text));
     }
     let mut stamp = app.admit(&params).await?;
+    let query = query_of(&app, &ALERTS, &params)?;
     let body = app.show(&mut stamp, |state| {
-        let wanted = |alert: &&Alert| status.is_none_or(|wanted| alert.state.as_str() == wanted);
-        let alerts: Vec<_> = state.alerts().filter(wanted).map(AlertView::of).collect();
-        reply::encode(&Alerts { success: true, total: alerts.len(), alerts })
-    });
+        let wanted = |alert: &&Alert| {
+            status.is_none_or(|wanted| alert.state.as_str() == wanted)
+                && said("severity").is_none_or(|wanted| alert.severity.as_str() == wanted)
+                && said("metric").is_none_or(|wanted| alert.metric == wanted)
+                && query.as_ref().is_none_or(|query| query.window.holds(alert.since_ms))
+        };
+        let place = |alert: &Alert| match query.as_ref().map(|query| query.sort) {
+            Some("since") => (alert.since_ms, alert.alert_id.clone()),
+            Some("changed_at") => (alert.changed_at_ms, alert.alert_id.clone()),
+            _ => (0, alert.alert_id.clone()),
+        };
+        let found = state.alerts().filter(wanted);
+        let mut rows: Vec<_> = found.map(|alert| (place(alert), alert)).collect();
+        let total = rows.len();
+        let page = query.as_ref().map(|query| cut(query, &mut rows)).transpose()?;
+        let alerts = rows.into_iter().map(|(_, alert)| AlertView::of(alert)).collect();
+        Ok::<_, ApiError>(reply::encode(&Alerts { success: true, alerts, total, page }))
+    })?;
     Ok(reply::read(&stamp, body))
 }
 
@@ -96,6 +139,26 @@ pub(in crate::api) async fn acknowledge(
     Ok(reply::written(ticket, index, &Done { success: true, message: "Alert acknowledged" }))
 }
 
+/// `POST /api/v1/alerts/{alert_id}/suppress {"duration": seconds}`: nobody is told of it so long.
+pub(in crate::api) async fn suppress(
+    State(app): State<App>,
+    Path(alert_id): Path<String>,
+    ticket: Ticket,
+    caller: Caller,
+    RequestBody(body): RequestBody,
+) -> Result<Response, ApiError> {
+    let seconds = Object::parse(&body)?.count("duration")?.unwrap_or(SUPPRESSED_S);
+    if !(1..=SUPPRESSED_MAX_MS / 1000).contains(&seconds) {
+        let text = format!("duration must be 1 to {} seconds", SUPPRESSED_MAX_MS / 1000);
+        return Err(ApiError::bad_request("INVALID_FIELD", text));
+    }
+    let by = if caller.0.is_empty() { "anonymous".to_owned() } else { caller.0.clone() };
+    let command = Command::SuppressAlert { alert_id, by, for_ms: seconds * 1000 };
+    let Written { index, outcome } = app.write(ticket, &caller, command).await?;
+    let Outcome::Done = outcome else { return Err(key_reused(ticket.request_id)) };
+    Ok(reply::written(ticket, index, &Done { success: true, message: "Alert suppressed" }))
+}
+
 #[derive(Serialize)]
 struct ScalingView<'a> {
     number: u64,
@@ -108,6 +171,7 @@ struct ScalingView<'a> {
     threshold_value: f64,
     reason: &'a str,
     provider: &'a str,
+    nodes: &'a [NodeId],
     outcome: Option<&'a str>,
 }
 
@@ -124,17 +188,29 @@ impl<'a> ScalingView<'a> {
             threshold_value: event.threshold_milli as f64 / 1000.0,
             reason: &event.reason,
             provider: &event.provider,
+            nodes: &event.nodes,
             outcome: event.outcome.as_deref(),
         }
     }
 }
+
+const SCALINGS: ListKind = ListKind {
+    name: "scalings",
+    sorts: &["number"],
+    descending: true,
+    filters: &["action", "rule_name", "provider"],
+    own: &["limit"],
+};
 
 #[derive(Serialize)]
 struct Scalings<'a> {
     success: bool,
     enabled: bool,
     events: Vec<ScalingView<'a>>,
+    /// All that match.
     total: usize,
+    #[serde(flatten)]
+    page: Option<PageView>,
 }
 
 /// `GET /api/v1/scaling/events`, the newest first.
@@ -143,91 +219,23 @@ pub(in crate::api) async fn scalings(
     params: Params,
 ) -> Result<Response, ApiError> {
     let limit = params.limit(LIMIT)?;
+    let said = |key: &str| params.get(key).filter(|word| !word.is_empty());
     let mut stamp = app.admit(&params).await?;
+    let query = query_of(&app, &SCALINGS, &params)?;
     let body = app.show(&mut stamp, |state| {
-        let total = state.scalings().count();
-        let events = state.scalings().rev().take(limit).map(ScalingView::of).collect();
-        let enabled = state.policy().scaling_enabled;
-        reply::encode(&Scalings { success: true, enabled, events, total })
-    });
-    Ok(reply::read(&stamp, body))
-}
-
-#[derive(Serialize)]
-struct DeliveryView<'a> {
-    delivery_id: u64,
-    kind: &'a str,
-    url: &'a str,
-    task_id: Option<&'a str>,
-    status: &'static str,
-    tries: u32,
-    error: Option<&'a str>,
-    created_at: String,
-    ended_at: Option<String>,
-}
-
-impl<'a> DeliveryView<'a> {
-    fn of(delivery: &'a Delivery) -> Self {
-        let task_id = match &delivery.body {
-            DeliveryBody::Task(task_id) => Some(task_id.as_str()),
-            DeliveryBody::Text(_) => None,
+        let wanted = |event: &&ScalingEvent| {
+            said("action").is_none_or(|wanted| event.action.as_str() == wanted)
+                && said("rule_name").is_none_or(|wanted| event.rule == wanted)
+                && said("provider").is_none_or(|wanted| event.provider == wanted)
+                && query.as_ref().is_none_or(|query| query.window.holds(event.at_ms))
         };
-        // A channel's URL is a secret of its receiver; a callback's is the submitter's own.
-        let url = if task_id.is_some() { delivery.url.as_str() } else { "***" };
-        Self {
-            delivery_id: delivery.delivery_id,
-            kind: &delivery.kind,
-            url,
-            task_id,
-            status: delivery.state.as_str(),
-            tries: delivery.tries,
-            error: delivery.error.as_deref(),
-            created_at: iso(delivery.created_at_ms),
-            ended_at: iso_or_null(delivery.ended_at_ms),
-        }
-    }
-}
-
-#[derive(Serialize)]
-struct Deliveries<'a> {
-    success: bool,
-    deliveries: Vec<DeliveryView<'a>>,
-    due: usize,
-    next_cursor: Option<String>,
-}
-
-/// `GET /api/v1/deliveries?task_id=&status=due|delivered|given_up&cursor=`, the newest first.
-pub(in crate::api) async fn deliveries(
-    State(app): State<App>,
-    params: Params,
-) -> Result<Response, ApiError> {
-    let limit = params.limit(LIMIT)?;
-    let before = match params.get("cursor").filter(|cursor| !cursor.is_empty()) {
-        None => u64::MAX,
-        Some(cursor) => cursor.parse().map_err(|_| {
-            ApiError::bad_request("INVALID_CURSOR", "cursor is what an earlier page gave")
-        })?,
-    };
-    let (task_id, status) = (params.get("task_id"), params.get("status"));
-    let mut stamp = app.admit(&params).await?;
-    let body = app.show(&mut stamp, |state| {
-        let is_of = |body: &DeliveryBody, wanted: &str| match body {
-            DeliveryBody::Task(task_id) => task_id.as_str() == wanted,
-            DeliveryBody::Text(_) => false,
-        };
-        let wanted = |delivery: &&Delivery| {
-            delivery.delivery_id < before
-                && task_id.is_none_or(|wanted| is_of(&delivery.body, wanted))
-                && status.is_none_or(|wanted| delivery.state.as_str() == wanted)
-        };
-        let found = state.deliveries().rev().filter(wanted).take(limit + 1);
-        let mut deliveries: Vec<_> = found.map(DeliveryView::of).collect();
-        let more = deliveries.len() > limit;
-        deliveries.truncate(limit);
-        let last = deliveries.last().map(|delivery| delivery.delivery_id.to_string());
-        let next_cursor = last.filter(|_| more);
-        let due = state.due_deliveries_len();
-        reply::encode(&Deliveries { success: true, deliveries, due, next_cursor })
-    });
+        let found = state.scalings().rev().filter(wanted);
+        let mut rows: Vec<_> = found.map(|event| ((event.number, String::new()), event)).collect();
+        let total = rows.len();
+        let page = query.as_ref().map(|query| cut(query, &mut rows)).transpose()?;
+        let events = rows.into_iter().take(limit).map(|(_, event)| ScalingView::of(event));
+        let (events, enabled) = (events.collect(), state.policy().scaling_enabled);
+        Ok::<_, ApiError>(reply::encode(&Scalings { success: true, enabled, events, total, page }))
+    })?;
     Ok(reply::read(&stamp, body))
 }

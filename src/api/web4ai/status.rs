@@ -17,7 +17,7 @@ use crate::api::params::Params;
 use crate::api::reply;
 use crate::api::stats::ApiStats;
 use crate::api::wire_time::{Epoch, iso};
-use crate::model::NodeId;
+use crate::model::{Node, NodeId, NodeStatus};
 use crate::state::State as Tables;
 
 #[derive(Serialize)]
@@ -251,17 +251,24 @@ fn node_figures(state: &Tables, book: &Book) -> NodeFigures {
     }
 }
 
+/// Of the agents that [`total_agents`] counts: those that nodes declare, and those of family A.
 fn agent_figures(state: &Tables) -> AgentFigures {
-    let agents = || state.nodes().flat_map(|node| &node.agents);
-    let total = agents().count();
+    let declared = || state.nodes().flat_map(|node| &node.agents);
+    let total = total_agents(state);
     let is_active = |status: &str| matches!(status, "active" | "online" | "busy" | "idle");
-    let active = agents().filter(|agent| is_active(&agent.status)).count();
-    let efficiency = |extra: &str| {
+    let active = declared().filter(|agent| is_active(&agent.status)).count()
+        + state.agents().filter(|agent| agent.status == NodeStatus::Active).count();
+    let said = |extra: &str| {
         let extra = Object::parse(extra.as_bytes()).unwrap_or_default();
         extra.number("efficiency_score").ok().flatten().unwrap_or(1.0)
     };
-    let efficiencies: f64 = agents().map(|agent| efficiency(&agent.extra)).sum();
-    let live: u64 = state.nodes().map(|node| u64::from(node.live)).sum();
+    let counted = |agent: &Node| match agent.tasks_completed + agent.tasks_failed {
+        0 => 1.0,
+        ended => agent.tasks_completed as f64 / ended as f64,
+    };
+    let efficiencies = declared().map(|agent| said(&agent.extra)).sum::<f64>()
+        + state.agents().map(counted).sum::<f64>();
+    let live: u64 = state.holders_of_work().map(|node| u64::from(node.live)).sum();
     let per_agent = |sum: f64| if total == 0 { 0.0 } else { sum / total as f64 };
     AgentFigures {
         total,

@@ -9,13 +9,13 @@ use std::sync::Arc;
 
 use serde_json::value::RawValue;
 
-use super::callback;
 use super::words::RESERVED_TASK_IDS;
+use super::{callback, limits};
 use crate::api::agents::steps;
 use crate::api::object::{FieldError, Object, text_of};
 use crate::api::wire_time::parse_time;
-use crate::model::{Concurrency, FlowMode, NodeId, Reach, Requirements, TaskId, TimeMs, Urgency};
-use crate::state::{FlowRequest, TaskSpec};
+use crate::model::{FlowMode, NodeId, Reach, Requirements, TaskId, TimeMs, Urgency};
+use crate::state::{FlowRequest, TaskSpec, is_step_id};
 
 /// Family A's default for `timeout_ms`.
 const AGENTS_TIMEOUT_MS: u64 = 30_000;
@@ -24,11 +24,9 @@ const TIMEOUT_MS_MAX: u64 = 366 * 24 * 3600 * 1000;
 const RETRIES_MAX: u64 = 1000;
 const TASK_TYPE_BYTES_MAX: usize = 256;
 const COPIES_MAX: u64 = 16;
-const CONCURRENCY_KEY_BYTES_MAX: usize = 256;
-const CONCURRENCY_MAX: u64 = 1_000_000;
 
 /// Fields with a place of their own in a task; all others join its metadata.
-const KNOWN: [&str; 12] = [
+const KNOWN: [&str; 13] = [
     "task_id",
     "task_type",
     "priority",
@@ -41,6 +39,7 @@ const KNOWN: [&str; 12] = [
     "callback_url",
     "steps",
     "concurrency",
+    "rate_limit",
 ];
 
 /// What a task gets that the client left open: from the replicated policy.
@@ -147,6 +146,7 @@ fn spec_of(
     let requirements = body.object("requirements").map_err(field)?;
     let requirements_raw =
         if requirements.is_empty() { String::new() } else { body.json("requirements") };
+    let (input, metadata) = payloads(body, shape).map_err(field)?;
     Ok(TaskSpec {
         task_id: task_id(body)?,
         task_type: task_type.into_owned(),
@@ -154,13 +154,14 @@ fn spec_of(
         priority_raw: body.json("priority"),
         requirements: parse_requirements(&requirements).map_err(field)?,
         requirements_raw,
-        input: input(body),
-        metadata: metadata(body).map_err(field)?,
+        input,
+        metadata,
         timeout_ms: timeout_ms(body, shape, defaults).map_err(field)?,
         max_retries,
         deadline_ms,
         callback_url: None,
-        concurrency: concurrency(body)?,
+        concurrency: limits::concurrency(body)?,
+        rate: limits::rate(body)?,
         flow: match shape {
             Shape::Agents => Some(steps_of(body)?),
             Shape::Web4ai => copies_of(&requirements)?,
@@ -203,24 +204,6 @@ fn copies_of(requirements: &Object<'_>) -> Result<Option<FlowRequest>, String> {
     }
 }
 
-/// `concurrency: {key, max}`; `max` is 1 when only the key is named.
-fn concurrency(body: &Object<'_>) -> Result<Option<Concurrency>, String> {
-    let field = |error: FieldError| error.to_string();
-    let limit = body.object("concurrency").map_err(field)?;
-    if limit.is_empty() {
-        return Ok(None);
-    }
-    let key = limit.text("key").map_err(field)?.unwrap_or_default();
-    if key.is_empty() || key.len() > CONCURRENCY_KEY_BYTES_MAX {
-        return Err(format!("concurrency.key is 1 to {CONCURRENCY_KEY_BYTES_MAX} bytes"));
-    }
-    let max = limit.count("max").map_err(field)?.unwrap_or(1);
-    if !(1..=CONCURRENCY_MAX).contains(&max) {
-        return Err(format!("concurrency.max is 1 to {CONCURRENCY_MAX}"));
-    }
-    Ok(Some(Concurrency { key: key.into_owned(), max: max as u32 }))
-}
-
 fn task_id(body: &Object<'_>) -> Result<Option<TaskId>, String> {
     let text = body.text("task_id").map_err(|error| error.to_string())?.unwrap_or_default();
     if text.is_empty() {
@@ -229,10 +212,11 @@ fn task_id(body: &Object<'_>) -> Result<Option<TaskId>, String> {
     if RESERVED_TASK_IDS.contains(&&*text) {
         return Err(format!("task_id must not be {text}: that word names a list"));
     }
-    if text.contains('#') {
-        return Err("task_id must not hold #: that is kept for the steps of tasks".to_owned());
-    }
     let task_id = TaskId::parse(&text).map_err(|error| format!("task_id: {error}"))?;
+    if is_step_id(&task_id) {
+        let why = "task_id must not end in # and a number: so the steps of tasks are named";
+        return Err(why.to_owned());
+    }
     Ok(Some(task_id))
 }
 
@@ -270,20 +254,26 @@ fn timeout_ms(body: &Object<'_>, shape: Shape, defaults: &Defaults) -> Result<u6
     }
 }
 
-fn input(body: &Object<'_>) -> String {
-    if body.raw("input_data").is_some() { body.json("input_data") } else { body.json("inputs") }
-}
-
-/// Whatever has no place of its own. When both kinds of input were sent, the one that was not
-/// taken as the input stays here.
-fn metadata(body: &Object<'_>) -> Result<String, FieldError> {
+/// What to work on, and whatever has no place of its own. When both kinds of input were sent, the one
+/// that was not taken as the input stays among the latter. Family A's inputs stand at the top or, as
+/// upstream's code reads them, in the metadata (contract 4.5).
+fn payloads(body: &Object<'_>, shape: Shape) -> Result<(String, String), FieldError> {
     if body.raw("input_data").is_some() {
-        return body.remainder("metadata", &KNOWN);
+        return Ok((body.json("input_data"), body.remainder("metadata", &KNOWN)?));
     }
     let mut known = [""; KNOWN.len() + 1];
     known[..KNOWN.len()].copy_from_slice(&KNOWN);
     known[KNOWN.len()] = "inputs";
-    body.remainder("metadata", &known)
+    let rest = body.remainder("metadata", &known)?;
+    if body.raw("inputs").is_some() || shape == Shape::Web4ai {
+        return Ok((body.json("inputs"), rest));
+    }
+    match Object::parse(rest.as_bytes()) {
+        Ok(metadata) if metadata.raw("inputs").is_some() => {
+            Ok((metadata.json("inputs"), metadata.remainder("", &["inputs"])?))
+        }
+        Ok(_) | Err(_) => Ok((String::new(), rest)),
+    }
 }
 
 /// Contract 2.8. Whatever else is said stays in `requirements_raw`.
@@ -389,7 +379,8 @@ mod tests {
             (r#"{"task_type":"t","requirements":[]}"#, "requirements must be an object"),
             (r#"{"task_type":"t","callback_url":"ftp://x"}"#, "callback_url must be"),
             (r#"{"task_type":"t","deadline":"later"}"#, "deadline must be"),
-            (r#"{"task_type":"t","task_id":"a#1"}"#, "task_id must not hold #"),
+            (r#"{"task_type":"t","task_id":"a#1"}"#, "task_id must not end in #"),
+            (r#"{"task_type":"t","rate_limit":{"key":"k"}}"#, "rate_limit.max is 1"),
             (r#"{"task_type":"t","concurrency":{"max":2}}"#, "concurrency.key is 1 to"),
             (r#"{"task_type":"t","concurrency":{"key":"k","max":0}}"#, "concurrency.max is 1"),
             (r#"{"task_type":"t","requirements":{"redundancy":17}}"#, "redundancy must be"),
@@ -442,12 +433,18 @@ mod tests {
     }
 
     #[test]
-    fn concurrency_keys() {
-        let limit = |body: &str| spec(body).concurrency;
-        let expected = Some(Concurrency { key: "db".to_owned(), max: 3 });
-        assert_eq!(limit(r#"{"task_type":"t","concurrency":{"key":"db","max":3}}"#), expected);
-        let one = limit(r#"{"task_type":"t","concurrency":{"key":"db"}}"#).unwrap();
-        assert_eq!(one.max, 1);
+    fn contract_4_5_where_the_inputs_stand() {
+        let given = |body: &str| {
+            let spec = spec(body);
+            (spec.input, spec.metadata)
+        };
+        let text = |text: &str| text.to_owned();
+        let inside = r#"{"task_type":"api_call","metadata":{"inputs":[{"data":1}],"x":2}}"#;
+        assert_eq!(given(inside), (text(r#"[{"data":1}]"#), text(r#"{"x":2}"#)));
+        let both = r#"{"task_type":"api_call","inputs":[1],"metadata":{"inputs":[2]}}"#;
+        assert_eq!(given(both), (text("[1]"), text(r#"{"inputs":[2]}"#)));
+        let of_nodes = r#"{"task_type":"t","metadata":{"inputs":[2]}}"#;
+        assert_eq!(given(of_nodes), (text(""), text(r#"{"inputs":[2]}"#)));
     }
 
     #[test]

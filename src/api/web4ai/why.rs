@@ -1,9 +1,12 @@
 //! `GET /api/v1/tasks/{id}/why`: what a task waits for, in the order in which it would have to go
 //! away, since when, and what its time went to so far.
 //!
-//! Everything is worked out from the replicated state, so every member says the same.
+//! What keeps a task from being placed is asked of the rules that the scheduler plans by, over the
+//! replicated state, the figures in the liveness book, and the nodes that the leader holds back; every
+//! member has all three.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::Response;
@@ -16,7 +19,8 @@ use crate::api::params::{Params, Path};
 use crate::api::reply;
 use crate::api::wire_time::iso;
 use crate::clock;
-use crate::model::{Node, NodeStatus, StepState, Task, TaskId, TaskStatus, TimeMs};
+use crate::leader::{Gate, Loads, Obstacle, Rules, Seat, gates_of};
+use crate::model::{Node, RateLimit, StepState, Task, TaskId, TaskStatus, TimeMs};
 use crate::state::State as Tables;
 
 /// Nodes named in one blocker.
@@ -67,6 +71,7 @@ struct Why<'a> {
 /// One task's situation at `now`.
 struct Look<'a> {
     state: &'a Tables,
+    rules: Rules<'a>,
     now: TimeMs,
 }
 
@@ -100,35 +105,19 @@ impl Look<'_> {
     }
 
     fn back_off(&self, task: &Task) -> Blocker {
-        let said = task.error.as_deref().unwrap_or("an attempt failed");
-        let policy = self.state.policy();
-        let waits = policy.back_off_ms(task.retry_count.max(1));
-        let since_ms = task.not_before_ms.saturating_sub(waits).max(task.created_at_ms);
-        let message = format!("waits for retry {} after: {said}", task.retry_count);
+        let message = match &task.error {
+            _ if task.retry_count == 0 => "the node that it was given to was busy".to_owned(),
+            Some(said) => format!("waits for retry {} after: {said}", task.retry_count),
+            None => format!("waits for retry {}", task.retry_count),
+        };
         let until = Some(iso(task.not_before_ms));
-        Blocker { until, ..self.blocker("BACK_OFF", since_ms, message) }
+        Blocker { until, ..self.blocker("BACK_OFF", task.waits_from_ms, message) }
     }
 
     fn waiting(&self, task: &Task) -> Vec<Blocker> {
-        let since_ms = task.created_at_ms.max(task.not_before_ms);
-        let mut blockers = Vec::new();
-        if self.state.policy().paused {
-            let message = "scheduling is paused; POST /api/v1/control/start ends that";
-            blockers.push(self.blocker("PAUSED", since_ms, message.to_owned()));
-        }
-        if let Some(limit) = &task.concurrency
-            && !self.state.has_place(task)
-        {
-            let holders = self.state.holders_of(&limit.key);
-            let newest = holders.map(began_ms).max().unwrap_or(since_ms);
-            let message = format!(
-                "{} of {} tasks with the key {} are under way",
-                self.state.holders(&limit.key),
-                limit.max,
-                limit.key
-            );
-            blockers.push(self.blocker("CONCURRENCY", newest.max(since_ms), message));
-        }
+        let since_ms = task.waits_from_ms.max(task.not_before_ms);
+        let gates = gates_of(self.state, task, self.now).into_iter();
+        let mut blockers: Vec<Blocker> = gates.map(|gate| self.gate(&gate, since_ms)).collect();
         blockers.extend(self.no_node(task, since_ms));
         if blockers.is_empty() {
             let message = "waits for the scheduler's next plan".to_owned();
@@ -137,43 +126,87 @@ impl Look<'_> {
         blockers
     }
 
+    /// What is in the way whoever could do it, since when it is or the task has waited.
+    fn gate(&self, gate: &Gate<'_>, since_ms: TimeMs) -> Blocker {
+        match gate {
+            Gate::Paused => {
+                let message = "scheduling is paused; POST /api/v1/control/start ends that";
+                let since_ms = since_ms.max(self.state.counters().paused_since_ms);
+                self.blocker("PAUSED", since_ms, message.to_owned())
+            }
+            Gate::Concurrency(limit) => {
+                let newest = self.state.holders_of(&limit.key).map(began_ms).max();
+                let message = format!(
+                    "{} of {} tasks with the key {} are under way",
+                    self.state.holders(&limit.key),
+                    limit.max,
+                    limit.key
+                );
+                let since_ms = newest.unwrap_or(since_ms).max(since_ms);
+                self.blocker("CONCURRENCY", since_ms, message)
+            }
+            Gate::Rate { limit, clears_ms } => self.rate(limit, *clears_ms, since_ms),
+        }
+    }
+
+    fn rate(&self, limit: &RateLimit, clears_ms: TimeMs, since_ms: TimeMs) -> Blocker {
+        let RateLimit { key, max, per_ms } = limit;
+        let (log, seconds) = (self.state.rate_log(key), *per_ms as f64 / 1000.0);
+        let newest = log.and_then(|log| log.starts_ms.last().copied());
+        let message = match newest {
+            Some(_) => format!("{max} tasks with the key {key} were started within {seconds} s"),
+            None => format!("too many keys have limited rates for {key} to be another now"),
+        };
+        let since_ms = newest.unwrap_or(since_ms).max(since_ms);
+        let until = Some(iso(clears_ms));
+        Blocker { until, ..self.blocker("RATE_LIMIT", since_ms, message) }
+    }
+
     /// Why no node or agent takes it, if none does.
     fn no_node(&self, task: &Task, since_ms: TimeMs) -> Option<Blocker> {
-        let able: Vec<&Node> =
-            self.state.holders_of_work().filter(|node| node.fits(&task.requirements)).collect();
-        if able.is_empty() {
-            let what = match &task.requirements.agent_type {
-                Some(kind) => format!("no agent of type {kind} is registered"),
-                None if task.requirements.capabilities.is_empty() => {
-                    "no node is registered that it may go to".to_owned()
-                }
-                None => {
-                    format!("no node has {}", task.requirements.capabilities.join(", "))
-                }
-            };
-            return Some(self.blocker("NO_NODE", since_ms, what));
-        }
-        if able.iter().any(|node| node.takes_work() && !is_overloaded(node, task)) {
-            return None;
-        }
-        let mut nodes = BTreeMap::new();
-        let mut newest = 0;
-        for node in &able {
-            let (word, at_ms) = if node.status != NodeStatus::Active {
-                (node.status.as_str(), node.status_since_ms)
-            } else if node.live >= node.capacity {
-                ("full", self.full_since_ms(node))
-            } else {
-                ("overloaded", since_ms)
-            };
+        let (mut nodes, mut able, mut newest) = (BTreeMap::new(), 0, since_ms);
+        for node in self.state.holders_of_work() {
+            let obstacle = self.rules.obstacle(node, task)?;
+            if obstacle == Obstacle::Unable {
+                continue;
+            }
+            able += 1;
+            let (word, at_ms) = self.told(node, obstacle);
             newest = newest.max(at_ms);
             if nodes.len() < NAMED_MAX {
                 nodes.insert(node.node_id.to_string(), word);
             }
         }
-        let message = format!("none of {} able nodes takes work now", able.len());
-        let blocker = self.blocker("NODES_BUSY", newest.max(since_ms), message);
-        Some(Blocker { nodes, ..blocker })
+        if able > 0 {
+            let message = format!("none of {able} able nodes takes it now");
+            return Some(Blocker { nodes, ..self.blocker("NODES_BUSY", newest, message) });
+        }
+        let message = match &task.requirements.agent_type {
+            Some(kind) => format!("no agent of type {kind} is registered"),
+            None if task.requirements.capabilities.is_empty() => {
+                "no node is registered that it may go to".to_owned()
+            }
+            None => format!("no node has {}", task.requirements.capabilities.join(", ")),
+        };
+        Some(self.blocker("NO_NODE", since_ms, message))
+    }
+
+    /// The word for what is in the way of a node, and since when it is, where that is known.
+    fn told(&self, node: &Node, obstacle: Obstacle) -> (&'static str, TimeMs) {
+        match obstacle {
+            Obstacle::Unable => ("unable", 0),
+            Obstacle::LeftToPrograms => ("left_to_programs", 0),
+            Obstacle::Status(_) if node.drain_until_ms.is_some() => {
+                ("draining", node.status_since_ms)
+            }
+            Obstacle::Status(status) => (status.as_str(), node.status_since_ms),
+            Obstacle::Full => ("full", self.full_since_ms(node)),
+            Obstacle::Held => ("held", 0),
+            Obstacle::Overloaded => ("overloaded", 0),
+            Obstacle::Cpu => ("low_cpu", 0),
+            Obstacle::Memory => ("low_memory", 0),
+            Obstacle::HasCopy => ("has_copy", 0),
+        }
     }
 
     /// A node is full since its newest execution was placed.
@@ -245,14 +278,6 @@ fn began_ms(task: &Task) -> TimeMs {
     task.execution.as_ref().map_or(task.started_at_ms, |execution| execution.assigned_at_ms)
 }
 
-fn is_overloaded(node: &Node, task: &Task) -> bool {
-    let limit = match task.requirements.max_load_milli {
-        0 => 900,
-        given => given,
-    };
-    node.load.score_milli > limit
-}
-
 fn is_blocking(blocker: &Blocker) -> bool {
     !matches!(blocker.code, "RUNNING" | "QUEUED" | "NOT_ACKNOWLEDGED")
 }
@@ -266,10 +291,13 @@ pub(in crate::api) async fn why(
     let not_found = || ApiError::not_found("TASK_NOT_FOUND", "Task not found");
     let task_id = TaskId::parse(&task_id).map_err(|_| not_found())?;
     let mut stamp = app.admit(&params).await?;
+    // The figures and holds that the scheduler goes by, too.
+    let loads = Loads::new(Arc::new(app.cluster().sightings()), Vec::new());
+    let held = app.cluster().heartbeats().held();
     let body = app.show(&mut stamp, |state| {
         let task = state.task(&task_id)?;
         let now = clock::now_ms().max(state.counters().last_at_ms);
-        let look = Look { state, now };
+        let look = Look { state, rules: Rules::new(state, &loads, &held), now };
         let blockers = look.of(&task);
         let queue_position = (task.status == TaskStatus::Pending)
             .then(|| {

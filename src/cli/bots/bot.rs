@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::{Page, SpecArgs, WorkArgs, print_line, print_page};
 use crate::cli::exit::Failure;
 use crate::cli::input::read_json;
-use crate::cli::output::{self, Output, Table, answer, cell};
+use crate::cli::output::{self, Output, answer, cell};
 use crate::client::{Call, Client, segment};
 
 #[derive(Debug, clap::Subcommand)]
@@ -41,9 +41,11 @@ pub(in crate::cli) enum Subcommand {
         /// assigned, waiting, leased, completed or failed
         #[arg(long)]
         status: Option<String>,
-        /// The most rows
-        #[arg(long, default_value_t = 50)]
-        limit: u32,
+        /// asc for the oldest first
+        #[arg(long)]
+        order: Option<String>,
+        #[command(flatten)]
+        page: Page,
     },
     /// Says that a task of a bot is done
     Complete {
@@ -102,11 +104,23 @@ impl Subcommand {
                 let body = client.call(call).await?.body;
                 print_line(output, &body, &cell(&body, "/task_id"));
             }
-            Self::Tasks { id, status, limit } => {
-                let status =
-                    status.map_or_else(String::new, |word| format!("&status={}", segment(&word)));
-                let query = format!("/tasks?limit={limit}{status}");
-                tasks(output, &client.get(path(&id, &query)).await?);
+            Self::Tasks { id, status, order, page } => {
+                let said = |key: &str, word: Option<String>| {
+                    word.map_or_else(String::new, |word| format!("&{key}={}", segment(&word)))
+                };
+                let (status, order) = (said("status", status), said("order", order));
+                let query = format!("/tasks?{}{status}{order}", page.query());
+                let body = client.get(path(&id, &query)).await?;
+                let columns = [
+                    ("TASK", "/task_id"),
+                    ("TYPE", "/task_type"),
+                    ("STATUS", "/status"),
+                    ("ATTEMPT", "/attempt"),
+                    ("ASSIGNED", "/assigned_at"),
+                    ("ENDED", "/completed_at"),
+                    ("HOLDER", "/lease/holder"),
+                ];
+                print_page(output, &body, "tasks", &columns);
             }
             Self::Complete { id, task, result, attempt } => {
                 let mut body = json!({});
@@ -151,29 +165,6 @@ async fn show(client: &Client, output: Output, id: &str) -> Result<(), Failure> 
     ];
     answer(output, &body, &fields);
     Ok(())
-}
-
-fn tasks(output: Output, body: &Value) {
-    if output == Output::Json {
-        output::json(body);
-        return;
-    }
-    let mut table =
-        Table::new(&["TASK", "TYPE", "STATUS", "ATTEMPT", "ASSIGNED", "ENDED", "HOLDER"]);
-    let rows = body.get("tasks").and_then(Value::as_array);
-    for row in rows.into_iter().flatten() {
-        let pointers = [
-            "/task_id",
-            "/task_type",
-            "/status",
-            "/attempt",
-            "/assigned_at",
-            "/completed_at",
-            "/lease/holder",
-        ];
-        table.row(pointers.map(|pointer| cell(row, pointer)));
-    }
-    table.print();
 }
 
 fn stats(output: Output, body: &Value) {

@@ -8,6 +8,8 @@ mod ledger;
 mod mailing;
 mod nodes;
 mod placing;
+mod probing;
+mod reasons;
 mod stepping;
 mod telling;
 mod watching;

@@ -8,7 +8,7 @@ use crate::leader::fleet::Loads;
 use crate::leader::scheduler::{Plan, PlanInputs, PlanLimits, plan};
 use crate::leader::solo::Solo;
 use crate::model::{Load, NodeId, NodeStatus, Requirements, TaskId, Urgency};
-use crate::state::{Algorithm, Command};
+use crate::state::{Algorithm, Command, FlowRequest};
 
 const CAPABILITIES: [&str; 3] = ["cpu", "gpu", "tpu"];
 
@@ -322,4 +322,47 @@ fn a_large_fleet_is_filled_through_its_window() {
     let plan = plan(&solo.state.read(), &PlanInputs::default(), PlanLimits::default());
     assert_eq!(plan.assignments.len(), 600);
     assert_eq!(commit(&solo, &plan), 600);
+}
+
+/// Copies went to the first nodes by id, whatever these had to do.
+#[test]
+fn contract_2_8_copies_go_to_the_best_nodes_and_never_to_one_twice() {
+    for algorithm in [Algorithm::LeastConnections, Algorithm::ResourceAware] {
+        let solo = Solo::new();
+        let value = format!("\"{}\"", algorithm.as_str());
+        let path = "network.load_balance_algorithm".to_owned();
+        solo.commit(Command::PatchConfig { path, value, expected_revision: None }).unwrap();
+        for (name, load) in [("a", 80), ("b", 20), ("c", 60), ("d", 10)] {
+            solo.register(name, |spec| {
+                spec.load.cpu_milli = load * 1000;
+                spec.load.score_milli = load * 10;
+            });
+        }
+        solo.submit("t", |spec| spec.flow = Some(FlowRequest::Copies { count: 2 }));
+        let plan = plan(&solo.state.read(), &PlanInputs::default(), PlanLimits::default());
+        assert_eq!(placed(&plan), [("t#0", "d"), ("t#1", "b")], "{algorithm:?}");
+        assert_eq!(commit(&solo, &plan), 2);
+    }
+    let solo = Solo::new();
+    ["a", "b"].into_iter().for_each(|name| solo.register(name, |_| {}));
+    solo.submit("t", |spec| spec.flow = Some(FlowRequest::Copies { count: 3 }));
+    let plan = plan(&solo.state.read(), &PlanInputs::default(), PlanLimits::default());
+    let mut nodes: Vec<_> = placed(&plan).into_iter().map(|(_, node)| node).collect();
+    nodes.sort_unstable();
+    assert_eq!(nodes, ["a", "b"], "the third waits for a node of its own");
+}
+
+#[test]
+fn contract_2_8_copies_take_preferred_nodes_first() {
+    let solo = Solo::new();
+    for name in ["a", "b", "c"] {
+        solo.register(name, |_| {});
+    }
+    solo.submit("t", |spec| {
+        spec.requirements.preferred_nodes = vec![NodeId::trusted("c")];
+        spec.flow = Some(FlowRequest::Copies { count: 2 });
+    });
+    let plan = plan(&solo.state.read(), &PlanInputs::default(), PlanLimits::default());
+    assert_eq!(placed(&plan)[0], ("t#0", "c"));
+    assert_eq!(plan.assignments.len(), 2);
 }

@@ -251,6 +251,32 @@ fn figures_of_a_large_fleet_wait_longer_for_their_turn() {
 }
 
 #[test]
+fn contract_4_7_an_agent_is_out_of_service_after_30_seconds_and_gone_after_60() {
+    for (age, status, gone) in [
+        (29, NodeStatus::Active, false),
+        (30, NodeStatus::Offline, false),
+        (59, NodeStatus::Offline, false),
+        (60, NodeStatus::Offline, true),
+    ] {
+        let solo = Solo::new();
+        solo.register("agent:a", |spec| spec.agent_type = Some("x".to_owned()));
+        let seen = Seen {
+            sightings: Arc::new(vec![sighting("agent:a", secs(age), Some(NodeStatus::Active))]),
+            now: LONG,
+            ..Seen::default()
+        };
+        let mut memory = Memory::default();
+        for change in look(&solo, &seen, &mut memory).observations {
+            let (epoch, observations) = (solo.state.read().epoch(), vec![change]);
+            solo.commit(Command::ObserveNodes { epoch, observations }).unwrap();
+        }
+        assert_eq!(solo.state.read().node(&id("agent:a")).unwrap().status, status, "{age} s");
+        let again = look(&solo, &seen, &mut memory);
+        assert_eq!(again.gone == [id("agent:a")], gone, "{age} s");
+    }
+}
+
+#[test]
 fn drains_that_are_over_and_agents_long_silent_are_named() {
     let solo = Solo::new();
     for (name, drained) in [("a", Some(0)), ("b", None), ("c", Some(3_600_000))] {

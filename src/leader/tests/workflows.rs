@@ -184,7 +184,7 @@ async fn contract_5_4_tasks_are_done_one_after_another_and_failures_are_results(
     assert_eq!(*crypto, json!({"error": "the service answered 503: closed"}));
     assert_eq!(*compression, json!({"error": "Unknown task type: compression"}));
     assert_eq!(fraud.to_string(), "[12345678901234567890]");
-    assert_eq!(*long, json!({"error": "the answer is over 262144 bytes"}));
+    assert_eq!(*long, json!({"error": format!("the answer is over {STEP_RESULT_MAX} bytes")}));
     let leadership = bench.stop().await;
     let metrics = leadership.metrics();
     assert_eq!((metrics.workflow_calls.get(), metrics.workflow_errors.get()), (5, 3));
@@ -271,4 +271,23 @@ fn a_slow_service_holds_up_no_other_and_long_workflows_wait_their_turn() {
     under_way.clear();
     under_way.extend((2..PER_SERVICE_MAX as u64).map(|number| (number, None)));
     assert!(places(&under_way).ends_with(&[(odd, 0), (1, 1)]));
+}
+
+/// Workflows of which more wait than a service is asked at once were done as they came.
+#[test]
+fn contract_8_3_urgent_workflows_go_before_those_that_came_earlier() {
+    let solo = Solo::new();
+    let make = |priority: &str| {
+        let task = WorkflowStep { task_type: "fraud_detection".into(), params: "{}".into() };
+        let (tasks, priority) = (vec![task], priority.to_owned());
+        let command = BotCommand::CreateWorkflow { tasks, priority };
+        let made = solo.commit(Command::Bot(Box::new(command)));
+        assert!(matches!(made, Ok(Outcome::Bot(BotOutcome::WorkflowCreated { .. }))));
+    };
+    for priority in ["low", "normal", "odd", "high", "critical"] {
+        make(priority);
+    }
+    let steps = plan(&solo.state.read(), &BTreeMap::new());
+    let order: Vec<u64> = steps.iter().map(|step| step.place.0).collect();
+    assert_eq!(order, [5, 4, 2, 3, 1]);
 }

@@ -319,8 +319,8 @@ async fn work(shared: &Shared, assignment: &Assignment, kill: &CancellationToken
         ("QUORATE_TASK_ID", assignment.task_id.clone()),
         ("QUORATE_TASK_TYPE", assignment.task_type.clone().unwrap_or_default()),
         ("QUORATE_ATTEMPT", assignment.attempt.to_string()),
-        ("QUORATE_BOT_ID", assignment.bot_id.clone()),
-        ("QUORATE_SWARM_ID", assignment.swarm_id.clone()),
+        ("QUORATE_BOT_ID", assignment.bot_id.clone().unwrap_or_default()),
+        ("QUORATE_SWARM_ID", assignment.swarm_id.clone().unwrap_or_default()),
     ];
     let timeout = shared.options.timeout;
     let job = Job { program, environment, input: assignment.input(), timeout };

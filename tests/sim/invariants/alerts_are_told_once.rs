@@ -66,6 +66,8 @@ fn may_follow(last: Option<(AlertState, Severity)>, next: (AlertState, Severity)
         (Some((state, was)), (AlertState::Acknowledged, is)) => {
             state == AlertState::Active && was == is
         }
+        // Nobody asks for that here.
+        (Some(_), (AlertState::Suppressed, _)) => false,
     }
 }
 

@@ -1,0 +1,205 @@
+//! Which assignments of waves over its whole swarm a member has ended, kept as runs of neighbouring
+//! waves: what it has still to do is found without a look at what it has done, however many waves
+//! others are behind with. Derived from rows, exact, and never stored.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::State;
+use crate::model::{BotPlace, Span};
+
+/// By bot and the first wave of a run, its last one. What is between two waves of a run is ended, or
+/// forgotten because all of it is.
+#[derive(Debug, Default)]
+pub(super) struct EndedRuns(BTreeMap<(BotPlace, u64), u64>);
+
+impl EndedRuns {
+    /// Notes an end; `whole` are the retained waves over the bot's swarm.
+    pub(super) fn add(&mut self, bot: BotPlace, wave: u64, whole: &BTreeSet<u64>) {
+        if self.covering(bot, wave).is_some() {
+            return;
+        }
+        let are_neighbours =
+            |one: u64, other: u64| one + 1 >= other || whole.range(one + 1..other).next().is_none();
+        let (mut first, mut last) = (wave, wave);
+        let before = self.0.range((bot, 0)..(bot, wave)).next_back();
+        if let Some(((_, from), to)) = before
+            && are_neighbours(*to, wave)
+        {
+            first = *from;
+        }
+        let after = self.0.range((bot, wave)..=(bot, u64::MAX)).next();
+        if let Some((from, to)) = after.map(|((_, from), to)| (*from, *to))
+            && are_neighbours(wave, from)
+        {
+            self.0.remove(&(bot, from));
+            last = to;
+        }
+        self.0.insert((bot, first), last);
+        // Runs of waves that are all forgotten.
+        let oldest = whole.first().copied().unwrap_or_default();
+        while let Some(((_, from), to)) = self.0.range((bot, 0)..(bot, first)).next() {
+            if *to >= oldest {
+                break;
+            }
+            let key = (bot, *from);
+            self.0.remove(&key);
+        }
+    }
+
+    /// The run that a wave is in.
+    fn covering(&self, bot: BotPlace, wave: u64) -> Option<(u64, u64)> {
+        let ((_, first), last) = self.0.range((bot, 0)..=(bot, wave)).next_back()?;
+        (*last >= wave).then_some((*first, *last))
+    }
+
+    /// Forgets bots that go.
+    pub(super) fn forget(&mut self, swarm: u32, span: Span) {
+        let place = |index| (BotPlace { swarm, index }, 0);
+        let keys = self.0.range(place(span.first)..place(span.end)).map(|(key, _)| *key);
+        for key in keys.collect::<Vec<_>>() {
+            self.0.remove(&key);
+        }
+    }
+
+    /// Every run: whose it is, its first and its last wave.
+    #[cfg(test)]
+    fn all(&self) -> impl Iterator<Item = (BotPlace, u64, u64)> {
+        self.0.iter().map(|((bot, first), last)| (*bot, *first, *last))
+    }
+}
+
+impl State {
+    /// The first retained wave over a swarm that a member was in from its beginning. From there on it
+    /// is in all of them.
+    fn first_whole_of(&self, bot: BotPlace) -> Option<u64> {
+        let whole = self.bot_index.whole_of.get(&bot.swarm)?;
+        let (mut low, mut end) = (*whole.first()?, whole.last()?.checked_add(1)?);
+        let mut found = None;
+        while low < end {
+            let middle = low + (end - low) / 2;
+            match whole.range(middle..end).next() {
+                Some(wave) if self.waves.get(wave).is_some_and(|row| row.has(bot.index)) => {
+                    found = Some(*wave);
+                    end = middle;
+                }
+                Some(wave) => low = wave + 1,
+                None => end = middle,
+            }
+        }
+        found
+    }
+
+    /// Waves over its whole swarm that a member has ended or not, those from a number on.
+    pub(super) fn whole_waves_of(&self, bot: BotPlace, from: u64) -> impl Iterator<Item = u64> {
+        let whole = self.bot_index.whole_of.get(&bot.swarm);
+        let first = self.first_whole_of(bot).map(|first| first.max(from));
+        let range = whole.zip(first).map(|(whole, first)| whole.range(first..));
+        range.into_iter().flatten().copied()
+    }
+
+    /// The same the other way round: those up to a number.
+    pub(super) fn whole_waves_back(&self, bot: BotPlace, to: u64) -> impl Iterator<Item = u64> {
+        let whole = self.bot_index.whole_of.get(&bot.swarm);
+        let first = self.first_whole_of(bot).filter(|first| *first <= to);
+        let range = whole.zip(first).map(|(whole, first)| whole.range(first..=to));
+        range.into_iter().flatten().rev().copied()
+    }
+
+    /// Waves over its whole swarm that a member has not ended, those from a number on.
+    pub(super) fn unended_waves_of(&self, bot: BotPlace, from: u64) -> impl Iterator<Item = u64> {
+        let whole = self.bot_index.whole_of.get(&bot.swarm);
+        let after = move |from: u64| whole?.range(from..).next().copied();
+        let mut next = self.first_whole_of(bot).and_then(|first| after(first.max(from)));
+        std::iter::from_fn(move || {
+            while let Some(wave) = next {
+                match self.bot_index.ended_runs.covering(bot, wave) {
+                    Some((_, last)) => next = after(last.checked_add(1)?),
+                    None => {
+                        next = after(wave + 1);
+                        return Some(wave);
+                    }
+                }
+            }
+            None
+        })
+    }
+
+    /// The same the other way round: those up to a number.
+    pub(super) fn unended_waves_back(&self, bot: BotPlace, to: u64) -> impl Iterator<Item = u64> {
+        let whole = self.bot_index.whole_of.get(&bot.swarm);
+        let first = self.first_whole_of(bot);
+        let before = move |to: u64| {
+            let first = first.filter(|first| *first <= to)?;
+            whole?.range(first..=to).next_back().copied()
+        };
+        let mut next = before(to);
+        std::iter::from_fn(move || {
+            while let Some(wave) = next {
+                match self.bot_index.ended_runs.covering(bot, wave) {
+                    Some((run, _)) => next = before(run.checked_sub(1)?),
+                    None => {
+                        next = before(wave.checked_sub(1)?);
+                        return Some(wave);
+                    }
+                }
+            }
+            None
+        })
+    }
+
+    /// What must hold of the runs: they say of every member and wave what the rows say.
+    pub(super) fn check_runs(&self) -> Result<(), String> {
+        for (swarm, whole) in &self.bot_index.whole_of {
+            let Some(row) = self.swarms.get(swarm) else { continue };
+            for wave in whole {
+                for ((_, block), progress) in self.wave_blocks.range((*wave, 0), (*wave, u32::MAX))
+                {
+                    for progress in &progress.rows {
+                        let index = block * crate::model::BOT_BLOCK + u32::from(progress.slot);
+                        let bot = BotPlace { swarm: *swarm, index };
+                        let is = self.bot_index.ended_runs.covering(bot, *wave).is_some();
+                        if row.has(index) && is != progress.state.is_ended() {
+                            return Err(format!("the runs of {bot:?} are wrong of wave {wave}"));
+                        }
+                    }
+                }
+            }
+        }
+        for ((bot, first), last) in &self.bot_index.ended_runs.0 {
+            for wave in self.whole_waves_of(*bot, *first).take_while(|wave| wave <= last) {
+                let place = crate::model::AssignmentPlace { wave, index: bot.index };
+                if !self.progress(place).is_some_and(|row| row.state.is_ended()) {
+                    return Err(format!("a run of {bot:?} holds wave {wave}"));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ends_in_any_order_become_one_run() {
+        let whole: BTreeSet<u64> = [2, 4, 5, 9, 12].into();
+        let bot = BotPlace { swarm: 1, index: 7 };
+        let mut runs = EndedRuns::default();
+        for wave in [9, 2, 5] {
+            runs.add(bot, wave, &whole);
+        }
+        assert!(runs.all().eq([(bot, 2, 2), (bot, 5, 9)]));
+        runs.add(bot, 4, &whole);
+        runs.add(bot, 4, &whole);
+        assert!(runs.all().eq([(bot, 2, 9)]));
+        assert_eq!((runs.covering(bot, 12), runs.covering(bot, 4)), (None, Some((2, 9))));
+        // Forgotten waves go with the next end, and bots at once.
+        let other = BotPlace { swarm: 1, index: 8 };
+        runs.add(other, 2, &whole);
+        runs.add(other, 9, &[8, 9, 12].into());
+        assert!(runs.all().eq([(bot, 2, 9), (other, 9, 9)]));
+        runs.forget(1, Span { first: 7, end: 8 });
+        assert!(runs.all().eq([(other, 9, 9)]));
+    }
+}
