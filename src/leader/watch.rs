@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use super::duty::{Duty, DutyError, Next, Reign, Wakes};
 use super::fleet_figures::{Figures, Samples};
@@ -126,8 +126,10 @@ fn write_console(changes: &[AlertChange]) {
         let (severity, what) = (change.severity.as_str(), change.message.as_str());
         match (change.state, change.severity) {
             (AlertState::Resolved, _) => info!(id, state, severity, what, "alert"),
-            (_, Severity::Critical) => error!(id, state, severity, what, "alert"),
-            (_, Severity::Warning) => warn!(id, state, severity, what, "alert"),
+            // An error of this log is one of this program, and the fleet's trouble is none of it.
+            (_, Severity::Critical | Severity::Warning) => {
+                warn!(id, state, severity, what, "alert");
+            }
         }
     }
 }

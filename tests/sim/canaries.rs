@@ -27,7 +27,7 @@ fn leader_restore_is_found() {
 
 #[test]
 fn acknowledging_before_fsync_is_found() {
-    is_found(Canary::AckBeforeFsync, 6);
+    is_found(Canary::AckBeforeFsync, 2);
 }
 
 #[test]
@@ -62,12 +62,17 @@ fn nodes_given_too_much_are_found() {
 
 #[test]
 fn slots_decided_twice_are_found() {
-    is_found(Canary::SlotTwice, 3);
+    is_found(Canary::SlotTwice, 6);
 }
 
 #[test]
 fn budgets_that_race_are_found() {
-    is_found(Canary::BudgetRace, 12);
+    is_found(Canary::BudgetRace, 13);
+}
+
+#[test]
+fn assignments_leased_twice_are_found() {
+    is_found(Canary::LeaseTwice, 2);
 }
 
 /// What finds the faults is not what the features themselves change.
