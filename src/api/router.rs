@@ -6,6 +6,7 @@ use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::middleware::{from_fn_with_state, map_response};
+use axum::response::{IntoResponse as _, Response};
 use axum::routing::{MethodRouter, delete, get, post, put};
 
 use super::agents::{pipelines, registry};
@@ -113,8 +114,29 @@ async fn wrong_method(request: Request) -> ApiError {
     ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED", text)
 }
 
-async fn no_route(request: Request) -> ApiError {
-    ApiError::not_found("ROUTE_NOT_FOUND", format!("nothing is served at {}", request.uri().path()))
+async fn no_route(request: Request) -> Response {
+    let path = request.uri().path();
+    let text = format!("nothing is served at {path}");
+    let response = ApiError::not_found("ROUTE_NOT_FOUND", text).into_response();
+    if is_of_nanoos(path) { shape::reshaped(response).await } else { response }
+}
+
+/// Whether a path is below one of family N's, under any of its prefixes (contract 3.1): errors have
+/// its shape there, whatever is asked for.
+fn is_of_nanoos(path: &str) -> bool {
+    const ROOMS: [&str; 8] = [
+        "orchestrator",
+        "agent",
+        "campaigns",
+        "structures",
+        "jobs",
+        "experiments",
+        "instruments",
+        "models",
+    ];
+    let bare = path.strip_prefix("/api/v1").or_else(|| path.strip_prefix("/api")).unwrap_or(path);
+    let room = bare.trim_start_matches('/').split('/').next().unwrap_or_default();
+    ROOMS.contains(&room)
 }
 
 /// The router of every HTTP listener; `/` tells those who do not say what they read of what serves

@@ -398,3 +398,20 @@ async fn an_orchestrator_can_do_one_task_in_each_run() {
     let state = world.post("/orchestrator/config?name=nightly", r#"{"task":{}}"#).await.ok();
     assert!(state["task"].is_null());
 }
+
+#[tokio::test]
+async fn contract_1_3_what_nobody_serves_below_family_ns_paths_has_its_shape() {
+    let world = World::new().await;
+    for path in
+        ["/orchestrator/nope", "/api/agent/nope", "/api/v1/campaigns/a/b/c", "/api/jobs/x/y"]
+    {
+        let answer = world.get(path).await;
+        assert_eq!(answer.status, StatusCode::NOT_FOUND, "{path}");
+        let body = answer.json();
+        let text = format!("nothing is served at {path}");
+        assert_eq!((&body["detail"], &body["error"]["message"]), (&json!(text), &json!(text)));
+        assert_eq!(body["error"]["type"], "NotFoundError");
+    }
+    let other = world.get("/api/v1/nope").await.json();
+    assert_eq!(other["error"], "nothing is served at /api/v1/nope", "others have texts");
+}
