@@ -224,7 +224,7 @@ impl Txn<'_> {
         });
         self.log_line(campaign_id, "iteration", format!("iteration {} has ended", index + 1));
         let Some(campaign) = self.state.campaign(campaign_id) else { return };
-        if let Some(why) = stop_reason(campaign, before) {
+        if let Some(why) = stop_reason(campaign, before, best.is_some()) {
             self.end_campaign(campaign_id, CampaignStatus::Completed, &why);
         }
     }
@@ -245,8 +245,9 @@ fn is_better(score: Score, than: Option<Score>, minimize: bool) -> bool {
     than.is_none_or(|than| if minimize { score < than } else { score > than })
 }
 
-/// Why a campaign whose iteration has just ended has found enough, if it has.
-fn stop_reason(campaign: &Campaign, before: Option<Score>) -> Option<String> {
+/// Why a campaign whose iteration has just ended, with a score or without any, has found enough, if it
+/// has.
+fn stop_reason(campaign: &Campaign, before: Option<Score>, scored: bool) -> Option<String> {
     if campaign.status != CampaignStatus::Running {
         return None;
     }
@@ -257,6 +258,7 @@ fn stop_reason(campaign: &Campaign, before: Option<Score>) -> Option<String> {
         return Some("the target score is reached".to_owned());
     }
     if let (Some(least), Some(before), Some(best)) = (stop.convergence, before, campaign.best_score)
+        && scored
         && best.abs_diff(before) < least.unsigned_abs()
     {
         return Some("the best score has converged".to_owned());
