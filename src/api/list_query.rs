@@ -75,6 +75,15 @@ pub(super) struct ListQuery {
 }
 
 impl ListQuery {
+    /// Whether a row of this number comes behind the one that a [`number_cursor`] names.
+    pub(super) fn is_behind(&self, after: Option<u64>, number: u64) -> bool {
+        match (after, self.descending) {
+            (None, _) => true,
+            (Some(after), true) => number < after,
+            (Some(after), false) => number > after,
+        }
+    }
+
     /// # Errors
     /// 400 `INVALID_QUERY` naming what cannot be used.
     pub(super) fn parse(kind: &ListKind, params: &Params) -> Result<Self, ApiError> {
@@ -147,6 +156,19 @@ impl ListQuery {
 }
 
 /// What a cursor that does not belong to a list is answered.
+/// The cursor of a list whose rows have numbers that never change: that of the last row.
+///
+/// # Errors
+/// 400 `INVALID_CURSOR`.
+pub(super) fn number_cursor(params: &Params) -> Result<Option<u64>, ApiError> {
+    let Some(cursor) = params.get("cursor").filter(|cursor| !cursor.is_empty()) else {
+        return Ok(None);
+    };
+    let text = "cursor is what an earlier page gave";
+    let after = cursor.parse().map_err(|_| ApiError::bad_request("INVALID_CURSOR", text));
+    after.map(Some)
+}
+
 pub(super) fn invalid_cursor() -> ApiError {
     let text = "cursor must be next_cursor of an answer to the same query";
     ApiError::bad_request("INVALID_CURSOR", text)

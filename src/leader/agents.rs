@@ -94,6 +94,14 @@ struct Source {
     payload: Payload,
 }
 
+impl Source {
+    /// What a task came with.
+    fn of(task: &Task, part: BlobPart, payload: &Payload) -> Self {
+        let (name, owner) = ("input".to_owned(), task.task_id.clone());
+        Self { name, owner, part, payload: payload.clone() }
+    }
+}
+
 /// What a step works on, still without its payloads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct StepInputs {
@@ -112,12 +120,6 @@ impl StepInputs {
         let task = view.open_task(&of.task_id)?;
         let flow: &Flow = task.flow.as_ref()?;
         let spec = &flow.steps.get(usize::from(of.step))?.spec;
-        let source = |part, payload: &Payload| Source {
-            name: "input".to_owned(),
-            owner: task.task_id.clone(),
-            part,
-            payload: payload.clone(),
-        };
         let result = |place: &u16| {
             let owner = step_id(&task.task_id, *place);
             let done = view.task(&owner)?;
@@ -126,26 +128,21 @@ impl StepInputs {
             // A step that failed has none: the others' are enough (hybrid).
             (!payload.is_empty()).then_some(Source { name, owner, part: BlobPart::Result, payload })
         };
-        let own = spec.depends_on.is_empty().then(|| source(BlobPart::Input, &task.input));
+        let own = || Source::of(task, BlobPart::Input, &task.input);
+        let own = spec.depends_on.is_empty().then(own);
         Some(Self {
             own,
             results: spec.depends_on.iter().filter_map(result).collect(),
-            metadata: source(BlobPart::Metadata, &task.metadata),
+            metadata: Source::of(task, BlobPart::Metadata, &task.metadata),
             parameters: spec.parameters.clone(),
         })
     }
 
     fn own(task: &Task) -> Self {
-        let source = |part, payload: &Payload| Source {
-            name: "input".to_owned(),
-            owner: task.task_id.clone(),
-            part,
-            payload: payload.clone(),
-        };
         Self {
-            own: Some(source(BlobPart::Input, &task.input)),
+            own: Some(Source::of(task, BlobPart::Input, &task.input)),
             results: Vec::new(),
-            metadata: source(BlobPart::Metadata, &task.metadata),
+            metadata: Source::of(task, BlobPart::Metadata, &task.metadata),
             parameters: String::new(),
         }
     }

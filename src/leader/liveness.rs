@@ -247,18 +247,22 @@ fn moved_load(
         return None;
     }
     let since = memory.loads_sent.get(&node.node_id).map(|at| now.saturating_sub(*at));
-    let moved = |old: u32, new: u32, by: u32| old.abs_diff(new) >= by;
-    let far = moved(old.cpu_milli, new.cpu_milli, SHARE_MOVED_MILLI)
-        || moved(old.memory_milli, new.memory_milli, SHARE_MOVED_MILLI)
-        || moved(old.gpu_milli, new.gpu_milli, SHARE_MOVED_MILLI)
-        || moved(old.score_milli, new.score_milli, SCORE_MOVED_MILLI)
-        || latency_moved(old.latency_us, new.latency_us);
+    let far = shares_moved(&old, &new) || latency_moved(old.latency_us, new.latency_us);
     let due = match since {
         None => true,
         Some(since) if far => since >= gap,
         Some(since) => since >= LOAD_GAP_MAX,
     };
     due.then_some(new)
+}
+
+/// Whether shares and the load score have moved enough to be worth a place in the log.
+pub(super) fn shares_moved(old: &Load, new: &Load) -> bool {
+    let moved = |old: u32, new: u32, by: u32| old.abs_diff(new) >= by;
+    moved(old.cpu_milli, new.cpu_milli, SHARE_MOVED_MILLI)
+        || moved(old.memory_milli, new.memory_milli, SHARE_MOVED_MILLI)
+        || moved(old.gpu_milli, new.gpu_milli, SHARE_MOVED_MILLI)
+        || moved(old.score_milli, new.score_milli, SCORE_MOVED_MILLI)
 }
 
 /// Whether a latency has moved: by a quarter, and by a millisecond at least.

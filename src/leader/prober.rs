@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use tracing::{debug, info};
 
 use super::duty::{Duty, DutyError, Next, Reign, Wakes};
-use super::liveness::heard_status;
+use super::liveness::{heard_status, shares_moved};
 use super::metrics::DutyName;
 use super::probe::{DISCOVERED, Paths, Probed, look_at, probe};
 use super::seat::{Seat, SeatError};
@@ -30,10 +30,6 @@ const PERIOD: Duration = Duration::from_secs(1);
 const FIND_PERIOD: Duration = Duration::from_secs(5);
 /// Steps of one kind that the leader does at once.
 const BUILTIN_CAPACITY: u32 = 256;
-/// Figures of a node that sends no heartbeats are replicated when they moved by so much: thousandths
-/// of a percent, and of the load score.
-const SHARE_MOVED_MILLI: u32 = 5000;
-const SCORE_MOVED_MILLI: u32 = 50;
 
 /// A node that is to be asked.
 #[derive(Debug, Clone)]
@@ -281,12 +277,9 @@ async fn bring_back<S: Seat>(
     Ok(())
 }
 
+/// Whether figures of a node that sends no heartbeats are worth a place in the log.
 fn has_moved(old: &Load, new: &Load) -> bool {
-    old.cpu_milli.abs_diff(new.cpu_milli) >= SHARE_MOVED_MILLI
-        || old.memory_milli.abs_diff(new.memory_milli) >= SHARE_MOVED_MILLI
-        || old.gpu_milli.abs_diff(new.gpu_milli) >= SHARE_MOVED_MILLI
-        || old.score_milli.abs_diff(new.score_milli) >= SCORE_MOVED_MILLI
-        || old.active_tasks != new.active_tasks
+    shares_moved(old, new) || old.active_tasks != new.active_tasks
 }
 
 /// Registers the agents that the leader is itself, and takes out those that it shall not be.

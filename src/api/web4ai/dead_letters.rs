@@ -11,7 +11,7 @@ use crate::api::App;
 use crate::api::app::{Written, key_reused};
 use crate::api::body::RequestBody;
 use crate::api::error::ApiError;
-use crate::api::list_query::{ListKind, ListQuery};
+use crate::api::list_query::{ListKind, ListQuery, number_cursor};
 use crate::api::object::Object;
 use crate::api::params::{Params, Path};
 use crate::api::reply;
@@ -61,23 +61,12 @@ pub(in crate::api) async fn list(
 ) -> Result<Response, ApiError> {
     let limit = params.limit(LIMIT)?;
     let query = ListQuery::parse(&DEAD, &params)?;
-    let cursor = params.get("cursor").filter(|cursor| !cursor.is_empty());
-    let after = cursor.map(|cursor| {
-        cursor.parse::<u64>().map_err(|_| {
-            ApiError::bad_request("INVALID_CURSOR", "cursor is what an earlier page gave")
-        })
-    });
-    let after = after.transpose()?;
+    let after = number_cursor(&params)?;
     let task_type = params.get("task_type").filter(|word| !word.is_empty());
     let mut stamp = app.admit(&params).await?;
     let body = app.show(&mut stamp, |state| {
         let wanted = |task: &Cow<'_, Task>| {
-            let is_later = match (after, query.descending) {
-                (None, _) => true,
-                (Some(after), true) => task.seq < after,
-                (Some(after), false) => task.seq > after,
-            };
-            is_later
+            query.is_behind(after, task.seq)
                 && task_type.is_none_or(|wanted| task.task_type == wanted)
                 && query.window.holds(task.created_at_ms)
         };

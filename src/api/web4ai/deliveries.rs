@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::api::App;
 use crate::api::error::ApiError;
-use crate::api::list_query::{ListKind, ListQuery, Window};
+use crate::api::list_query::{ListKind, ListQuery, Window, number_cursor};
 use crate::api::params::Params;
 use crate::api::reply;
 use crate::api::wire_time::{iso, iso_or_null};
@@ -98,13 +98,7 @@ pub(in crate::api) async fn deliveries(
 ) -> Result<Response, ApiError> {
     let limit = params.limit(LIMIT)?;
     let query = ListQuery::parse(&DELIVERIES, &params)?;
-    let cursor = params.get("cursor").filter(|cursor| !cursor.is_empty());
-    let after = cursor.map(|cursor| {
-        cursor.parse::<u64>().map_err(|_| {
-            ApiError::bad_request("INVALID_CURSOR", "cursor is what an earlier page gave")
-        })
-    });
-    let after = after.transpose()?;
+    let after = number_cursor(&params)?;
     let said = |key: &str| params.get(key).filter(|word| !word.is_empty());
     let wanted = Wanted {
         task_id: said("task_id"),
@@ -115,14 +109,10 @@ pub(in crate::api) async fn deliveries(
     let mut stamp = app.admit(&params).await?;
     let body = app.show(&mut stamp, |state| {
         let matching = || state.deliveries().filter(|delivery| wanted.holds(delivery));
-        let is_later = |delivery: &&Delivery| match (after, query.descending) {
-            (None, _) => true,
-            (Some(after), true) => delivery.delivery_id < after,
-            (Some(after), false) => delivery.delivery_id > after,
-        };
+        let is_behind = |delivery: &&Delivery| query.is_behind(after, delivery.delivery_id);
         let mut found: Vec<&Delivery> = match query.descending {
-            true => matching().rev().filter(is_later).take(limit + 1).collect(),
-            false => matching().filter(is_later).take(limit + 1).collect(),
+            true => matching().rev().filter(is_behind).take(limit + 1).collect(),
+            false => matching().filter(is_behind).take(limit + 1).collect(),
         };
         let more = found.len() > limit;
         found.truncate(limit);
