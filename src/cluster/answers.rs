@@ -31,12 +31,12 @@ pub(crate) async fn answer(
             Err(refusal) => Response::Refused(refusal),
         },
         Request::ReadIndex => read_index(core).await,
-        Request::Beats { beats, book, known } => {
+        Request::Beats { beats, book, known, held } => {
             if core.current().leading.is_none() {
                 return not_leader(core);
             }
             let (book, known, ages) = core.heartbeats.answer(beats, book, known);
-            Response::Ages { book, known, ages, held: core.heartbeats.held_ms() }
+            Response::Ages { book, known, ages, held: held.then(|| core.heartbeats.held_ms()) }
         }
         Request::Probe => Response::Report(Box::new(status::report(core))),
         Request::Join { member, forwarded } => changed(join::join(core, member, forwarded).await),

@@ -349,7 +349,7 @@ pub(crate) fn hear_divergence(core: &Core, from: MemberId, index: u64, digest: (
 async fn send_beats(core: Arc<Core>) {
     let mut tick = interval(BEAT_EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut asked_at: Option<Instant> = None;
+    let (mut asked_at, mut held_at) = (None::<Instant>, None::<Instant>);
     loop {
         tick.tick().await;
         let view = core.current();
@@ -361,13 +361,18 @@ async fn send_beats(core: Arc<Core>) {
         let leader = view.leader.filter(|_| due || core.heartbeats.has_unsent());
         let Some(leader) = leader else { continue };
         let (beats, (book, known)) = core.heartbeats.take_unsent();
-        let request = Request::Beats { beats, book, known };
+        // In a large fleet most nodes may be held back, and each answer would name them all.
+        let asks_held = held_at.is_none_or(|at| at.elapsed() >= BOOK_EVERY);
+        let request = Request::Beats { beats, book, known, held: asks_held };
         let answer = core.peers.call(leader, &request, &[], BEAT_TIMEOUT).await;
         asked_at = Some(Instant::now());
         match (answer, request) {
             (Ok(Response::Ages { book, known, ages, held }), _) => {
                 core.heartbeats.learn(book, known, ages);
-                core.heartbeats.learn_held(held);
+                if let Some(held) = held {
+                    core.heartbeats.learn_held(held);
+                    held_at = asked_at;
+                }
             }
             (Ok(_) | Err(_), Request::Beats { beats, .. }) => core.heartbeats.put_back(&beats),
             (Ok(_) | Err(_), _) => {}

@@ -13,7 +13,7 @@ use crate::model::{Epoch, Incarnation, Member, MemberId, NodeId};
 use crate::state::Reply;
 
 /// The protocol spoken here. A member that speaks another one is refused.
-pub(crate) const PROTOCOL_VERSION: u32 = 2;
+pub(crate) const PROTOCOL_VERSION: u32 = 3;
 
 /// The first frame on a connection: who calls, and whom it means to reach.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -161,6 +161,8 @@ pub(crate) enum Request {
         book: u64,
         /// The newest change of it that the sender has seen.
         known: u64,
+        /// Whether the answer shall tell whom the leader holds back: that is the whole list.
+        held: bool,
     },
     /// How are you?
     Probe,
@@ -302,8 +304,8 @@ pub(crate) enum Response {
         known: u64,
         /// Nodes and the ages of their heartbeats.
         ages: Vec<WireAge>,
-        /// Nodes that are given nothing for so many milliseconds more.
-        held: Vec<(NodeId, u64)>,
+        /// If asked for: nodes that are given nothing for so many milliseconds more.
+        held: Option<Vec<(NodeId, u64)>>,
     },
     /// The answer to a probe.
     Report(Box<PeerReport>),
