@@ -4,8 +4,6 @@
 mod listen;
 mod metrics;
 
-use std::net::SocketAddr;
-use std::num::NonZero;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +11,6 @@ use std::time::Duration;
 use anyhow::Context;
 use axum::Router;
 use serde_json::Value;
-use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -33,8 +30,6 @@ use crate::security::{self, Access};
 use crate::state::Command;
 use crate::storage::{Disk, Storage, StorageOptions};
 
-/// What failed when threads could not be had.
-const RUNTIME: &str = "starting the threads that serve";
 /// How long a stopping leader may take to hand its office over.
 const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long requests that are under way may take to end.
@@ -56,23 +51,11 @@ const LOCKED: &str = "the file asks for credentials (security.api_key_required o
 /// When it cannot start, or had to stop for a fault: its disk, its data, its removal.
 pub fn run(config: Config) -> anyhow::Result<ExitCode> {
     avoid_huge_pages();
-    let consensus = Builder::new_multi_thread().enable_all().build().context(RUNTIME)?;
-    let doors = doors().context(RUNTIME)?;
-    let handle = doors.handle().clone();
-    let ended = consensus.block_on(async { Server::start(config, handle).await?.serve().await });
-    doors.shutdown_timeout(DRAIN_TIMEOUT);
-    ended
-}
-
-/// What serves clients has threads of its own: consensus and the leader's duties wait for no request,
-/// however long its handler keeps a thread, and one core is left to them.
-fn doors() -> std::io::Result<Runtime> {
-    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
-    Builder::new_multi_thread()
-        .worker_threads(cores.saturating_sub(1).max(1))
-        .thread_name("doors")
+    let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
+        .context("starting the runtime")?;
+    runtime.block_on(async { Server::start(config).await?.serve().await })
 }
 
 /// A member's heap grows by small rows. In huge pages each step of it clears 2 MiB, which was a fifth
@@ -85,8 +68,6 @@ fn avoid_huge_pages() {
 
 /// A member that runs.
 struct Server {
-    /// Where clients are served.
-    doors: Handle,
     cluster: Cluster,
     app: App,
     leadership: Leadership,
@@ -102,7 +83,7 @@ struct Server {
 }
 
 impl Server {
-    async fn start(config: Config, doors: Handle) -> anyhow::Result<Self> {
+    async fn start(config: Config) -> anyhow::Result<Self> {
         let clients = config.ca_file.as_deref().map_or(Ok(Clients::default()), Clients::reading);
         let clients = clients.map_err(|error| anyhow::anyhow!("cluster.ca_file: {error}"))?;
         std::fs::create_dir_all(&config.data_dir)
@@ -119,7 +100,6 @@ impl Server {
         };
         let app = App::new(cluster.clone(), options);
         let mut server = Self {
-            doors,
             cluster,
             app,
             leadership,
@@ -204,15 +184,14 @@ impl Server {
             self.serve_http(listener, router, &connections).await?;
         }
         if let Some(Listener { listen, .. }) = &config.listeners.grpc {
-            let listener = self.bind(*listen, &connections).await?;
+            let listener = listen::bind(*listen, connections).await?;
             tracing::info!(addr = %listen, "serving gRPC");
             let (app, stop) = (self.app.clone(), self.listeners.clone());
-            let serving = async move {
+            self.tasks.spawn(async move {
                 if let Err(error) = api::grpc::serve(app, router, listener.stream(), stop).await {
                     tracing::error!(%error, "the gRPC listener ended");
                 }
-            };
-            self.tasks.spawn_on(serving, &self.doors);
+            });
         }
         Ok(())
     }
@@ -223,29 +202,18 @@ impl Server {
         router: Router,
         connections: &Arc<Semaphore>,
     ) -> anyhow::Result<()> {
-        let listener = self.bind(*listen, connections).await?;
+        let listener = listen::bind(*listen, Arc::clone(connections)).await?;
         tracing::info!(profile = profile.as_str(), addr = %listen, "serving HTTP");
         let stop = self.listeners.clone();
-        let serving = async move {
+        self.tasks.spawn(async move {
             let service = router.into_make_service_with_connect_info::<Peer>();
             let stopped = async move { stop.cancelled().await };
             let serving = axum::serve(listener, service).with_graceful_shutdown(stopped);
             if let Err(error) = serving.await {
                 tracing::error!(%error, "a listener ended");
             }
-        };
-        self.tasks.spawn_on(serving, &self.doors);
+        });
         Ok(())
-    }
-
-    /// A listener belongs to the runtime in which it was made.
-    async fn bind(
-        &self,
-        addr: SocketAddr,
-        connections: &Arc<Semaphore>,
-    ) -> anyhow::Result<listen::Bounded> {
-        let connections = Arc::clone(connections);
-        self.doors.spawn(listen::bind(addr, connections)).await.context(RUNTIME)?
     }
 
     /// Waits for the end, and brings it about.
