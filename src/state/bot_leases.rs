@@ -1,4 +1,7 @@
 //! Leases: who works on which assignments, so that no two do on the same.
+//!
+//! Their time is the age of [`super::Counters::aged_ms`], not the time of the state: a leader's clock
+//! that leaps ahead must not take from a worker what it works on.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap};
@@ -56,19 +59,40 @@ fn source<'a>(waves: Option<&'a BTreeSet<Due>>, wants: Wants<'a>) -> Option<Sour
 }
 
 impl State {
-    /// Leases whose time is over at `now`, the oldest first.
+    /// Leases whose time is over for an entry that says it is `now`, the oldest end first.
     pub fn due_leases(&self, now: TimeMs) -> impl Iterator<Item = ExpiredLease> {
-        let due = self.bot_index.leases.iter().take_while(move |(at, _)| *at <= now);
-        due.filter_map(|(_, place)| {
-            let attempt = self.progress(*place)?.attempt;
-            Some(ExpiredLease { place: *place, attempt })
-        })
+        let aged = self.counters().aged_at(now);
+        let due = self.bot_index.leases.iter().take_while(move |(at, _)| *at <= aged);
+        due.filter_map(|(_, place)| self.expired_lease(*place))
     }
 
-    /// When the next lease runs out.
+    /// The lease that ends next, due or not.
+    #[must_use]
+    pub fn next_lease(&self) -> Option<ExpiredLease> {
+        let (_, place) = self.bot_index.leases.first()?;
+        self.expired_lease(*place)
+    }
+
+    /// When the next lease runs out, unless time leaps.
     #[must_use]
     pub fn next_lease_end_ms(&self) -> Option<TimeMs> {
-        self.bot_index.leases.first().map(|(at, _)| *at)
+        self.bot_index.leases.first().map(|(at, _)| self.time_of_age(*at))
+    }
+
+    /// When a lease ends by itself, unless time leaps.
+    #[must_use]
+    pub fn lease_end_ms(&self, lease: &BotLease) -> TimeMs {
+        self.time_of_age(lease.ends_aged_ms)
+    }
+
+    fn expired_lease(&self, place: AssignmentPlace) -> Option<ExpiredLease> {
+        Some(ExpiredLease { place, attempt: self.progress(place)?.attempt })
+    }
+
+    /// The time at which the state will have an age, or had it.
+    fn time_of_age(&self, aged_ms: TimeMs) -> TimeMs {
+        let counters = self.counters();
+        counters.last_at_ms.saturating_add(aged_ms).saturating_sub(counters.aged_ms)
     }
 
     /// Indexes of a wave, from one on, whose assignments wait.
@@ -266,11 +290,12 @@ impl Txn<'_> {
         // Of whole swarms the lowest indexes were picked, so that nothing waits in front of them.
         let in_order = matches!(scope, LeaseScope::Swarms(_));
         let deadline_ms = self.now.saturating_add(lease_ms);
+        let ends_aged_ms = self.state.counters().aged_ms.saturating_add(lease_ms);
         let passed = self.state.bot_totals().attempts_passed;
         let mut runs: Vec<LeasedRun> = Vec::new();
         let heirs = self.state.heirs_of(&picked);
         for (place, heir) in picked.iter().zip(heirs) {
-            let lease = BotLease { holder: holder.clone(), deadline_ms, contact_ms: self.now };
+            let lease = BotLease { holder: holder.clone(), ends_aged_ms, contact_ms: self.now };
             let tried = self.state.progress(*place).map_or(0, |row| row.attempt);
             let attempt = tried.max(passed).saturating_add(1);
             self.state.edit_progress(*place, |row| {
@@ -300,13 +325,14 @@ impl Txn<'_> {
     pub(super) fn renew_leases(&mut self, leases: &[LeaseRef], lease_ms: u64) -> Reply {
         check_items(leases.len())?;
         check_lease(lease_ms)?;
-        let (now, deadline_ms) = (self.now, self.now.saturating_add(lease_ms));
+        let now = self.now;
+        let ends_aged_ms = self.state.counters().aged_ms.saturating_add(lease_ms);
         let mut places = Vec::new();
         let verdicts = leases.iter().map(|lease| match self.state.held(*lease) {
             Ok(place) => {
                 self.state.edit_progress(place, |row| {
                     if let Some(lease) = &mut row.lease {
-                        (lease.deadline_ms, lease.contact_ms) = (deadline_ms, now);
+                        (lease.ends_aged_ms, lease.contact_ms) = (ends_aged_ms, now);
                     }
                 });
                 places.push(place);
@@ -344,11 +370,12 @@ impl Txn<'_> {
         self.check_epoch(epoch)?;
         Self::check_batch(leases.len())?;
         let (mut given_up, mut retried, mut stale) = (0, 0, 0);
+        let aged = self.state.counters().aged_ms;
         for expired in leases {
             let row = self.state.progress(expired.place);
             let row = row.filter(|row| row.attempt == expired.attempt);
             let lease = row.and_then(|row| row.lease.as_ref());
-            let lease = lease.filter(|lease| lease.deadline_ms <= self.now);
+            let lease = lease.filter(|lease| lease.ends_aged_ms <= aged);
             let is_there = self.state.live_wave(expired.place.wave).is_some();
             let Some(contact_ms) = lease.filter(|_| is_there).map(|lease| lease.contact_ms) else {
                 stale += 1;
