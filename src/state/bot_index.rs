@@ -117,6 +117,8 @@ pub(super) struct BotIndex {
     pub(super) orphaned: BTreeMap<u32, BTreeSet<Due>>,
     /// Retained waves over a whole swarm.
     pub(super) whole_of: BTreeMap<u32, BTreeSet<u64>>,
+    /// Those of them that have not ended.
+    pub(super) whole_open: BTreeMap<u32, BTreeSet<u64>>,
     /// Retained waves of one bot.
     pub(super) singles_of: BTreeMap<BotPlace, BTreeSet<u64>>,
     /// Those of them that have not ended.
@@ -127,7 +129,7 @@ pub(super) struct BotIndex {
     pub(super) inherited: BTreeMap<BotPlace, BTreeSet<AssignmentPlace>>,
     /// Assignments that are leased as a bot's in place of another.
     pub(super) leased_as: BTreeMap<BotPlace, BTreeSet<AssignmentPlace>>,
-    /// By when they end.
+    /// By the age of the state at which they end.
     pub(super) leases: BTreeSet<(TimeMs, AssignmentPlace)>,
     pub(super) ended: BTreeSet<Due>,
     /// Assignments of ended waves.
@@ -270,13 +272,13 @@ impl BotIndex {
             self.move_ready(tally, due, after.waiting > 0);
         }
         let is_open = |stand: Option<Stand>| stand.is_some_and(|stand| stand.ended.is_none());
-        if let Some(index) = tally.single {
-            let bot = BotPlace { swarm, index };
-            match (is_open(from), is_open(to)) {
-                (false, true) => put_in(&mut self.singles_open, bot, wave),
-                (true, false) => take_out(&mut self.singles_open, &bot, &wave),
-                (true, true) | (false, false) => {}
-            }
+        let bot = tally.single.map(|index| BotPlace { swarm, index });
+        match (is_open(from), is_open(to), bot) {
+            (false, true, Some(bot)) => put_in(&mut self.singles_open, bot, wave),
+            (true, false, Some(bot)) => take_out(&mut self.singles_open, &bot, &wave),
+            (false, true, None) => put_in(&mut self.whole_open, swarm, wave),
+            (true, false, None) => take_out(&mut self.whole_open, &swarm, &wave),
+            (true, true, _) | (false, false, _) => {}
         }
         let orphaned = |stand: Option<Stand>| stand.is_some_and(|stand| stand.orphaned);
         match (orphaned(from), orphaned(to)) {
