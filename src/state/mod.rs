@@ -74,6 +74,8 @@ mod thresholds;
 mod unread;
 
 #[cfg(test)]
+mod bot_accounts;
+#[cfg(test)]
 mod bot_tests;
 #[cfg(test)]
 mod bot_words;
