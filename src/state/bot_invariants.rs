@@ -27,6 +27,7 @@ pub fn check_bots(state: &State) -> Result<(), String> {
     };
     equal("how waves stand", &hintless(&is.tallies), &hintless(&fresh.tallies))?;
     equal("waves that wait", &is.ready, &fresh.ready)?;
+    equal("waves that wait by type", &is.ready_of, &fresh.ready_of)?;
     equal("whole waves that wait", &is.whole_ready, &fresh.whole_ready)?;
     equal("single waves that wait", &is.single_ready, &fresh.single_ready)?;
     equal("waves with orphans", &is.orphaned, &fresh.orphaned)?;

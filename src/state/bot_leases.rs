@@ -1,22 +1,20 @@
 //! Leases: who works on which assignments, so that no two do on the same.
-//!
-//! Their time is the age of [`super::Counters::aged_ms`], not the time of the state: a leader's clock
-//! that leaps ahead must not take from a worker what it works on.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap};
+use std::sync::Arc;
 
 use super::apply::Txn;
 use super::bot_command::{
-    BotFact, BotOutcome, BotRejection, ExpiredLease, LeaseRef, LeaseScope, LeasedRun, Verdict,
+    BotFact, BotOutcome, BotRejection, LeaseRef, LeaseScope, LeasedRun, Verdict,
 };
-use super::bot_index::Due;
+use super::bot_index::{Due, WorkType};
 use super::bots::check_text;
 use super::{NAME_MAX, Outcome, Rejection, Reply, State};
 use crate::canary::{self, Canary};
 use crate::model::{
-    AssignmentPlace, AssignmentState, BOT_BLOCK, BotLease, BotPlace, DerivedId, Epoch, Progress,
-    Span, Swarm, TimeMs, Wave,
+    AssignmentPlace, AssignmentState, BOT_BLOCK, BotLease, BotPlace, DerivedId, Progress, Span,
+    Swarm, TimeMs, Wave,
 };
 
 /// The most items of one batch, and assignments of one lease.
@@ -59,42 +57,6 @@ fn source<'a>(waves: Option<&'a BTreeSet<Due>>, wants: Wants<'a>) -> Option<Sour
 }
 
 impl State {
-    /// Leases whose time is over for an entry that says it is `now`, the oldest end first.
-    pub fn due_leases(&self, now: TimeMs) -> impl Iterator<Item = ExpiredLease> {
-        let aged = self.counters().aged_at(now);
-        let due = self.bot_index.leases.iter().take_while(move |(at, _)| *at <= aged);
-        due.filter_map(|(_, place)| self.expired_lease(*place))
-    }
-
-    /// The lease that ends next, due or not.
-    #[must_use]
-    pub fn next_lease(&self) -> Option<ExpiredLease> {
-        let (_, place) = self.bot_index.leases.first()?;
-        self.expired_lease(*place)
-    }
-
-    /// When the next lease runs out, unless time leaps.
-    #[must_use]
-    pub fn next_lease_end_ms(&self) -> Option<TimeMs> {
-        self.bot_index.leases.first().map(|(at, _)| self.time_of_age(*at))
-    }
-
-    /// When a lease ends by itself, unless time leaps.
-    #[must_use]
-    pub fn lease_end_ms(&self, lease: &BotLease) -> TimeMs {
-        self.time_of_age(lease.ends_aged_ms)
-    }
-
-    fn expired_lease(&self, place: AssignmentPlace) -> Option<ExpiredLease> {
-        Some(ExpiredLease { place, attempt: self.progress(place)?.attempt })
-    }
-
-    /// The time at which the state will have an age, or had it.
-    fn time_of_age(&self, aged_ms: TimeMs) -> TimeMs {
-        let counters = self.counters();
-        counters.last_at_ms.saturating_add(aged_ms).saturating_sub(counters.aged_ms)
-    }
-
     /// Indexes of a wave, from one on, whose assignments wait.
     fn waiting_from(&self, number: u64, from: u32) -> impl Iterator<Item = u32> {
         let spans = self.waves.get(&number).map_or(&[][..], |wave| &wave.members);
@@ -102,6 +64,11 @@ impl State {
         let blocks = spans.iter().flat_map(move |span| span.and(rest).blocks());
         blocks.flat_map(move |(block, part)| {
             let row = self.wave_blocks.get(&(number, block));
+            // A block of which nothing waits is passed over at once.
+            let is_taken = row.is_some_and(|row| {
+                row.rows.len() == BOT_BLOCK as usize && !row.rows.iter().any(is_free)
+            });
+            let part = if is_taken { Span { first: part.end, ..part } } else { part };
             (part.first..part.end).filter(move |index| {
                 let progress = row.and_then(|row| row.get((index % BOT_BLOCK) as u8));
                 progress.is_none_or(is_free)
@@ -226,9 +193,19 @@ impl State {
         if let (true, Some(swarm)) = (swarms.is_empty(), ids.first()) {
             return Err(BotRejection::SwarmNotFound { swarm: *swarm }.into());
         }
-        let ready = swarms.iter().filter_map(|swarm| self.bot_index.ready.get(swarm));
+        let index = &self.bot_index;
+        if types.is_empty() {
+            let ready = swarms.iter().filter_map(|swarm| index.ready.get(swarm));
+            let sources = ready.filter_map(|set| source(Some(set), Wants::All));
+            return Ok(self.pick(sources.collect(), types, max));
+        }
+        // Work of other types is not even passed over.
+        let types: BTreeSet<WorkType> =
+            types.iter().map(|name| name.as_deref().map(Arc::from)).collect();
+        let ready = swarms.iter().filter_map(|swarm| index.ready_of.get(swarm));
+        let ready = ready.flat_map(|sets| types.iter().filter_map(|name| sets.get(name)));
         let sources = ready.filter_map(|set| source(Some(set), Wants::All));
-        Ok(self.pick(sources.collect(), types, max))
+        Ok(self.pick(sources.collect(), &[], max))
     }
 
     fn pick_of_bots(
@@ -364,33 +341,6 @@ impl Txn<'_> {
             self.tell_bots(BotFact::AssignmentsReleased { count: places.len() as u32 });
         }
         Ok(Outcome::Bot(BotOutcome::Judged { verdicts }))
-    }
-
-    pub(super) fn expire_leases(&mut self, epoch: Epoch, leases: &[ExpiredLease]) -> Reply {
-        self.check_epoch(epoch)?;
-        Self::check_batch(leases.len())?;
-        let (mut given_up, mut retried, mut stale) = (0, 0, 0);
-        let aged = self.state.counters().aged_ms;
-        for expired in leases {
-            let row = self.state.progress(expired.place);
-            let row = row.filter(|row| row.attempt == expired.attempt);
-            let lease = row.and_then(|row| row.lease.as_ref());
-            let lease = lease.filter(|lease| lease.ends_aged_ms <= aged);
-            let is_there = self.state.live_wave(expired.place.wave).is_some();
-            let Some(contact_ms) = lease.filter(|_| is_there).map(|lease| lease.contact_ms) else {
-                stale += 1;
-                continue;
-            };
-            self.state.note_activity(expired.place, contact_ms);
-            match self.fail_try(expired.place, "the lease ran out".to_owned(), false) {
-                true => given_up += 1,
-                false => retried += 1,
-            }
-        }
-        let accepted = given_up + retried;
-        self.tell_reported(0, given_up, retried, None);
-        self.tend_waves(accepted as usize);
-        Ok(Outcome::Judged { accepted, stale })
     }
 
     /// Somebody who works for the swarms of these assignments was heard of.

@@ -257,6 +257,32 @@ fn a_lease_for_all_takes_the_more_urgent_tier_first() {
     assert_eq!(waves, [2, 2, 3, 3, 1, 1]);
 }
 
+/// Whoever did one type only found nothing behind 10,000 of another.
+#[test]
+fn work_of_other_types_is_in_nobodys_way_however_much_there_is() {
+    let mut world = World::new();
+    world.swarm(2, "standard");
+    let bot = world.state.bot_id(BotPlace { swarm: 1, index: 0 });
+    let assign = |world: &mut World, name: Option<&str>| {
+        let work = BotWork { task_type: name.map(str::to_owned), ..BotWork::default() };
+        world.say(BotCommand::AssignBot { bot, work }).unwrap();
+    };
+    for _ in 0..10_100 {
+        assign(&mut world, Some("rare"));
+    }
+    assign(&mut world, None);
+    assign(&mut world, Some("scan"));
+    let scope = LeaseScope::Swarms(vec![world.state.swarm_id(1)]);
+    let types = vec![Some("scan".to_owned()), None, Some("scan".to_owned())];
+    assert_eq!(world.state.waits_for_lease(&scope, &types), Ok(true));
+    let (holder, max, lease_ms) = (String::new(), 9, 1000);
+    let reply = world.say(BotCommand::LeaseAssignments { holder, scope, max, lease_ms, types });
+    let Ok(Outcome::Bot(BotOutcome::Leased { runs, .. })) = reply else { panic!("{reply:?}") };
+    let waves: Vec<u64> = runs.iter().map(|run| run.first.wave).collect();
+    assert_eq!(waves, [10_101, 10_102]);
+    assert_eq!(check_bots(&world.state), Ok(()));
+}
+
 /// A hundred bots that had done all of 510 waves found nothing of the next one: their look ended before.
 #[test]
 fn bots_among_others_that_do_nothing_come_to_all_of_their_work() {
