@@ -2,18 +2,31 @@
 
 use std::io::Read;
 
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::exit::Failure;
 
 /// JSON given in place, in a file (`@FILE`) or on standard input (`-`).
 pub(super) fn read_json(given: &str) -> Result<Value, Failure> {
-    let text = match given.strip_prefix('@') {
+    parse(&read_given(given)?)
+}
+
+/// As [`read_json`], for what is handed on as it is: numbers keep all their digits.
+pub(super) fn read_raw(given: &str) -> Result<Box<RawValue>, Failure> {
+    parse(&read_given(given)?)
+}
+
+fn parse<'a, T: serde::Deserialize<'a>>(text: &'a str) -> Result<T, Failure> {
+    serde_json::from_str(text).map_err(|error| Failure::usage(format!("not JSON: {error}")))
+}
+
+fn read_given(given: &str) -> Result<String, Failure> {
+    Ok(match given.strip_prefix('@') {
         Some(file) => read_text(file)?,
         None if given == "-" => read_text("-")?,
         None => given.to_owned(),
-    };
-    serde_json::from_str(&text).map_err(|error| Failure::usage(format!("not JSON: {error}")))
+    })
 }
 
 /// A file; `-` for standard input.

@@ -24,6 +24,54 @@ pub(crate) fn json(value: &Value) {
     line(&format!("{value:#}"));
 }
 
+/// Prints a JSON document as it came, but for white space: what clients put into it may hold numbers that
+/// no float and no 64 bits hold.
+pub(crate) fn json_text(text: &[u8]) {
+    match text.trim_ascii() {
+        [] => line("null"),
+        text => line(&indented(&String::from_utf8_lossy(text))),
+    }
+}
+
+/// JSON text in lines, as `{value:#}` has it; strings and numbers are left alone.
+fn indented(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() * 2);
+    let line = |out: &mut String, depth: usize| {
+        out.push('\n');
+        out.extend(std::iter::repeat_n("  ", depth));
+    };
+    let (mut depth, mut in_string, mut escaped, mut opened) = (0usize, false, false, false);
+    for letter in text.chars() {
+        if in_string {
+            out.push(letter);
+            in_string = escaped || letter != '"';
+            escaped = !escaped && letter == '\\';
+            continue;
+        }
+        if letter.is_ascii_whitespace() {
+            continue;
+        }
+        let was_opened = std::mem::replace(&mut opened, matches!(letter, '{' | '['));
+        if matches!(letter, '}' | ']') {
+            depth = depth.saturating_sub(1);
+            if !was_opened {
+                line(&mut out, depth);
+            }
+        } else if was_opened {
+            line(&mut out, depth);
+        }
+        out.push(letter);
+        match letter {
+            '{' | '[' => depth += 1,
+            ',' => line(&mut out, depth),
+            ':' => out.push(' '),
+            '"' => in_string = true,
+            _ => {}
+        }
+    }
+    out
+}
+
 /// Says something to people.
 pub(crate) fn talk(text: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{text}");
@@ -129,6 +177,20 @@ mod tests {
         table.row(["a".to_owned(), "x\ny\u{1b}[2J".to_owned()]);
         table.row(["käse".to_owned(), String::new()]);
         assert_eq!(table.text(), "ID    STATE\na     x y [2J\nkäse");
+    }
+
+    #[test]
+    fn json_is_printed_in_lines_and_no_number_is_changed() {
+        let value =
+            json!({"a": [], "b": {}, "c": [1, {"d": "}]\",:\\"}, [[2]]], "e": null, "f": true});
+        assert_eq!(indented(&value.to_string()), format!("{value:#}"));
+        assert_eq!(indented(&format!("{value:#}")), format!("{value:#}"));
+        let exact = r#"{"n":[123456789012345678901234567890,0.1000,1E+2,-0]}"#;
+        let lines = indented(exact);
+        assert!(
+            lines.contains("123456789012345678901234567890,\n    0.1000,\n    1E+2,\n    -0\n")
+        );
+        assert_eq!(lines.split_whitespace().collect::<String>(), exact);
     }
 
     #[test]

@@ -1,15 +1,18 @@
 //! `quorate task ...`: work.
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::exit::Failure;
-use super::input::{read_json, read_text};
-use super::output::{self, Output, Table, answer, cell, time};
-use crate::client::{Call, Client, segment};
+use super::input::{read_raw, read_text};
+use super::output::{self, Output, Table, cell, cells, time};
+use crate::client::{Answer, Call, Client, segment};
 
 /// The most tasks one request may carry.
 const BATCH_MAX: usize = 10_000;
@@ -116,12 +119,15 @@ impl Subcommand {
                 let status =
                     status.map_or_else(String::new, |s| format!("&status={}", segment(&s)));
                 let query = format!("/api/v1/tasks?limit={limit}&offset={offset}{status}");
-                list(output, &client.get(query).await?);
+                list(output, &client.call(Call::get(query)).await?);
                 Ok(ExitCode::SUCCESS)
             }
             Self::Get { task_id } => {
-                let body = client.get(path(&task_id, "")).await?;
-                answer(output, &body, &TASK_FIELDS);
+                let shown = client.call(Call::get(path(&task_id, ""))).await?;
+                match output {
+                    Output::Json => output::json_text(&shown.text),
+                    Output::Table => output::print_fields(cells(&shown.body, &TASK_FIELDS)),
+                }
                 Ok(ExitCode::SUCCESS)
             }
             Self::Cancel { task_id } => {
@@ -164,23 +170,36 @@ fn done(output: Output, body: &Value, text: &str) {
     }
 }
 
+/// A task as family W reads it; what it works on goes on as it was given.
+#[derive(Debug, Serialize)]
+struct Submission {
+    task_type: String,
+    input_data: Box<RawValue>,
+    priority: Value,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    task_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    timeout: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_retries: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    requirements: Option<Value>,
+}
+
 async fn submit(client: &Client, output: Output, args: SubmitArgs) -> Result<ExitCode, Failure> {
     // A number stays a number: family W reads both.
     let priority = args.priority.parse().map_or_else(|_| json!(args.priority), |n: i64| json!(n));
-    let mut body = json!({
-        "task_type": args.task_type, "input_data": read_json(&args.input)?, "priority": priority,
-    });
-    let mut set = |key: &str, value: Option<Value>| {
-        if let Some(value) = value {
-            body[key] = value;
-        }
-    };
-    set("task_id", args.id.map(Value::from));
-    set("timeout", args.timeout.map(Value::from));
-    set("max_retries", args.max_retries.map(Value::from));
     let needs =
         (!args.capabilities.is_empty()).then(|| json!({ "capabilities": args.capabilities }));
-    set("requirements", needs);
+    let body = Submission {
+        task_type: args.task_type,
+        input_data: read_raw(&args.input)?,
+        priority,
+        task_id: args.id,
+        timeout: args.timeout,
+        max_retries: args.max_retries,
+        requirements: needs,
+    };
     let reply = client.call(Call::post("/api/v1/tasks", &body)).await?.body;
     let task_id = cell(&reply, "/task_id");
     if args.wait {
@@ -196,7 +215,8 @@ async fn batch(client: &Client, output: Output, file: &str) -> Result<ExitCode, 
     let mut replies = Vec::new();
     // Each part is taken whole or not at all; parts before a refused one stay submitted.
     for part in tasks.chunks(BATCH_MAX) {
-        let reply = client.call(Call::post("/api/v1/tasks/batch", &json!({ "tasks": part }))).await;
+        let body = BTreeMap::from([("tasks", part)]);
+        let reply = client.call(Call::post("/api/v1/tasks/batch", &body)).await;
         if reply.is_err() && !replies.is_empty() {
             output::talk(&format!("{} tasks were submitted before", replies.len() * BATCH_MAX));
         }
@@ -210,8 +230,8 @@ async fn batch(client: &Client, output: Output, file: &str) -> Result<ExitCode, 
     Ok(ExitCode::SUCCESS)
 }
 
-fn parse_batch(text: &str) -> Result<Vec<Value>, Failure> {
-    let tasks: Vec<Value> = if text.trim_start().starts_with('[') {
+fn parse_batch(text: &str) -> Result<Vec<Box<RawValue>>, Failure> {
+    let tasks: Vec<Box<RawValue>> = if text.trim_start().starts_with('[') {
         serde_json::from_str(text).map_err(|error| Failure::usage(format!("not JSON: {error}")))?
     } else {
         let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
@@ -227,11 +247,12 @@ fn parse_batch(text: &str) -> Result<Vec<Value>, Failure> {
     Ok(tasks)
 }
 
-fn list(output: Output, body: &Value) {
+fn list(output: Output, answer: &Answer) {
     if output == Output::Json {
-        output::json(body);
+        output::json_text(&answer.text);
         return;
     }
+    let body = &answer.body;
     let mut table = Table::new(&["TASK", "TYPE", "STATUS", "PRIORITY", "NODE", "AT", "ERROR"]);
     for bucket in ["pending", "active", "completed", "failed"] {
         let rows = body.pointer(&format!("/tasks/{bucket}")).and_then(Value::as_array);
@@ -262,21 +283,31 @@ fn list(output: Output, body: &Value) {
     ));
 }
 
+/// What came of a task, told in a node's place.
+#[derive(Debug, Serialize)]
+struct Report {
+    status: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    result: Option<Box<RawValue>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    node_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    attempt: Option<u32>,
+}
+
 async fn result(client: &Client, output: Output, args: ResultArgs) -> Result<ExitCode, Failure> {
-    let mut report = match (&args.complete, &args.fail) {
-        (Some(result), _) => json!({ "status": "completed", "result": read_json(result)? }),
-        (None, Some(error)) => json!({ "status": "failed", "error": error }),
+    let (status, result) = match (&args.complete, &args.fail) {
+        (Some(result), _) => ("completed", Some(read_raw(result)?)),
+        (None, Some(_)) => ("failed", None),
         (None, None) => {
-            let body = client.get(path(&args.task_id, "")).await?;
-            return Ok(print_end(output, &args.task_id, &body));
+            let ended = client.call(Call::get(path(&args.task_id, ""))).await?;
+            return Ok(print_end(output, &args.task_id, &ended));
         }
     };
-    if let Some(node) = args.node {
-        report["node_id"] = json!(node);
-    }
-    if let Some(attempt) = args.attempt {
-        report["attempt"] = json!(attempt);
-    }
+    let (error, node_id, attempt) = (args.fail, args.node, args.attempt);
+    let report = Report { status, result, error, node_id, attempt };
     let body = client.call(Call::post(path(&args.task_id, "/result"), &report)).await?.body;
     done(output, &body, "recorded");
     Ok(ExitCode::SUCCESS)
@@ -293,12 +324,13 @@ async fn wait(
     let until = Instant::now() + timeout;
     let mut pause = POLL_MIN;
     loop {
-        let body = client.get(path(task_id, "")).await?;
-        if is_over(&body) {
-            return Ok(print_end(output, task_id, &body));
+        let shown = client.call(Call::get(path(task_id, ""))).await?;
+        let body = &shown.body;
+        if is_over(body) {
+            return Ok(print_end(output, task_id, &shown));
         }
         if Instant::now() + pause > until {
-            let status = cell(&body, "/task/status");
+            let status = cell(body, "/task/status");
             return Err(Failure::failed(format!("{task_id} is still {status}")));
         }
         tokio::time::sleep(pause).await;
@@ -312,20 +344,35 @@ fn is_over(body: &Value) -> bool {
 }
 
 /// Prints the result alone, so that it can be piped on; the rest is talk.
-fn print_end(output: Output, task_id: &str, body: &Value) -> ExitCode {
+fn print_end(output: Output, task_id: &str, ended: &Answer) -> ExitCode {
+    let body = &ended.body;
     let status = cell(body, "/task/status");
     let completed = status == "completed";
     match output {
-        Output::Json => output::json(body),
-        Output::Table if completed => {
-            output::json(body.pointer("/task/result_data").unwrap_or(&Value::Null));
-        }
+        Output::Json => output::json_text(&ended.text),
+        Output::Table if completed => output::json_text(result_of(&ended.text).as_bytes()),
         Output::Table => {
             let error = cell(body, "/task/error_message");
             output::talk(&format!("{task_id} is {status}: {error}"));
         }
     }
     if completed { ExitCode::SUCCESS } else { super::Exit::Failed.into() }
+}
+
+/// The result in the text of a task, as it is there; null when there is none.
+fn result_of(text: &[u8]) -> &str {
+    #[derive(Deserialize)]
+    struct Body<'a> {
+        #[serde(borrow)]
+        task: Task<'a>,
+    }
+    #[derive(Deserialize)]
+    struct Task<'a> {
+        #[serde(borrow)]
+        result_data: Option<&'a RawValue>,
+    }
+    let body = serde_json::from_slice::<Body<'_>>(text).ok();
+    body.and_then(|body| body.task.result_data).map_or("null", RawValue::get)
 }
 
 #[cfg(test)]
@@ -335,9 +382,21 @@ mod tests {
     #[test]
     fn batches_are_arrays_or_lines() {
         assert_eq!(parse_batch("[{}, {}]").unwrap().len(), 2);
-        assert_eq!(parse_batch("{\"a\":1}\n\n{\"a\":2}\n").unwrap()[1], json!({"a": 2}));
+        assert_eq!(parse_batch("{\"a\":1}\n\n{\"a\":2}\n").unwrap()[1].get(), r#"{"a":2}"#);
+        let exact = r#"{"a":123456789012345678901234567890.50}"#;
+        assert_eq!(parse_batch(&format!(" [{exact}]")).unwrap()[0].get(), exact);
         assert!(parse_batch("{}\nx\n").unwrap_err().to_string().starts_with("line 2"));
         assert!(parse_batch(" ").is_err());
+    }
+
+    #[test]
+    fn a_result_is_printed_with_all_its_digits() {
+        let text =
+            br#"{"success":true,"task":{"a":1,"result_data":[12345678901234567890123, 0.10]}}"#;
+        assert_eq!(result_of(text), "[12345678901234567890123, 0.10]");
+        for text in [&b"{}"[..], br#"{"task":{}}"#, br#"{"task":{"result_data":null}}"#, b""] {
+            assert_eq!(result_of(text), "null");
+        }
     }
 
     #[test]

@@ -15,6 +15,7 @@ use bytes::Bytes;
 use rand::RngExt;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use reqwest::{Method, StatusCode, Url};
+use serde::Serialize;
 use serde_json::Value;
 use tokio::time::Instant;
 
@@ -89,19 +90,18 @@ impl Call {
         Self::new(Method::GET, path.into(), None)
     }
 
-    /// Posts `body` to `path`.
+    /// Posts `body`, which must be able to be JSON, to `path`.
     #[must_use]
-    pub fn post(path: impl Into<String>, body: &Value) -> Self {
-        Self::new(Method::POST, path.into(), Some(body))
+    pub fn post(path: impl Into<String>, body: &impl Serialize) -> Self {
+        let text = serde_json::to_string(body).expect("texts and numbers are always JSON");
+        Self::post_text(path, &text)
     }
 
     /// Posts `body`, which is JSON text already, to `path`.
     #[must_use]
     pub fn post_text(path: impl Into<String>, body: &str) -> Self {
-        Self {
-            body: Some(Bytes::copy_from_slice(body.as_bytes())),
-            ..Self::post(path, &Value::Null)
-        }
+        let body = Some(Bytes::copy_from_slice(body.as_bytes()));
+        Self { body, ..Self::new(Method::POST, path.into(), None) }
     }
 
     /// Puts `body` at `path`.

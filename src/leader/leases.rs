@@ -18,11 +18,20 @@ const PERIOD: Duration = Duration::from_millis(500);
 /// The pause when nothing took effect although it seemed due: the clock that counts is the one
 /// in the log.
 const NOT_YET: Duration = Duration::from_millis(20);
+/// Leases end by the age of the state, to which one entry adds ten seconds at most. After half of that
+/// without any entry the next end is proposed before its time: it is stale, and the age has moved on.
+const SILENCE_MS: TimeMs = 5_000;
 
-/// The leases that are over at `now`, at most `max`, and when the next one ends.
+/// The leases that are over at `now`, at most `max`, and when the next one ends. When nothing has moved the
+/// state's age on for long, the one that ends next is among them.
 #[must_use]
 pub fn plan(view: &State, now: TimeMs, max: usize) -> (Vec<ExpiredLease>, Option<TimeMs>) {
-    (view.due_leases(now).take(max).collect(), view.next_lease_end_ms())
+    let mut leases: Vec<ExpiredLease> = view.due_leases(now).take(max).collect();
+    let is_silent = now >= view.counters().last_at_ms.saturating_add(SILENCE_MS);
+    if leases.is_empty() && is_silent {
+        leases.extend(view.next_lease());
+    }
+    (leases, view.next_lease_end_ms())
 }
 
 /// The duty around [`plan`].

@@ -86,8 +86,8 @@ impl AssignmentState {
 pub struct BotLease {
     /// As they call themselves.
     pub holder: String,
-    /// When it ends by itself.
-    pub deadline_ms: TimeMs,
+    /// At which age of the state it ends by itself.
+    pub ends_aged_ms: TimeMs,
     /// When its holder was last heard of.
     pub contact_ms: TimeMs,
 }

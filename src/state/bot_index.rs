@@ -9,6 +9,8 @@ use crate::model::{AssignmentPlace, BotPlace, Progress, Span, Swarm, TimeMs, Wav
 
 /// Place of a wave among those that wait: a time, as that of a task, and its number.
 pub(super) type Due = (TimeMs, u64);
+/// What work is; `None` without a type.
+pub(super) type WorkType = Option<Arc<str>>;
 
 /// How much there is: of a swarm, of a tier, or of all.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -43,6 +45,7 @@ pub(super) struct Tally {
     /// The index of its bot, unless it is over a whole swarm.
     pub(super) single: Option<u32>,
     pub(super) tier: Arc<str>,
+    pub(super) task_type: WorkType,
     pub(super) due_ms: TimeMs,
     pub(super) size: u32,
     pub(super) completed: u32,
@@ -65,6 +68,7 @@ impl Tally {
             swarm: wave.swarm,
             single: wave.single().map(|bot| bot.index),
             tier,
+            task_type: wave.task_type.as_deref().map(Arc::from),
             due_ms,
             size: wave.size,
             completed: 0,
@@ -109,6 +113,8 @@ pub(super) struct BotIndex {
     pub(super) tallies: BTreeMap<u64, Tally>,
     /// Waves of a swarm with something that waits.
     pub(super) ready: BTreeMap<u32, BTreeSet<Due>>,
+    /// The same by what they are.
+    pub(super) ready_of: BTreeMap<u32, BTreeMap<WorkType, BTreeSet<Due>>>,
     /// Those of them that are over the whole swarm.
     pub(super) whole_ready: BTreeMap<u32, BTreeSet<Due>>,
     /// Waves of one bot that wait.
@@ -117,6 +123,8 @@ pub(super) struct BotIndex {
     pub(super) orphaned: BTreeMap<u32, BTreeSet<Due>>,
     /// Retained waves over a whole swarm.
     pub(super) whole_of: BTreeMap<u32, BTreeSet<u64>>,
+    /// Those of them that have not ended.
+    pub(super) whole_open: BTreeMap<u32, BTreeSet<u64>>,
     /// Retained waves of one bot.
     pub(super) singles_of: BTreeMap<BotPlace, BTreeSet<u64>>,
     /// Those of them that have not ended.
@@ -127,7 +135,7 @@ pub(super) struct BotIndex {
     pub(super) inherited: BTreeMap<BotPlace, BTreeSet<AssignmentPlace>>,
     /// Assignments that are leased as a bot's in place of another.
     pub(super) leased_as: BTreeMap<BotPlace, BTreeSet<AssignmentPlace>>,
-    /// By when they end.
+    /// By the age of the state at which they end.
     pub(super) leases: BTreeSet<(TimeMs, AssignmentPlace)>,
     pub(super) ended: BTreeSet<Due>,
     /// Assignments of ended waves.
@@ -187,7 +195,12 @@ impl BotIndex {
     }
 
     /// A wave that is new, or was just read.
-    pub(super) fn put(&mut self, wave: u64, tally: Tally) {
+    pub(super) fn put(&mut self, wave: u64, mut tally: Tally) {
+        let of_swarm = self.ready_of.get(&tally.swarm);
+        if let Some((known, _)) = of_swarm.and_then(|sets| sets.get_key_value(&tally.task_type)) {
+            // One text for all that wait.
+            tally.task_type.clone_from(known);
+        }
         match tally.single {
             Some(index) => {
                 put_in(&mut self.singles_of, BotPlace { swarm: tally.swarm, index }, wave);
@@ -270,13 +283,13 @@ impl BotIndex {
             self.move_ready(tally, due, after.waiting > 0);
         }
         let is_open = |stand: Option<Stand>| stand.is_some_and(|stand| stand.ended.is_none());
-        if let Some(index) = tally.single {
-            let bot = BotPlace { swarm, index };
-            match (is_open(from), is_open(to)) {
-                (false, true) => put_in(&mut self.singles_open, bot, wave),
-                (true, false) => take_out(&mut self.singles_open, &bot, &wave),
-                (true, true) | (false, false) => {}
-            }
+        let bot = tally.single.map(|index| BotPlace { swarm, index });
+        match (is_open(from), is_open(to), bot) {
+            (false, true, Some(bot)) => put_in(&mut self.singles_open, bot, wave),
+            (true, false, Some(bot)) => take_out(&mut self.singles_open, &bot, &wave),
+            (false, true, None) => put_in(&mut self.whole_open, swarm, wave),
+            (true, false, None) => take_out(&mut self.whole_open, &swarm, &wave),
+            (true, true, _) | (false, false, _) => {}
         }
         let orphaned = |stand: Option<Stand>| stand.is_some_and(|stand| stand.orphaned);
         match (orphaned(from), orphaned(to)) {
@@ -313,10 +326,19 @@ impl BotIndex {
             (false, Some(bot)) => take_out(&mut self.single_ready, &bot, &due),
             (false, None) => take_out(&mut self.whole_ready, &swarm, &due),
         }
-        match waits {
-            _ if swarm == 0 => {}
-            true => put_in(&mut self.ready, swarm, due),
-            false => take_out(&mut self.ready, &swarm, &due),
+        if swarm == 0 {
+            return;
+        }
+        let of_swarm = self.ready_of.entry(swarm).or_default();
+        if waits {
+            put_in(of_swarm, tally.task_type.clone(), due);
+            put_in(&mut self.ready, swarm, due);
+        } else {
+            take_out(of_swarm, &tally.task_type, &due);
+            take_out(&mut self.ready, &swarm, &due);
+        }
+        if self.ready_of.get(&swarm).is_some_and(BTreeMap::is_empty) {
+            self.ready_of.remove(&swarm);
         }
     }
 

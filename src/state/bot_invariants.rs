@@ -27,10 +27,12 @@ pub fn check_bots(state: &State) -> Result<(), String> {
     };
     equal("how waves stand", &hintless(&is.tallies), &hintless(&fresh.tallies))?;
     equal("waves that wait", &is.ready, &fresh.ready)?;
+    equal("waves that wait by type", &is.ready_of, &fresh.ready_of)?;
     equal("whole waves that wait", &is.whole_ready, &fresh.whole_ready)?;
     equal("single waves that wait", &is.single_ready, &fresh.single_ready)?;
     equal("waves with orphans", &is.orphaned, &fresh.orphaned)?;
     equal("waves of swarms", &is.whole_of, &fresh.whole_of)?;
+    equal("open waves of swarms", &is.whole_open, &fresh.whole_open)?;
     equal("waves of bots", &is.singles_of, &fresh.singles_of)?;
     equal("open waves of bots", &is.singles_open, &fresh.singles_open)?;
     equal("what was inherited", &is.inherited, &fresh.inherited)?;
@@ -152,7 +154,7 @@ fn tally(state: &State, number: u64, fresh: &mut BotIndex) -> Result<Option<Tall
             let ended = progress.state.is_ended();
             equal("ended means that there is a time", &ended, &(progress.ended_at_ms > 0))?;
             if let Some(lease) = &progress.lease {
-                fresh.leases.insert((lease.deadline_ms, place));
+                fresh.leases.insert((lease.ends_aged_ms, place));
             }
             if let Some(bot) = progress.bot {
                 tally.inherited += 1;

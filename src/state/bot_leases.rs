@@ -2,18 +2,19 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap};
+use std::sync::Arc;
 
 use super::apply::Txn;
 use super::bot_command::{
-    BotFact, BotOutcome, BotRejection, ExpiredLease, LeaseRef, LeaseScope, LeasedRun, Verdict,
+    BotFact, BotOutcome, BotRejection, LeaseRef, LeaseScope, LeasedRun, Verdict,
 };
-use super::bot_index::Due;
+use super::bot_index::{Due, WorkType};
 use super::bots::check_text;
 use super::{NAME_MAX, Outcome, Rejection, Reply, State};
 use crate::canary::{self, Canary};
 use crate::model::{
-    AssignmentPlace, AssignmentState, BOT_BLOCK, BotLease, BotPlace, DerivedId, Epoch, Progress,
-    Span, Swarm, TimeMs, Wave,
+    AssignmentPlace, AssignmentState, BOT_BLOCK, BotLease, BotPlace, DerivedId, Progress, Span,
+    Swarm, TimeMs, Wave,
 };
 
 /// The most items of one batch, and assignments of one lease.
@@ -56,21 +57,6 @@ fn source<'a>(waves: Option<&'a BTreeSet<Due>>, wants: Wants<'a>) -> Option<Sour
 }
 
 impl State {
-    /// Leases whose time is over at `now`, the oldest first.
-    pub fn due_leases(&self, now: TimeMs) -> impl Iterator<Item = ExpiredLease> {
-        let due = self.bot_index.leases.iter().take_while(move |(at, _)| *at <= now);
-        due.filter_map(|(_, place)| {
-            let attempt = self.progress(*place)?.attempt;
-            Some(ExpiredLease { place: *place, attempt })
-        })
-    }
-
-    /// When the next lease runs out.
-    #[must_use]
-    pub fn next_lease_end_ms(&self) -> Option<TimeMs> {
-        self.bot_index.leases.first().map(|(at, _)| *at)
-    }
-
     /// Indexes of a wave, from one on, whose assignments wait.
     fn waiting_from(&self, number: u64, from: u32) -> impl Iterator<Item = u32> {
         let spans = self.waves.get(&number).map_or(&[][..], |wave| &wave.members);
@@ -78,6 +64,11 @@ impl State {
         let blocks = spans.iter().flat_map(move |span| span.and(rest).blocks());
         blocks.flat_map(move |(block, part)| {
             let row = self.wave_blocks.get(&(number, block));
+            // A block of which nothing waits is passed over at once.
+            let is_taken = row.is_some_and(|row| {
+                row.rows.len() == BOT_BLOCK as usize && !row.rows.iter().any(is_free)
+            });
+            let part = if is_taken { Span { first: part.end, ..part } } else { part };
             (part.first..part.end).filter(move |index| {
                 let progress = row.and_then(|row| row.get((index % BOT_BLOCK) as u8));
                 progress.is_none_or(is_free)
@@ -202,9 +193,19 @@ impl State {
         if let (true, Some(swarm)) = (swarms.is_empty(), ids.first()) {
             return Err(BotRejection::SwarmNotFound { swarm: *swarm }.into());
         }
-        let ready = swarms.iter().filter_map(|swarm| self.bot_index.ready.get(swarm));
+        let index = &self.bot_index;
+        if types.is_empty() {
+            let ready = swarms.iter().filter_map(|swarm| index.ready.get(swarm));
+            let sources = ready.filter_map(|set| source(Some(set), Wants::All));
+            return Ok(self.pick(sources.collect(), types, max));
+        }
+        // Work of other types is not even passed over.
+        let types: BTreeSet<WorkType> =
+            types.iter().map(|name| name.as_deref().map(Arc::from)).collect();
+        let ready = swarms.iter().filter_map(|swarm| index.ready_of.get(swarm));
+        let ready = ready.flat_map(|sets| types.iter().filter_map(|name| sets.get(name)));
         let sources = ready.filter_map(|set| source(Some(set), Wants::All));
-        Ok(self.pick(sources.collect(), types, max))
+        Ok(self.pick(sources.collect(), &[], max))
     }
 
     fn pick_of_bots(
@@ -266,11 +267,12 @@ impl Txn<'_> {
         // Of whole swarms the lowest indexes were picked, so that nothing waits in front of them.
         let in_order = matches!(scope, LeaseScope::Swarms(_));
         let deadline_ms = self.now.saturating_add(lease_ms);
+        let ends_aged_ms = self.state.counters().aged_ms.saturating_add(lease_ms);
         let passed = self.state.bot_totals().attempts_passed;
         let mut runs: Vec<LeasedRun> = Vec::new();
         let heirs = self.state.heirs_of(&picked);
         for (place, heir) in picked.iter().zip(heirs) {
-            let lease = BotLease { holder: holder.clone(), deadline_ms, contact_ms: self.now };
+            let lease = BotLease { holder: holder.clone(), ends_aged_ms, contact_ms: self.now };
             let tried = self.state.progress(*place).map_or(0, |row| row.attempt);
             let attempt = tried.max(passed).saturating_add(1);
             self.state.edit_progress(*place, |row| {
@@ -300,13 +302,14 @@ impl Txn<'_> {
     pub(super) fn renew_leases(&mut self, leases: &[LeaseRef], lease_ms: u64) -> Reply {
         check_items(leases.len())?;
         check_lease(lease_ms)?;
-        let (now, deadline_ms) = (self.now, self.now.saturating_add(lease_ms));
+        let now = self.now;
+        let ends_aged_ms = self.state.counters().aged_ms.saturating_add(lease_ms);
         let mut places = Vec::new();
         let verdicts = leases.iter().map(|lease| match self.state.held(*lease) {
             Ok(place) => {
                 self.state.edit_progress(place, |row| {
                     if let Some(lease) = &mut row.lease {
-                        (lease.deadline_ms, lease.contact_ms) = (deadline_ms, now);
+                        (lease.ends_aged_ms, lease.contact_ms) = (ends_aged_ms, now);
                     }
                 });
                 places.push(place);
@@ -338,32 +341,6 @@ impl Txn<'_> {
             self.tell_bots(BotFact::AssignmentsReleased { count: places.len() as u32 });
         }
         Ok(Outcome::Bot(BotOutcome::Judged { verdicts }))
-    }
-
-    pub(super) fn expire_leases(&mut self, epoch: Epoch, leases: &[ExpiredLease]) -> Reply {
-        self.check_epoch(epoch)?;
-        Self::check_batch(leases.len())?;
-        let (mut given_up, mut retried, mut stale) = (0, 0, 0);
-        for expired in leases {
-            let row = self.state.progress(expired.place);
-            let row = row.filter(|row| row.attempt == expired.attempt);
-            let lease = row.and_then(|row| row.lease.as_ref());
-            let lease = lease.filter(|lease| lease.deadline_ms <= self.now);
-            let is_there = self.state.live_wave(expired.place.wave).is_some();
-            let Some(contact_ms) = lease.filter(|_| is_there).map(|lease| lease.contact_ms) else {
-                stale += 1;
-                continue;
-            };
-            self.state.note_activity(expired.place, contact_ms);
-            match self.fail_try(expired.place, "the lease ran out".to_owned(), false) {
-                true => given_up += 1,
-                false => retried += 1,
-            }
-        }
-        let accepted = given_up + retried;
-        self.tell_reported(0, given_up, retried, None);
-        self.tend_waves(accepted as usize);
-        Ok(Outcome::Judged { accepted, stale })
     }
 
     /// Somebody who works for the swarms of these assignments was heard of.

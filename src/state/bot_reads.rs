@@ -320,7 +320,8 @@ impl State {
     #[must_use]
     pub fn swarm_health(&self, number: u32, now: TimeMs) -> Option<BotHealth> {
         let row = self.swarms.get(&number)?;
-        let late = self.bot_index.leases.iter().take_while(|(at, _)| *at < now).take(LOOKS_MAX);
+        let aged = self.counters().aged_at(now);
+        let late = self.bot_index.leases.iter().take_while(|(at, _)| *at < aged).take(LOOKS_MAX);
         let waves = late.filter_map(|(_, place)| self.bot_index.tallies.get(&place.wave));
         Some(BotHealth {
             leased: self.swarm_figures(number).leased,
@@ -336,13 +337,14 @@ impl State {
             return None;
         }
         let (mut health, mut tried) = (BotHealth::default(), false);
+        let aged = self.counters().aged_at(now);
         for view in self.assignments_of(bot, |_| true, LOOKS_MAX) {
             let Some(row) = view.progress else { continue };
             tried = true;
             health.last_contact_ms = health.last_contact_ms.max(row.ended_at_ms);
             let Some(lease) = view.lease() else { continue };
             health.leased += 1;
-            health.overdue += u64::from(lease.deadline_ms < now);
+            health.overdue += u64::from(lease.ends_aged_ms < aged);
             health.last_contact_ms = health.last_contact_ms.max(lease.contact_ms);
         }
         // Its record is the last witness: a bot is active, too, when it is given something.

@@ -17,8 +17,8 @@ const BOTS: u32 = 50_000;
 
 /// A state, the rows it would have at home, and what commands cost.
 #[derive(Default)]
-struct World {
-    state: State,
+pub(super) struct World {
+    pub(super) state: State,
     index: u64,
     now: u64,
     rows: BTreeMap<Vec<u8>, Bytes>,
@@ -30,6 +30,10 @@ struct World {
 }
 
 impl World {
+    pub(super) fn new() -> Self {
+        Self { now: 1, ..Self::default() }
+    }
+
     /// What is read back from the rows is the same state.
     fn is_what_its_rows_say(&self) {
         let mut reopened = State::default();
@@ -51,7 +55,7 @@ impl World {
         if bots.is_empty() { Vec::new() } else { self.lease_of_bots(&bots, max) }
     }
 
-    fn say(&mut self, command: BotCommand) -> Reply {
+    pub(super) fn say(&mut self, command: BotCommand) -> Reply {
         self.index += 1;
         let request_id = RequestId(u128::from(self.index));
         let command = Command::Bot(Box::new(command));
@@ -74,13 +78,13 @@ impl World {
         applied.replies.into_iter().next().unwrap()
     }
 
-    fn swarm(&mut self, count: u32, tier: &str) {
+    pub(super) fn swarm(&mut self, count: u32, tier: &str) {
         let spec = BotSpec { tier: tier.to_owned(), ..BotSpec::default() };
         let reply = self.say(BotCommand::CreateSwarm { spec, count });
         assert!(matches!(reply, Ok(Outcome::Bot(BotOutcome::SwarmCreated { .. }))), "{reply:?}");
     }
 
-    fn assign(&mut self, swarm: u32) {
+    pub(super) fn assign(&mut self, swarm: u32) {
         let swarm = self.state.swarm_id(swarm);
         let work = BotWork { task_type: Some("scan".to_owned()), data: "{\"x\":1}".to_owned() };
         let reply = self.say(BotCommand::AssignSwarm { swarm, work });
@@ -156,7 +160,7 @@ fn memory(state: &State) -> usize {
 
 #[test]
 fn a_swarm_of_50_000_and_work_for_all_of_it_are_a_few_hundred_bytes() {
-    let mut world = World { now: 1, ..World::default() };
+    let mut world = World::new();
     world.swarm(BOTS, "standard");
     world.assign(1);
     assert!(world.command_bytes < 10_000 && world.row_bytes < 100_000);
@@ -173,7 +177,7 @@ fn a_swarm_of_50_000_and_work_for_all_of_it_are_a_few_hundred_bytes() {
 
 #[test]
 fn each_of_50_000_assignments_is_done_once_and_the_records_stay_small() {
-    let mut world = World { now: 1, ..World::default() };
+    let mut world = World::new();
     world.swarm(BOTS, "standard");
     world.assign(1);
     world.print("created and assigned");
@@ -220,7 +224,7 @@ fn each_of_50_000_assignments_is_done_once_and_the_records_stay_small() {
 
 #[test]
 fn what_many_single_ends_leave_is_cleared_away_as_fast_as_it_comes() {
-    let mut world = World { now: 1, ..World::default() };
+    let mut world = World::new();
     let mut script = Script::default();
     script.run("at 1", &mut String::new());
     script.run("config bots.max_retained_assignments 100", &mut String::new());
@@ -243,7 +247,7 @@ fn what_many_single_ends_leave_is_cleared_away_as_fast_as_it_comes() {
 
 #[test]
 fn a_lease_for_all_takes_the_more_urgent_tier_first() {
-    let mut world = World { now: 1, ..World::default() };
+    let mut world = World::new();
     for tier in ["standard", "L20", "advanced"] {
         world.swarm(2, tier);
     }
@@ -253,11 +257,37 @@ fn a_lease_for_all_takes_the_more_urgent_tier_first() {
     assert_eq!(waves, [2, 2, 3, 3, 1, 1]);
 }
 
+/// Whoever did one type only found nothing behind 10,000 of another.
+#[test]
+fn work_of_other_types_is_in_nobodys_way_however_much_there_is() {
+    let mut world = World::new();
+    world.swarm(2, "standard");
+    let bot = world.state.bot_id(BotPlace { swarm: 1, index: 0 });
+    let assign = |world: &mut World, name: Option<&str>| {
+        let work = BotWork { task_type: name.map(str::to_owned), ..BotWork::default() };
+        world.say(BotCommand::AssignBot { bot, work }).unwrap();
+    };
+    for _ in 0..10_100 {
+        assign(&mut world, Some("rare"));
+    }
+    assign(&mut world, None);
+    assign(&mut world, Some("scan"));
+    let scope = LeaseScope::Swarms(vec![world.state.swarm_id(1)]);
+    let types = vec![Some("scan".to_owned()), None, Some("scan".to_owned())];
+    assert_eq!(world.state.waits_for_lease(&scope, &types), Ok(true));
+    let (holder, max, lease_ms) = (String::new(), 9, 1000);
+    let reply = world.say(BotCommand::LeaseAssignments { holder, scope, max, lease_ms, types });
+    let Ok(Outcome::Bot(BotOutcome::Leased { runs, .. })) = reply else { panic!("{reply:?}") };
+    let waves: Vec<u64> = runs.iter().map(|run| run.first.wave).collect();
+    assert_eq!(waves, [10_101, 10_102]);
+    assert_eq!(check_bots(&world.state), Ok(()));
+}
+
 /// A hundred bots that had done all of 510 waves found nothing of the next one: their look ended before.
 #[test]
 fn bots_among_others_that_do_nothing_come_to_all_of_their_work() {
     const WAVES: usize = 510;
-    let mut world = World { now: 1, ..World::default() };
+    let mut world = World::new();
     world.swarm(150, "standard");
     let bots: Vec<BotPlace> = world.state.members_of(1, 0).take(100).collect();
     for _ in 0..WAVES {
@@ -282,7 +312,7 @@ fn bots_among_others_that_do_nothing_come_to_all_of_their_work() {
 #[test]
 fn a_swarm_grows_in_any_number_of_steps_and_nobodys_figures_change() {
     const STEPS: u32 = 4_200;
-    let mut world = World { now: 1, ..World::default() };
+    let mut world = World::new();
     let mut script = Script::default();
     script.run("at 1", &mut String::new());
     script.run("config bots.max_open_assignments 50000000", &mut String::new());
@@ -315,7 +345,7 @@ fn a_swarm_grows_in_any_number_of_steps_and_nobodys_figures_change() {
 #[test]
 fn open_work_is_found_behind_any_number_of_ended_ones_and_pages_go_past_all() {
     const ENDED: usize = 20_100;
-    let mut world = World { now: 1, ..World::default() };
+    let mut world = World::new();
     world.say(BotCommand::CreateBot(BotSpec::default())).unwrap();
     let place = BotPlace::default();
     let bot = world.state.bot_id(place);
@@ -370,6 +400,8 @@ enum Move {
     Release(usize),
     Wait(u64),
     Scale(u32),
+    /// The first member from an index on.
+    Remove(u32),
 }
 
 fn moves() -> impl Strategy<Value = Vec<Move>> {
@@ -381,6 +413,7 @@ fn moves() -> impl Strategy<Value = Vec<Move>> {
         1 => any::<usize>().prop_map(Move::Release),
         1 => (0..20_000u64).prop_map(Move::Wait),
         1 => (1..130u32).prop_map(Move::Scale),
+        1 => (0..130u32).prop_map(Move::Remove),
     ];
     proptest::collection::vec(one, 1..60)
 }
@@ -391,7 +424,7 @@ proptest! {
     /// Two workers never hold one assignment, and each is completed by one of them at most.
     #[test]
     fn no_assignment_is_held_by_two(moves in moves()) {
-        let mut world = World { now: 1, ..World::default() };
+        let mut world = World::new();
         world.swarm(70, "standard");
         world.assign(1);
         world.assign(1);
@@ -446,6 +479,12 @@ proptest! {
                 Move::Scale(count) => {
                     let swarm = world.state.swarm_id(1);
                     world.say(BotCommand::ScaleSwarm { swarm, count }).unwrap();
+                }
+                Move::Remove(from) => {
+                    let first = world.state.members_of(1, from).next();
+                    if let Some(bot) = first.map(|place| world.state.bot_id(place)) {
+                        world.say(BotCommand::RemoveBot { bot }).unwrap();
+                    }
                 }
             }
             prop_assert_eq!(check_bots(&world.state), Ok(()));

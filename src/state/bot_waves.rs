@@ -107,10 +107,10 @@ impl State {
         after: &Progress,
     ) {
         if let Some(lease) = &before.lease {
-            self.bot_index.leases.remove(&(lease.deadline_ms, place));
+            self.bot_index.leases.remove(&(lease.ends_aged_ms, place));
         }
         if let Some(lease) = &after.lease {
-            self.bot_index.leases.insert((lease.deadline_ms, place));
+            self.bot_index.leases.insert((lease.ends_aged_ms, place));
         }
         let swarm = self.bot_index.tallies.get(&place.wave).map_or(0, |tally| tally.swarm);
         let row = self.swarms.get(&swarm);
@@ -328,7 +328,7 @@ impl State {
                     let index = block * BOT_BLOCK + u32::from(progress.slot);
                     let place = AssignmentPlace { wave, index };
                     if let Some(lease) = &progress.lease {
-                        self.bot_index.leases.remove(&(lease.deadline_ms, place));
+                        self.bot_index.leases.remove(&(lease.ends_aged_ms, place));
                     }
                     if let Some(index) = progress.bot {
                         let bot = BotPlace { swarm, index };

@@ -20,7 +20,7 @@ pub const WORKFLOWS_KEPT: usize = 10_000;
 pub const STEP_PARAMS_MAX: usize = 1024 * 1024;
 /// The longest result of a task of a workflow, in bytes.
 pub const STEP_RESULT_MAX: usize = 1024 * 1024;
-/// What parameters and results of all workflows may take, in bytes.
+/// What types, parameters and results of all workflows may take, in bytes.
 pub const WORKFLOW_BYTES_MAX: u64 = 1 << 30;
 /// Ended ones are retained for so long (contract 5.4).
 const RETENTION_MS: TimeMs = 2 * 3_600_000;
@@ -102,7 +102,8 @@ impl Txn<'_> {
             check_text("params", &task.params, STEP_PARAMS_MAX)?;
         }
         let max = WORKFLOWS_MAX as u64;
-        let asked: u64 = tasks.iter().map(|task| task.params.len() as u64).sum();
+        let lens = tasks.iter().map(|task| task.task_type.len() + task.params.len());
+        let asked = lens.sum::<usize>() as u64;
         if self.state.bot_index.running.len() >= WORKFLOWS_MAX {
             return Err(BotRejection::TooManyWorkflows { max }.into());
         }
@@ -148,7 +149,7 @@ impl Txn<'_> {
         if row.is_none_or(|row| row.position != seen) {
             return Ok(Outcome::Judged { accepted: 0, stale: 1 });
         }
-        // The step is done either way: its workflow goes on.
+        // The step is done either way: its workflow goes on, with a line in place of the result.
         let result = match self.state.bot_index.running_bytes + result.len() as u64 {
             0..=WORKFLOW_BYTES_MAX => result,
             _ => format!(r#"{{"error":"workflows under way hold {WORKFLOW_BYTES_MAX} bytes"}}"#),
@@ -231,8 +232,84 @@ impl Txn<'_> {
     }
 }
 
-/// What the parameters and results of a workflow take, in bytes.
+/// What the types, parameters and results of a workflow take, in bytes.
 pub(super) fn bytes_of(row: &Workflow) -> u64 {
-    let lens = row.tasks.iter().map(|task| task.params.len() + task.result.len());
-    lens.sum::<usize>() as u64
+    let len = |task: &WorkflowTask| task.task_type.len() + task.params.len() + task.result.len();
+    row.tasks.iter().map(len).sum::<usize>() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::RequestId;
+    use crate::state::scripts::Script;
+    use crate::state::{BotCommand, Command, Envelope, LogEntry, check_bots, encode_entry};
+
+    /// A workflow of some tasks, of which nothing is done.
+    fn begun(tasks: &str) -> Script {
+        let mut script = Script::default();
+        for line in ["at 1000", "epoch 1.1", &format!("bots workflow {tasks}")] {
+            script.run(line, &mut String::new());
+        }
+        script
+    }
+
+    fn record(script: &mut Script, seen: u32, result: String) -> Reply {
+        let epoch = script.state.epoch();
+        say(script, BotCommand::RecordStep { epoch, workflow: 1, seen, result })
+    }
+
+    fn say(script: &mut Script, command: BotCommand) -> Reply {
+        script.index += 1;
+        let command = Command::Bot(Box::new(command));
+        let request_id = RequestId(1 << 100 | u128::from(script.index));
+        let envelope = Envelope { request_id, principal: String::new(), command };
+        let entry = encode_entry(&LogEntry { at_ms: 2000, envelopes: vec![envelope] });
+        let applied = script.state.apply(script.index, &entry).unwrap();
+        script.state.take_changes();
+        applied.replies.into_iter().next().unwrap()
+    }
+
+    fn result_lens(script: &Script) -> Vec<usize> {
+        script.state.workflow(1).unwrap().tasks.iter().map(|task| task.result.len()).collect()
+    }
+
+    /// Whatever a service says, and whoever proposes it.
+    #[test]
+    fn results_are_bounded_one_by_one_and_counted_together() {
+        let mut script = begun("a b c");
+        let of_types_and_params = 3 + 3 * "{}".len() as u64;
+        assert_eq!(script.state.bot_index.running_bytes, of_types_and_params);
+        let recorded = Ok(Outcome::Judged { accepted: 1, stale: 0 });
+        for place in 0..2 {
+            let beyond = record(&mut script, place, "1".repeat(STEP_RESULT_MAX + 1));
+            assert_eq!(beyond.unwrap_err().code(), "INVALID_BOT");
+            assert_eq!(record(&mut script, place, "1".repeat(STEP_RESULT_MAX)), recorded);
+        }
+        assert_eq!(result_lens(&script), [STEP_RESULT_MAX, STEP_RESULT_MAX, 0]);
+        let all = of_types_and_params + 2 * STEP_RESULT_MAX as u64;
+        assert_eq!(script.state.bot_index.running_bytes, all);
+        assert_eq!(check_bots(&script.state), Ok(()));
+        assert_eq!(record(&mut script, 2, "1".to_owned()), recorded);
+        let index = &script.state.bot_index;
+        assert_eq!((index.running_bytes, index.over_bytes), (0, all + 1));
+        assert_eq!(check_bots(&script.state), Ok(()));
+    }
+
+    #[test]
+    fn a_result_that_all_workflows_have_no_room_for_is_an_error() {
+        let mut script = begun("a b c");
+        // As if there were others.
+        script.state.bot_index.running_bytes = WORKFLOW_BYTES_MAX - 100;
+        let recorded = Ok(Outcome::Judged { accepted: 1, stale: 0 });
+        assert_eq!(record(&mut script, 0, "1".repeat(100)), recorded);
+        assert_eq!(record(&mut script, 1, "1".repeat(2)), recorded);
+        let [fits, error, _] = &script.state.workflow(1).unwrap().tasks[..] else { panic!() };
+        assert_eq!(fits.result.len(), 100);
+        let text = r#"{"error":"workflows under way hold 1073741824 bytes"}"#;
+        assert_eq!(error.result, Payload::Inline(text.into()));
+        let task = WorkflowStep { task_type: "d".repeat(60), params: "{}".to_owned() };
+        let another = BotCommand::CreateWorkflow { tasks: vec![task], priority: String::new() };
+        assert_eq!(say(&mut script, another).unwrap_err().code(), "TOO_MANY_WORKFLOWS");
+    }
 }

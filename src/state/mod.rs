@@ -21,6 +21,7 @@ mod bot_index;
 mod bot_invariants;
 mod bot_leases;
 mod bot_lists;
+mod bot_overdue;
 mod bot_reads;
 mod bot_refound;
 mod bot_rows;
@@ -73,6 +74,8 @@ mod tasks;
 mod thresholds;
 mod unread;
 
+#[cfg(test)]
+mod bot_accounts;
 #[cfg(test)]
 mod bot_tests;
 #[cfg(test)]

@@ -47,10 +47,15 @@ pub struct Counters {
 impl Counters {
     /// Moves both clocks on, for an entry that says it is `at_ms`; answers the time of the entry.
     pub(super) fn pass_time(&mut self, at_ms: TimeMs) -> TimeMs {
-        let passed = at_ms.saturating_sub(self.last_at_ms);
+        self.aged_ms = self.aged_at(at_ms);
         self.last_at_ms = self.last_at_ms.max(at_ms);
-        self.aged_ms = self.aged_ms.saturating_add(passed.min(AGED_PER_ENTRY_MAX_MS));
         self.last_at_ms
+    }
+
+    /// How old the state is for an entry that says it is `at_ms`.
+    pub(super) fn aged_at(&self, at_ms: TimeMs) -> TimeMs {
+        let passed = at_ms.saturating_sub(self.last_at_ms);
+        self.aged_ms.saturating_add(passed.min(AGED_PER_ENTRY_MAX_MS))
     }
 }
 

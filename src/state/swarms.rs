@@ -234,19 +234,24 @@ impl Txn<'_> {
 }
 
 impl State {
-    /// Counts what removed members leave as orphans.
+    /// Counts what removed members leave as orphans. Goes over what they have still to do: of one member,
+    /// no wave that it has ended is looked at.
     fn orphan_members(&mut self, number: u32, gone: &[Span]) {
-        let whole: Vec<u64> =
-            self.bot_index.whole_of.get(&number).into_iter().flatten().copied().collect();
         let place = |index| BotPlace { swarm: number, index };
         let singles = gone.iter().filter(|span| !span.is_empty()).flat_map(|span| {
-            let waves = self.bot_index.singles_of.range(place(span.first)..place(span.end));
-            waves.flat_map(|(_, waves)| waves.iter().copied())
+            let waves = self.bot_index.singles_open.range(place(span.first)..place(span.end));
+            waves.flat_map(|(_, waves)| waves.iter().map(|wave| (*wave, 1)))
         });
-        let waves: Vec<u64> = whole.into_iter().chain(singles).collect();
-        for wave in waves {
-            let is_open = self.bot_index.tallies.get(&wave).is_some_and(|tally| tally.open() > 0);
-            let orphans = if is_open { self.open_among(wave, gone) } else { 0 };
+        let whole: Vec<(u64, u32)> = match gone {
+            [one] if one.len() == 1 => {
+                self.unended_waves_of(place(one.first), 0).map(|wave| (wave, 1)).collect()
+            }
+            _ => {
+                let waves = self.bot_index.whole_open.get(&number).into_iter().flatten();
+                waves.map(|wave| (*wave, self.open_among(*wave, gone))).collect()
+            }
+        };
+        for (wave, orphans) in whole.into_iter().chain(singles.collect::<Vec<_>>()) {
             if orphans > 0 {
                 self.bot_index.edit(wave, |tally| tally.orphans += orphans);
             }

@@ -21,18 +21,21 @@ const PAUSE: Duration = Duration::from_millis(40);
 
 /// A request and its key.
 #[derive(Debug, Clone)]
-struct Ask {
-    path: String,
-    body: Value,
-    key: String,
+pub(crate) struct Ask {
+    pub(crate) method: Method,
+    pub(crate) path: String,
+    /// Null for none.
+    pub(crate) body: Value,
+    pub(crate) key: String,
 }
 
 /// Asks one member after another until one decides.
-async fn decided(http: &Http, urls: &[String], ask: &Ask) -> Reply {
+pub(crate) async fn decided(http: &Http, urls: &[String], ask: &Ask) -> Reply {
     let end = Instant::now() + PATIENCE;
+    let body = Some(&ask.body).filter(|body| !body.is_null());
     for url in urls.iter().cycle() {
         let url = format!("{url}{}", ask.path);
-        let reply = http.send(Method::POST, &url, Some(&ask.body), Some(&ask.key), CALL).await;
+        let reply = http.send(ask.method.clone(), &url, body, Some(&ask.key), CALL).await;
         match reply {
             Ok(reply) if reply.status < 500 => return reply,
             other => assert!(Instant::now() < end, "{} is not decided: {other:?}", ask.key),
@@ -87,6 +90,7 @@ async fn asked_again(house: &House, asks: &[Ask], replies: &[Reply]) {
 async fn contract_5_3_capacity_is_exact_while_a_leader_dies() {
     let mut house = House::found(3).await;
     let ask = |n| Ask {
+        method: Method::POST,
         path: "/swarms?bot_ids=false".to_owned(),
         body: json!({"count": 1500, "name": format!("s{n}")}),
         key: format!("swarm-{n}"),
@@ -133,6 +137,7 @@ async fn work_is_assigned_leased_and_completed_once_while_leaders_die() {
             .map(|key| number(&shown, &format!("/{key}")))
     };
     let assign = |n| Ask {
+        method: Method::POST,
         path: format!("/swarms/{swarm}/tasks"),
         body: json!({"type": "scan", "data": {"n": n}}),
         key: format!("assign-{n}"),
@@ -144,6 +149,7 @@ async fn work_is_assigned_leased_and_completed_once_while_leaders_die() {
     assert_eq!(counts(&house).await, [ALL, 0, 0, 0], "each mass assignment counts once");
 
     let lease = |n| Ask {
+        method: Method::POST,
         path: "/bots/leases".to_owned(),
         body: json!({"swarms": [swarm], "holder": format!("w{n}"), "max": BOTS,
             "lease_seconds": 600}),
@@ -162,6 +168,7 @@ async fn work_is_assigned_leased_and_completed_once_while_leaders_die() {
     let complete = |(n, rows): (usize, &&Vec<Value>)| {
         let item = |row: &Value| json!({"task_id": row["task_id"], "attempt": row["attempt"]});
         Ask {
+            method: Method::POST,
             path: "/assignments/complete".to_owned(),
             body: json!({"items": rows.iter().map(item).collect::<Vec<_>>()}),
             key: format!("complete-{n}"),

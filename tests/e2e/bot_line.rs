@@ -77,9 +77,14 @@ fn bots(line: &Line) {
     let assign = ["bot", "assign", &bot, "-t", "scan", "-d", "-"];
     let task = line.run_with(&assign, r#"{"from": "stdin"}"#).with(0).out().trim().to_owned();
     line.run(&format!("bot tasks {bot}")).with(0).says(&[&task, "scan", "assigned"]);
-    let complete = ["bot", "complete", &bot, &task, "--result", "[7]"];
+    // More than any float holds: neither the command line nor a member may change it.
+    let exact = r#"[123456789012345678901234567890,0.1000]"#;
+    let complete = ["bot", "complete", &bot, &task, "--result", exact];
     line.run_with(&complete, "").with(0).says(&["is completed"]);
     line.run_with(&complete, "").with(0).says(&["is completed"]);
+    let tasks = line.run(&format!("bot tasks {bot} -o json")).with(0);
+    let printed: String = tasks.out().split_whitespace().collect();
+    assert!(printed.contains(exact), "{printed}");
     let stats = line.run("bot stats -o json").with(0).json();
     assert_eq!(["active_bots", "tasks_executed"].map(|key| stats[key].clone()), [1, 7]);
     line.run("bot stats").with(0).says(&["of tier standard"]);

@@ -19,6 +19,7 @@ mod balancer;
 mod boards;
 mod bot_failover;
 mod bot_line;
+mod bot_operations;
 mod bots;
 mod campaigns;
 mod command_line;

@@ -238,7 +238,7 @@ impl Works {
             state: view.state(),
             attempt: view.progress.map_or(0, |row| row.attempt),
             ended_at_ms: view.progress.map_or(0, |row| row.ended_at_ms),
-            lease: lease.map(|row| (row.holder.clone(), row.deadline_ms, row.contact_ms)),
+            lease: lease.map(|row| (row.holder.clone(), state.lease_end_ms(row), row.contact_ms)),
             result: result.map(|(owner, payload)| (owner, payload.clone())),
         }
     }

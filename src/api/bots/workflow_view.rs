@@ -1,4 +1,4 @@
-//! Workflows as clients see them (contract 5.4). A result may have 256 KB, and a workflow a hundred of
+//! Workflows as clients see them (contract 5.4). A result may have 1 MiB, and a workflow a hundred of
 //! them, so they are read while they are sent.
 
 use std::sync::Arc;
@@ -29,6 +29,21 @@ pub(super) struct WorkflowShown {
 struct ResultBody<'a> {
     task_type: &'a str,
     result: &'a RawValue,
+}
+
+#[derive(Debug, Serialize)]
+struct AskedBody<'a> {
+    r#type: &'a str,
+    params: &'a RawValue,
+}
+
+/// The text of an object that is not empty with one more field, given as JSON text.
+fn with_field(mut object: Vec<u8>, key: &str, json: &[u8]) -> Vec<u8> {
+    object.pop();
+    object.extend_from_slice(format!(",\"{key}\":").as_bytes());
+    object.extend_from_slice(json);
+    object.push(b'}');
+    object
 }
 
 /// What a list says of a workflow.
@@ -106,26 +121,30 @@ impl WorkflowShown {
 
     /// As `GET /task/{id}` shows it: what was asked for, and once it is over what came of it.
     pub(super) fn task_body(self, machine: &Arc<Machine>) -> Result<Body, ApiError> {
-        let mut tasks = Vec::new();
+        // Parameters may have 16 MiB in all, as a request may, and are sent on as they came.
+        let mut tasks = vec![b'['];
         for (place, task) in (0u32..).zip(&self.row.tasks) {
             let params = load(machine, (self.number, place), BlobPart::StepParams, &task.params)
                 .map_err(|error| pieces::unreadable(&error))?;
-            let params: Value = serde_json::from_str(&params).unwrap_or_default();
-            tasks.push(json!({"type": task.task_type, "params": params}));
+            let params = fragment(&params, "null");
+            tasks.extend_from_slice(if place > 0 { b"," } else { b"" });
+            tasks.extend_from_slice(&encode(&AskedBody { r#type: &task.task_type, params }));
         }
-        let mut object = json!({
+        tasks.push(b']');
+        let object = json!({
             "id": self.id,
             "type": "workflow",
-            "data": {"priority": self.row.priority, "tasks": tasks},
             "status": self.row.status.as_str(),
             "created_at": iso_micros(self.row.created_at_ms),
             "updated_at": iso_micros(self.row.updated_at_ms),
             // What went wrong with a task is its result.
             "error": null,
         });
+        let data = json!({ "priority": self.row.priority });
+        let mut head =
+            with_field(encode(&object), "data", &with_field(encode(&data), "tasks", &tasks));
         if !self.is_over() {
-            object["result"] = Value::Null;
-            return Ok(encode(&object).into());
+            return Ok(with_field(head, "result", b"null").into());
         }
         let result = json!({
             "workflow_id": self.id,
@@ -133,7 +152,6 @@ impl WorkflowShown {
             "tasks_executed": self.row.position,
         });
         let inner = Frame::of_object(encode(&result), "results");
-        let mut head = encode(&object);
         head.pop();
         head.extend_from_slice(b",\"result\":");
         head.extend_from_slice(&inner.head);

@@ -36,7 +36,7 @@ fn status_of(params: &Params) -> Result<Option<WorkflowStatus>, ApiError> {
     found.map(Some).ok_or_else(|| ApiError::bad_request("INVALID_QUERY", text))
 }
 
-/// `GET /workflows?status=&limit=&cursor=&order=`: the newest first. There are at most some 2000.
+/// `GET /workflows?status=&limit=&cursor=&order=`: the newest first. There are at most 11,000.
 pub(in crate::api) async fn list(
     State(app): State<App>,
     params: Params,
@@ -96,7 +96,8 @@ pub(in crate::api) async fn get(
     Ok(reply::read_body(&stamp, shown.body(app.cluster().view())?))
 }
 
-/// `DELETE /workflows/{id}`: ends it. What was done stays; the task that is under way is left alone.
+/// `DELETE /workflows/{id}`: ends it. What was done stays; what comes of the call that is under way is not
+/// recorded.
 pub(in crate::api) async fn cancel(
     State(app): State<App>,
     Path(id): Path<String>,

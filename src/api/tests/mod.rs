@@ -5,6 +5,7 @@ mod auth;
 mod backups;
 mod bot_leases;
 mod bot_lists;
+mod bot_paths;
 mod bots;
 mod common;
 mod contract;

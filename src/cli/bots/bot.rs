@@ -2,11 +2,13 @@
 
 use std::process::ExitCode;
 
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::{Page, SpecArgs, WorkArgs, print_line, print_page};
 use crate::cli::exit::Failure;
-use crate::cli::input::read_json;
+use crate::cli::input::read_raw;
 use crate::cli::output::{self, Output, answer, cell};
 use crate::client::{Call, Client, segment};
 
@@ -69,6 +71,15 @@ pub(in crate::cli) enum Subcommand {
     Stats,
 }
 
+/// What is said of a task that is done.
+#[derive(Debug, Serialize)]
+struct Done {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    result: Option<Box<RawValue>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    attempt: Option<u32>,
+}
+
 fn path(id: &str, rest: &str) -> String {
     format!("/api/v1/bots/{}{rest}", segment(id))
 }
@@ -81,13 +92,13 @@ impl Subcommand {
     ) -> Result<ExitCode, Failure> {
         match self {
             Self::Create(spec) => {
-                let body = client.call(Call::post("/api/v1/bots", &spec.body())).await?.body;
-                print_line(output, &body, &cell(&body, "/id"));
+                let made = client.call(Call::post("/api/v1/bots", &spec.body())).await?;
+                print_line(output, &made, &cell(&made.body, "/id"));
             }
             Self::List { swarm, page } => {
                 let swarm =
                     swarm.map_or_else(String::new, |id| format!("&swarm_id={}", segment(&id)));
-                let body = client.get(format!("/api/v1/bots?{}{swarm}", page.query())).await?;
+                let call = Call::get(format!("/api/v1/bots?{}{swarm}", page.query()));
                 let columns = [
                     ("ID", "/id"),
                     ("NAME", "/name"),
@@ -96,13 +107,12 @@ impl Subcommand {
                     ("LAST ACTIVE", "/last_active"),
                     ("SWARM", "/swarm_id"),
                 ];
-                print_page(output, &body, "bots", &columns);
+                print_page(output, &client.call(call).await?, "bots", &columns);
             }
             Self::Show { id } => show(&client, output, &id).await?,
             Self::Assign { id, work } => {
-                let call = Call::post(path(&id, "/tasks"), &work.body()?);
-                let body = client.call(call).await?.body;
-                print_line(output, &body, &cell(&body, "/task_id"));
+                let given = client.call(work.call(path(&id, "/tasks"))?).await?;
+                print_line(output, &given, &cell(&given.body, "/task_id"));
             }
             Self::Tasks { id, status, order, page } => {
                 let said = |key: &str, word: Option<String>| {
@@ -110,7 +120,7 @@ impl Subcommand {
                 };
                 let (status, order) = (said("status", status), said("order", order));
                 let query = format!("/tasks?{}{status}{order}", page.query());
-                let body = client.get(path(&id, &query)).await?;
+                let call = Call::get(path(&id, &query));
                 let columns = [
                     ("TASK", "/task_id"),
                     ("TYPE", "/task_type"),
@@ -120,23 +130,19 @@ impl Subcommand {
                     ("ENDED", "/completed_at"),
                     ("HOLDER", "/lease/holder"),
                 ];
-                print_page(output, &body, "tasks", &columns);
+                print_page(output, &client.call(call).await?, "tasks", &columns);
             }
             Self::Complete { id, task, result, attempt } => {
-                let mut body = json!({});
-                if let Some(result) = result {
-                    body["result"] = read_json(&result)?;
-                }
-                if let Some(attempt) = attempt {
-                    body["attempt"] = attempt.into();
-                }
+                let result = result.as_deref().map(read_raw).transpose()?;
                 let rest = format!("/tasks/{}/complete", segment(&task));
-                let body = client.call(Call::post(path(&id, &rest), &body)).await?.body;
-                print_line(output, &body, &format!("{task} is {}", cell(&body, "/status")));
+                let done =
+                    client.call(Call::post(path(&id, &rest), &Done { result, attempt })).await?;
+                let line = format!("{task} is {}", cell(&done.body, "/status"));
+                print_line(output, &done, &line);
             }
             Self::Delete { id } => {
-                let body = client.call(Call::delete(path(&id, ""))).await?.body;
-                print_line(output, &body, &format!("{id} is removed"));
+                let gone = client.call(Call::delete(path(&id, ""))).await?;
+                print_line(output, &gone, &format!("{id} is removed"));
             }
             Self::Stats => stats(output, &client.get("/api/v1/bots/stats").await?),
         }

@@ -4,12 +4,14 @@ pub(super) mod bot;
 pub(super) mod swarm;
 pub(super) mod workflow;
 
+use serde::Serialize;
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::exit::Failure;
-use super::input::read_json;
+use super::input::read_raw;
 use super::output::{self, Output, Table, cell};
-use crate::client::segment;
+use crate::client::{Answer, Call, segment};
 
 /// What a bot, or every bot of a swarm, shall be.
 #[derive(Debug, clap::Args)]
@@ -46,10 +48,16 @@ pub(in crate::cli) struct WorkArgs {
     data: Option<String>,
 }
 
+#[derive(Debug, Serialize)]
+struct Work<'a> {
+    r#type: Option<&'a str>,
+    data: Option<Box<RawValue>>,
+}
+
 impl WorkArgs {
-    fn body(&self) -> Result<Value, Failure> {
-        let data = self.data.as_deref().map(read_json).transpose()?;
-        Ok(json!({ "type": self.task_type, "data": data }))
+    fn call(&self, path: String) -> Result<Call, Failure> {
+        let data = self.data.as_deref().map(read_raw).transpose()?;
+        Ok(Call::post(path, &Work { r#type: self.task_type.as_deref(), data }))
     }
 }
 
@@ -73,11 +81,12 @@ impl Page {
 }
 
 /// Prints a page: as it is, or the rows under `name` in columns.
-fn print_page(output: Output, body: &Value, name: &str, columns: &[(&str, &str)]) {
+fn print_page(output: Output, answer: &Answer, name: &str, columns: &[(&str, &str)]) {
     if output == Output::Json {
-        output::json(body);
+        output::json_text(&answer.text);
         return;
     }
+    let body = &answer.body;
     let titles: Vec<&str> = columns.iter().map(|(title, _)| *title).collect();
     let mut table = Table::new(&titles);
     let rows = body.get(name).and_then(Value::as_array);
@@ -94,9 +103,9 @@ fn print_page(output: Output, body: &Value, name: &str, columns: &[(&str, &str)]
 }
 
 /// Prints an answer of which people want one line.
-fn print_line(output: Output, body: &Value, line: &str) {
+fn print_line(output: Output, answer: &Answer, line: &str) {
     match output {
-        Output::Json => output::json(body),
+        Output::Json => output::json_text(&answer.text),
         Output::Table => output::line(line),
     }
 }

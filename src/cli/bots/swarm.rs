@@ -70,15 +70,15 @@ impl Subcommand {
                 let mut body = spec.body();
                 body["count"] = count.into();
                 let call = Call::post("/api/v1/swarms?bot_ids=false", &body);
-                let body = client.call(call).await?.body;
-                print_line(output, &body, &cell(&body, "/id"));
-                let made = body.get("bot_count").and_then(Value::as_u64).unwrap_or_default();
+                let swarm = client.call(call).await?;
+                print_line(output, &swarm, &cell(&swarm.body, "/id"));
+                let made = swarm.body.get("bot_count").and_then(Value::as_u64).unwrap_or_default();
                 if made < u64::from(count) {
                     output::talk(&format!("there was room for {made} bots only"));
                 }
             }
             Self::List(page) => {
-                let body = client.get(format!("/api/v1/swarms?{}", page.query())).await?;
+                let call = Call::get(format!("/api/v1/swarms?{}", page.query()));
                 let columns = [
                     ("ID", "/id"),
                     ("NAME", "/name"),
@@ -90,27 +90,26 @@ impl Subcommand {
                     ("FAILED", "/failed_tasks"),
                     ("CREATED", "/created_at"),
                 ];
-                print_page(output, &body, "swarms", &columns);
+                print_page(output, &client.call(call).await?, "swarms", &columns);
             }
             Self::Show { id, ids } => {
                 let query = format!("?bot_ids={ids}");
                 show(output, &client.get(path(&id, &query)).await?, ids);
             }
             Self::Assign { id, work } => {
-                let call = Call::post(path(&id, "/tasks"), &work.body()?);
-                let body = client.call(call).await?.body;
-                let count = cell(&body, "/assignments");
-                print_line(output, &body, &format!("{count} assignments"));
+                let given = client.call(work.call(path(&id, "/tasks"))?).await?;
+                let count = cell(&given.body, "/assignments");
+                print_line(output, &given, &format!("{count} assignments"));
             }
             Self::Scale { id, count } => {
                 let call = Call::patch(path(&id, "?bot_ids=false"), &json!({ "count": count }));
-                let body = client.call(call).await?.body;
-                let line = format!("{id} has {} bots", cell(&body, "/bot_count"));
-                print_line(output, &body, &line);
+                let swarm = client.call(call).await?;
+                let line = format!("{id} has {} bots", cell(&swarm.body, "/bot_count"));
+                print_line(output, &swarm, &line);
             }
             Self::Delete { id } => {
-                let body = client.call(Call::delete(path(&id, ""))).await?.body;
-                print_line(output, &body, &format!("{id} is removed"));
+                let gone = client.call(Call::delete(path(&id, ""))).await?;
+                print_line(output, &gone, &format!("{id} is removed"));
             }
             Self::Health { id } => {
                 let body = client.get(path(&id, "/health")).await?;

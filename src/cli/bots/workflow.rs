@@ -3,15 +3,17 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::{Page, print_line, print_page};
 use crate::cli::Exit;
 use crate::cli::exit::Failure;
-use crate::cli::input::read_json;
+use crate::cli::input::read_raw;
 use crate::cli::output::{self, Output, Table, cell};
 use crate::cli::progress;
-use crate::client::{Call, Client, segment};
+use crate::client::{Answer, Call, Client, segment};
 
 /// How often is looked whether it has ended.
 const PERIOD: Duration = Duration::from_millis(500);
@@ -28,7 +30,7 @@ pub(in crate::cli) enum Subcommand {
         /// All tasks as a list of {type, params}: JSON, `@FILE`, or `-` for standard input
         #[arg(long = "tasks", value_name = "JSON", conflicts_with = "tasks")]
         list: Option<String>,
-        /// low, normal or high; only echoed
+        /// critical, high, normal or low: which of several is done first
         #[arg(long, default_value = "normal")]
         priority: String,
         /// Prints its id instead of waiting
@@ -74,11 +76,11 @@ impl Subcommand {
         match self {
             Self::Run { tasks, list, priority, at_once, watch } => {
                 let tasks = read_tasks(&tasks, list.as_deref())?;
-                let body = json!({ "tasks": tasks, "priority": priority });
+                let body = Wanted { tasks: &tasks, priority: &priority };
                 // Waited for here, over any member: the call itself may end long before.
                 let call = Call::post("/api/v1/orchestrate?async=true", &body);
-                let made = client.call(call).await?.body;
-                let id = cell(&made, "/workflow_id");
+                let made = client.call(call).await?;
+                let id = cell(&made.body, "/workflow_id");
                 if at_once {
                     print_line(output, &made, &id);
                     return Ok(ExitCode::SUCCESS);
@@ -101,54 +103,72 @@ impl Subcommand {
                     ("CREATED", "/created_at"),
                     ("ENDED", "/completed_at"),
                 ];
-                print_page(output, &client.get(query).await?, "workflows", &columns);
+                let answer = client.call(Call::get(query)).await?;
+                print_page(output, &answer, "workflows", &columns);
                 Ok(ExitCode::SUCCESS)
             }
             Self::Show { id, watch: true } => progress::workflow(&client, output, &id).await,
             Self::Show { id, watch: false } => {
-                show(output, &client.get(path(&id)).await?);
+                show(output, &client.call(Call::get(path(&id))).await?);
                 Ok(ExitCode::SUCCESS)
             }
             Self::Cancel { id } => {
-                let body = client.call(Call::delete(path(&id))).await?.body;
-                print_line(output, &body, &format!("{id} is {}", cell(&body, "/status")));
+                let ended = client.call(Call::delete(path(&id))).await?;
+                let line = format!("{id} is {}", cell(&ended.body, "/status"));
+                print_line(output, &ended, &line);
                 Ok(ExitCode::SUCCESS)
             }
         }
     }
 }
 
-fn read_tasks(given: &[String], list: Option<&str>) -> Result<Value, Failure> {
+/// A workflow that is to be made.
+#[derive(Debug, Serialize)]
+struct Wanted<'a> {
+    tasks: &'a RawValue,
+    priority: &'a str,
+}
+
+#[derive(Debug, Serialize)]
+struct Task<'a> {
+    r#type: &'a str,
+    params: Box<RawValue>,
+}
+
+/// The tasks as a JSON list, with parameters as they were given.
+fn read_tasks(given: &[String], list: Option<&str>) -> Result<Box<RawValue>, Failure> {
     if let Some(list) = list {
-        return match read_json(list)? {
-            tasks @ Value::Array(_) => Ok(tasks),
-            _ => Err(Failure::usage("--tasks must be a JSON list of {type, params}")),
+        let tasks = read_raw(list)?;
+        return match tasks.get().starts_with('[') {
+            true => Ok(tasks),
+            false => Err(Failure::usage("--tasks must be a JSON list of {type, params}")),
         };
     }
-    let task = |given: &String| {
-        let (task_type, params) = given.split_once('=').unwrap_or((given, "{}"));
-        let params = read_json(params)?;
-        Ok(json!({ "type": task_type, "params": params }))
+    let task = |given| {
+        let (r#type, params) = str::split_once(given, '=').unwrap_or((given, "{}"));
+        Ok(Task { r#type, params: read_raw(params)? })
     };
-    given.iter().map(task).collect::<Result<Vec<_>, Failure>>().map(Value::from)
+    let tasks = given.iter().map(String::as_str).map(task).collect::<Result<Vec<_>, Failure>>()?;
+    let tasks = serde_json::value::to_raw_value(&tasks);
+    Ok(tasks.expect("texts and JSON are always JSON"))
 }
 
 /// Waits for the end and prints it.
 async fn finish(client: &Client, output: Output, id: &str) -> Result<ExitCode, Failure> {
     let ended = async {
         loop {
-            let body = client.get(path(id)).await?;
-            if cell(&body, "/status") != "running" {
-                return Ok::<_, Failure>(body);
+            let answer = client.call(Call::get(path(id))).await?;
+            if cell(&answer.body, "/status") != "running" {
+                return Ok::<_, Failure>(answer);
             }
             tokio::time::sleep(PERIOD).await;
         }
     };
     tokio::select! {
-        body = ended => {
-            let body = body?;
-            show(output, &body);
-            Ok(end_of(&body).unwrap_or(ExitCode::SUCCESS))
+        answer = ended => {
+            let answer = answer?;
+            show(output, &answer);
+            Ok(end_of(&answer.body).unwrap_or(ExitCode::SUCCESS))
         }
         _ = tokio::signal::ctrl_c() => {
             output::talk(&format!("{id} goes on"));
@@ -179,11 +199,12 @@ pub(in crate::cli) fn tasks(body: &Value) -> Vec<[String; 4]> {
     tasks.into_iter().flatten().enumerate().map(row).collect()
 }
 
-fn show(output: Output, body: &Value) {
+fn show(output: Output, answer: &Answer) {
     if output == Output::Json {
-        output::json(body);
+        output::json_text(&answer.text);
         return;
     }
+    let body = &answer.body;
     let fields = [
         ("workflow", "/workflow_id"),
         ("status", "/status"),
@@ -204,14 +225,19 @@ fn show(output: Output, body: &Value) {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
     fn tasks_are_types_with_parameters() {
         let given = ["a".to_owned(), r#"b={"x":"y=z"}"#.to_owned()];
-        let wanted = json!([{"type": "a", "params": {}}, {"type": "b", "params": {"x": "y=z"}}]);
-        assert_eq!(read_tasks(&given, None).unwrap(), wanted);
-        assert_eq!(read_tasks(&[], Some("[]")).unwrap(), json!([]));
+        let wanted = r#"[{"type":"a","params":{}},{"type":"b","params":{"x":"y=z"}}]"#;
+        assert_eq!(read_tasks(&given, None).unwrap().get(), wanted);
+        assert_eq!(read_tasks(&[], Some("[]")).unwrap().get(), "[]");
+        let long = ["a=[123456789012345678901234567890, 0.10]".to_owned()];
+        let wanted = r#"[{"type":"a","params":[123456789012345678901234567890, 0.10]}]"#;
+        assert_eq!(read_tasks(&long, None).unwrap().get(), wanted);
         for (given, list) in [("a=x", None), ("a", Some("{}")), ("a", Some("["))] {
             let said = read_tasks(&[given.to_owned()], list).unwrap_err();
             assert_eq!(said.exit(), Exit::Usage);

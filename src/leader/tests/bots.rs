@@ -57,12 +57,16 @@ fn leases_are_taken_back_when_they_are_over_and_not_before() {
     assert_eq!(places(TimeMs::MAX, 100), (vec![], None));
     let soon = lease(&solo, swarm, 3, 10_000);
     let later = lease(&solo, swarm, 2, 60_000);
+    let last = solo.state.read().counters().last_at_ms;
     for (now, max, due) in [
-        (soon - 1, 100, &[][..]),
+        (last + 4_999, 100, &[][..]),
+        // Nobody has written for five seconds: what ends next makes time count.
+        (last + 5_000, 100, &[0]),
         (soon, 100, &[0, 1, 2]),
         (soon, 2, &[0, 1]),
-        (later - 1, 100, &[0, 1, 2]),
-        (later, 100, &[0, 1, 2, 3, 4]),
+        // One entry counts for ten seconds at most, whatever its clock says.
+        (later, 100, &[0, 1, 2]),
+        (TimeMs::MAX, 100, &[0, 1, 2]),
     ] {
         assert_eq!(places(now, max), (due.to_vec(), Some(soon)), "at {now}, {max} at most");
     }

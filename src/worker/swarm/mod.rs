@@ -36,8 +36,9 @@ use wire::{Assignment, Judged, Leased, Try};
 pub const POLL_WAIT: Duration = Duration::from_secs(20);
 /// What comes on top of that on the way.
 const POLL_SLACK: Duration = Duration::from_secs(5);
-/// How long a leaving worker asks what its last poll was given.
-const POLL_GRACE: Duration = Duration::from_secs(5);
+/// How long a leaving worker goes on asking what its last poll was given, and telling what came of the
+/// rest: longer than a failover takes.
+const FAREWELL: Duration = Duration::from_secs(30);
 /// The pause after a poll without an answer.
 const PAUSE: Duration = Duration::from_secs(1);
 /// Items in one request: fewer than the cluster takes.
@@ -174,14 +175,15 @@ impl SwarmWorker {
         let renewing = tokio::spawn(renew(Arc::clone(&shared), done.clone()));
         let watching = tokio::spawn(watch(Arc::clone(&shared), done.clone()));
         let taken = take(&shared).await;
-        drain(&shared).await;
+        let left = taken.as_ref().ok().and_then(Option::as_ref);
+        tokio::join!(drain(&shared), settle(&shared, left));
         done.cancel();
         for part in [teller, renewing, watching] {
             if part.await.is_err() {
                 tracing::error!("a part of the worker panicked");
             }
         }
-        taken.map_err(Error::Refused)
+        taken.map(drop).map_err(Error::Refused)
     }
 }
 
@@ -194,39 +196,44 @@ fn wanted(programs: &BTreeMap<String, String>) -> Option<Vec<Option<String>>> {
     Some(programs.keys().cloned().map(Some).chain(unnamed).collect())
 }
 
-/// Asks for assignments whenever there is room, until the worker is to leave.
-async fn take(shared: &Arc<Shared>) -> Result<(), ClientError> {
+/// A poll that nobody has answered: it may have been given something.
+struct Left {
+    asked: Instant,
+    room: usize,
+    key: String,
+}
+
+/// Asks for assignments whenever there is room, until the worker is to leave; gives the poll that was
+/// under way then.
+async fn take(shared: &Arc<Shared>) -> Result<Option<Left>, ClientError> {
     loop {
         let room = shared.book.room().min(ITEMS_MAX);
         if room == 0 {
             tokio::select! {
                 biased;
-                () = shared.draining.cancelled() => return Ok(()),
+                () = shared.draining.cancelled() => return Ok(None),
                 () = shared.changed.notified() => continue,
             }
         }
         // Never so long that a lease that was taken at its beginning would be over at its end.
         let wait = POLL_WAIT.min(shared.options.lease / 4);
-        let (asked, key) = (Instant::now(), clock::mint_request_id().to_string());
+        let left = Left { asked: Instant::now(), room, key: clock::mint_request_id().to_string() };
         let answer = tokio::select! {
             biased;
-            answer = poll(shared, room, wait, &key) => answer,
-            () = shared.draining.cancelled() => {
-                settle(shared, room, asked, &key).await;
-                return Ok(());
-            }
+            answer = poll(shared, &left, wait) => answer,
+            () = shared.draining.cancelled() => return Ok(Some(left)),
         };
         match answer {
             Ok(assignments) => {
                 // The wait is part of the lease: it may have been taken at once.
-                shared.book.add(assignments, Instant::now(), good_until(shared, asked));
+                shared.book.add(assignments, Instant::now(), good_until(shared, left.asked));
                 start(shared);
             }
             Err(error @ (ClientError::Unavailable { .. } | ClientError::Unknown { .. })) => {
                 tracing::warn!(%error, "no assignments now");
                 tokio::select! {
                     biased;
-                    () = shared.draining.cancelled() => return Ok(()),
+                    () = shared.draining.cancelled() => return Ok(Some(left)),
                     () = tokio::time::sleep(PAUSE) => {}
                 }
             }
@@ -244,30 +251,50 @@ fn lease_seconds(shared: &Shared) -> u64 {
     shared.options.lease.as_secs().max(1)
 }
 
-/// Asks what a poll was given that was left before it was answered. It is the same request, so it
-/// is given the same, or what waits now; either is given back by whoever drains.
-async fn settle(shared: &Shared, room: usize, asked: Instant, key: &str) {
-    let poll = poll(shared, room, Duration::ZERO, key);
-    let error = match tokio::time::timeout(POLL_GRACE, poll).await {
-        Ok(Ok(assignments)) => {
-            return shared.book.add(assignments, Instant::now(), good_until(shared, asked));
+/// Asks what a poll was given that was left before it was answered, and gives it back. It is the same
+/// request, so it is given the same, or what waits now. Beyond the end of the lease there is nothing to
+/// give back.
+async fn settle(shared: &Shared, left: Option<&Left>) {
+    let Some(left) = left else { return };
+    let until = (Instant::now() + FAREWELL).min(good_until(shared, left.asked));
+    let asking = async {
+        loop {
+            match poll(shared, left, Duration::ZERO).await {
+                Err(error @ (ClientError::Unavailable { .. } | ClientError::Unknown { .. })) => {
+                    tracing::debug!(%error, "what the last poll was given is not known yet");
+                    tokio::time::sleep(PAUSE).await;
+                }
+                decided => return decided,
+            }
         }
-        Ok(Err(error)) => error.to_string(),
-        Err(elapsed) => elapsed.to_string(),
     };
-    tracing::warn!(error, "what the last poll was given, if anything, runs out");
+    let answer = tokio::select! {
+        biased;
+        () = shared.abort.cancelled() => None,
+        answer = tokio::time::timeout_at(until, asking) => answer.ok(),
+    };
+    match answer {
+        Some(Ok(assignments)) => {
+            shared.book.add(assignments, Instant::now(), good_until(shared, left.asked));
+            give_back(shared, Instant::now()).await;
+        }
+        // Whoever is refused was given nothing.
+        Some(Err(ClientError::Refused(_))) => {}
+        Some(Err(_)) | None => {
+            tracing::warn!("what the last poll was given, if anything, runs out")
+        }
+    }
 }
 
 async fn poll(
     shared: &Shared,
-    max: usize,
+    left: &Left,
     wait: Duration,
-    key: &str,
 ) -> Result<Vec<Assignment>, ClientError> {
     let mut body = json!({
         "swarms": shared.options.swarms,
         "holder": shared.holder,
-        "max": max,
+        "max": left.room,
         "lease_seconds": lease_seconds(shared),
         "wait_seconds": wait.as_secs(),
     });
@@ -275,7 +302,7 @@ async fn poll(
         body["types"] = json!(types);
     }
     // Two tries, so that a member that hangs is left for another.
-    let call = Call::post("/api/v1/bots/leases", &body).key(key);
+    let call = Call::post("/api/v1/bots/leases", &body).key(left.key.as_str());
     let call = call.deadline((wait + POLL_SLACK) * 2);
     let answer = shared.client.call(call).await?;
     let leased: Leased = read(&answer.text)?;
@@ -355,9 +382,7 @@ async fn renew(shared: Arc<Shared>, done: CancellationToken) {
             _ = ticks.tick() => {}
         }
         let Some(before) = Instant::now().checked_sub(period) else { continue };
-        for key in shared.book.give_back(before) {
-            tell::hand_over(&shared, Told::given_back(key)).await;
-        }
+        give_back(&shared, before).await;
         for held in shared.book.to_renew().chunks(ITEMS_MAX) {
             tokio::select! {
                 biased;
@@ -393,6 +418,13 @@ async fn renew_some(shared: &Shared, held: &[Try], within: Duration) {
     }
 }
 
+/// Gives back what has not begun and was leased before a moment.
+async fn give_back(shared: &Shared, before: Instant) {
+    for key in shared.book.give_back(before) {
+        tell::hand_over(shared, Told::given_back(key)).await;
+    }
+}
+
 /// Kills what runs under leases that could not be kept.
 async fn watch(shared: Arc<Shared>, done: CancellationToken) {
     let mut ticks = tokio::time::interval((shared.options.lease / 20).min(Duration::from_secs(1)));
@@ -415,9 +447,7 @@ async fn watch(shared: Arc<Shared>, done: CancellationToken) {
 async fn drain(shared: &Arc<Shared>) {
     shared.draining.cancel();
     tracing::info!(running = shared.book.running(), "draining");
-    for key in shared.book.give_back(Instant::now()) {
-        tell::hand_over(shared, Told::given_back(key)).await;
-    }
+    give_back(shared, Instant::now()).await;
     shared.tasks.close();
     tokio::select! {
         biased;

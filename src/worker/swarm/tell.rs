@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::wire::{Judged, Try};
-use super::{ITEMS_MAX, Shared, read};
+use super::{FAREWELL, ITEMS_MAX, Shared, read};
 use crate::client::{Call, ClientError};
 use crate::clock;
 
@@ -21,8 +21,6 @@ const DEADLINE: Duration = Duration::from_secs(20);
 /// The pause between two calls of one batch.
 const PAUSE_MIN: Duration = Duration::from_millis(200);
 const PAUSE_MAX: Duration = Duration::from_secs(15);
-/// How long a leaving worker goes on telling.
-const FAREWELL: Duration = Duration::from_secs(30);
 
 /// What came of one try.
 #[derive(Debug)]

@@ -36,6 +36,8 @@ struct Cluster {
     picky: Arc<AtomicBool>,
     /// Requests for work that wait are given some and never answered.
     silent: Arc<AtomicBool>,
+    /// No poll is answered but with 503.
+    down: Arc<AtomicBool>,
     /// What was given under which key.
     given: Arc<Mutex<BTreeMap<String, Vec<Value>>>>,
 }
@@ -67,6 +69,9 @@ async fn take_call(
     let unavailable = StatusCode::SERVICE_UNAVAILABLE.into_response();
     let verdict = match path.as_str() {
         "bots/leases" => {
+            if cluster.down.load(Ordering::Relaxed) {
+                return unavailable;
+            }
             if cluster.waiting.lock().is_empty() {
                 let _ = tokio::time::timeout(POLL, cluster.more.notified()).await;
             }
@@ -115,6 +120,7 @@ impl Bench {
             renewal: Arc::new(Mutex::new(Some("accepted"))),
             picky: Arc::default(),
             silent: Arc::default(),
+            down: Arc::default(),
             given: Arc::default(),
         };
         let router = axum::Router::new().route("/api/v1/{*path}", axum::routing::any(take_call));
@@ -372,7 +378,11 @@ async fn what_a_poll_was_given_while_the_worker_leaves_is_given_back() {
         }
     };
     tokio::time::timeout(LONG, taken).await.expect("it is given");
+    // A failover may take longer than five seconds, after which it was not asked for any more.
+    bench.cluster.down.store(true, Ordering::Relaxed);
     bench.stop.cancel();
+    tokio::time::sleep(Duration::from_millis(5500)).await;
+    bench.cluster.down.store(false, Ordering::Relaxed);
     let told = bench.told().await;
     let given = json!([{"task_id": "t", "attempt": 5}]);
     assert_eq!(told, ("bots/leases/release".to_owned(), given));
