@@ -23,6 +23,7 @@ mod bots;
 mod campaigns;
 mod command_line;
 mod configuration;
+mod deadlines;
 mod deliveries;
 mod dev;
 mod disks;
