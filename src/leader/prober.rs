@@ -22,6 +22,9 @@ use crate::state::{Command, NodeObservation, NodeSpec, Rejection, State};
 
 /// Probes under way at once.
 const PROBES_MAX: usize = 256;
+/// Probes begun in a second. Each is a connection of its own: a fleet that has more nodes than its
+/// interval has room for is gone through more slowly, instead of at the leader's cost.
+const PROBES_PER_SECOND: usize = 100;
 /// Between two looks at probes that are under way.
 const COLLECT_PAUSE: Duration = Duration::from_millis(100);
 /// How often it looks whether something is due.
@@ -99,7 +102,7 @@ impl<S: Seat> Duty<S> for Prober {
 }
 
 impl Prober {
-    /// Queues the probes that are due.
+    /// Queues the probes that are due, the longest due first; it is called once a second.
     fn look(&mut self, view: &State, interval: Duration) {
         let now = Instant::now();
         if interval != self.interval {
@@ -114,7 +117,8 @@ impl Prober {
             self.find(view, now);
             self.found_at = Some(now);
         }
-        while self.turns.front().is_some_and(|(at, _)| *at <= now)
+        while self.due.len() < PROBES_PER_SECOND
+            && self.turns.front().is_some_and(|(at, _)| *at <= now)
             && let Some((_, node_id)) = self.turns.pop_front()
         {
             let Some(node) = view.node(&node_id).filter(|node| node.agent_type.is_none()) else {
@@ -132,6 +136,12 @@ impl Prober {
                     .map_or_else(Paths::default, |known| known.paths.of_kind(&node.node_type)),
             });
         }
+    }
+
+    /// How long after a probe of a node its next one begins.
+    fn between_probes(&self, interval: Duration) -> Duration {
+        let seconds = self.turns.len().div_ceil(PROBES_PER_SECOND);
+        interval.max(Duration::from_secs(seconds as u64))
     }
 
     /// Gives turns to nodes that have none. The fleet and what is known of it are in the same order.
@@ -186,6 +196,7 @@ impl Prober {
         let mut answered = Vec::new();
         while let Some(ended) = self.probes.try_join_next() {
             let Ok((node, probed)) = ended else { continue };
+            let next = self.between_probes(interval);
             let Some(known) = self.nodes.get_mut(&node.node_id) else { continue };
             known.paths = probed.paths;
             if probed.healthy {
@@ -205,7 +216,7 @@ impl Prober {
                 let failures = known.failures;
                 debug!(node = %node.node_id, failures, "a node does not answer probes");
                 // Until the next probe has failed, too.
-                reign.fleet.hold(&node.node_id, interval + timeout + 2 * PERIOD);
+                reign.fleet.hold(&node.node_id, next + timeout + 2 * PERIOD);
             }
         }
         answered
@@ -371,5 +382,37 @@ mod tests {
         assert_eq!(asked(&mut prober, &solo, 10, 2).await, [5; 3]);
         let known: Vec<_> = prober.nodes.keys().map(NodeId::as_str).collect();
         assert_eq!(known, ["a", "d", "e"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_large_fleet_is_gone_through_at_a_bounded_rate_and_nobody_twice_before_all() {
+        let solo = Solo::new();
+        let (path, value) = ("network.max_nodes".to_owned(), "1000".to_owned());
+        solo.commit(Command::PatchConfig { path, value, expected_revision: None }).unwrap();
+        for n in 0..250 {
+            solo.register(&format!("n{n}"), |_| {});
+        }
+        let mut prober = Prober::default();
+        let interval = Duration::from_secs(2);
+        let look = async |prober: &mut Prober| {
+            prober.look(&solo.state.read(), interval);
+            tokio::time::advance(PERIOD).await;
+            std::mem::take(&mut prober.due)
+        };
+        // The first looks spread the fleet over an interval.
+        for _ in 0..3 {
+            look(&mut prober).await;
+        }
+        assert_eq!(prober.between_probes(interval), Duration::from_secs(3));
+        for _ in 0..3 {
+            let mut round = std::collections::BTreeSet::new();
+            for _ in 0..3 {
+                let due = look(&mut prober).await;
+                assert!(due.len() <= PROBES_PER_SECOND, "{}", due.len());
+                round.extend(due.into_iter().map(|due| due.node_id));
+            }
+            assert_eq!(round.len(), 250, "each has its turn in three seconds");
+        }
+        assert_eq!(prober.between_probes(Duration::from_secs(30)), Duration::from_secs(30));
     }
 }

@@ -52,7 +52,7 @@ fn board_expressions() -> Vec<Expression> {
 /// The rules, and each one's expression without its comparison.
 fn rule_expressions() -> Vec<(Expression, Expression)> {
     let rules: Value =
-        serde_yaml_ng::from_str(&repository_file("cluster/prometheus/alerts.yml")).unwrap();
+        serde_yaml_ng::from_str(&repository_file("cluster/grafana/alerts.yml")).unwrap();
     let groups = rules["groups"].as_array().unwrap().iter();
     let rules = groups.flat_map(|group| group["rules"].as_array().unwrap());
     rules
@@ -111,7 +111,7 @@ struct Prometheus {
 }
 
 fn configure(house: &House, dir: &Path) -> PathBuf {
-    let mut text = repository_file("cluster/prometheus/prometheus.yml");
+    let mut text = repository_file("cluster/grafana/prometheus.yml");
     let examples = ["127.0.0.1:9000", "127.0.0.1:9100", "127.0.0.1:9200"];
     for (example, member) in examples.iter().zip(&house.members) {
         assert!(text.contains(example), "{example}");
@@ -120,7 +120,7 @@ fn configure(house: &House, dir: &Path) -> PathBuf {
     let text = text.replace("_interval: 5s", "_interval: 1s");
     let file = dir.join("prometheus.yml");
     std::fs::write(&file, text).unwrap();
-    let rules = repository_file("cluster/prometheus/alerts.yml");
+    let rules = repository_file("cluster/grafana/alerts.yml");
     std::fs::write(dir.join("alerts.yml"), rules).unwrap();
     file
 }
