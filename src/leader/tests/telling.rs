@@ -177,10 +177,11 @@ async fn contract_6_row_13_an_alert_is_posted_to_webhook_and_slack() {
         "[critical] network_utilization_threshold active: too much (value 0.950, threshold 0.900)";
     assert_eq!((&slacked[0]["text"], &slacked[0]["channel"]), (&json!(text), &json!("#fleet")));
     assert_eq!(slacked.len(), 3, "three tries, and no more");
-    let state = teller.solo.state.read();
-    let given_up = state.deliveries().find(|delivery| delivery.kind == "slack").unwrap();
-    assert_eq!((given_up.state, given_up.tries), (DeliveryState::GivenUp, 3));
-    assert_eq!(given_up.error.as_deref(), Some("answered 404"), "it is on record");
-    drop(state);
+    {
+        let state = teller.solo.state.read();
+        let given_up = state.deliveries().find(|delivery| delivery.kind == "slack").unwrap();
+        assert_eq!((given_up.state, given_up.tries), (DeliveryState::GivenUp, 3));
+        assert_eq!(given_up.error.as_deref(), Some("answered 404"), "it is on record");
+    }
     teller.stop().await;
 }
