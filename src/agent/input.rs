@@ -47,7 +47,8 @@ impl InputKind {
     }
 
     /// Whether its data are bytes, which JSON carries as base64.
-    fn is_bytes(self) -> bool {
+    #[must_use]
+    pub fn is_bytes(self) -> bool {
         matches!(self, Self::Image | Self::Video | Self::Audio | Self::Binary)
     }
 }

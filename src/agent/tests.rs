@@ -72,7 +72,7 @@ impl AgentService for FakeMember {
     }
 }
 
-async fn serve(member: FakeMember) -> SocketAddr {
+async fn serve(member: impl AgentService) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
     let server = Server::builder()
@@ -385,4 +385,87 @@ async fn members_are_found_over_rest() {
     tokio::time::timeout(LONG, registered).await.expect("it registers in time");
     stop.cancel();
     running.await.unwrap().unwrap();
+}
+
+/// An agent that writes down what it is asked, with the deadline of the call, and answers in turn.
+#[derive(Clone, Default)]
+struct Recorder {
+    asked: Arc<Mutex<Vec<(AgentTaskRequest, bool)>>>,
+    answers: Arc<Mutex<Vec<proto::AgentTaskResponse>>>,
+}
+
+#[tonic::async_trait]
+impl AgentService for Recorder {
+    async fn execute_task(
+        &self,
+        request: Request<AgentTaskRequest>,
+    ) -> Result<Response<proto::AgentTaskResponse>, Status> {
+        let has_deadline = request.metadata().contains_key("grpc-timeout");
+        self.asked.lock().push((request.into_inner(), has_deadline));
+        Ok(Response::new(self.answers.lock().remove(0)))
+    }
+
+    type StreamExecutionStream = futures::stream::Empty<Result<proto::AgentTaskUpdate, Status>>;
+
+    async fn stream_execution(
+        &self,
+        _: Request<AgentTaskRequest>,
+    ) -> Result<Response<Self::StreamExecutionStream>, Status> {
+        Err(Status::unimplemented("not asked"))
+    }
+
+    async fn register_agent(
+        &self,
+        _: Request<proto::AgentRegistration>,
+    ) -> Result<Response<proto::AgentRegistrationResponse>, Status> {
+        Err(Status::unimplemented("an agent"))
+    }
+
+    async fn agent_health_check(
+        &self,
+        _: Request<AgentHealthRequest>,
+    ) -> Result<Response<proto::AgentHealthResponse>, Status> {
+        Err(Status::unimplemented("not asked"))
+    }
+}
+
+#[tokio::test]
+async fn contract_6_row_10_a_step_is_given_thirty_seconds_and_counts_when_it_is_completed() {
+    let (agent, caller) = (Recorder::default(), GrpcCaller::new());
+    let endpoint = serve(agent.clone()).await.to_string();
+    let answer = |status: TaskStatus| proto::AgentTaskResponse {
+        agent_task_id: "t/0/1".to_owned(),
+        status: status.into(),
+        output: Some(super::output("json_report", &json!({"x": 1}))),
+        execution_time_ms: 7,
+        ..proto::AgentTaskResponse::default()
+    };
+    let failed = proto::AgentTaskResponse {
+        error: Some(proto::Error {
+            error_code: "EXECUTION_FAILED".to_owned(),
+            message: "no luck".to_owned(),
+            retryable: true,
+            ..proto::Error::default()
+        }),
+        output: None,
+        ..answer(TaskStatus::Failed)
+    };
+    let odd = answer(TaskStatus::Running);
+    agent.answers.lock().extend([answer(TaskStatus::Completed), failed, odd]);
+    let parameters = BTreeMap::from([("report_title".to_owned(), "Q3".to_owned())]);
+    let step = || AgentTask { parameters: parameters.clone(), ..task("synthesis") };
+
+    let done = caller.execute(&endpoint, step()).await.unwrap();
+    assert_eq!((done.output_type.as_str(), &done.data), ("json_report", &json!({"x": 1})));
+    let (asked, has_deadline) = agent.asked.lock()[0].clone();
+    assert!(has_deadline, "the agent ends by itself what its caller no longer waits for");
+    assert_eq!(asked.timeout_ms, 30_000);
+    let names = (asked.task_id.as_str(), asked.agent_task_id.as_str(), asked.agent_type.as_str());
+    assert_eq!(names, ("t", "t/0/1", "synthesis"));
+    assert_eq!((asked.inputs.len(), asked.parameters), (1, parameters.clone()));
+
+    let failure = caller.execute(&endpoint, step()).await.unwrap_err();
+    assert_eq!((failure.code, failure.retryable), (FailureCode::ExecutionFailed, true));
+    assert!(failure.message.contains("no luck"), "{failure}");
+    assert!(caller.execute(&endpoint, step()).await.is_err(), "only COMPLETED counts");
 }

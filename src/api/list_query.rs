@@ -155,7 +155,6 @@ impl ListQuery {
     }
 }
 
-/// What a cursor that does not belong to a list is answered.
 /// The cursor of a list whose rows have numbers that never change: that of the last row.
 ///
 /// # Errors
@@ -169,6 +168,7 @@ pub(super) fn number_cursor(params: &Params) -> Result<Option<u64>, ApiError> {
     after.map(Some)
 }
 
+/// What a cursor that does not belong to a list is answered.
 pub(super) fn invalid_cursor() -> ApiError {
     let text = "cursor must be next_cursor of an answer to the same query";
     ApiError::bad_request("INVALID_CURSOR", text)

@@ -4,6 +4,8 @@ use serde::{Serialize, Serializer};
 
 use crate::model::TimeMs;
 
+pub(super) use crate::model::iso;
+
 /// Seconds since the epoch, as a float: family W's numeric times.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Epoch(pub(super) TimeMs);
@@ -31,13 +33,6 @@ impl Serialize for Seconds {
             serializer.serialize_f64(self.0 as f64 / 1000.0)
         }
     }
-}
-
-/// ISO-8601 in UTC with milliseconds and a `Z`.
-pub(super) fn iso(at: TimeMs) -> String {
-    let at = i64::try_from(at).unwrap_or(i64::MAX);
-    let Ok(timestamp) = jiff::Timestamp::from_millisecond(at) else { return String::new() };
-    format!("{timestamp:.3}")
 }
 
 /// ISO-8601 in UTC with microseconds and a `Z`: family B's times.

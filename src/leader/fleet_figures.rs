@@ -21,6 +21,10 @@ pub(super) struct Sample {
     pub(super) utilization_milli: u64,
     /// Waiting tasks per place of active nodes, in thousandths.
     pub(super) pending_milli: u64,
+    /// Mean CPU in use of active nodes, in thousandths of a percent.
+    pub(super) cpu_milli: u64,
+    /// As `cpu_milli`, of memory.
+    pub(super) memory_milli: u64,
     pub(super) active_nodes: u32,
     pub(super) offline_nodes: u32,
     completed: u64,
@@ -32,12 +36,15 @@ impl Sample {
     /// The fleet as `view` shows it.
     fn of(view: &State, now: TimeMs) -> Self {
         let (mut active, mut offline, mut score, mut places) = (0u32, 0u32, 0u64, 0u64);
+        let (mut cpu, mut memory) = (0u64, 0u64);
         for node in view.nodes().filter(|node| node.agent_type.is_none()) {
             match node.status {
                 NodeStatus::Active => {
                     active += 1;
                     score += u64::from(node.load.score_milli);
                     places += u64::from(node.capacity);
+                    cpu += u64::from(node.load.cpu_milli);
+                    memory += u64::from(node.load.memory_milli);
                 }
                 NodeStatus::Offline => offline += 1,
                 NodeStatus::Degraded | NodeStatus::Maintenance | NodeStatus::Error => {}
@@ -48,6 +55,8 @@ impl Sample {
             at_ms: now,
             utilization_milli: score / u64::from(active.max(1)),
             pending_milli: view.waiting_len().saturating_mul(1000) / places.max(1),
+            cpu_milli: cpu / u64::from(active.max(1)),
+            memory_milli: memory / u64::from(active.max(1)),
             active_nodes: active,
             offline_nodes: offline,
             completed: counters.tasks_completed,
@@ -70,6 +79,8 @@ pub(super) struct Figures {
     pub(super) whole: bool,
     pub(super) utilization_milli: Option<u64>,
     pub(super) pending_milli: Option<u64>,
+    pub(super) cpu_milli: Option<u64>,
+    pub(super) memory_milli: Option<u64>,
     /// Nodes that went offline within the window, in thousandths.
     pub(super) failures_milli: u64,
     /// Completed of all that ended, in thousandths.
@@ -116,6 +127,8 @@ impl Samples {
             whole: newest.at_ms - oldest.at_ms >= window_ms / 10 * 9,
             utilization_milli: has_nodes.then(|| mean(|sample| sample.utilization_milli)),
             pending_milli: has_nodes.then(|| mean(|sample| sample.pending_milli)),
+            cpu_milli: has_nodes.then(|| mean(|sample| sample.cpu_milli)),
+            memory_milli: has_nodes.then(|| mean(|sample| sample.memory_milli)),
             failures_milli: lost.sum::<u64>() * 1000,
             success_milli: (ended > 0).then(|| completed * 1000 / ended),
             response_milli: (completed > 0).then(|| response.saturating_mul(1000) / completed),
@@ -138,6 +151,7 @@ mod tests {
             active_nodes: 1,
             utilization_milli: at_ms / 100,
             pending_milli: 0,
+            ..Sample::default()
         }
     }
 

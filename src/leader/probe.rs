@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::http::{Answer, CallError, NodeCaller};
 use crate::model::{Load, NodeId, NodeStatus};
-use crate::state::NodeSpec;
+use crate::state::{LoadWeights, NodeSpec};
 
 /// Marks nodes that were found, in their metadata: they send no heartbeats.
 pub(super) const DISCOVERED: &str = "discovered";
@@ -69,12 +69,13 @@ fn is_missing(answer: &Answer) -> bool {
     matches!(answer.status, 404 | 405)
 }
 
-/// Asks a node for its health, and for figures if it is one that sends none by itself.
+/// Asks a node for its health, and for figures if it is one that sends none by itself: then `figures`
+/// is how a load score is weighed that it does not tell.
 pub(super) async fn probe(
     caller: &dyn NodeCaller,
     base: &str,
     paths: Paths,
-    figures: bool,
+    figures: Option<LoadWeights>,
     timeout: Duration,
 ) -> Probed {
     let began = Instant::now();
@@ -100,9 +101,8 @@ pub(super) async fn probe(
         paths,
     };
     // A node that limits the rate of requests is not asked for more than its health.
-    if !figures || !probed.healthy || answer.as_ref().is_ok_and(|answer| answer.status == 429) {
-        return probed;
-    }
+    let limits_rate = answer.as_ref().is_ok_and(|answer| answer.status == 429);
+    let Some(weights) = figures.filter(|_| probed.healthy && !limits_rate) else { return probed };
     let mut said: Vec<Value> = object(answer).into_iter().collect();
     let (path, missing) = match paths.enhanced {
         true => (METRICS, &mut probed.paths.no_metrics),
@@ -116,7 +116,7 @@ pub(super) async fn probe(
         // Anything else that goes wrong here says nothing about the node's health (rows 4 and 8).
         said.extend(object(answer));
     }
-    (probed.load, probed.status) = read(&said);
+    (probed.load, probed.status) = read(&said, weights);
     probed
 }
 
@@ -141,7 +141,7 @@ fn is_healthy(answer: &Result<Answer, CallError>) -> bool {
 }
 
 /// What answers say of load and status; what was said later counts.
-fn read(said: &[Value]) -> (Option<Load>, Option<NodeStatus>) {
+fn read(said: &[Value], weights: LoadWeights) -> (Option<Load>, Option<NodeStatus>) {
     let inside = ["", "/stats", "/metrics", "/system", "/system_stats", "/performance"];
     let find = |keys: &[&str]| {
         let places = said.iter().rev().flat_map(|said| inside.map(|place| (said, place)));
@@ -169,18 +169,18 @@ fn read(said: &[Value]) -> (Option<Load>, Option<NodeStatus>) {
     }
     let [cpu, memory, gpu] = [cpu, memory, gpu].map(|share| share.unwrap_or(0.0).min(100.0));
     let tasks = tasks.unwrap_or(0.0).min(f64::from(u32::MAX));
-    // The scales and weights of contract 2.8.
-    let score = match score {
-        Some(score) if score > 1.0 => score / 100.0,
-        Some(score) => score,
-        None => (0.4 * cpu + 0.3 * memory + 0.3 * (10.0 * tasks).min(100.0)) / 100.0,
-    };
     let milli = |value: f64| (value * 1000.0).round() as u32;
+    // The scales of contract 2.8.
+    let score_milli = match score {
+        Some(score) if score > 1.0 => milli((score / 100.0).min(1.0)),
+        Some(score) => milli(score),
+        None => weights.score_milli(milli(cpu), milli(memory), tasks as u32),
+    };
     let load = Load {
         cpu_milli: milli(cpu),
         memory_milli: milli(memory),
         gpu_milli: milli(gpu),
-        score_milli: milli(score.min(1.0)),
+        score_milli,
         latency_us: 0,
         active_tasks: tasks as u32,
     };
@@ -192,12 +192,13 @@ fn object(answer: Result<Answer, CallError>) -> Option<Value> {
     serde_json::from_slice(&answer.body).ok().filter(Value::is_object)
 }
 
-/// Asks an endpoint who it is (contract 6, rows 1 to 3).
+/// Asks an endpoint who it is (contract 6, rows 1 to 3). `usual` are the capacity of a node, which none
+/// of them tells, and how its load is weighed.
 pub(super) async fn look_at(
     caller: &dyn NodeCaller,
     endpoint: &str,
     timeout: Duration,
-    capacity: u32,
+    usual: (u32, LoadWeights),
 ) -> Option<NodeSpec> {
     let base = endpoint.trim_end_matches('/');
     let status = object(caller.get(format!("{base}/api/v4/system/status"), timeout).await);
@@ -211,10 +212,15 @@ pub(super) async fn look_at(
         // The enhanced node lists them here.
         None => object(caller.get(format!("{base}/api/v3/agents"), timeout).await),
     };
-    spec_of(base, &status, agents.as_ref(), capacity)
+    spec_of(base, &status, agents.as_ref(), usual)
 }
 
-fn spec_of(base: &str, status: &Value, agents: Option<&Value>, capacity: u32) -> Option<NodeSpec> {
+fn spec_of(
+    base: &str,
+    status: &Value,
+    agents: Option<&Value>,
+    (capacity, weights): (u32, LoadWeights),
+) -> Option<NodeSpec> {
     let authority = base.split_once("://").map_or(base, |(_, rest)| rest);
     let (host, port) = authority.rsplit_once(':').unwrap_or((authority, "80"));
     let port: u16 = port.parse().ok()?;
@@ -246,6 +252,9 @@ fn spec_of(base: &str, status: &Value, agents: Option<&Value>, capacity: u32) ->
         })
     };
     let agents: Vec<_> = listed.into_iter().flatten().take(1000).filter_map(agent).collect();
+    let [cpu_milli, memory_milli, gpu_milli] =
+        ["cpu_percent", "memory_percent", "gpu_percent"].map(percent);
+    let score_milli = weights.score_milli(cpu_milli, memory_milli, 0);
     Some(NodeSpec {
         node_id: NodeId::parse(&node_id).ok()?,
         host: host.to_owned(),
@@ -255,12 +264,7 @@ fn spec_of(base: &str, status: &Value, agents: Option<&Value>, capacity: u32) ->
         capacity,
         agents_count: u32::try_from(agents.len()).unwrap_or(u32::MAX),
         agents,
-        load: Load {
-            cpu_milli: percent("cpu_percent"),
-            memory_milli: percent("memory_percent"),
-            gpu_milli: percent("gpu_percent"),
-            ..Load::default()
-        },
+        load: Load { cpu_milli, memory_milli, gpu_milli, score_milli, ..Load::default() },
         version: text("version").unwrap_or_else(|| "1.0.0".to_owned()),
         location: None,
         external_url: None,
@@ -281,15 +285,17 @@ mod tests {
         let status = json!({"agent_id": "found-1", "agent_type": "gpu", "capabilities": ["b", "a"],
             "version": "2", "system_stats": {"cpu_percent": 12.5, "memory_percent": 250}});
         let agents = json!({"agents": [{"id": "a1", "agent_type": "x", "status": "online"}, {}]});
-        let spec = spec_of("http://10.0.0.1:8081", &status, Some(&agents), 4).unwrap();
+        let usual = (4, crate::state::Policy::default().load_weights);
+        let spec = spec_of("http://10.0.0.1:8081", &status, Some(&agents), usual).unwrap();
         assert_eq!(
             (spec.node_id.as_str(), spec.host.as_str(), spec.port),
             ("found-1", "10.0.0.1", 8081)
         );
         assert_eq!((spec.load.cpu_milli, spec.load.memory_milli), (12_500, 100_000));
+        assert_eq!(spec.load.score_milli, 350, "weighed, as of any that tells no score");
         assert_eq!(spec.agents.len(), 1, "one without an id is left out");
-        let bare = spec_of("http://h:1", &json!({}), None, 4).unwrap();
+        let bare = spec_of("http://h:1", &json!({}), None, usual).unwrap();
         assert_eq!(bare.node_id.as_str(), "node_h_1");
-        assert!(spec_of("http://h:x", &json!({}), None, 4).is_none());
+        assert!(spec_of("http://h:x", &json!({}), None, usual).is_none());
     }
 }

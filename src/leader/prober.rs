@@ -170,12 +170,16 @@ impl Prober {
 
     /// Begins with as many probes as may be under way.
     fn begin<S: Seat>(&mut self, reign: &Reign<S>, timeout: Duration) {
+        if self.due.is_empty() {
+            return;
+        }
+        let weights = reign.seat.read(|view| view.policy().load_weights);
         while self.probes.len() < PROBES_MAX
             && let Some(node) = self.due.pop_front()
         {
             let caller = std::sync::Arc::clone(&reign.caller);
             self.probes.spawn(async move {
-                let (base, figures) = (&node.base_url, node.discovered);
+                let (base, figures) = (&node.base_url, node.discovered.then_some(weights));
                 let probed = probe(caller.as_ref(), base, node.paths, figures, timeout).await;
                 (node, probed)
             });
@@ -228,9 +232,12 @@ impl Prober {
             return Ok(());
         }
         self.discovered_at = Some(Instant::now());
-        let capacity = reign.seat.read(|view| view.policy().node_capacity);
+        let usual = reign.seat.read(|view| {
+            let policy = view.policy();
+            (policy.node_capacity, policy.load_weights)
+        });
         let caller = reign.caller.as_ref();
-        let looks = endpoints.iter().map(|endpoint| look_at(caller, endpoint, timeout, capacity));
+        let looks = endpoints.iter().map(|endpoint| look_at(caller, endpoint, timeout, usual));
         let found = futures::future::join_all(looks).await;
         for (endpoint, spec) in endpoints.iter().zip(found) {
             let Some(spec) = spec else { continue };

@@ -41,7 +41,7 @@ impl Rule {
     }
 }
 
-fn rules(view: &State, figures: &Figures) -> [Rule; 4] {
+fn rules(view: &State, figures: &Figures) -> [Rule; 6] {
     let limits = &view.policy().thresholds;
     [
         Rule {
@@ -69,6 +69,20 @@ fn rules(view: &State, figures: &Figures) -> [Rule; 4] {
             metric: "average_response_time",
             value_milli: figures.response_milli,
             threshold: limits.average_response_time,
+            low_is_bad: false,
+            lower_bound: false,
+        },
+        Rule {
+            metric: "cpu_usage",
+            value_milli: figures.cpu_milli,
+            threshold: limits.cpu_usage,
+            low_is_bad: false,
+            lower_bound: false,
+        },
+        Rule {
+            metric: "memory_usage",
+            value_milli: figures.memory_milli,
+            threshold: limits.memory_usage,
             low_is_bad: false,
             lower_bound: false,
         },
@@ -224,6 +238,40 @@ mod tests {
         assert_eq!(part, Vec::new(), "a part of the window says nothing about the rest");
         let whole = plan(&solo.state.read(), &figures(0, true), 0);
         assert_eq!(whole.first().map(|change| change.state), Some(AlertState::Resolved));
+    }
+
+    #[test]
+    fn contract_2_12_nodes_that_are_busy_are_an_alert_where_a_limit_is_set() {
+        let solo = Solo::new();
+        let epoch = Epoch { term: 1, member: 1 };
+        solo.commit(Command::OpenEpoch(epoch)).unwrap();
+        let figures = |cpu_milli: u64| Figures {
+            samples: SAMPLES_MIN,
+            whole: true,
+            cpu_milli: Some(cpu_milli),
+            memory_milli: Some(99_000),
+            ..Figures::default()
+        };
+        assert_eq!(plan(&solo.state.read(), &figures(99_000), 0), Vec::new(), "none is set");
+        let path = "alerts.thresholds.high_cpu_threshold".to_owned();
+        let set = |value: &str| Command::PatchConfig {
+            path: path.clone(),
+            value: value.to_owned(),
+            expected_revision: None,
+        };
+        solo.commit(set("90")).unwrap();
+        assert_eq!(plan(&solo.state.read(), &figures(90_000), 0), Vec::new(), "at it is not above");
+        let changes = plan(&solo.state.read(), &figures(90_001), 0);
+        let [change] = changes.as_slice() else { panic!("{changes:?}") };
+        assert_eq!(
+            (change.alert_id.as_str(), change.severity),
+            ("cpu_usage_threshold", Severity::Warning)
+        );
+        solo.commit(Command::RecordAlerts { epoch, changes: changes.clone() }).unwrap();
+        // Whoever takes the limit away takes the alert back, too.
+        solo.commit(set("null")).unwrap();
+        let over = plan(&solo.state.read(), &figures(99_000), 0);
+        assert_eq!(over.first().map(|change| change.state), Some(AlertState::Resolved));
     }
 
     #[test]

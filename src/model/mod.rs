@@ -20,6 +20,7 @@ mod hosts;
 mod id;
 mod mail;
 mod member;
+mod moment;
 mod networks;
 mod node;
 mod orchestrator;
@@ -61,6 +62,7 @@ pub use mail::{
     is_mail_address,
 };
 pub use member::{Epoch, Incarnation, Member, MemberId};
+pub use moment::iso;
 pub use networks::Networks;
 pub use node::{AGENT_PREFIX, Agent, Load, Node, NodeStatus};
 pub use orchestrator::{Acquisition, FleetStats, Mode, Orchestrator, StepConfig, StepSetting};

@@ -4,11 +4,7 @@ use serde_json::Value;
 
 use crate::model::TimeMs;
 
-/// ISO-8601 in UTC.
-pub(super) fn iso(at: TimeMs) -> String {
-    let at = i64::try_from(at).unwrap_or(i64::MAX);
-    jiff::Timestamp::from_millisecond(at).map(|at| format!("{at:.3}")).unwrap_or_default()
-}
+pub(super) use crate::model::iso;
 
 /// ISO-8601, or seconds since the epoch.
 pub(super) fn parse_time(value: &Value) -> Option<TimeMs> {

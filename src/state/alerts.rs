@@ -10,7 +10,7 @@ use super::apply::Txn;
 use super::command::AlertChange;
 use super::mail::letter;
 use super::{Fact, Outcome, Rejection, Reply, State};
-use crate::model::{Alert, AlertState, DeliveryBody, Epoch};
+use crate::model::{Alert, AlertState, DeliveryBody, Epoch, iso};
 
 /// Alerts remembered; resolved ones beyond it are forgotten, the oldest first.
 pub(super) const ALERTS_MAX: usize = 1000;
@@ -149,14 +149,20 @@ pub(super) fn decimal(milli: u64) -> String {
     format!("{}.{:03}", milli / 1000, milli % 1000)
 }
 
-/// An alert as its receivers are told of it.
+/// The same as a number of JSON, which nothing is decided by.
+fn number(milli: u64) -> Value {
+    serde_json::from_str(&decimal(milli)).unwrap_or_default()
+}
+
+/// An alert as its receivers are told of it: as `GET /api/v1/alerts` has it, and the number of the
+/// transition.
 pub(super) fn described(alert: &Alert) -> Value {
     json!({
         "id": alert.alert_id, "metric": alert.metric, "severity": alert.severity.as_str(),
-        "status": alert.state.as_str(), "value": decimal(alert.value_milli),
-        "threshold": decimal(alert.threshold_milli), "message": alert.message,
-        "acknowledged_by": alert.acknowledged_by, "since_ms": alert.since_ms,
-        "transition": alert.transitions,
+        "status": alert.state.as_str(), "value": number(alert.value_milli),
+        "threshold": number(alert.threshold_milli), "message": alert.message,
+        "acknowledged_by": alert.acknowledged_by, "since": iso(alert.since_ms),
+        "since_ms": alert.since_ms, "transition": alert.transitions,
     })
 }
 
@@ -167,7 +173,8 @@ fn notifications(state: &State, alert: &Alert) -> Vec<(&'static str, String, Str
     if let Some(url) = &policy.alert_webhook {
         let body = json!({
             "alert": described(alert),
-            "timestamp": alert.changed_at_ms / 1000,
+            // Alerts have their times as text (contract 1.7).
+            "timestamp": iso(alert.changed_at_ms),
             "source": "web4ai_orchestrator",
         });
         all.push(("alert", url.clone(), body.to_string()));

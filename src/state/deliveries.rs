@@ -19,6 +19,27 @@ impl State {
         self.deliveries.iter().map(|(_, delivery)| delivery)
     }
 
+    /// How many are remembered.
+    #[must_use]
+    pub fn deliveries_len(&self) -> usize {
+        self.deliveries.len()
+    }
+
+    /// Those behind the number `after` in the order of their numbers, which is that of their making,
+    /// or in the other direction; all of them without one.
+    pub fn deliveries_behind(
+        &self,
+        after: Option<DeliveryId>,
+        descending: bool,
+    ) -> Box<dyn Iterator<Item = &Delivery> + '_> {
+        if descending {
+            let last = after.map_or(DeliveryId::MAX, |after| after.saturating_sub(1));
+            Box::new(self.deliveries.range(0, last).rev().map(|(_, delivery)| delivery))
+        } else {
+            Box::new(self.deliveries.after(after).map(|(_, delivery)| delivery))
+        }
+    }
+
     /// One delivery.
     #[must_use]
     pub fn delivery(&self, delivery_id: DeliveryId) -> Option<&Delivery> {

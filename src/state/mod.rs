@@ -155,7 +155,7 @@ pub use runs::{ACTIONS_MAX, RUNS_MAX};
 pub use singles::{Counters, RUN_BOUNDS_MS, RunTotals};
 pub use structures::{JOBS_PER_REQUEST_MAX, MODELS_MAX, STRUCTURES_MAX, requested_job};
 pub use tasks::derive_task_id;
-pub use thresholds::{ScalingRule, Threshold, Thresholds};
+pub use thresholds::{AdviceLimits, LoadWeights, ScalingRule, Threshold, Thresholds};
 pub use unread::{unread, unread_keys};
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -11,7 +11,9 @@ use super::document::{flag, lookup, text, texts};
 use super::founding::{default_orchestrator, initial_mode, is_paused};
 use super::mail::mail_channel;
 use super::outward::{channel, check_channels, reach, web_url};
-use super::thresholds::{ScalingRule, Thresholds, scaling_enabled, scaling_rules};
+use super::thresholds::{
+    AdviceLimits, LoadWeights, ScalingRule, Thresholds, scaling_enabled, scaling_rules,
+};
 use crate::model::{MailChannel, Mode, Reach, TimeMs};
 
 /// The deepest path or document accepted.
@@ -134,6 +136,10 @@ pub struct Policy {
     pub alert_check_ms: TimeMs,
     /// `alerts.thresholds`.
     pub thresholds: Thresholds,
+    /// `performance.*_threshold`.
+    pub advice: AdviceLimits,
+    /// `performance.load_balancing.weight_*`.
+    pub load_weights: LoadWeights,
     /// `alerts.console.enabled`: the leader writes transitions into its log.
     pub alert_console: bool,
     /// `alerts.webhook`, when it is enabled.
@@ -350,6 +356,8 @@ impl Policy {
             // Three looks decide, and the window is five minutes: more than 100 s could not.
             alert_check_ms: number("alerts.check_interval", 10, 1, 100)? * 1000,
             thresholds: Thresholds::of(document)?,
+            advice: AdviceLimits::of(document)?,
+            load_weights: LoadWeights::of(document)?,
             alert_console: flag(document, "alerts.console.enabled")?.unwrap_or(true),
             alert_webhook: channel(document, "alerts.webhook", "url")?,
             alert_slack: channel(document, "alerts.slack", "webhook_url")?,

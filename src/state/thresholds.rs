@@ -33,6 +33,35 @@ pub struct Thresholds {
     pub task_success_rate: Threshold,
     /// Milliseconds from acceptance to result; too long.
     pub average_response_time: Threshold,
+    /// Mean percent of CPU in use, where a limit is set; too high.
+    pub cpu_usage: Threshold,
+    /// As `cpu_usage`, of memory.
+    pub memory_usage: Threshold,
+}
+
+/// Where advice to operators begins (contract 2.10, 2.12), in thousandths.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AdviceLimits {
+    /// `performance.performance_threshold`: share of the fleet in use.
+    pub utilization_milli: u64,
+    /// `performance.cpu_threshold`: percent of a node's CPU.
+    pub cpu_milli: u64,
+    /// `performance.memory_threshold`: percent of a node's memory.
+    pub memory_milli: u64,
+    /// `performance.latency_threshold`: milliseconds to a node; without one, no advice is given.
+    pub latency_milli: Option<u64>,
+}
+
+/// What a load score is made of that a node does not tell itself (contract 2.8):
+/// `performance.load_balancing.weight_*`, in thousandths.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LoadWeights {
+    /// Of the CPU in use.
+    pub cpu_milli: u64,
+    /// Of the memory in use.
+    pub memory_milli: u64,
+    /// Of the tasks that run, ten of which are all.
+    pub tasks_milli: u64,
 }
 
 /// One rule of the autoscaler (contract 2.10).
@@ -96,7 +125,12 @@ impl Thresholds {
         let failures = limit("node_failure_count", 2000)?;
         let success = limit("low_success_rate", 900)?;
         let response = limit("high_response_time", 5_000_000)?;
+        // What no limit is set for is never beyond it.
+        let never = u64::MAX;
+        let one = |warning_milli| Threshold { warning_milli, critical_milli: never };
         Ok(Self {
+            cpu_usage: one(limit("high_cpu_threshold", never)?),
+            memory_usage: one(limit("high_memory_threshold", never)?),
             network_utilization: Threshold {
                 warning_milli: limit("medium_utilization", 800)?,
                 critical_milli: limit("high_utilization", 900)?,
@@ -114,6 +148,52 @@ impl Thresholds {
                 critical_milli: response,
             },
         })
+    }
+}
+
+impl AdviceLimits {
+    /// Reads `performance`.
+    ///
+    /// # Errors
+    /// What is wrong with which key.
+    pub(super) fn of(document: &Value) -> Result<Self, String> {
+        let limit = |key: &str, default| milli_at(document, &format!("performance.{key}"), default);
+        let latency = limit("latency_threshold", u64::MAX)?;
+        Ok(Self {
+            utilization_milli: limit("performance_threshold", 800)?,
+            cpu_milli: limit("cpu_threshold", 90_000)?,
+            memory_milli: limit("memory_threshold", 90_000)?,
+            latency_milli: (latency < u64::MAX).then_some(latency),
+        })
+    }
+}
+
+impl LoadWeights {
+    /// Reads `performance.load_balancing`.
+    ///
+    /// # Errors
+    /// What is wrong with which key.
+    pub(super) fn of(document: &Value) -> Result<Self, String> {
+        let weight = |key: &str, default| {
+            milli_at(document, &format!("performance.load_balancing.{key}"), default)
+        };
+        Ok(Self {
+            cpu_milli: weight("weight_cpu", 400)?,
+            memory_milli: weight("weight_memory", 300)?,
+            tasks_milli: weight("weight_tasks", 300)?,
+        })
+    }
+
+    /// The score in thousandths of a node that uses so many thousandths of a percent of its CPU and
+    /// memory, and runs so many tasks; what adds up to more than all counts as all.
+    #[must_use]
+    pub fn score_milli(&self, cpu_milli: u32, memory_milli: u32, tasks: u32) -> u32 {
+        const ALL: u64 = 100_000;
+        let part = |weight: u64, used: u64| weight.min(1000) * used.min(ALL);
+        let sum = part(self.cpu_milli, u64::from(cpu_milli))
+            + part(self.memory_milli, u64::from(memory_milli))
+            + part(self.tasks_milli, u64::from(tasks) * (ALL / 10));
+        ((sum + ALL / 2) / ALL).min(1000) as u32
     }
 }
 
@@ -316,5 +396,33 @@ mod tests {
         assert_eq!(thresholds.node_failure_rate.critical_milli, 3000);
         let wrong = json!({"alerts": {"thresholds": {"low_success_rate": []}}});
         assert!(Thresholds::of(&wrong).unwrap_err().contains("low_success_rate"));
+        assert_eq!(thresholds.cpu_usage.warning_milli, u64::MAX, "no limit is set");
+    }
+
+    #[test]
+    fn contract_2_12_where_advice_begins_can_be_set() {
+        let usual = AdviceLimits::of(&json!({})).unwrap();
+        assert_eq!((usual.utilization_milli, usual.cpu_milli), (800, 90_000));
+        assert_eq!((usual.memory_milli, usual.latency_milli), (90_000, None));
+        let document = json!({"performance": {"performance_threshold": 0.7, "cpu_threshold": 80,
+            "memory_threshold": "85", "latency_threshold": 1000}});
+        let set = AdviceLimits::of(&document).unwrap();
+        assert_eq!((set.utilization_milli, set.cpu_milli), (700, 80_000));
+        assert_eq!((set.memory_milli, set.latency_milli), (85_000, Some(1_000_000)));
+        let wrong = json!({"performance": {"cpu_threshold": []}});
+        assert!(AdviceLimits::of(&wrong).unwrap_err().contains("performance.cpu_threshold"));
+    }
+
+    #[test]
+    fn contract_2_8_a_load_score_is_weighed_as_the_configuration_says() {
+        let usual = LoadWeights::of(&json!({})).unwrap();
+        assert_eq!(usual.score_milli(50_000, 20_000, 2), 320);
+        assert_eq!(usual.score_milli(100_000, 100_000, 99), 1000);
+        assert_eq!(usual.score_milli(0, 0, 0), 0);
+        let weights = json!({"weight_cpu": 1, "weight_memory": 0, "weight_tasks": 0.5});
+        let document = json!({"performance": {"load_balancing": weights}});
+        let set = LoadWeights::of(&document).unwrap();
+        assert_eq!(set.score_milli(30_500, 90_000, 4), 505);
+        assert_eq!(set.score_milli(90_000, 0, 10), 1000, "more than all is all");
     }
 }

@@ -24,6 +24,7 @@ mod bots;
 mod campaigns;
 mod command_line;
 mod configuration;
+mod deadlines;
 mod deliveries;
 mod dev;
 mod disks;

@@ -1,9 +1,9 @@
 //! What clients ask for beside plain tasks: work in steps by agents, their own or those of a pipeline,
-//! the same work on several nodes, at most so many of a key at once, deadlines, and posts when all is
-//! over.
+//! the same work on several nodes, at most so many of a key at once or in a window of time, deadlines,
+//! and posts when all is over.
 
 use quorate::clock;
-use quorate::model::{Concurrency, FlowMode, Pipeline, StepSpec};
+use quorate::model::{Concurrency, FlowMode, Pipeline, RateLimit, StepSpec, TimeMs};
 use quorate::state::{FlowRequest, TaskSpec};
 
 /// Kinds of agents.
@@ -15,6 +15,10 @@ const MISSING: &str = "delta";
 pub(crate) const TYPES: [&str; 3] = ["pipe0", "pipe1", "api_call"];
 /// Keys that tasks share; the first stands for one at once, the second for two, and so on.
 const KEYS: u64 = 3;
+/// Keys whose tasks may be started so often in a window; the first stands for once, and so on.
+const RATES: u64 = 2;
+/// The window of the first; that of the second is twice as long.
+const WINDOW_MS: TimeMs = 100;
 /// The modes a client can choose.
 const MODES: [FlowMode; 4] =
     [FlowMode::Sequential, FlowMode::Parallel, FlowMode::Hybrid, FlowMode::Graph];
@@ -37,6 +41,12 @@ pub(crate) fn shape(spec: &mut TaskSpec) {
     if (random >> 16).is_multiple_of(5) {
         let nth = 1 + (random >> 24) % KEYS;
         spec.concurrency = Some(Concurrency { key: format!("k{nth}"), max: nth as u32 });
+    }
+    let chance = clock::random();
+    if chance.is_multiple_of(8) {
+        let nth = 1 + (chance >> 8) % RATES;
+        let (key, per_ms) = (format!("r{nth}"), WINDOW_MS * nth);
+        spec.rate = Some(RateLimit { key, max: nth as u32, per_ms });
     }
     if (random >> 32).is_multiple_of(3) {
         spec.callback_url = Some(format!("http://sink{}/ended", (random >> 40) % 2));

@@ -237,3 +237,28 @@ async fn contract_2_12_auto_start_false_begins_with_scheduling_paused() {
     world.post("/api/v1/control/start", "").await.ok();
     assert!(!paused(), "what an operator says counts from then on");
 }
+
+#[tokio::test]
+async fn contract_6_row_9_what_nodes_say_to_a_shutdown_does_not_matter() {
+    let world = World::new().await;
+    let failing = Router::new().fallback(|| async { StatusCode::INTERNAL_SERVER_ERROR });
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move { axum::serve(listener, failing).await });
+    // Nobody listens there any more.
+    let gone = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+    for (name, port) in [("fails", port), ("gone", gone)] {
+        let body = json!({"host": "127.0.0.1", "port": port}).to_string();
+        world.post(&format!("/api/v1/nodes/{name}/register"), &body).await.ok();
+    }
+    let told = node(&world).await;
+    let answer = world.post("/api/v1/control/stop", r#"{"shutdown_nodes":true}"#).await.ok();
+    assert_eq!(answer["message"], "Orchestrator stopped successfully");
+    assert_eq!(answer["nodes_notified"], 2, "those that were reached");
+    assert_eq!(told.lock().len(), 1);
+    assert_eq!(
+        world.get("/api/v1/nodes").await.ok()["active_nodes"],
+        3,
+        "nothing is held against them"
+    );
+}

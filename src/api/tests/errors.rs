@@ -216,3 +216,23 @@ async fn rejections_have_the_status_that_fits() {
         );
     }
 }
+
+#[tokio::test]
+async fn contract_4_2_what_no_agent_could_read_is_a_failed_submission() {
+    let world = World::new().await;
+    for (fields, error) in [
+        (r#""inputs":"a","priority":2.5"#, "priority must be a whole number or a word, not 2.5"),
+        (r#""inputs":7"#, "inputs must be an array"),
+        (r#""inputs":[{"type":"film"}]"#, "inputs[0]: type must be one of"),
+        (r#""inputs":[],"parameters":[]"#, "parameters must be an object"),
+    ] {
+        let body = format!(r#"{{"task_id":"a","task_type":"api_call",{fields}}}"#);
+        let answer = world.post("/api/v1/tasks", &body).await;
+        assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{fields}");
+        let body = answer.json();
+        assert!(body["error"].as_str().unwrap().starts_with(error), "{body}");
+        let kind = (&body["status"], &body["error_code"], &body["task_id"]);
+        assert_eq!(kind, (&json!("failed"), &json!("VALIDATION_ERROR"), &json!("a")));
+        assert_eq!(world.get("/api/v1/tasks/a").await.status, StatusCode::NOT_FOUND);
+    }
+}

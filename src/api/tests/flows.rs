@@ -389,3 +389,30 @@ async fn a_concurrency_key_holds_whatever_a_plan_says() {
     world.post("/api/v1/tasks/a/result", r#"{"success":true}"#).await.ok();
     world.place("c", "n1").await;
 }
+
+#[tokio::test]
+async fn contract_4_6_a_task_that_takes_longer_than_its_time_ends_with_timeout() {
+    let world = two_agents().await;
+    world.flow("s", &json!({"execution_mode": "sequential", "timeout_ms": 20})).await;
+    world.step("s#0", "agent:a1", done(ONE)).await;
+    tokio::time::sleep(std::time::Duration::from_millis(30)).await;
+    // The timers' duty looks for what is due, and apply sees that it is.
+    let expiries = world.cluster.view().read(|state| {
+        let due = state.due_timers(crate::clock::now_ms());
+        let expiry = |(task, kind): (&crate::model::Task, _)| crate::state::TaskExpiry {
+            task_id: task.task_id.clone(),
+            seen_revision: task.revision,
+            kind,
+        };
+        due.map(expiry).collect()
+    });
+    world.commit(Command::ExpireTasks { epoch: world.epoch, expiries }).await;
+    let task = shown(&world, "s").await;
+    assert_eq!((&task["status"], &task["error"]["code"]), (&json!("failed"), &json!("TIMEOUT")));
+    assert_eq!(
+        (&task["task"]["status"], &task["error"]["retryable"]),
+        (&json!("timeout"), &json!(false))
+    );
+    assert_eq!(task["agent_executions"][0]["status"], "completed");
+    assert_eq!(task["agent_executions"][1]["status"], "cancelled");
+}

@@ -276,3 +276,23 @@ async fn lists_refuse_what_they_cannot_do() {
         assert_eq!(world.get(path).await.json()["code"], "INVALID_QUERY", "{path}");
     }
 }
+
+#[tokio::test]
+async fn detailed_nodes_are_filtered_sorted_and_paged_like_nodes() {
+    let world = World::new().await;
+    for (node_id, load) in [("a", 0.5), ("b", 0.1), ("c", 0.9)] {
+        let body = json!({"host": "h", "load_score": load});
+        world.post(&format!("/api/v1/nodes/{node_id}/register"), &body.to_string()).await.ok();
+    }
+    let list = "/api/v1/dashboard/nodes/detailed";
+    let whole = world.get(list).await.ok();
+    assert_eq!((&whole["total_nodes"], whole.get("count")), (&json!(3), None), "the family's form");
+    let pages = walk(&world, &format!("{list}?sort=load_score&limit=2"), "nodes", "node_id").await;
+    assert_eq!(pages, [vec!["b", "a"], vec!["c"]]);
+    let page = world.get(&format!("{list}?node_id=c")).await.ok();
+    assert_eq!((&page["total"], &page["total_nodes"]), (&json!(1), &json!(3)));
+    assert!(page["nodes"][0]["uptime_hours"].is_f64(), "{page}");
+    let cursor = world.get("/api/v1/nodes?limit=1").await.ok()["next_cursor"].clone();
+    let foreign = world.get(&format!("{list}?limit=1&cursor={}", cursor.as_str().unwrap())).await;
+    assert_eq!(foreign.json()["code"], "INVALID_CURSOR");
+}

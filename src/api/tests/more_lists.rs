@@ -148,3 +148,38 @@ async fn pipelines_and_keys_are_walked_and_filtered() {
     assert_eq!(nodes, ["b"]);
     assert_eq!(total(&world, path).await, 3);
 }
+
+/// Every look at the list went through all of it while the state was held.
+#[tokio::test]
+async fn a_long_list_of_deliveries_is_looked_at_piece_by_piece() {
+    use crate::state::TaskExpiry;
+    const ALL: usize = 10_050;
+    let world = World::new().await;
+    for batch in [10_000, ALL - 10_000] {
+        let task = json!({"task_type": "t", "deadline": 1, "callback_url": "http://me.test/"});
+        let body = json!({"tasks": vec![task; batch]}).to_string();
+        world.post("/api/v1/tasks/batch", &body).await.ok();
+        let expiries = world.cluster.view().read(|state| {
+            let due = state.due_timers(u64::MAX).map(|(task, kind)| TaskExpiry {
+                task_id: task.task_id.clone(),
+                seen_revision: task.revision,
+                kind,
+            });
+            due.collect()
+        });
+        world.commit(Command::ExpireTasks { epoch: world.epoch, expiries }).await;
+    }
+    let path = "/api/v1/deliveries";
+    assert_eq!(total(&world, path).await, ALL);
+    assert_eq!(total(&world, &format!("{path}?status=due")).await, ALL, "known without a look");
+    let page = world.get(&format!("{path}?status=delivered&order=asc")).await.ok();
+    assert_eq!((&page["count"], &page["total"]), (&json!(0), &Value::Null));
+    let next = page["next_cursor"].as_str().expect("the page ended early");
+    assert_eq!(next, "10000");
+    let query = format!("{path}?status=delivered&order=asc&cursor={next}");
+    assert_eq!(world.get(&query).await.ok()["next_cursor"], Value::Null);
+    let last = world.get(&format!("{path}?limit=2&cursor=3")).await.ok();
+    let ids: Vec<_> = last["deliveries"].as_array().unwrap().iter().collect();
+    assert_eq!((ids.len(), &ids[0]["delivery_id"]), (2, &json!(2)));
+    assert_eq!(last["next_cursor"], Value::Null);
+}

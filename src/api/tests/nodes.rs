@@ -240,3 +240,47 @@ async fn metrics_and_status_count_the_same_agents() {
     let status = world.get("/api/v1/status").await.ok();
     assert_eq!(status["data"]["agents"]["total"], 2);
 }
+
+/// The word was dropped, whatever it was.
+#[tokio::test]
+async fn contract_2_1_a_node_may_say_at_registration_what_it_is() {
+    let world = World::new().await;
+    let path = "/api/v1/nodes/n1/register";
+    let wild = world.post(path, r#"{"host":"h","status":"wild"}"#).await;
+    assert_eq!(wild.status, StatusCode::BAD_REQUEST);
+    let body = wild.json();
+    assert_eq!(body["error"], "Failed to register node");
+    assert_eq!(body["detail"], "status must be active, degraded, maintenance, offline or error");
+    assert_eq!(world.get("/api/v1/nodes/n1").await.status, StatusCode::NOT_FOUND);
+    for (said, status) in [
+        (r#"{"host":"h","status":"Degraded"}"#, NodeStatus::Degraded),
+        (r#"{"host":"h","status":"online"}"#, NodeStatus::Active),
+        (r#"{"host":"h"}"#, NodeStatus::Active),
+    ] {
+        world.post(path, said).await.ok();
+        // The leader takes it from the book, like the status of a heartbeat.
+        let heard = world.cluster.heartbeats().heard(&NodeId::trusted("n1")).unwrap();
+        assert_eq!(heard.beat.status, Some(status), "{said}");
+        assert_eq!(world.get("/api/v1/nodes/n1").await.ok()["node"]["status"], "active");
+    }
+}
+
+#[tokio::test]
+async fn contract_2_8_a_load_score_that_nobody_told_is_weighed_as_the_configuration_says() {
+    let world = World::new().await;
+    let weights = r#"{"value":{"weight_cpu":1,"weight_memory":0,"weight_tasks":0}}"#;
+    let put = world.put("/api/v1/config/performance.load_balancing", weights).await.ok();
+    assert_eq!(put["warnings"], json!([]), "they have an effect");
+    let score = async || world.get("/api/v1/nodes/n1").await.ok()["node"]["load_score"].clone();
+    let register = r#"{"host":"h","cpu_usage":30,"memory_usage":90}"#;
+    world.post("/api/v1/nodes/n1/register", register).await.ok();
+    assert_eq!(score().await, 0.3);
+    let path = "/api/v1/nodes/n1/heartbeat";
+    world.post(path, r#"{"cpu_usage":45,"memory_usage":90,"tasks_running":9}"#).await.ok();
+    assert_eq!(score().await, 0.45);
+    world.post(path, r#"{"cpu_usage":45,"load_score":0.2,"tasks_running":9}"#).await.ok();
+    assert_eq!(score().await, 0.2, "its own word counts");
+    let wrong = r#"{"value":{"weight_cpu":"much"}}"#;
+    let wrong = world.put("/api/v1/config/performance.load_balancing", wrong).await;
+    assert_eq!(wrong.json()["code"], "INVALID_CONFIG");
+}

@@ -86,3 +86,19 @@ async fn contract_2_10_advice_follows_from_what_nodes_report() {
     let body = world.get("/api/v1/metrics/performance").await.ok();
     assert_eq!(kinds(&body["recommendations"]), [""; 0]);
 }
+
+#[tokio::test]
+async fn contract_2_12_thresholds_of_the_configuration_move_the_advice() {
+    let world = World::new().await;
+    node(&world, "n1", r#""cpu_usage":85,"memory_usage":50,"load_score":0.5"#).await;
+    let body = world.get("/api/v1/metrics/performance").await.ok();
+    assert_eq!(kinds(&body["recommendations"]), [""; 0]);
+    let limits = r#"{"performance":{"cpu_threshold":80,"performance_threshold":0.4}}"#;
+    let put = world.put("/api/v1/config", limits).await.ok();
+    assert_eq!(put["warnings"], json!([]), "they have an effect");
+    let body = world.get("/api/v1/metrics/performance").await.ok();
+    let expected = ["auto_scaling high", "resource_optimization high"];
+    assert_eq!(kinds(&body["recommendations"]), expected);
+    let shown = &body["recommendations"][1]["description"];
+    assert_eq!(shown, "1 nodes use more than 80 % of their cpu");
+}

@@ -274,3 +274,17 @@ async fn contract_2_3_completed_lists_hold_the_newest_oldest_first() {
     let rows = failed["tasks"].as_array().unwrap();
     assert_eq!((&rows[0]["task_id"], &rows[1]["task_id"]), (&json!("t1"), &json!("t2")));
 }
+
+#[tokio::test]
+async fn the_limits_of_a_task_are_shown_as_they_were_sent() {
+    let world = World::new().await;
+    let body = json!({"task_id": "t", "task_type": "t", "concurrency": {"key": "db"},
+        "rate_limit": {"key": "api", "max": 3, "per_seconds": 0.5}});
+    world.post("/api/v1/tasks", &body.to_string()).await.ok();
+    let task = world.get("/api/v1/tasks/t").await.ok()["task"].clone();
+    assert_eq!(task["concurrency"], json!({"key": "db", "max": 1}));
+    assert_eq!(task["rate_limit"], json!({"key": "api", "max": 3, "per_seconds": 0.5}));
+    world.submit("plain").await;
+    let plain = world.get("/api/v1/tasks/plain").await.ok()["task"].clone();
+    assert!(plain.get("concurrency").is_none() && plain.get("rate_limit").is_none(), "{plain}");
+}

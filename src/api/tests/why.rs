@@ -52,6 +52,10 @@ async fn why_follows_a_task_through_its_life() {
     world.post("/api/v1/tasks/t/result", report).await.ok();
     let blocker = only(&world, "t", "BACK_OFF").await;
     assert_eq!(blocker["message"], "waits for retry 1 after: no luck");
+    // The words are those of the task itself.
+    let (told, task) = (why(&world, "t").await.2, world.get("/api/v1/tasks/t").await.ok());
+    assert_eq!((&told["status"], &told["state"]), (&task["status"], &task["task"]["state"]));
+    assert_eq!(told["state"], "retrying");
     assert!(blocker["until"].as_str().unwrap() > blocker["since"].as_str().unwrap());
     world.call("DELETE", "/api/v1/tasks/t", "").await.ok();
     let (codes, blocked, why) = why(&world, "t").await;

@@ -53,7 +53,9 @@ pub(in crate::api) async fn heartbeat(
         return Err(unknown());
     }
     let read = Object::parse(&body).map_err(ApiError::from);
-    let beat = read.and_then(|body| Ok(heartbeat::parse(&node_id, &body)?)).map_err(refused)?;
+    let weights = || app.cluster().view().read(|state| state.policy().load_weights);
+    let beat = read.and_then(|body| Ok(heartbeat::parse(&node_id, &body, weights)?));
+    let beat = beat.map_err(refused)?;
     if !is_registered(&app, &node_id).await? {
         return Err(unknown());
     }

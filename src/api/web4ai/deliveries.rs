@@ -10,9 +10,12 @@ use crate::api::list_query::{ListKind, ListQuery, Window, number_cursor};
 use crate::api::params::Params;
 use crate::api::reply;
 use crate::api::wire_time::{iso, iso_or_null};
-use crate::model::{Delivery, DeliveryBody};
+use crate::model::{Delivery, DeliveryBody, DeliveryId, DeliveryState};
+use crate::state::State as Tables;
 
 const LIMIT: u64 = 100;
+/// Rows looked at for one page, and counted one by one.
+const SCAN_MAX: usize = 10_000;
 
 /// Its cursors are numbers of deliveries, which never change.
 const DELIVERIES: ListKind = ListKind {
@@ -63,8 +66,8 @@ struct Deliveries<'a> {
     success: bool,
     deliveries: Vec<DeliveryView<'a>>,
     count: usize,
-    /// All that match.
-    total: usize,
+    /// All that match; null when only counting many rows would tell.
+    total: Option<usize>,
     due: usize,
     next_cursor: Option<String>,
 }
@@ -78,6 +81,49 @@ struct Wanted<'a> {
 }
 
 impl Wanted<'_> {
+    fn is_all(&self) -> bool {
+        [self.task_id, self.status, self.kind].iter().all(Option::is_none) && self.window.is_open()
+    }
+
+    /// Whether it is all that are still to be made.
+    fn is_due(&self) -> bool {
+        let is_status_alone = Wanted { status: None, ..*self }.is_all();
+        is_status_alone && self.status == Some(DeliveryState::Due.as_str())
+    }
+
+    /// How many match, where that is known or soon counted: the state is held meanwhile.
+    fn total(&self, state: &Tables) -> Option<usize> {
+        if self.is_all() {
+            Some(state.deliveries_len())
+        } else if self.is_due() {
+            Some(state.due_deliveries_len())
+        } else {
+            let few = state.deliveries_len() <= SCAN_MAX;
+            few.then(|| state.deliveries().filter(|delivery| self.holds(delivery)).count())
+        }
+    }
+
+    /// The page behind `after`, and where to go on. It ends early when few match.
+    fn page<'s>(
+        &self,
+        state: &'s Tables,
+        (after, descending): (Option<DeliveryId>, bool),
+        limit: usize,
+    ) -> (Vec<&'s Delivery>, Option<DeliveryId>) {
+        let (mut found, mut last) = (Vec::new(), None);
+        for (looked_at, delivery) in state.deliveries_behind(after, descending).enumerate() {
+            let matches = self.holds(delivery);
+            if looked_at == SCAN_MAX || (matches && found.len() == limit) {
+                return (found, last);
+            }
+            if matches {
+                found.push(delivery);
+            }
+            last = Some(delivery.delivery_id);
+        }
+        (found, None)
+    }
+
     fn holds(&self, delivery: &Delivery) -> bool {
         let is_of = |wanted: &str| match &delivery.body {
             DeliveryBody::Task(task_id) => task_id.as_str() == wanted,
@@ -108,22 +154,14 @@ pub(in crate::api) async fn deliveries(
     };
     let mut stamp = app.admit(&params).await?;
     let body = app.show(&mut stamp, |state| {
-        let matching = || state.deliveries().filter(|delivery| wanted.holds(delivery));
-        let is_behind = |delivery: &&Delivery| query.is_behind(after, delivery.delivery_id);
-        let mut found: Vec<&Delivery> = match query.descending {
-            true => matching().rev().filter(is_behind).take(limit + 1).collect(),
-            false => matching().filter(is_behind).take(limit + 1).collect(),
-        };
-        let more = found.len() > limit;
-        found.truncate(limit);
-        let last = found.last().map(|delivery| delivery.delivery_id.to_string());
+        let (found, next) = wanted.page(state, (after, query.descending), limit);
         reply::encode(&Deliveries {
             success: true,
             count: found.len(),
-            total: matching().count(),
+            total: wanted.total(state),
             deliveries: found.into_iter().map(DeliveryView::of).collect(),
             due: state.due_deliveries_len(),
-            next_cursor: last.filter(|_| more),
+            next_cursor: next.map(|delivery_id| delivery_id.to_string()),
         })
     });
     Ok(reply::read(&stamp, body))

@@ -5,7 +5,7 @@ use serde_json::value::RawValue;
 use super::{load, report};
 use crate::api::object::{FieldError, Object};
 use crate::model::{Load, NodeId, NodeStatus, TaskId};
-use crate::state::{ROWS_PER_COMMAND_MAX, TaskReport};
+use crate::state::{LoadWeights, ROWS_PER_COMMAND_MAX, TaskReport};
 
 /// A heartbeat that was understood.
 #[derive(Debug)]
@@ -18,11 +18,15 @@ pub(super) struct Heartbeat {
     pub(super) reports: Vec<TaskReport>,
 }
 
-/// Reads a heartbeat of `node_id`.
+/// Reads a heartbeat of `node_id`. `weights` are asked for only when it has figures and no score.
 ///
 /// # Errors
 /// [`FieldError`] naming what cannot be used.
-pub(super) fn parse(node_id: &NodeId, body: &Object<'_>) -> Result<Heartbeat, FieldError> {
+pub(super) fn parse(
+    node_id: &NodeId,
+    body: &Object<'_>,
+    weights: impl FnOnce() -> LoadWeights,
+) -> Result<Heartbeat, FieldError> {
     let status = match body.text("status")? {
         None => NodeStatus::Active,
         Some(word) => NodeStatus::parse(&word).ok_or_else(|| {
@@ -30,7 +34,7 @@ pub(super) fn parse(node_id: &NodeId, body: &Object<'_>) -> Result<Heartbeat, Fi
         })?,
     };
     check_agents_status(body)?;
-    let load = load::parse(body, &Object::default())?;
+    let load = load::parse(body, &Object::default(), weights)?;
     let reports = body.list("completed_tasks")?;
     if reports.len() > ROWS_PER_COMMAND_MAX {
         return Err(FieldError::new("completed_tasks", "a list of at most 10000 reports"));
@@ -66,7 +70,8 @@ mod tests {
     use crate::state::TaskOutcome;
 
     fn read(body: &str) -> Result<Heartbeat, FieldError> {
-        parse(&NodeId::trusted("n1"), &Object::parse(body.as_bytes()).unwrap())
+        let body = Object::parse(body.as_bytes()).unwrap();
+        parse(&NodeId::trusted("n1"), &body, || crate::state::Policy::default().load_weights)
     }
 
     #[test]

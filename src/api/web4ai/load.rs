@@ -2,12 +2,18 @@
 
 use crate::api::object::{FieldError, Object};
 use crate::model::Load;
+use crate::state::LoadWeights;
 
 /// What a body says of the load, in whole numbers; `None` when it says nothing.
 ///
 /// `outer` is the body itself, `inner` the object whose figures count when the body has none:
 /// family W's clients put them at the top of a heartbeat and under `performance` at registration.
-pub(super) fn parse(outer: &Object<'_>, inner: &Object<'_>) -> Result<Option<Load>, FieldError> {
+/// `weights` are asked for only when there is no score.
+pub(super) fn parse(
+    outer: &Object<'_>,
+    inner: &Object<'_>,
+    weights: impl FnOnce() -> LoadWeights,
+) -> Result<Option<Load>, FieldError> {
     let number = |key: &str| match outer.number(key)? {
         Some(number) => Ok(Some((number, outer))),
         None => Ok(inner.number(key)?.map(|number| (number, inner))),
@@ -27,18 +33,15 @@ pub(super) fn parse(outer: &Object<'_>, inner: &Object<'_>) -> Result<Option<Loa
     if says_nothing {
         return Ok(None);
     }
-    let score = match score {
-        Some((score, said_in)) => fraction(score, said_in),
-        None => weighed(cpu.unwrap_or(0.0), memory.unwrap_or(0.0), tasks.unwrap_or(0.0)),
+    let [cpu_milli, memory_milli, gpu_milli] =
+        [cpu, memory, gpu].map(|percent| thousandths(percent.unwrap_or(0.0), 100.0));
+    let active_tasks = tasks.unwrap_or(0.0).clamp(0.0, f64::from(u32::MAX)) as u32;
+    let score_milli = match score {
+        Some((score, said_in)) => thousandths(fraction(score, said_in), 1.0),
+        None => weights().score_milli(cpu_milli, memory_milli, active_tasks),
     };
-    Ok(Some(Load {
-        cpu_milli: thousandths(cpu.unwrap_or(0.0), 100.0),
-        memory_milli: thousandths(memory.unwrap_or(0.0), 100.0),
-        gpu_milli: thousandths(gpu.unwrap_or(0.0), 100.0),
-        score_milli: thousandths(score, 1.0),
-        latency_us: thousandths(latency.unwrap_or(0.0), 4_000_000.0),
-        active_tasks: tasks.unwrap_or(0.0).clamp(0.0, f64::from(u32::MAX)) as u32,
-    }))
+    let latency_us = thousandths(latency.unwrap_or(0.0), 4_000_000.0);
+    Ok(Some(Load { cpu_milli, memory_milli, gpu_milli, score_milli, latency_us, active_tasks }))
 }
 
 /// A load score as a fraction. It is a percentage when it is above 1, and for the family of
@@ -48,11 +51,6 @@ fn fraction(score: f64, said_in: &Object<'_>) -> f64 {
     let percent_family = (said_in.has("active_tasks") || said_in.has("health_status"))
         && !said_in.has("tasks_running");
     if score > 1.0 || percent_family { score / 100.0 } else { score }
-}
-
-/// The score of a node that does not report one.
-fn weighed(cpu: f64, memory: f64, tasks: f64) -> f64 {
-    (0.4 * cpu + 0.3 * memory + 0.3 * (10.0 * tasks).min(100.0)) / 100.0
 }
 
 fn thousandths(value: f64, max: f64) -> u32 {
@@ -65,7 +63,8 @@ mod tests {
 
     fn read(body: &str) -> Option<Load> {
         let body = Object::parse(body.as_bytes()).unwrap();
-        parse(&body, &body.object("performance").unwrap()).unwrap()
+        let weights = || crate::state::Policy::default().load_weights;
+        parse(&body, &body.object("performance").unwrap(), weights).unwrap()
     }
 
     #[test]
@@ -105,7 +104,8 @@ mod tests {
     #[test]
     fn nonsense_figures_are_named() {
         let body = Object::parse(br#"{"cpu_usage":"hot"}"#).unwrap();
-        let error = parse(&body, &Object::default()).unwrap_err();
+        let weights = || unreachable!("it has none to weigh");
+        let error = parse(&body, &Object::default(), weights).unwrap_err();
         assert_eq!(error.to_string(), "cpu_usage must be a number");
     }
 }

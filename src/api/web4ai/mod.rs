@@ -1,7 +1,7 @@
 //! Family W: nodes, agents, tasks, status, metrics (contract section 2), with family A's fields
 //! on the paths the two share (contract section 7).
 //!
-//! Reading bodies (`submit`, `callback`, `register`, `heartbeat`, `report`, `load`) and writing objects
+//! Reading bodies (`submit`, `payloads`, `callback`, `register`, `heartbeat`, `report`, `load`) and writing objects
 //! (`task_view`, `node_view`, `words`) are pure and tested as tables by paragraph of the contract;
 //! the doors (`tasks`, `lists`, `nodes`, `beats`, `agents`, `status`, `performance`, `node_list`,
 //! `agent_list`, `task_walk`, `dashboard`) only tie them to the cluster.
@@ -24,6 +24,7 @@ pub(super) mod node_list;
 pub(super) mod node_view;
 pub(super) mod nodes;
 pub(super) mod notices;
+mod payloads;
 pub(super) mod performance;
 mod register;
 mod report;

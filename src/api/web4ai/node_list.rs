@@ -17,7 +17,7 @@ use crate::api::reply;
 use crate::model::{Node, NodeStatus, TimeMs};
 use crate::state::State as Tables;
 
-const NODES: ListKind = ListKind {
+pub(super) const NODES: ListKind = ListKind {
     name: "nodes",
     sorts: &["node_id", "created_at", "last_heartbeat", "load_score", "status", "tasks_completed"],
     descending: false,
@@ -48,10 +48,18 @@ struct NodePage<'a> {
 }
 
 /// A node of a page, and the value it is sorted by.
-struct Listed<'a> {
+pub(super) struct Listed<'a> {
     key: u64,
-    node: &'a Node,
+    pub(super) node: &'a Node,
     fresh: Freshness,
+}
+
+/// One page of nodes.
+pub(super) struct Cut<'a> {
+    pub(super) rows: Vec<Listed<'a>>,
+    /// All nodes that match.
+    pub(super) total: usize,
+    pub(super) next_cursor: Option<String>,
 }
 
 struct PageMap<'a> {
@@ -179,14 +187,8 @@ pub(in crate::api) async fn list(
 }
 
 async fn page(app: &App, params: &Params) -> Result<Response, ApiError> {
-    let query = ListQuery::parse(&NODES, params)?;
-    let mut stamp = app.admit(params).await?;
-    let query = query.in_cluster(app.cluster().cluster_id());
-    let filter = Filter::new(&query, params)?;
-    let book = Book::open(app);
-    let body = app.show(&mut stamp, |state| {
-        let (rows, total, more) = filter.page(state, &book);
-        let cursor = |row: &Listed<'_>| query.cursor(&format!("{}/{}", row.key, row.node.node_id));
+    let written = |state: &Tables, book: &Book, cut: Cut<'_>| {
+        let Cut { rows, total, next_cursor } = cut;
         reply::encode(&NodePage {
             success: true,
             total_nodes: state.nodes_len(),
@@ -194,9 +196,30 @@ async fn page(app: &App, params: &Params) -> Result<Response, ApiError> {
             order: rows.iter().map(|row| row.node.node_id.as_str()).collect(),
             count: rows.len(),
             total,
-            next_cursor: rows.last().filter(|_| more).map(cursor),
+            next_cursor,
             nodes: PageMap { rows, now: book.now() },
         })
+    };
+    page_of(&NODES, app, params, written).await
+}
+
+/// A page of a list of nodes, as `written` has it.
+pub(super) async fn page_of(
+    kind: &ListKind,
+    app: &App,
+    params: &Params,
+    written: impl FnOnce(&Tables, &Book, Cut<'_>) -> Vec<u8>,
+) -> Result<Response, ApiError> {
+    let query = ListQuery::parse(kind, params)?;
+    let mut stamp = app.admit(params).await?;
+    let query = query.in_cluster(app.cluster().cluster_id());
+    let filter = Filter::new(&query, params)?;
+    let book = Book::open(app);
+    let body = app.show(&mut stamp, |state| {
+        let (rows, total, more) = filter.page(state, &book);
+        let cursor = |row: &Listed<'_>| query.cursor(&format!("{}/{}", row.key, row.node.node_id));
+        let next_cursor = rows.last().filter(|_| more).map(cursor);
+        written(state, &book, Cut { rows, total, next_cursor })
     });
     Ok(reply::read(&stamp, body))
 }

@@ -155,9 +155,13 @@ pub(in crate::api) async fn register(
     let node_id = NodeId::parse(&node_id).map_err(|error| {
         ApiError::bad_request("INVALID_FIELD", error.to_string()).with_family_text(FAILED)
     })?;
-    let capacity = app.cluster().view().read(|state| state.policy().node_capacity);
-    let spec = register::parse(node_id.clone(), &object, capacity)
-        .map_err(|error| ApiError::from(error).with_family_text(FAILED))?;
+    let refused = |error| ApiError::from(error).with_family_text(FAILED);
+    let defaults = app.cluster().view().read(|state| {
+        let policy = state.policy();
+        (policy.node_capacity, policy.load_weights)
+    });
+    let spec = register::parse(node_id.clone(), &object, defaults).map_err(refused)?;
+    let status = register::status(&object).map_err(refused)?;
     let load = spec.load;
     let written = app.write(ticket, &caller, Command::RegisterNode(spec)).await;
     let Written { index, outcome } = written.map_err(|error| match error.code() {
@@ -168,7 +172,7 @@ pub(in crate::api) async fn register(
         return Err(key_reused(ticket.request_id));
     };
     // A registration is a sign of life too.
-    let beat = Beat { status: Some(NodeStatus::Active), load: Some(load) };
+    let beat = Beat { status: Some(status), load: Some(load) };
     app.cluster().heartbeats().record(&node_id, beat);
     let registered = Registered {
         success: true,

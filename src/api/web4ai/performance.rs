@@ -14,18 +14,14 @@ use crate::api::params::Params;
 use crate::api::reply;
 use crate::api::wire_time::iso;
 use crate::model::{Load, Node, NodeStatus};
-use crate::state::State as Tables;
+use crate::state::{AdviceLimits, State as Tables};
 
-/// Utilization above which more nodes are wanted, 0 to 1.
-const UTILIZATION_HIGH: f64 = 0.8;
 /// Utilization below which fewer nodes would do.
 const UTILIZATION_LOW: f64 = 0.2;
 /// Mean response time above which work should be spread otherwise, in milliseconds.
 const RESPONSE_SLOW_MS: f64 = 5000.0;
 /// How far a node's load score must be from the mean of all to count as out of balance.
 const IMBALANCE: f64 = 0.2;
-/// CPU or memory above which a node is short of it, in percent.
-const RESOURCE_SHORT: f64 = 90.0;
 /// Nodes that one piece of advice names; the number of all is beside them.
 const NAMED_MAX: usize = 20;
 
@@ -64,6 +60,8 @@ struct NodeFigures<'a> {
     load_score: f64,
     cpu: f64,
     memory: f64,
+    /// Milliseconds.
+    latency: f64,
 }
 
 impl<'a> NodeFigures<'a> {
@@ -74,6 +72,7 @@ impl<'a> NodeFigures<'a> {
             load_score: milli(load.score_milli),
             cpu: milli(load.cpu_milli),
             memory: milli(load.memory_milli),
+            latency: milli(load.latency_us),
         }
     }
 }
@@ -88,23 +87,54 @@ pub(in crate::api) fn recommendations(
     let here = state.nodes().filter(|node| node.status != NodeStatus::Offline);
     let nodes: Vec<_> =
         here.map(|node| NodeFigures::of(node, book.of(node).load.unwrap_or(node.load))).collect();
-    advise(metrics.network_utilization, metrics.average_response_time, &nodes)
+    let limits = Limits::of(&state.policy().advice);
+    advise((metrics.network_utilization, metrics.average_response_time), &nodes, limits)
 }
 
-fn advise(utilization: f64, response_ms: f64, nodes: &[NodeFigures<'_>]) -> Vec<Recommendation> {
+/// Where advice begins, in the units of the figures.
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    /// Utilization above which more nodes are wanted, 0 to 1.
+    utilization: f64,
+    /// CPU and memory above which a node is short of it, in percent.
+    cpu: f64,
+    memory: f64,
+    /// Milliseconds above which a node is far away, if that matters.
+    latency: Option<f64>,
+}
+
+impl Limits {
+    fn of(limits: &AdviceLimits) -> Self {
+        let milli = |value: u64| value as f64 / 1000.0;
+        Self {
+            utilization: milli(limits.utilization_milli),
+            cpu: milli(limits.cpu_milli),
+            memory: milli(limits.memory_milli),
+            latency: limits.latency_milli.map(milli),
+        }
+    }
+}
+
+fn advise(
+    (utilization, response_ms): (f64, f64),
+    nodes: &[NodeFigures<'_>],
+    limits: Limits,
+) -> Vec<Recommendation> {
     let mut advice = Vec::new();
-    advice.extend(scaling(utilization).filter(|advice| advice.priority == "high"));
-    advice.extend(short_of("cpu", nodes, |node| node.cpu));
-    advice.extend(short_of("memory", nodes, |node| node.memory));
+    let scaling = || scaling(utilization, limits.utilization);
+    advice.extend(scaling().filter(|advice| advice.priority == "high"));
+    advice.extend(short_of("cpu", nodes, limits.cpu, |node| node.cpu));
+    advice.extend(short_of("memory", nodes, limits.memory, |node| node.memory));
+    advice.extend(limits.latency.and_then(|limit| far_away(nodes, limit)));
     advice.extend(slow_answers(response_ms));
     advice.extend(imbalance(nodes));
-    advice.extend(scaling(utilization).filter(|advice| advice.priority == "low"));
+    advice.extend(scaling().filter(|advice| advice.priority == "low"));
     advice
 }
 
-fn scaling(utilization: f64) -> Option<Recommendation> {
+fn scaling(utilization: f64, limit: f64) -> Option<Recommendation> {
     let percent = utilization * 100.0;
-    let (priority, what) = if utilization > UTILIZATION_HIGH {
+    let (priority, what) = if utilization > limit {
         ("high", "add nodes")
     } else if utilization < UTILIZATION_LOW {
         ("low", "fewer nodes would do")
@@ -153,16 +183,34 @@ fn imbalance(nodes: &[NodeFigures<'_>]) -> Option<Recommendation> {
 fn short_of(
     resource: &'static str,
     nodes: &[NodeFigures<'_>],
+    limit: f64,
     usage: impl Fn(&NodeFigures<'_>) -> f64,
 ) -> Option<Recommendation> {
     let short: Vec<&str> =
-        nodes.iter().filter(|node| usage(node) > RESOURCE_SHORT).map(|node| node.node_id).collect();
-    if short.is_empty() {
+        nodes.iter().filter(|node| usage(node) > limit).map(|node| node.node_id).collect();
+    let description = format!("{} nodes use more than {limit} % of their {resource}", short.len());
+    of_nodes(resource, "high", &short, description)
+}
+
+/// Nodes that take longer than `limit` milliseconds to answer.
+fn far_away(nodes: &[NodeFigures<'_>], limit: f64) -> Option<Recommendation> {
+    let far: Vec<&str> =
+        nodes.iter().filter(|node| node.latency > limit).map(|node| node.node_id).collect();
+    let description = format!("{} nodes are more than {limit} ms away", far.len());
+    of_nodes("network", "medium", &far, description)
+}
+
+fn of_nodes(
+    resource: &'static str,
+    priority: &'static str,
+    node_ids: &[&str],
+    description: String,
+) -> Option<Recommendation> {
+    if node_ids.is_empty() {
         return None;
     }
-    let description = format!("{} nodes use more than 90 % of their {resource}", short.len());
-    let details = Details::Short { resource, nodes: named(&short), node_count: short.len() };
-    let (kind, priority) = ("resource_optimization", "high");
+    let details = Details::Short { resource, nodes: named(node_ids), node_count: node_ids.len() };
+    let kind = "resource_optimization";
     Some(Recommendation { kind, priority, description, details: Some(details) })
 }
 
@@ -250,11 +298,11 @@ mod tests {
     use super::*;
 
     fn node(node_id: &str, load_score: f64, cpu: f64, memory: f64) -> NodeFigures<'_> {
-        NodeFigures { node_id, load_score, cpu, memory }
+        NodeFigures { node_id, load_score, cpu, memory, latency: 1500.0 }
     }
 
     fn kinds(utilization: f64, response_ms: f64, nodes: &[NodeFigures<'_>]) -> Vec<String> {
-        let advice = advise(utilization, response_ms, nodes);
+        let advice = advise((utilization, response_ms), nodes, usual());
         advice.iter().map(|advice| format!("{} {}", advice.kind, advice.priority)).collect()
     }
 
@@ -271,12 +319,28 @@ mod tests {
         assert_eq!(kinds(0.5, 0.0, &[node("n1", 0.5, 90.0, 90.1)]), ["resource_optimization high"]);
     }
 
+    fn usual() -> Limits {
+        Limits::of(&crate::state::Policy::default().advice)
+    }
+
+    #[test]
+    fn contract_2_12_advice_begins_where_the_configuration_says() {
+        let nodes = [node("n1", 0.75, 85.0, 50.0)];
+        assert_eq!(kinds(0.75, 0.0, &nodes), [""; 0]);
+        let limits = Limits { utilization: 0.7, cpu: 80.0, memory: 85.0, latency: Some(1000.0) };
+        let advice = serde_json::to_value(advise((0.75, 0.0), &nodes, limits)).unwrap();
+        let kinds: Vec<_> = advice.as_array().unwrap().iter().map(|one| &one["type"]).collect();
+        assert_eq!(kinds, ["auto_scaling", "resource_optimization", "resource_optimization"]);
+        assert_eq!(advice[1]["description"], "1 nodes use more than 80 % of their cpu");
+        assert_eq!(advice[2]["details"]["resource"], "network");
+    }
+
     #[test]
     fn contract_2_10_rebalancing_needs_a_node_on_either_side() {
         let one_sided = [node("a", 0.9, 0.0, 0.0), node("b", 0.6, 0.0, 0.0)];
         assert_eq!(kinds(0.75, 0.0, &one_sided), [""; 0]);
         let apart = [node("a", 0.9, 0.0, 0.0), node("b", 0.5, 0.0, 0.0), node("c", 0.1, 0.0, 0.0)];
-        let advice = serde_json::to_value(advise(0.5, 0.0, &apart)).unwrap();
+        let advice = serde_json::to_value(advise((0.5, 0.0), &apart, usual())).unwrap();
         assert_eq!(advice[0]["type"], "load_rebalancing");
         assert_eq!(advice[0]["details"]["overloaded"], serde_json::json!(["a"]));
         assert_eq!(advice[0]["details"]["underloaded"], serde_json::json!(["c"]));
@@ -286,7 +350,7 @@ mod tests {
     fn advice_names_a_bounded_number_of_nodes() {
         let ids: Vec<String> = (0..100).map(|number| format!("n{number}")).collect();
         let nodes: Vec<_> = ids.iter().map(|id| node(id, 0.95, 99.0, 1.0)).collect();
-        let advice = serde_json::to_value(advise(0.95, 0.0, &nodes)).unwrap();
+        let advice = serde_json::to_value(advise((0.95, 0.0), &nodes, usual())).unwrap();
         assert_eq!(advice[0]["type"], "auto_scaling", "the most urgent first");
         let details = &advice[1]["details"];
         assert_eq!(details["nodes"].as_array().unwrap().len(), NAMED_MAX);

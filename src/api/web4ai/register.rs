@@ -4,8 +4,8 @@ use serde_json::value::RawValue;
 
 use super::load;
 use crate::api::object::{FieldError, Object};
-use crate::model::{Agent, NodeId};
-use crate::state::NodeSpec;
+use crate::model::{Agent, NodeId, NodeStatus};
+use crate::state::{LoadWeights, NodeSpec};
 
 /// Fields with a place of their own in a node; all others join its metadata.
 const KNOWN: [&str; 20] = [
@@ -37,14 +37,15 @@ const NAME_BYTES_MAX: usize = 2048;
 /// What a node may leave with us beyond its figures: it stays in memory on every member.
 const METADATA_BYTES_MAX: usize = 256 * 1024;
 
-/// Reads a registration. `default_capacity` is the policy's, for nodes that declare none.
+/// Reads a registration. A node that declares no capacity gets `default_capacity`, and one without a
+/// load score is weighed by `weights`; both are the policy's.
 ///
 /// # Errors
 /// [`FieldError`] naming what cannot be used.
 pub(super) fn parse(
     node_id: NodeId,
     body: &Object<'_>,
-    default_capacity: u32,
+    (default_capacity, weights): (u32, LoadWeights),
 ) -> Result<NodeSpec, FieldError> {
     let performance = body.object("performance").unwrap_or_default();
     let agents = agents(body)?;
@@ -65,7 +66,7 @@ pub(super) fn parse(
         capacity: capacity(body, default_capacity)?,
         agents_count,
         agents,
-        load: load::parse(body, &performance)?.unwrap_or_default(),
+        load: load::parse(body, &performance, || weights)?.unwrap_or_default(),
         version: text_or(body, "version", "1.0.0")?,
         location: Some(text_or(body, "location", "")?).filter(|location| !location.is_empty()),
         external_url: external_url(body)?,
@@ -73,6 +74,17 @@ pub(super) fn parse(
         metadata,
         agent_type: None,
     })
+}
+
+/// What the node says it is; `active` when it says nothing. It counts like the status of a heartbeat,
+/// which a registration is as well.
+///
+/// # Errors
+/// [`FieldError`] for a word that is no status (contract 2.1).
+pub(super) fn status(body: &Object<'_>) -> Result<NodeStatus, FieldError> {
+    let Some(word) = body.text("status")? else { return Ok(NodeStatus::Active) };
+    let wanted = "active, degraded, maintenance, offline or error";
+    NodeStatus::parse(&word).ok_or_else(|| FieldError::new("status", wanted))
 }
 
 fn text_or(body: &Object<'_>, key: &str, default: &str) -> Result<String, FieldError> {
@@ -140,7 +152,9 @@ mod tests {
     use super::*;
 
     fn read(body: &str) -> Result<NodeSpec, FieldError> {
-        parse(NodeId::trusted("n1"), &Object::parse(body.as_bytes()).unwrap(), 16)
+        let body = Object::parse(body.as_bytes()).unwrap();
+        let policy = crate::state::Policy::default();
+        parse(NodeId::trusted("n1"), &body, (policy.node_capacity, policy.load_weights))
     }
 
     #[test]

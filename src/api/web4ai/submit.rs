@@ -10,7 +10,7 @@ use std::sync::Arc;
 use serde_json::value::RawValue;
 
 use super::words::RESERVED_TASK_IDS;
-use super::{callback, limits};
+use super::{callback, limits, payloads};
 use crate::api::agents::steps;
 use crate::api::object::{FieldError, Object, text_of};
 use crate::api::wire_time::parse_time;
@@ -26,7 +26,7 @@ const TASK_TYPE_BYTES_MAX: usize = 256;
 const COPIES_MAX: u64 = 16;
 
 /// Fields with a place of their own in a task; all others join its metadata.
-const KNOWN: [&str; 13] = [
+pub(super) const KNOWN: [&str; 13] = [
     "task_id",
     "task_type",
     "priority",
@@ -146,7 +146,7 @@ fn spec_of(
     let requirements = body.object("requirements").map_err(field)?;
     let requirements_raw =
         if requirements.is_empty() { String::new() } else { body.json("requirements") };
-    let (input, metadata) = payloads(body, shape).map_err(field)?;
+    let (input, metadata) = payloads::of(body, shape)?;
     Ok(TaskSpec {
         task_id: task_id(body)?,
         task_type: task_type.into_owned(),
@@ -230,6 +230,9 @@ fn urgency(raw: Option<&RawValue>, shape: Shape, ascending: bool) -> Result<Urge
     }
     let number = text.parse::<f64>().ok().filter(|number| number.is_finite());
     let number = number.ok_or_else(|| format!("unknown priority: {text}"))?;
+    if number.fract() != 0.0 {
+        return Err(format!("priority must be a whole number or a word, not {text}"));
+    }
     Ok(match shape {
         Shape::Web4ai => Urgency::from_web4ai(number as i64),
         Shape::Agents => {
@@ -251,28 +254,6 @@ fn timeout_ms(body: &Object<'_>, shape: Shape, defaults: &Defaults) -> Result<u6
         None => Ok(default),
         Some((_, ms)) if (1.0..=TIMEOUT_MS_MAX as f64).contains(&ms) => Ok(ms as u64),
         Some((key, _)) => Err(FieldError::new(key, "above 0 and at most a year")),
-    }
-}
-
-/// What to work on, and whatever has no place of its own. When both kinds of input were sent, the one
-/// that was not taken as the input stays among the latter. Family A's inputs stand at the top or, as
-/// upstream's code reads them, in the metadata (contract 4.5).
-fn payloads(body: &Object<'_>, shape: Shape) -> Result<(String, String), FieldError> {
-    if body.raw("input_data").is_some() {
-        return Ok((body.json("input_data"), body.remainder("metadata", &KNOWN)?));
-    }
-    let mut known = [""; KNOWN.len() + 1];
-    known[..KNOWN.len()].copy_from_slice(&KNOWN);
-    known[KNOWN.len()] = "inputs";
-    let rest = body.remainder("metadata", &known)?;
-    if body.raw("inputs").is_some() || shape == Shape::Web4ai {
-        return Ok((body.json("inputs"), rest));
-    }
-    match Object::parse(rest.as_bytes()) {
-        Ok(metadata) if metadata.raw("inputs").is_some() => {
-            Ok((metadata.json("inputs"), metadata.remainder("", &["inputs"])?))
-        }
-        Ok(_) | Err(_) => Ok((String::new(), rest)),
     }
 }
 
@@ -370,6 +351,9 @@ mod tests {
             (r#"{"task_type":[]}"#, "task_type must be a string"),
             (r#"{"task_type":"t","priority":"soon"}"#, "unknown priority: soon"),
             (r#"{"task_type":"t","priority":true}"#, "priority must be a number or a word"),
+            (r#"{"task_type":"t","priority":1.5}"#, "priority must be a whole number"),
+            (r#"{"task_type":"api_call","priority":"7.5"}"#, "priority must be a whole number"),
+            (r#"{"task_type":"api_call","inputs":7}"#, "inputs must be an array"),
             (r#"{"task_type":"t","timeout":0}"#, "timeout must be above 0 and at most a year"),
             (r#"{"task_type":"t","max_retries":-1}"#, "max_retries must be a whole number"),
             (r#"{"task_type":"t","max_retries":1001}"#, "max_retries must be at most 1000"),
@@ -430,21 +414,6 @@ mod tests {
         assert_eq!(mode(r#"{"task_type":"t"}"#), None);
         let own = mode(r#"{"task_type":"mine","steps":[{"agent_type":"x"}]}"#);
         assert!(matches!(own, Some(FlowRequest::Steps { mode: FlowMode::Sequential, .. })));
-    }
-
-    #[test]
-    fn contract_4_5_where_the_inputs_stand() {
-        let given = |body: &str| {
-            let spec = spec(body);
-            (spec.input, spec.metadata)
-        };
-        let text = |text: &str| text.to_owned();
-        let inside = r#"{"task_type":"api_call","metadata":{"inputs":[{"data":1}],"x":2}}"#;
-        assert_eq!(given(inside), (text(r#"[{"data":1}]"#), text(r#"{"x":2}"#)));
-        let both = r#"{"task_type":"api_call","inputs":[1],"metadata":{"inputs":[2]}}"#;
-        assert_eq!(given(both), (text("[1]"), text(r#"{"inputs":[2]}"#)));
-        let of_nodes = r#"{"task_type":"t","metadata":{"inputs":[2]}}"#;
-        assert_eq!(given(of_nodes), (text(""), text(r#"{"inputs":[2]}"#)));
     }
 
     #[test]

@@ -97,8 +97,26 @@ struct TaskObject<'a> {
     /// Ours: how many steps it is done in.
     #[serde(skip_serializing_if = "Option::is_none")]
     steps_total: Option<usize>,
+    /// Ours: the limits that it shares with others of its keys.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    concurrency: Option<ConcurrencyView<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rate_limit: Option<RateView<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     input_data: Option<&'a RawValue>,
+}
+
+#[derive(Debug, Serialize)]
+struct ConcurrencyView<'a> {
+    key: &'a str,
+    max: u32,
+}
+
+#[derive(Debug, Serialize)]
+struct RateView<'a> {
+    key: &'a str,
+    max: u32,
+    per_seconds: Seconds,
 }
 
 /// When the newest attempt was placed, as far as that is still known: an ended attempt is dated by
@@ -194,6 +212,15 @@ pub(in crate::api) fn task_reply<'a>(
             attempt: task.attempt,
             state: task.status.as_str(),
             steps_total: task.flow.as_ref().map(|flow| flow.steps.len()),
+            concurrency: task
+                .concurrency
+                .as_ref()
+                .map(|limit| ConcurrencyView { key: &limit.key, max: limit.max }),
+            rate_limit: task.rate.as_ref().map(|limit| RateView {
+                key: &limit.key,
+                max: limit.max,
+                per_seconds: Seconds(limit.per_ms),
+            }),
             input_data: payloads.input.as_deref().map(|input| fragment(input, "null")),
         },
     }

@@ -12,7 +12,7 @@ use axum::extract::State;
 use axum::response::Response;
 use serde::Serialize;
 
-use super::words::{agents_status, web4ai_status};
+use super::words::agents_status;
 use crate::api::App;
 use crate::api::error::ApiError;
 use crate::api::params::{Params, Path};
@@ -308,7 +308,7 @@ pub(in crate::api) async fn why(
             success: true,
             task_id: task.task_id.as_str(),
             status: agents_status(task.status),
-            state: web4ai_status(task.status),
+            state: task.status.as_str(),
             blocked: blockers.iter().any(is_blocking),
             queue_position,
             blockers,

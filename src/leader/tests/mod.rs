@@ -3,6 +3,7 @@
 
 mod bots;
 mod calendars;
+mod calls;
 mod guarding;
 mod ledger;
 mod mailing;

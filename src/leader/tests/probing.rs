@@ -17,7 +17,7 @@ use crate::leader::probe::{Paths, Probed, look_at, probe};
 use crate::leader::solo::Solo;
 use crate::leader::{LeaderOptions, Leadership, Outward};
 use crate::model::{NodeId, NodeStatus};
-use crate::state::Command;
+use crate::state::{Command, Policy};
 
 const TIMEOUT: Duration = Duration::from_millis(500);
 
@@ -56,7 +56,8 @@ impl Fake {
 
     async fn probe(&self, paths: Paths, figures: bool) -> Probed {
         let caller = HttpCaller::new().unwrap();
-        probe(&caller, &self.base, paths, figures, TIMEOUT).await
+        let weights = Policy::default().load_weights;
+        probe(&caller, &self.base, paths, figures.then_some(weights), TIMEOUT).await
     }
 
     fn asked(&self) -> Vec<String> {
@@ -150,11 +151,29 @@ async fn contract_6_row_8_agents_say_their_status_and_load() {
 }
 
 #[tokio::test]
+async fn contract_6_row_1_whoever_answers_for_its_health_is_found() {
+    let usual = (4, Policy::default().load_weights);
+    let caller = HttpCaller::new().unwrap();
+    let fake = Fake::serve(&[(HEALTH, 200, r#"{"status":"healthy"}"#)]).await;
+    let spec = look_at(&caller, &fake.base, TIMEOUT, usual).await.unwrap();
+    let port = fake.base.rsplit_once(':').unwrap().1;
+    assert_eq!(spec.node_id.as_str(), format!("node_127.0.0.1_{port}"), "it says no name");
+    assert_eq!((spec.node_type.as_str(), spec.capacity), ("worker", 4));
+    assert_eq!(fake.asked()[1], HEALTH);
+    for (status, body) in [(500, "{}"), (404, "{}"), (0, "")] {
+        fake.answers.lock().insert(HEALTH, (status, body));
+        let found = look_at(&caller, &fake.base, TIMEOUT, usual).await;
+        assert!(found.is_none(), "{status} is ignored");
+    }
+}
+
+#[tokio::test]
 async fn contract_6_row_3_discovery_takes_the_agents_of_an_enhanced_node() {
     let list = r#"{"success":true,"agents":[{"agent_id":"a1","status":"online"},{"id":"a2"},{}]}"#;
     let fake = Fake::serve(&[(HEALTH, 200, "{}"), (AGENTS, 200, list)]).await;
     let caller = HttpCaller::new().unwrap();
-    let spec = look_at(&caller, &fake.base, TIMEOUT, 4).await.unwrap();
+    let usual = (4, Policy::default().load_weights);
+    let spec = look_at(&caller, &fake.base, TIMEOUT, usual).await.unwrap();
     let agents: Vec<_> = spec.agents.iter().map(|agent| agent.agent_id.as_str()).collect();
     assert_eq!(agents, ["a1", "a2"]);
     assert_eq!(fake.asked(), ["/api/v4/system/status", HEALTH, "/api/v4/agents", AGENTS]);

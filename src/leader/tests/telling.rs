@@ -3,16 +3,19 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use axum::Router;
+use axum::http::StatusCode;
 use axum::routing::post;
+use axum::{Json, Router};
+use parking_lot::Mutex;
+use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use crate::leader::http::HttpCaller;
 use crate::leader::solo::Solo;
 use crate::leader::{LeaderOptions, Leadership, Outward};
-use crate::model::{Delivery, DeliveryState};
+use crate::model::{AlertState, Delivery, DeliveryState, Severity};
 use crate::outward::{Clients, testing};
-use crate::state::Command;
+use crate::state::{AlertChange, Command};
 
 struct Teller {
     solo: Arc<Solo>,
@@ -102,5 +105,83 @@ async fn a_host_that_is_not_on_the_list_is_given_up_without_a_call() {
     let delivery = teller.tell("later", &format!("http://localhost:{port}/later")).await;
     assert_eq!(delivery.state, DeliveryState::Delivered);
     assert_eq!(told.load(Ordering::Relaxed), 1);
+    teller.stop().await;
+}
+
+/// Takes posts, and answers each with the next of these, then 200.
+fn answering(answers: &[u16]) -> (Router, Arc<Mutex<Vec<Value>>>) {
+    let told = Arc::<Mutex<Vec<Value>>>::default();
+    let (taken, answers) = (Arc::clone(&told), answers.to_vec());
+    let router = Router::new().fallback(post(move |Json(body): Json<Value>| {
+        let mut taken = taken.lock();
+        let status = answers.get(taken.len()).copied().unwrap_or(200);
+        taken.push(body);
+        async move { StatusCode::from_u16(status).unwrap() }
+    }));
+    (router, told)
+}
+
+/// Mail, the third channel, is in `mailing`.
+#[tokio::test]
+async fn contract_6_row_13_an_alert_is_posted_to_webhook_and_slack() {
+    let (hook, hooked) = answering(&[500]);
+    let (slack, slacked) = answering(&[302, 503, 404]);
+    let (hook, slack) = (testing::serve(hook).await.port(), testing::serve(slack).await.port());
+    let teller = Teller::lead(Clients::default(), "[\"127.0.0.1\"]");
+    let channels = json!({
+        "webhook": {"enabled": true, "url": format!("http://127.0.0.1:{hook}/hook")},
+        "slack": {"enabled": true, "webhook_url": format!("http://127.0.0.1:{slack}/services/x"),
+            "channel": "#fleet"},
+    });
+    for (path, value) in
+        [("alerts", channels.to_string()), ("tasks.retry_delay_ms", "1".to_owned())]
+    {
+        let (path, expected_revision) = (path.to_owned(), None);
+        teller.solo.commit(Command::PatchConfig { path, value, expected_revision }).unwrap();
+    }
+    let opened = |state: &crate::state::State| state.epoch() != crate::model::Epoch::default();
+    teller.solo.until("a reign", opened).await;
+    let change = AlertChange {
+        alert_id: "network_utilization_threshold".to_owned(),
+        seen_transitions: 0,
+        metric: "network_utilization".to_owned(),
+        severity: Severity::Critical,
+        state: AlertState::Active,
+        value_milli: 950,
+        threshold_milli: 900,
+        message: "too much".to_owned(),
+    };
+    let epoch = teller.solo.state.read().epoch();
+    teller.solo.commit(Command::RecordAlerts { epoch, changes: vec![change] }).unwrap();
+    let ended = |state: &crate::state::State| {
+        state.deliveries().all(|delivery| delivery.state != DeliveryState::Due)
+    };
+    teller.solo.until("both have ended", ended).await;
+    let (hooked, slacked) = (hooked.lock().clone(), slacked.lock().clone());
+    assert_eq!((hooked.len(), &hooked[0]), (2, &hooked[1]), "what is not 2xx comes again, alike");
+    let body = &hooked[0];
+    assert_eq!(body["source"], "web4ai_orchestrator");
+    assert!(body["timestamp"].as_str().unwrap().ends_with('Z'), "contract 1.7: {body}");
+    assert!(body["delivery_id"].is_u64(), "{body}");
+    for (key, value) in [
+        ("id", json!("network_utilization_threshold")),
+        ("severity", json!("critical")),
+        ("status", json!("active")),
+        ("value", json!(0.95)),
+        ("threshold", json!(0.9)),
+        ("message", json!("too much")),
+    ] {
+        assert_eq!(body["alert"][key], value, "{key}");
+    }
+    let text =
+        "[critical] network_utilization_threshold active: too much (value 0.950, threshold 0.900)";
+    assert_eq!((&slacked[0]["text"], &slacked[0]["channel"]), (&json!(text), &json!("#fleet")));
+    assert_eq!(slacked.len(), 3, "three tries, and no more");
+    {
+        let state = teller.solo.state.read();
+        let given_up = state.deliveries().find(|delivery| delivery.kind == "slack").unwrap();
+        assert_eq!((given_up.state, given_up.tries), (DeliveryState::GivenUp, 3));
+        assert_eq!(given_up.error.as_deref(), Some("answered 404"), "it is on record");
+    }
     teller.stop().await;
 }

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use futures::FutureExt;
+use quorate::model::TimeMs;
 use quorate::state::Fact;
 use quorate::storage::{EventBatch, EventFollower, EventPosition};
 
@@ -15,6 +16,8 @@ use super::Process;
 #[derive(Default)]
 pub(super) struct Events {
     all: BTreeMap<EventPosition, Fact>,
+    /// When each entry was applied, in the time of the state.
+    times: BTreeMap<u64, TimeMs>,
     /// Those that nobody had told before.
     new: Vec<Fact>,
 }
@@ -22,8 +25,22 @@ pub(super) struct Events {
 impl Events {
     /// One fact per index, from 1: a history made by hand, for the tests of what reads it.
     pub(super) fn made(facts: impl IntoIterator<Item = Fact>) -> Self {
-        let all = (1..).map(|index| (index, 0)).zip(facts).collect();
-        Self { all, new: Vec::new() }
+        Self::made_at(facts.into_iter().map(|fact| (0, fact)))
+    }
+
+    /// As [`Self::made`], each fact at a time.
+    pub(super) fn made_at(facts: impl IntoIterator<Item = (TimeMs, Fact)>) -> Self {
+        let mut events = Self::default();
+        for (index, (at_ms, fact)) in (1..).zip(facts) {
+            events.all.insert((index, 0), fact);
+            events.times.insert(index, at_ms);
+        }
+        events
+    }
+
+    /// When the entry was applied that this event came from.
+    pub(super) fn time_of(&self, position: &EventPosition) -> TimeMs {
+        self.times.get(&position.0).copied().unwrap_or_default()
     }
 
     /// Takes what a member has told since it was last looked at.
@@ -44,6 +61,7 @@ impl Events {
                     return Err(format!("{process:?} told {position:?} after {last:?}"));
                 }
                 last = position;
+                self.times.insert(event.index, event.at_ms);
                 let known = self.all.entry(position).or_insert_with(|| {
                     self.new.push(event.fact.clone());
                     event.fact.clone()

@@ -23,6 +23,7 @@ mod nodes_keep_their_capacity;
 mod nodes_stay_registered;
 mod nothing_is_placed_while_paused;
 mod one_leader_per_term;
+mod rates_keep_their_limit;
 mod reads_are_linearizable;
 mod runs_are_whole;
 mod settings_are_kept;
@@ -153,6 +154,7 @@ impl Invariants {
             self.book.check("epochs only grow", checks.epochs.at(process, state.epoch()));
             self.book.check("nodes keep their capacity", nodes_keep_their_capacity::check(state));
             self.book.check("keys keep their limit", keys_keep_their_limit::check(state));
+            self.book.check("rates keep their limit", state.check_rates());
             self.book.check("copies are apart", copies_are_apart::check(state));
             self.book.check("bots are whole", bots_are_whole::Bots::check(state));
             let open = flows_agree_with_their_steps::check(state);
@@ -259,6 +261,9 @@ impl Invariants {
         let Checks { submissions, events, settings, .. } = checks;
         let keys = keys_keep_their_limit::check_events(submissions, events);
         self.book.check("keys keep their limit", keys);
+        let rates = rates_keep_their_limit::check_events(submissions, events);
+        self.book.cover_many("rated_starts", rates.as_ref().copied().unwrap_or(0));
+        self.book.check("rates keep their limit", rates.map(drop));
         let callbacks = checks.callbacks.check(submissions, events);
         self.book.check("callbacks are made", callbacks);
         self.book.check("alerts are told once", checks.alerts.check(events));

@@ -89,7 +89,8 @@ fn task_bodies() -> Vec<(&'static str, &'static str, Value)> {
         "min_cpu": 1, "min_memory": 1, "preferred_nodes": ["n1"], "exclude_nodes": ["n2"],
         "redundancy": 2, "max_load": 0.8}, "input_data": {"a": 1}, "timeout": 60,
         "max_retries": 3, "deadline": 4_000_000_000_u64, "callback_url": "http://h/", "extra": 1,
-        "metadata": {"a": 1}, "concurrency": {"key": "k", "max": 2}});
+        "metadata": {"a": 1}, "concurrency": {"key": "k", "max": 2},
+        "rate_limit": {"key": "k", "max": 2, "per_seconds": 1.5}});
     let steps = json!([{"name": "a", "agent_type": "x", "max_retries": 1, "timeout_ms": 1000,
         "parameters": {"k": 1}}, {"name": "b", "agent_type": "x", "depends_on": ["a"]}]);
     let inputs = json!([{"input_id": "i", "type": "text", "data": "d", "url": "http://h/",
@@ -128,6 +129,8 @@ fn other_bodies() -> Vec<(&'static str, &'static str, Value)> {
         "callbacks": {"max_tries": 3},
         "alerts": {"enabled": true, "check_interval": 10, "thresholds": {"medium_utilization": 0.8},
             "webhook": {"enabled": true, "url": "http://h/"}},
+        "performance": {"cpu_threshold": 80, "latency_threshold": 1000,
+            "load_balancing": {"weight_cpu": 0.4}},
         "auto_scaling": {"enabled": true, "provider": "manual", "webhook_url": "http://h/",
             "scaling_rules": [rule]},
         "compat": {"status_nodes": "summary", "agents": {"priority_order": "desc"}},
@@ -144,6 +147,7 @@ fn other_bodies() -> Vec<(&'static str, &'static str, Value)> {
         ("PUT", "/api/v1/config/ours.key", json!({"value": {"a": [1]}})),
         ("POST", "/api/v1/control/stop", json!({"shutdown_nodes": false})),
         ("POST", "/api/v1/auth/refresh", json!({"refresh_token": "x"})),
+        ("POST", "/api/v1/alerts/none/suppress", json!({"duration": 60})),
         ("POST", "/api/v1/auth/logout", json!({"refresh_token": "x"})),
         ("POST", "/api/v1/auth/api-keys", key),
         ("POST", "/api/v1/cluster/init", json!({"peers": ["h:1"]})),
