@@ -289,7 +289,7 @@ fn agent_routes(builder: Builder) -> Builder {
         .nanoos(under_prefixes!("/agent/request_experiments"), &post(agent::request_experiments))
         .nanoos(under_prefixes!("/agent/commands"), &get(agent::commands))
         .nanoos(under_prefixes!("/agent/commands/{id}"), &get(agent::command))
-        .nanoos(under_prefixes!("/agent/campaigns/{id}/stop"), &post(campaigns::stop))
+        .nanoos(under_prefixes!("/agent/campaigns/{id}/stop"), &post(agent::stop_campaign))
         .nanoos(under_prefixes!("/agent/campaigns/{id}/log"), &get(campaigns::log))
 }
 

@@ -46,6 +46,7 @@ mod indexes;
 mod instruments;
 mod jobs;
 mod launches;
+mod ledger;
 mod mail;
 mod members;
 mod node_command;
@@ -115,7 +116,7 @@ pub use bot_workflows::{
 };
 pub use bots::{BOT_CAPABILITIES_MAX, TIER_MAX};
 pub use campaign_command::{
-    AgentAction, AgentOrder, CampaignCommand, CampaignMove, CampaignPatch, DueSlots, IterationPlan,
+    AgentAction, AgentOrder, CampaignCommand, CampaignMove, CampaignPatch, IterationPlan,
     JobRequest, OrchestratorPatch, PutWhen, SlotChoice, SlotPlan, StepAction, StepDuty, StepEffect,
 };
 pub use campaign_invariants::check_campaigns;
@@ -133,9 +134,8 @@ pub use flows::{check_steps, is_step_id, step_id};
 pub use indexes::{Need, QueueKey};
 pub use instruments::INSTRUMENTS_MAX;
 pub use launches::{candidate_experiment, candidate_job, candidate_structure, parse_candidate};
-pub use orchestrators::{
-    DEFAULT_ORCHESTRATOR, DUE_SLOTS_MAX, NAME_MAX, ORCHESTRATORS_MAX, SLOTS_MAX, derive_uuid,
-};
+pub use ledger::{CLOSINGS_MAX, SLOTS_MAX};
+pub use orchestrators::{DEFAULT_ORCHESTRATOR, NAME_MAX, ORCHESTRATORS_MAX, derive_uuid};
 pub use outcome::{Fatal, Outcome, Rejection, Reply};
 pub use outward::check_channels;
 pub use pipelines::{PIPELINES_MAX, built_in};
@@ -241,6 +241,8 @@ pub struct State {
     running: BTreeSet<(TimeMs, CampaignId)>,
     /// Those of them that clients asked iterations of, and that have none under way.
     requesting: BTreeSet<CampaignId>,
+    /// Agent commands without an open job.
+    idle_commands: BTreeSet<u64>,
     bot_index: BotIndex,
     indexes: Indexes,
 }
@@ -302,6 +304,7 @@ impl Default for State {
             accounts: Accounts::default(),
             running: BTreeSet::new(),
             requesting: BTreeSet::new(),
+            idle_commands: BTreeSet::new(),
             bot_index: BotIndex::default(),
             indexes: Indexes::default(),
         }
@@ -371,7 +374,11 @@ impl State {
             TableId::Models => self.models.load(rest, value, hash),
             TableId::JobMinutes => self.job_minutes.load(rest, value, hash),
             TableId::Accounts => self.accounts.load(rest, value, hash),
-            TableId::AgentCommands => self.agent_commands.load(rest, value, hash),
+            TableId::AgentCommands => {
+                self.agent_commands.load(rest, value, hash)?;
+                self.note_command(rest.try_into().map_or(0, u64::from_be_bytes));
+                Ok(())
+            }
             TableId::Instruments => self.instruments.load(rest, value, hash),
             TableId::Discoveries => self.discoveries.load(rest, value, hash),
             TableId::RateLogs => self.load_rate_log(rest, value, hash),

@@ -287,12 +287,20 @@ async fn contract_3_5_the_kill_switch_cancels_what_runs_and_stays_pulled() {
     for _ in 0..2 {
         let stopped = world.post(&format!("/agent/campaigns/{id}/stop"), "").await.ok();
         assert_eq!((&stopped["tripped"], &stopped["campaign_id"]), (&json!(true), &json!(id)));
+        assert_eq!(stopped["command_type"], "stop_campaign");
+        assert_eq!(stopped["result"]["tripped"], true);
+        assert!(stopped["message"].is_string() && stopped["timestamp"].is_string());
+        let commands = world.get("/agent/commands?limit=1").await.ok();
+        assert_eq!(commands[0]["id"], stopped["command_id"], "it is on record");
+        assert_eq!(commands[0]["command_type"], "stop_campaign");
     }
     let after = world.get(&format!("/api/v1/tasks/{job}")).await.ok();
     assert_eq!(after["task"]["status"], "cancelled");
     assert_eq!(world.post(&format!("/campaigns/{id}/resume"), "").await.status, 400);
     let unknown = world.post("/agent/campaigns/none/stop", "").await;
     assert_eq!(unknown.status, StatusCode::NOT_FOUND);
+    let commands = world.get("/agent/commands?limit=1").await.ok();
+    assert_eq!(commands[0]["error_message"], "Campaign none not found", "so is a refusal");
 }
 
 #[tokio::test]
