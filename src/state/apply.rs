@@ -255,6 +255,7 @@ impl Txn<'_> {
                 self.remove_instrument(&instrument_id)
             }
             CampaignCommand::Agent(order) => self.agent_command(*order),
+            CampaignCommand::RemoveCampaign { campaign_id } => self.remove_campaign(&campaign_id),
         }
     }
 

@@ -122,6 +122,11 @@ pub enum CampaignCommand {
     },
     /// What an agent asks for, with its record: also when it is refused.
     Agent(Box<AgentOrder>),
+    /// Takes out a campaign that has ended, as far as one command goes.
+    RemoveCampaign {
+        /// Which.
+        campaign_id: CampaignId,
+    },
 }
 
 /// Whether a row that is put may be there already.

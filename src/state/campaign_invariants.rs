@@ -123,6 +123,9 @@ fn check_promises(state: &State, open: &[Cow<'_, Task>]) -> Result<(), String> {
     for campaign in state.campaigns_after(None) {
         let candidates = state.iterations(&campaign.campaign_id).flat_map(|row| &row.candidates);
         let measured = candidates.filter(|candidate| candidate.experiment).count() as u64;
+        // Iterations of one that has ended may be on their way out.
+        let ended = campaign.status.is_terminal();
+        let measured = if ended { u64::MAX / MICRO } else { measured };
         let launched =
             [(Resource::Simulations, campaign.structures), (Resource::Experiments, measured)];
         for (resource, count) in launched {

@@ -198,6 +198,7 @@ pub(super) fn campaign_command(state: &State, verb: &str, words: &Words<'_>) -> 
                 _ => CampaignMove::Trip,
             },
         },
+        "discard" => CampaignCommand::RemoveCampaign { campaign_id: named() },
         "iterate" => CampaignCommand::RequestIterations {
             campaign_id: named(),
             count: words.places[1].parse().unwrap(),

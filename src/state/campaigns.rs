@@ -11,7 +11,8 @@ use crate::model::{
     CandidateState, ITERATIONS_MAX, Iteration, IterationOverride, TaskStatus, TimeMs,
 };
 
-/// Campaigns there may be; those that ended count until they are forgotten.
+/// Campaigns there may be; those that ended count until they are forgotten
+/// ([`super::CAMPAIGNS_KEPT`]).
 pub const CAMPAIGNS_MAX: usize = 100_000;
 /// Lines of one campaign's log; the oldest are forgotten first.
 pub const CAMPAIGN_LINES_MAX: u64 = 200;
@@ -110,6 +111,7 @@ impl State {
             self.running.remove(&(advanced_at_ms, campaign_id.clone()));
         }
         self.requesting.remove(campaign_id);
+        self.note_ended_campaign(campaign_id);
         let Some(campaign) = self.campaigns.get(campaign_id) else { return };
         if campaign.status != CampaignStatus::Running {
             return;
@@ -132,6 +134,7 @@ impl Txn<'_> {
             let text = format!("Orchestrator '{}' does a task of its own", plan.orchestrator);
             return Err(Rejection::InvalidCampaign(text));
         }
+        self.forget_ended_campaigns();
         if self.state.campaigns_len() >= CAMPAIGNS_MAX {
             return Err(Rejection::too_many("campaigns", CAMPAIGNS_MAX));
         }

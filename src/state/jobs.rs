@@ -148,7 +148,10 @@ impl Txn<'_> {
                 None => {}
             },
             JobKind::Experiment => {
-                if let Some((campaign_id, _, _)) = &job.candidate {
+                let candidate = job.candidate.as_ref();
+                if let Some((campaign_id, _, _)) =
+                    candidate.filter(|(id, _, _)| self.state.campaign(id).is_some())
+                {
                     let text = format!("{}: {}", job.subject, status.as_str());
                     self.log_line(campaign_id, "experiment", text);
                 }

@@ -30,6 +30,7 @@ mod bot_workflows;
 mod bots;
 mod budgets;
 mod campaign_command;
+mod campaign_ends;
 mod campaign_invariants;
 mod campaign_rows;
 mod campaigns;
@@ -119,6 +120,7 @@ pub use campaign_command::{
     AgentAction, AgentOrder, CampaignCommand, CampaignMove, CampaignPatch, IterationPlan,
     JobRequest, OrchestratorPatch, PutWhen, SlotChoice, SlotPlan, StepAction, StepDuty, StepEffect,
 };
+pub use campaign_ends::CAMPAIGNS_KEPT;
 pub use campaign_invariants::check_campaigns;
 pub use campaigns::{CAMPAIGN_LINES_MAX, CAMPAIGNS_MAX};
 pub use changes::{Changes, Digest, TableId, row_hash};
@@ -241,6 +243,8 @@ pub struct State {
     running: BTreeSet<(TimeMs, CampaignId)>,
     /// Those of them that clients asked iterations of, and that have none under way.
     requesting: BTreeSet<CampaignId>,
+    /// Campaigns that have ended, by when.
+    ended_campaigns: BTreeSet<(TimeMs, CampaignId)>,
     /// Agent commands without an open job.
     idle_commands: BTreeSet<u64>,
     bot_index: BotIndex,
@@ -304,6 +308,7 @@ impl Default for State {
             accounts: Accounts::default(),
             running: BTreeSet::new(),
             requesting: BTreeSet::new(),
+            ended_campaigns: BTreeSet::new(),
             idle_commands: BTreeSet::new(),
             bot_index: BotIndex::default(),
             indexes: Indexes::default(),
@@ -374,11 +379,7 @@ impl State {
             TableId::Models => self.models.load(rest, value, hash),
             TableId::JobMinutes => self.job_minutes.load(rest, value, hash),
             TableId::Accounts => self.accounts.load(rest, value, hash),
-            TableId::AgentCommands => {
-                self.agent_commands.load(rest, value, hash)?;
-                self.note_command(rest.try_into().map_or(0, u64::from_be_bytes));
-                Ok(())
-            }
+            TableId::AgentCommands => self.load_command(rest, value, hash),
             TableId::Instruments => self.instruments.load(rest, value, hash),
             TableId::Discoveries => self.discoveries.load(rest, value, hash),
             TableId::RateLogs => self.load_rate_log(rest, value, hash),
@@ -389,6 +390,12 @@ impl State {
             | TableId::WaveBlocks
             | TableId::Workflows => self.load_bot_row(table, rest, value, hash),
         }
+    }
+
+    fn load_command(&mut self, key: &[u8], value: &[u8], hash: u64) -> Result<(), Fatal> {
+        self.agent_commands.load(key, value, hash)?;
+        self.note_command(key.try_into().map_or(0, u64::from_be_bytes));
+        Ok(())
     }
 
     fn load_campaign(&mut self, key: &[u8], value: &[u8], hash: u64) -> Result<(), Fatal> {

@@ -249,11 +249,12 @@ fn campaign_line() -> impl Strategy<Value = String> {
         2 => word(&["jobs s1 s2 request=r2", "jobs s1 experiments=1 instrument=x", "agent jobs s1 s2 request=r1 tokens=5 each_tokens=2 soft=3", "agent jobs s1 request=r2 experiments=1", "agent create request=c1 iterations=2 simulations=3", "agent stop c1", "drain n0 0", "status n0 active"]).prop_map(str::to_owned),
         2 => (name.clone(), word(&["tokens=3 each_tokens=2", "tokens=30 each_tokens=2", "tokens=0", "simulations=2", "each_tokens=1", "seen=1"]))
             .prop_map(|(name, limits)| format!("patch {name} whole iterations=3 {limits}")),
+        1 => name.clone().prop_map(|name| format!("discard {name}")),
         2 => (epoch.clone(), 0..20u64, 0..20u64, word(&["", "done"])).prop_map(|(epoch, at, until, done)| {
             format!("close {epoch} default {} until={} {done}", at * 1000, until * 1000)
         }),
         1 => (epoch.clone(), 0..3u8).prop_map(|(epoch, node)| format!("drained {epoch} n{node}")),
-        2 => (epoch.clone(), job.clone(), 1..3u8).prop_map(|(epoch, job, attempt)| format!("dispatch {epoch} {job} {attempt} ack")),
+        2 => (epoch, job, 1..3u8).prop_map(|(epoch, job, attempt)| format!("dispatch {epoch} {job} {attempt} ack")),
         1 => (name, 1..4u8, word(&["agent advance", "iterate"])).prop_map(|(name, count, verb)| format!("{verb} {name} {count} with={count}")),
     ]
 }

@@ -29,6 +29,8 @@ use crate::state::{CampaignCommand, CampaignMove, Command, Outcome, State as Tab
 const LIMIT_MAX: u64 = 100;
 /// How long an answer waits for an iteration to begin.
 const BEGIN_WAIT: Duration = Duration::from_secs(1);
+/// Commands that the largest campaign is taken out with.
+const REMOVALS_MAX: usize = 200;
 /// How often a change of a configuration is merged anew when others come between.
 const PATCH_TRIES: usize = 20;
 /// How often is looked whether it has.
@@ -149,6 +151,28 @@ pub(in crate::api) async fn patch(
         }
     };
     answers::shown(&app, ticket, index, view(&id), || not_found(id.as_str())).await
+}
+
+/// `DELETE /campaigns/{id}`: of one that has ended. A large one takes several commands.
+pub(in crate::api) async fn remove(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    ticket: Ticket,
+    caller: Caller,
+) -> Result<Response, ApiError> {
+    let campaign_id = campaign_id(&id)?;
+    for nth in 0..REMOVALS_MAX {
+        let command = CampaignCommand::RemoveCampaign { campaign_id: campaign_id.clone() };
+        let Written { index, outcome } = propose(&app, ticket.nth(nth), &caller, command).await?;
+        match outcome {
+            Outcome::Done => {
+                return Ok(reply::written(ticket, index, &json!({"id": id, "deleted": true})));
+            }
+            Outcome::Judged { .. } => {}
+            _ => return Err(key_reused(ticket.request_id)),
+        }
+    }
+    Err(ApiError::unknown_outcome(ticket.request_id))
 }
 
 /// `POST /campaigns/{id}/start`, `pause`, `resume`, `cancel`.

@@ -252,6 +252,15 @@ async fn contract_3_6_campaigns_move_only_where_they_may() {
         (&json!(1), &json!(1), &json!(5))
     );
     assert_eq!(world.get("/campaigns?status=RUNNING").await.ok()["total"], 0);
+    let other = campaign(&world, json!({"name": "o"})).await;
+    let early = world.call("DELETE", &format!("/campaigns/{other}"), "").await;
+    let text = "Campaign cannot be deleted while it is CREATED";
+    refused(&early, StatusCode::BAD_REQUEST, "HTTPException", text);
+    let gone = world.call("DELETE", &format!("/api/campaigns/{id}"), "").await.ok();
+    assert_eq!((&gone["id"], &gone["deleted"]), (&json!(id), &json!(true)));
+    assert_eq!(world.get(&format!("/campaigns/{id}")).await.status, StatusCode::NOT_FOUND);
+    let again = world.call("DELETE", &format!("/campaigns/{id}"), "").await;
+    assert_eq!(again.status, StatusCode::NOT_FOUND);
     let answer = world.get("/campaigns/nothing").await;
     refused(&answer, StatusCode::NOT_FOUND, "NotFoundError", "Campaign nothing not found");
     for body in [
