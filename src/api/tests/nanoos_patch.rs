@@ -112,7 +112,12 @@ async fn contract_3_6_what_a_patch_does_not_say_stays_for_each_key_of_config() {
     let wrong = world.call("PATCH", &path, &long).await;
     refused(&wrong, StatusCode::UNPROCESSABLE_ENTITY, "ValidationError", "Validation failed");
     assert_eq!(world.get(&path).await.ok()["config"], patched["config"]);
-    // Of changes at once none is lost.
+}
+
+#[tokio::test]
+async fn of_patches_at_once_none_is_lost() {
+    let world = World::new().await;
+    let path = format!("/campaigns/{}", campaign(&world, json!({"name": "c"})).await);
     let bodies =
         ["goal", "note", "x", "score_field"].map(|key| json!({"config": {key: "new"}}).to_string());
     let [a, b, c, d] = &bodies;
