@@ -100,6 +100,14 @@ impl ApiError {
         self
     }
 
+    /// The same error in family N's words (contract 3.3, 3.5), if it is the server's: `what` failed.
+    pub(super) fn failing(mut self, what: &str) -> Self {
+        if self.0.status.is_server_error() {
+            self.0.error = format!("{what}: {}", self.0.error);
+        }
+        self
+    }
+
     /// Family W's text for an orchestrator that cannot work (contract 2.3), where that is the case.
     fn with_text_of_stopped(self) -> Self {
         if web4ai_code(self.0.code) == "ORCHESTRATOR_NOT_STARTED" {
@@ -194,15 +202,16 @@ impl From<Rejection> for ApiError {
             | Rejection::InvalidFlow(_)
             | Rejection::TooManyPipelines { .. }
             | Rejection::TooManyAgents { .. }
+            | Rejection::LimitReached { .. }
             | Rejection::OrchestratorNotActive { .. }
             | Rejection::CampaignState(_)
             | Rejection::BudgetExceeded { .. }
             | Rejection::InvalidCampaign(_)
             | Rejection::TooManyAccounts { .. }
             | Rejection::InvalidAccount(_) => StatusCode::BAD_REQUEST,
-            Rejection::QueueFull { .. } | Rejection::TooManyRevocations { .. } => {
-                StatusCode::TOO_MANY_REQUESTS
-            }
+            Rejection::QueueFull { .. }
+            | Rejection::LedgerBehind { .. }
+            | Rejection::TooManyRevocations { .. } => StatusCode::TOO_MANY_REQUESTS,
             Rejection::TaskEnded { .. }
             | Rejection::RevisionMismatch { .. }
             | Rejection::MemberConflict { .. }
@@ -212,6 +221,7 @@ impl From<Rejection> for ApiError {
             | Rejection::DrillOver { .. }
             | Rejection::AlertResolved
             | Rejection::AlreadyThere { .. }
+            | Rejection::CampaignChanged
             | Rejection::RunOpen { .. }
             | Rejection::AccountExists { .. } => StatusCode::CONFLICT,
             Rejection::Bot(rejection) => bot_status(rejection),

@@ -15,6 +15,8 @@ use super::probes::ENVIRONMENT;
 use super::reply;
 use crate::cluster::Consistency;
 
+/// Heartbeats come many times in so long.
+const DOUBT: Duration = Duration::from_secs(2);
 /// A leader that was silent for so long is one in doubt, and so is one that no quorum has answered
 /// for so long.
 const SILENCE: Duration = Duration::from_secs(5);
@@ -37,16 +39,23 @@ pub(super) struct Service {
     error: Option<String>,
 }
 
-/// Whether the last contact with a quorum was lately. A member that just became leader has none yet.
-fn is_recent(contact_age: Option<Duration>) -> bool {
-    contact_age.is_none_or(|age| age <= SILENCE)
+/// Whether the replicated store can be written, as far as this member knows without asking, in family
+/// N's word: `unhealthy` without a leader, and when none was heard of lately; `degraded` while it is
+/// silent for longer than it ever is when all is well. A leader that lost its followers knows itself as
+/// leader for as long as it likes, and can write nothing: it hears of a quorum, or of none. A member that
+/// just became leader has not yet.
+fn standing(has_leader: bool, contact_age: Option<Duration>) -> &'static str {
+    match contact_age {
+        _ if !has_leader => "unhealthy",
+        Some(age) if age > SILENCE => "unhealthy",
+        Some(age) if age > DOUBT => "degraded",
+        Some(_) | None => "healthy",
+    }
 }
 
-/// Whether the replicated store can be written, as far as this member knows without asking: there is
-/// a leader, and a quorum was heard of lately. A leader that lost its followers knows itself as leader
-/// for as long as it likes, and can write nothing.
-pub(super) fn is_writable(app: &App) -> bool {
-    app.cluster().leader().is_some() && is_recent(app.cluster().contact_age())
+/// How the member stands, in the words of `GET /health`.
+pub(super) fn of_member(app: &App) -> &'static str {
+    standing(app.cluster().leader().is_some(), app.cluster().contact_age())
 }
 
 fn ms(time: Duration) -> f64 {
@@ -63,11 +72,7 @@ impl Service {
     fn log(app: &App) -> Self {
         let leader = app.cluster().leader().map(|(member, _)| member);
         let age = app.cluster().contact_age();
-        let status = match (leader, is_recent(age)) {
-            (None, _) => "unhealthy",
-            (Some(_), false) => "degraded",
-            (Some(_), true) => "healthy",
-        };
+        let status = standing(leader.is_some(), age);
         Self { leader, ..Self::of(status, age.map(ms)) }
     }
 
@@ -170,8 +175,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_quorum_that_is_silent_for_long_is_none() {
-        assert!(is_recent(None) && is_recent(Some(SILENCE)));
-        assert!(!is_recent(Some(SILENCE + Duration::from_millis(1))));
+    fn contract_3_7_a_quorum_that_is_silent_is_in_doubt_and_then_none() {
+        let after = |age: Duration| standing(true, Some(age));
+        assert_eq!((standing(true, None), after(DOUBT)), ("healthy", "healthy"));
+        assert_eq!(after(DOUBT + Duration::from_millis(1)), "degraded");
+        assert_eq!(after(SILENCE), "degraded");
+        assert_eq!(after(SILENCE + Duration::from_millis(1)), "unhealthy");
+        assert_eq!(standing(false, Some(Duration::ZERO)), "unhealthy");
     }
 }

@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::App;
-use super::health::{Services, is_writable};
+use super::health::{self, Services};
 use super::host::HostUsage;
 use super::params::Params;
 use super::reply;
@@ -186,9 +186,10 @@ fn family_figures(app: &App, state: &Tables) -> serde_json::Value {
 }
 
 /// `GET /health`: the union of all families; 503 while the replicated store cannot be written, as far
-/// as this member knows (contract 5.5).
+/// as this member knows (contract 5.5), and `degraded` while that is in doubt (contract 3.7).
 pub(super) async fn health(State(app): State<App>) -> Response {
-    let writable = is_writable(&app);
+    let status = health::of_member(&app);
+    let writable = status != "unhealthy";
     let word = |good: &'static str, bad: &'static str| if writable { good } else { bad };
     let (orchestrator_id, stats) = app.cluster().view().read(|state| {
         let summary = summary(state);
@@ -203,7 +204,7 @@ pub(super) async fn health(State(app): State<App>) -> Response {
         (app.settings(state).orchestrator_id.clone(), stats)
     });
     let health = UnionHealth {
-        status: word("healthy", "unhealthy"),
+        status,
         healthy: writable,
         service: "orchestrator",
         redis: word("connected", "disconnected"),

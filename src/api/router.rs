@@ -266,7 +266,10 @@ fn campaign_routes(builder: Builder) -> Builder {
         .nanoos(under_prefixes!("/orchestrator/activate"), &orchestrators::switching(true))
         .nanoos(under_prefixes!("/orchestrator/deactivate"), &orchestrators::switching(false))
         .nanoos(under_prefixes!("/campaigns"), &get(campaigns::list).post(campaigns::create))
-        .nanoos(under_prefixes!("/campaigns/{id}"), &get(campaigns::get).patch(campaigns::patch))
+        .nanoos(
+            under_prefixes!("/campaigns/{id}"),
+            &get(campaigns::get).patch(campaigns::patch).delete(campaigns::remove),
+        )
         .nanoos(under_prefixes!("/campaigns/{id}/start"), &campaigns::moving(CampaignMove::Start))
         .nanoos(under_prefixes!("/campaigns/{id}/pause"), &campaigns::moving(CampaignMove::Pause))
         .nanoos(under_prefixes!("/campaigns/{id}/resume"), &campaigns::moving(CampaignMove::Resume))
@@ -289,7 +292,7 @@ fn agent_routes(builder: Builder) -> Builder {
         .nanoos(under_prefixes!("/agent/request_experiments"), &post(agent::request_experiments))
         .nanoos(under_prefixes!("/agent/commands"), &get(agent::commands))
         .nanoos(under_prefixes!("/agent/commands/{id}"), &get(agent::command))
-        .nanoos(under_prefixes!("/agent/campaigns/{id}/stop"), &post(campaigns::stop))
+        .nanoos(under_prefixes!("/agent/campaigns/{id}/stop"), &post(agent::stop_campaign))
         .nanoos(under_prefixes!("/agent/campaigns/{id}/log"), &get(campaigns::log))
 }
 

@@ -16,10 +16,11 @@ use super::calendar::Calendar;
 use super::duty::{Duty, DutyError, Next, Reign, Wakes};
 use super::metrics::DutyName;
 use super::seat::Seat;
+use super::slot_plan::{self, SLOTS_PER_ROUND};
+use super::step_plan;
 use super::timers::state_now;
-use super::{slot_plan, step_plan};
 use crate::canary::{self, Canary};
-use crate::model::{Cadence, Mode, Schedule, TimeMs};
+use crate::model::{Cadence, Closing, Mode, Schedule, TimeMs};
 use crate::state::{Command, State, StepDuty};
 
 /// The longest wait: what was set meanwhile is late by at most so much.
@@ -74,6 +75,11 @@ pub fn plan(
     }
     let mut next: Option<TimeMs> = None;
     for schedule in view.schedules() {
+        // What is left of a timetable that has ended comes before the one there is.
+        if let Some(closing) = schedule.closings.first() {
+            duties.push(close(schedule, closing));
+            continue;
+        }
         let Some(orchestrator) = view.orchestrator(&schedule.key) else { continue };
         let by_timetable = match orchestrator.mode {
             Mode::Manual => continue,
@@ -108,6 +114,22 @@ pub fn plan(
         next = [next, due].into_iter().flatten().min();
     }
     (duties, next)
+}
+
+/// The next slots of a timetable that has ended. One that no calendar can be made of has none.
+fn close(schedule: &Schedule, closing: &Closing) -> StepDuty {
+    let calendar = Calendar::new(&closing.cadence, closing.since_ms).ok();
+    let due = calendar.iter().flat_map(|calendar| {
+        calendar.slots_between(schedule.decided_ms, closing.until_ms, SLOTS_PER_ROUND)
+    });
+    let nominal_ms: Vec<TimeMs> = due.collect();
+    StepDuty::CloseLedger {
+        schedule: schedule.key.clone(),
+        seen_decided_ms: schedule.decided_ms,
+        until_ms: closing.until_ms,
+        done: nominal_ms.len() < SLOTS_PER_ROUND,
+        nominal_ms,
+    }
 }
 
 /// The duty around [`plan`].

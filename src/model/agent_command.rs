@@ -17,6 +17,8 @@ pub enum AgentCommandKind {
     RequestSimulations,
     /// Experiments on structures were to be made.
     RequestExperiments,
+    /// The kill switch of a campaign was to be pulled.
+    StopCampaign,
 }
 
 impl AgentCommandKind {
@@ -28,6 +30,7 @@ impl AgentCommandKind {
             Self::AdvanceCampaign => "advance_campaign",
             Self::RequestSimulations => "request_simulations",
             Self::RequestExperiments => "request_experiments",
+            Self::StopCampaign => "stop_campaign",
         }
     }
 }
@@ -58,6 +61,11 @@ pub enum AgentResult {
         code: String,
         /// For people.
         text: String,
+    },
+    /// The kill switch is pulled.
+    Stopped {
+        /// Of which campaign.
+        campaign_id: CampaignId,
     },
 }
 

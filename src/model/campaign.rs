@@ -206,6 +206,8 @@ pub struct Campaign {
     pub completed_at_ms: TimeMs,
     /// Log index of the last change: what a plan saw.
     pub revision: u64,
+    /// Log index of the last change of `plan`: what a patch of it saw.
+    pub plan_index: u64,
 }
 
 /// Where a candidate stands. Stored: variants are only appended.
@@ -395,8 +397,11 @@ pub struct Job {
     pub command: u64,
     /// What is promised to it, in millionths of a unit.
     pub reserved: BTreeMap<Resource, u64>,
-    /// The last attempt that is settled: it failed, and another one was promised the same.
+    /// The last attempt that is settled although another one may follow: it failed, or was taken back
+    /// after its holder had taken it up.
     pub paid: u32,
+    /// It ended because its last attempt took too long.
+    pub timed_out: bool,
 }
 
 #[cfg(test)]

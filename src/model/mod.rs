@@ -71,7 +71,8 @@ pub use rate::{RATE_MAX, RATE_WINDOW_MAX_MS, RateLimit, RateLog};
 pub use run::{Decision, DecisionKind, DecisionPage, RUN_RESULT_MAX, Run, RunPhase, StepResult};
 pub use scaling::{ScalingAction, ScalingEvent};
 pub use schedule::{
-    Cadence, CatchUp, Overlap, RunId, Schedule, Slot, SlotDecision, Timetable, TimetablePatch,
+    Cadence, CatchUp, Closing, Overlap, RunId, Schedule, Slot, SlotDecision, Timetable,
+    TimetablePatch,
 };
 pub use service::{Service, Services};
 pub use task::{Concurrency, Execution, Requirements, Task, TaskFailure, TaskStatus};

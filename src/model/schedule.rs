@@ -27,6 +27,15 @@ impl Cadence {
     pub const INTERVAL_MIN_MS: u64 = 1000;
     /// The longest interval: a year.
     pub const INTERVAL_MAX_MS: u64 = 366 * 24 * 3_600_000;
+
+    /// The first nominal time behind `after_ms` of an interval that was set at `since_ms`; `None` of a
+    /// cron expression, which takes a calendar.
+    #[must_use]
+    pub fn next_interval(&self, since_ms: TimeMs, after_ms: TimeMs) -> Option<TimeMs> {
+        let Self::Every { interval_ms } = self else { return None };
+        let passed = after_ms.saturating_sub(since_ms) / interval_ms;
+        Some(since_ms.saturating_add((passed + 1).saturating_mul(*interval_ms)))
+    }
 }
 
 /// What becomes of slots that passed while nobody could decide them. Stored: variants are only
@@ -202,6 +211,23 @@ pub struct Schedule {
     pub counts: [u64; 5],
     /// Slots whose rows are gone, the oldest first.
     pub forgotten: u64,
+    /// Timetables that ended before all that was due of them was decided, the oldest first. Slots of
+    /// `timetable` are decided when none is left.
+    pub closings: Vec<Closing>,
+}
+
+/// A timetable that has ended. What is due of it and undecided gets `decision`, as soon as somebody who
+/// has a calendar says which slots that are.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Closing {
+    /// When it was due.
+    pub cadence: Cadence,
+    /// When it was set.
+    pub since_ms: TimeMs,
+    /// When it ended: the last moment at which something was due of it.
+    pub until_ms: TimeMs,
+    /// What becomes of its slots.
+    pub decision: SlotDecision,
 }
 
 /// Numbers the runs of the cluster, from 1 in the order they began.

@@ -255,6 +255,7 @@ impl Txn<'_> {
                 self.remove_instrument(&instrument_id)
             }
             CampaignCommand::Agent(order) => self.agent_command(*order),
+            CampaignCommand::RemoveCampaign { campaign_id } => self.remove_campaign(&campaign_id),
         }
     }
 
@@ -271,6 +272,9 @@ impl Txn<'_> {
             }
             StepDuty::FailRun { run_id, error } => self.fail_run(epoch, run_id, &error),
             StepDuty::LaunchIterations { launches } => self.launch_iterations(epoch, &launches),
+            StepDuty::CloseLedger { schedule, seen_decided_ms, until_ms, nominal_ms, done } => {
+                self.close_slots(epoch, &schedule, (seen_decided_ms, until_ms), &nominal_ms, done)
+            }
         }
     }
 

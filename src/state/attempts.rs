@@ -44,11 +44,27 @@ impl Txn<'_> {
             }
             DispatchResult::Refused { retry_after_ms } => {
                 let not_before_ms = self.now.saturating_add(retry_after_ms);
-                self.withdraw_attempt(&task_id, not_before_ms, ExecutionEnd::Withdrawn);
-                self.facts.push(Fact::TaskQueued { task_id });
+                let taken_up = status == TaskStatus::Running;
+                self.take_back(&task_id, not_before_ms, taken_up);
                 true
             }
         }
+    }
+
+    /// Takes the live attempt back, without blame for task or node: no retry is used. A job whose holder
+    /// had taken it up used what it was promised; where a budget does not hold another try, it ends.
+    pub(super) fn take_back(&mut self, task_id: &TaskId, not_before_ms: TimeMs, taken_up: bool) {
+        let paid = if taken_up { self.pay_attempt(task_id) } else { Ok(()) };
+        if let Err(resource) = paid {
+            let word = resource.as_str();
+            let error = format!("taken back; the budget of {word} holds no other try");
+            self.end_task(task_id, TaskStatus::Failed, ExecutionEnd::Withdrawn, |task| {
+                task.error = Some(error);
+            });
+            return;
+        }
+        self.withdraw_attempt(task_id, not_before_ms, ExecutionEnd::Withdrawn);
+        self.facts.push(Fact::TaskQueued { task_id: task_id.clone() });
     }
 
     fn start_attempt(&mut self, task_id: &TaskId, attempt: u32) {
@@ -160,6 +176,7 @@ impl Txn<'_> {
             self.end_task(task_id, TaskStatus::DeadLetter, ExecutionEnd::Failed, |task| {
                 task.error = Some(error);
                 task.unavailable = unavailable;
+                note_time_out(task, failure);
             });
             return;
         }
@@ -169,6 +186,7 @@ impl Txn<'_> {
             let error = format!("{error}; the budget of {} holds no other try", resource.as_str());
             self.end_task(task_id, TaskStatus::Failed, ExecutionEnd::Failed, |task| {
                 task.error = Some(error);
+                note_time_out(task, failure);
             });
             return;
         }
@@ -283,6 +301,13 @@ impl Txn<'_> {
             }
         }
         true
+    }
+}
+
+/// A job that ends tells whether that was because its last attempt took too long.
+fn note_time_out(task: &mut Task, failure: TaskFailure) {
+    if let Some(job) = &mut task.job {
+        job.timed_out = failure == TaskFailure::Timeout;
     }
 }
 

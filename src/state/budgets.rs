@@ -1,8 +1,9 @@
 //! Budgets: what they still hold, what is promised from them, and what is settled in the end.
 //!
 //! A promise is made in the entry that launches, and settled in the one that ends. An attempt that is to
-//! be followed by another is settled when it fails: each may use what a job is promised, so no retry and
-//! no failover can spend what is not there (issue 5; contract 3.4).
+//! be followed by another is settled when it fails, or is taken back from a holder who had taken it up:
+//! each may use what a job is promised, so no retry and no failover can spend what is not there (issue 5;
+//! contract 3.4).
 
 use std::collections::BTreeMap;
 
@@ -11,15 +12,80 @@ use super::campaign_command::JobReading;
 use super::{CampaignFact, State};
 use crate::canary::{self, Canary};
 use crate::model::{
-    Budget, Campaign, CampaignId, Job, JobKind, MICRO, Orchestrator, Resource, TaskId, TaskStatus,
+    Budget, Campaign, CampaignId, Job, JobKind, MICRO, Resource, TaskId, TaskStatus,
 };
 
 type Budgets = BTreeMap<Resource, Budget>;
 
-/// Budgets of a campaign and of its orchestrator as they are once something is promised.
-pub(super) struct Promise {
+/// Whose budgets jobs draw on, and the budgets as they are once something is promised or settled.
+pub(super) struct Owners {
+    campaign: Option<CampaignId>,
+    /// The agent command; 0 for none.
+    command: u64,
+    orchestrator: String,
     own: Budgets,
+    asked: Budgets,
     shared: Budgets,
+}
+
+impl Owners {
+    /// The budgets of the agent command, which has just come with them.
+    pub(super) fn ask(&mut self, asked: impl Iterator<Item = (Resource, Budget)>) {
+        self.asked = asked.collect();
+    }
+
+    fn each(&mut self) -> [&mut Budgets; 3] {
+        [&mut self.own, &mut self.asked, &mut self.shared]
+    }
+
+    /// Promises so much for each of `count` jobs from all who have a budget of that kind: each must hold
+    /// it. On an error, which says what is used up, these are to be thrown away.
+    pub(super) fn reserve(
+        &mut self,
+        each: &BTreeMap<Resource, u64>,
+        count: u64,
+    ) -> Result<(), Resource> {
+        for (resource, amount) in each {
+            let amount = amount.saturating_mul(count);
+            for budgets in self.each() {
+                if budgets.get_mut(resource).is_some_and(|budget| !reserve_one(budget, amount)) {
+                    return Err(*resource);
+                }
+            }
+        }
+        let mut gone = [&self.own, &self.asked, &self.shared].into_iter().filter_map(overspent);
+        gone.next().map_or(Ok(()), Err)
+    }
+
+    /// Replaces a promise by what was used, with everybody who has a budget of that kind.
+    fn settle(&mut self, resource: Resource, promised: u64, used: u64) {
+        for budgets in self.each() {
+            if let Some(budget) = budgets.get_mut(&resource) {
+                budget.settle(promised, used);
+            }
+        }
+    }
+
+    /// Warnings that have become due: whose, and of what.
+    fn warnings(&mut self) -> Vec<(String, &'static str)> {
+        let named = [
+            (
+                self.campaign.as_ref().map_or_else(String::new, |id| id.as_str().to_owned()),
+                &mut self.own,
+            ),
+            (format!("command {}", self.command), &mut self.asked),
+            (self.orchestrator.clone(), &mut self.shared),
+        ];
+        let mut due = Vec::new();
+        for (owner, budgets) in named {
+            for (resource, budget) in budgets.iter_mut() {
+                if budget.warn() {
+                    due.push((owner.clone(), resource.as_str()));
+                }
+            }
+        }
+        due
+    }
 }
 
 impl State {
@@ -64,21 +130,64 @@ impl State {
         least
     }
 
-    /// Promises so much for each of `count` jobs, from the campaign's budgets and from those of its
-    /// orchestrator: everything or nothing. The error says what is used up.
+    /// The budgets of a campaign, an agent command (0 for none) and an orchestrator.
+    pub(super) fn owners(
+        &self,
+        campaign: Option<&Campaign>,
+        command: u64,
+        orchestrator: &str,
+    ) -> Owners {
+        let asked = self.agent_command(command).map(|row| row.budgets.clone());
+        let shared = self.orchestrator(orchestrator).map(|row| row.budgets.clone());
+        Owners {
+            campaign: campaign.map(|row| row.campaign_id.clone()),
+            command,
+            orchestrator: orchestrator.to_owned(),
+            own: campaign.map(|row| row.budgets.clone()).unwrap_or_default(),
+            asked: asked.unwrap_or_default(),
+            shared: shared.unwrap_or_default(),
+        }
+    }
+
+    fn owners_of(&self, job: &Job) -> Owners {
+        let campaign = job.candidate.as_ref().and_then(|(id, _, _)| self.campaign(id));
+        self.owners(campaign, job.command, &job.orchestrator)
+    }
+
+    /// Promises so much for each of `count` jobs of a campaign, which an orchestrator launches:
+    /// everything or nothing. The error says what is used up.
     pub(super) fn promise(
         &self,
         campaign: &Campaign,
-        orchestrator: &Orchestrator,
+        orchestrator: &str,
         each: &BTreeMap<Resource, u64>,
         count: u64,
-    ) -> Result<Promise, Resource> {
-        let (mut own, mut shared) = (campaign.budgets.clone(), orchestrator.budgets.clone());
+    ) -> Result<Owners, Resource> {
+        let mut owners = self.owners(Some(campaign), 0, orchestrator);
+        // A resource that a job was promised once stays on the campaign's books, with a limit or without:
+        // so what is promised and spent is known when a limit comes later.
         for resource in each.keys() {
-            own.entry(*resource).or_default().limit = self.launch_limit(campaign, *resource);
+            owners.own.entry(*resource).or_default().limit = self.launch_limit(campaign, *resource);
         }
-        reserve(&mut [&mut own, &mut shared], each, count)?;
-        Ok(Promise { own, shared })
+        owners.reserve(each, count)?;
+        Ok(owners)
+    }
+
+    /// The budgets of a campaign under the limits that its plan has now: what is promised and spent
+    /// stays, also where there is no limit any more.
+    pub(super) fn relimited(&self, campaign: &Campaign) -> Budgets {
+        let asked = &campaign.plan.budgets;
+        let mut budgets = campaign.budgets.clone();
+        for resource in asked.keys() {
+            budgets.entry(*resource).or_default();
+        }
+        for (resource, budget) in &mut budgets {
+            let limit = self.launch_limit(campaign, *resource);
+            let soft = asked.get(resource).map_or(0, |asked| asked.soft);
+            let warned = budget.warned && (budget.limit, budget.soft) == (limit, soft);
+            *budget = Budget { limit, soft, warned, ..*budget };
+        }
+        budgets
     }
 }
 
@@ -96,10 +205,11 @@ fn left_of(budget: &Budget) -> u64 {
     budget.left()
 }
 
-/// Of what an owner has spent so much more than was promised to it that it launches nothing any more.
+/// What an owner has used up: then it launches nothing any more, whatever a job is promised. A limit of
+/// 0 is used up from the beginning.
 fn overspent(budgets: &Budgets) -> Option<Resource> {
     let gone = |(resource, budget): &(&Resource, &Budget)| {
-        Resource::METERED.contains(resource) && budget.limit > 0 && budget.spent >= budget.limit
+        Resource::METERED.contains(resource) && budget.spent >= budget.limit
     };
     budgets.iter().find(gone).map(|(resource, _)| *resource)
 }
@@ -112,49 +222,23 @@ fn reserve_one(budget: &mut Budget, amount: u64) -> bool {
     budget.reserve(amount)
 }
 
-/// Promises so much for each of `count` jobs from budgets that each must hold it, where it has one of
-/// that kind. On an error, which says what is used up, the budgets are to be thrown away.
-pub(super) fn reserve(
-    owners: &mut [&mut Budgets],
-    each: &BTreeMap<Resource, u64>,
-    count: u64,
-) -> Result<(), Resource> {
-    for (resource, amount) in each {
-        let amount = amount.saturating_mul(count);
-        for budgets in owners.iter_mut() {
-            if budgets.get_mut(resource).is_some_and(|budget| !reserve_one(budget, amount)) {
-                return Err(*resource);
-            }
-        }
-    }
-    let mut gone = owners.iter().filter_map(|budgets| overspent(budgets));
-    gone.next().map_or(Ok(()), Err)
-}
-
-/// Warnings that have become due: whose, and of what.
-pub(super) fn warnings(owner: &str, budgets: &mut Budgets) -> Vec<(String, &'static str)> {
-    let due = budgets.iter_mut().filter_map(|(resource, budget)| {
-        budget.warn().then(|| (owner.to_owned(), resource.as_str()))
-    });
-    due.collect()
-}
-
-/// Whose budgets a job draws on, as they are.
-struct Owners {
-    own: Budgets,
-    asked: Budgets,
-    shared: Budgets,
-}
-
 impl Txn<'_> {
-    /// Writes down what was promised to jobs of a campaign.
-    pub(super) fn keep(&mut self, campaign_id: &CampaignId, name: &str, promise: Promise) {
-        let Promise { mut own, mut shared } = promise;
-        let mut due = warnings(campaign_id.as_str(), &mut own);
-        due.extend(warnings(name, &mut shared));
-        self.warn_of_budgets(Some(campaign_id), due);
-        self.edit_campaign(campaign_id, |campaign| campaign.budgets = own);
-        self.edit_orchestrator(name, |orchestrator| orchestrator.budgets = shared);
+    /// Writes down budgets that have changed, and gives the warnings that are due by that.
+    pub(super) fn keep_owners(&mut self, mut owners: Owners) {
+        let due = owners.warnings();
+        let Owners { campaign, command, orchestrator, own, asked, shared } = owners;
+        self.warn_of_budgets(campaign.as_ref(), due);
+        if let Some(id) = campaign
+            && self.state.campaign(&id).is_some_and(|row| row.budgets != own)
+        {
+            self.edit_campaign(&id, |row| row.budgets = own);
+        }
+        if self.state.agent_command(command).is_some_and(|row| row.budgets != asked) {
+            self.set_command_budgets(command, asked);
+        }
+        if self.state.orchestrator(&orchestrator).is_some_and(|row| row.budgets != shared) {
+            self.edit_orchestrator(&orchestrator, |row| row.budgets = shared);
+        }
     }
 
     /// Promises one job what it may use from the budgets of an orchestrator alone; gives what it is
@@ -164,37 +248,30 @@ impl Txn<'_> {
         name: &str,
         each: &BTreeMap<Resource, u64>,
     ) -> Result<BTreeMap<Resource, u64>, Resource> {
-        let budgets = self.state.orchestrator(name).map(|row| row.budgets.clone());
-        let mut budgets = budgets.unwrap_or_default();
-        reserve(&mut [&mut budgets], each, 1)?;
-        let due = warnings(name, &mut budgets);
-        self.warn_of_budgets(None, due);
-        if self.state.orchestrator(name).is_some_and(|row| row.budgets != budgets) {
-            self.edit_orchestrator(name, |row| row.budgets = budgets);
-        }
+        let mut owners = self.state.owners(None, 0, name);
+        owners.reserve(each, 1)?;
+        self.keep_owners(owners);
         Ok(each.clone())
     }
 
-    /// Settles the attempt that has just failed and promises the same for another one. The error says
+    /// Settles the live attempt, which is over, and promises the same for another one. The error says
     /// what is used up; nothing is changed then, and the job cannot be tried again.
     pub(super) fn pay_attempt(&mut self, task_id: &TaskId) -> Result<(), Resource> {
         let Some(task) = self.state.open_task(task_id) else { return Ok(()) };
         let attempt = task.attempt;
-        let job = task.job.as_ref().filter(|job| task.execution.is_some() && attempt > job.paid);
-        let Some(job) = job.cloned() else { return Ok(()) };
+        let Some(job) = task.job.as_ref().filter(|_| task.execution.is_some()) else {
+            return Ok(());
+        };
+        let job = job.clone();
         let metered = job.reserved.iter().filter(|(kind, _)| Resource::METERED.contains(kind));
         let metered: BTreeMap<Resource, u64> = metered.map(|(kind, each)| (*kind, *each)).collect();
         if !metered.is_empty() {
-            let mut owners = self.owners(&job);
-            let Owners { own, asked, shared } = &mut owners;
-            let mut all = [own, asked, shared];
+            let mut owners = self.state.owners_of(&job);
             for (resource, promised) in &metered {
-                for budget in all.iter_mut().filter_map(|budgets| budgets.get_mut(resource)) {
-                    budget.settle(*promised, *promised);
-                }
+                owners.settle(*resource, *promised, *promised);
             }
-            reserve(&mut all, &metered, 1)?;
-            self.keep_owners(&job, owners);
+            owners.reserve(&metered, 1)?;
+            self.keep_owners(owners);
         }
         self.edit_task(task_id, |task| {
             if let Some(job) = &mut task.job {
@@ -204,75 +281,34 @@ impl Txn<'_> {
         Ok(())
     }
 
-    /// Replaces promises by what was used. A job that was tried and says nothing used what it was
-    /// promised; one that was not tried since it was last settled used nothing more.
+    /// Replaces promises by what was used. A job that was under way and says nothing used what it was
+    /// promised; one that waited used nothing more than its attempts before, which are settled.
     pub(super) fn settle(
         &mut self,
         job: &Job,
         status: TaskStatus,
-        tried: bool,
+        under_way: bool,
         reading: &JobReading,
     ) {
-        let used = |resource: &Resource, promised: u64| match resource {
+        let used = |resource: Resource, promised: u64| match resource {
             // However often it was tried, it is one.
-            Resource::Simulations | Resource::Experiments if tried || job.paid > 0 => promised,
-            Resource::Tokens | Resource::Money | Resource::GpuMinutes if tried => {
-                let told = reading.usage.get(resource).copied();
+            Resource::Simulations | Resource::Experiments if under_way || job.paid > 0 => promised,
+            Resource::Tokens | Resource::Money | Resource::GpuMinutes if under_way => {
+                let told = reading.usage.get(&resource).copied();
                 told.filter(|_| status == TaskStatus::Completed).unwrap_or(promised)
             }
             _not_tried => 0,
         };
-        let mut owners = self.owners(job);
-        let Owners { own, asked, shared } = &mut owners;
-        for budgets in [own, asked, shared] {
-            for (resource, promised) in &job.reserved {
-                if let Some(budget) = budgets.get_mut(resource) {
-                    budget.settle(*promised, used(resource, *promised));
-                }
-            }
-            // What was used without a promise counts, too.
-            for (resource, amount) in &reading.usage {
-                if !job.reserved.contains_key(resource)
-                    && let Some(budget) = budgets.get_mut(resource)
-                {
-                    budget.settle(0, *amount);
-                }
-            }
+        let mut owners = self.state.owners_of(job);
+        for (resource, promised) in &job.reserved {
+            owners.settle(*resource, *promised, used(*resource, *promised));
         }
-        self.keep_owners(job, owners);
-    }
-
-    fn owners(&self, job: &Job) -> Owners {
-        let campaign = job.candidate.as_ref().and_then(|(id, _, _)| self.state.campaign(id));
-        let command = self.state.agent_command(job.command);
-        let orchestrator = self.state.orchestrator(&job.orchestrator);
-        Owners {
-            own: campaign.map(|row| row.budgets.clone()).unwrap_or_default(),
-            asked: command.map(|row| row.budgets.clone()).unwrap_or_default(),
-            shared: orchestrator.map(|row| row.budgets.clone()).unwrap_or_default(),
+        // What was used without a promise counts, too.
+        let unasked = reading.usage.iter().filter(|(kind, _)| !job.reserved.contains_key(kind));
+        for (resource, amount) in unasked {
+            owners.settle(*resource, 0, *amount);
         }
-    }
-
-    /// Writes down budgets that have changed, and gives the warnings that are due by that.
-    fn keep_owners(&mut self, job: &Job, owners: Owners) {
-        let Owners { mut own, mut asked, mut shared } = owners;
-        let campaign_id = job.candidate.as_ref().map(|(id, _, _)| id);
-        let name = job.orchestrator.as_str();
-        let mut due = campaign_id.map(|id| warnings(id.as_str(), &mut own)).unwrap_or_default();
-        due.extend(warnings(&format!("command {}", job.command), &mut asked));
-        due.extend(warnings(name, &mut shared));
-        self.warn_of_budgets(campaign_id, due);
-        if let Some(id) = campaign_id
-            && self.state.campaign(id).is_some_and(|row| row.budgets != own)
-        {
-            self.edit_campaign(id, |row| row.budgets = own);
-        }
-        if self.state.agent_command(job.command).is_some_and(|row| row.budgets != asked) {
-            self.set_command_budgets(job.command, asked);
-        }
-        if self.state.orchestrator(name).is_some_and(|row| row.budgets != shared) {
-            self.edit_orchestrator(name, |row| row.budgets = shared);
-        }
+        self.keep_owners(owners);
     }
 
     fn warn_of_budgets(

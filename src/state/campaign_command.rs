@@ -122,6 +122,11 @@ pub enum CampaignCommand {
     },
     /// What an agent asks for, with its record: also when it is refused.
     Agent(Box<AgentOrder>),
+    /// Takes out a campaign that has ended, as far as one command goes.
+    RemoveCampaign {
+        /// Which.
+        campaign_id: CampaignId,
+    },
 }
 
 /// Whether a row that is put may be there already.
@@ -162,16 +167,11 @@ pub enum AgentAction {
     },
     /// Makes jobs for structures.
     RequestJobs(JobRequest),
-}
-
-/// Nominal times of a timetable, in order: apply has no calendar, and a slot that is due when its
-/// timetable ends gets its row then.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DueSlots {
-    /// The [`crate::model::Schedule::since_ms`] of the timetable that they are of.
-    pub since_ms: TimeMs,
-    /// At most [`super::DUE_SLOTS_MAX`].
-    pub nominal_ms: Vec<TimeMs>,
+    /// Pulls the kill switch of a campaign.
+    StopCampaign {
+        /// Which.
+        campaign_id: CampaignId,
+    },
 }
 
 /// Settings of an orchestrator that are to change.
@@ -183,8 +183,6 @@ pub struct OrchestratorPatch {
     pub mode: Option<Mode>,
     /// For mode `SCHEDULED`.
     pub timetable: Option<TimetablePatch>,
-    /// What may be due by the time this is applied, of the timetable that is there.
-    pub due: DueSlots,
     /// For mode `CONTINUOUS`.
     pub pause_ms: Option<u64>,
     /// For people.
@@ -204,8 +202,10 @@ pub struct CampaignPatch {
     pub description: Option<String>,
     /// As JSON text.
     pub metadata: Option<String>,
-    /// The whole configuration anew.
+    /// The whole configuration anew; its owner, orchestrator and texts are not read.
     pub plan: Option<CampaignPlan>,
+    /// The [`crate::model::Campaign::plan_index`] that `plan` was made from.
+    pub seen_plan: u64,
     /// When it has found enough.
     pub stop: Option<StopRules>,
 }
@@ -287,6 +287,19 @@ pub enum StepDuty {
     LaunchIterations {
         /// At most [`super::ACTIONS_MAX`].
         launches: Vec<IterationPlan>,
+    },
+    /// Slots of the oldest timetable of a schedule that has ended, in order and without a gap.
+    CloseLedger {
+        /// Which schedule.
+        schedule: String,
+        /// How far its ledger went when the plan was made.
+        seen_decided_ms: TimeMs,
+        /// Which timetable: the [`crate::model::Closing::until_ms`] of the oldest one.
+        until_ms: TimeMs,
+        /// At most [`super::ROWS_PER_COMMAND_MAX`].
+        nominal_ms: Vec<TimeMs>,
+        /// Nothing is due of it behind these.
+        done: bool,
     },
 }
 

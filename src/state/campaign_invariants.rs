@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use super::{State, candidate_job};
 use crate::model::{
-    Campaign, CandidateState, JobKind, Resource, RunPhase, Schedule, Task, TaskStatus,
+    Campaign, CandidateState, JobKind, MICRO, Resource, RunPhase, Schedule, Task, TaskStatus,
 };
 
 /// Where a task stands that has not ended and does not go in steps.
@@ -85,7 +85,10 @@ fn check_ledger(state: &State, schedule: &Schedule) -> Result<(), String> {
         holds(agree, "a run stands for the slot that began it", slot)?;
     }
     equal("each decision is one row", &rows, &state.slots_kept(&schedule.key))?;
-    holds(newest <= schedule.decided_ms, "the ledger goes as far as it says", schedule)
+    holds(newest <= schedule.decided_ms, "the ledger goes as far as it says", schedule)?;
+    let ends = schedule.closings.iter().map(|closing| closing.until_ms);
+    let ends: Vec<_> = [schedule.decided_ms].into_iter().chain(ends).collect();
+    holds(ends.is_sorted(), "timetables that have ended follow one another", schedule)
 }
 
 /// What is promised is what open jobs were promised, no more and no less.
@@ -118,10 +121,17 @@ fn check_promises(state: &State, open: &[Cow<'_, Task>]) -> Result<(), String> {
         }
     }
     for campaign in state.campaigns_after(None) {
-        for resource in [Resource::Simulations, Resource::Experiments] {
+        let candidates = state.iterations(&campaign.campaign_id).flat_map(|row| &row.candidates);
+        let measured = candidates.filter(|candidate| candidate.experiment).count() as u64;
+        // Iterations of one that has ended may be on their way out.
+        let ended = campaign.status.is_terminal();
+        let measured = if ended { u64::MAX / MICRO } else { measured };
+        let launched =
+            [(Resource::Simulations, campaign.structures), (Resource::Experiments, measured)];
+        for (resource, count) in launched {
             let Some(budget) = campaign.budgets.get(&resource) else { continue };
-            let kept = budget.limit == 0 || budget.reserved + budget.spent <= budget.limit;
-            holds(kept, "a budget is overspent", (&campaign.campaign_id, resource, budget))?;
+            let kept = budget.reserved + budget.spent <= count * MICRO;
+            holds(kept, "more is spent than was launched", (&campaign.campaign_id, budget))?;
         }
     }
     Ok(())

@@ -3,9 +3,9 @@
 
 use super::scripts::Words;
 use super::{
-    AgentAction, AgentOrder, CampaignCommand, CampaignMove, CampaignPatch, Command, DueSlots,
-    IterationPlan, JobRequest, OrchestratorPatch, PutWhen, SlotChoice, SlotPlan, State, StepAction,
-    StepDuty, StepEffect, candidate_experiment, candidate_job, derive_uuid, requested_job,
+    AgentAction, AgentOrder, CampaignCommand, CampaignMove, CampaignPatch, Command, IterationPlan,
+    JobRequest, OrchestratorPatch, PutWhen, SlotChoice, SlotPlan, State, StepAction, StepDuty,
+    StepEffect, candidate_experiment, candidate_job, derive_uuid, requested_job,
 };
 use crate::model::{
     Budget, Cadence, CampaignId, CampaignPlan, CatchUp, Decision, DecisionKind, IterationOverride,
@@ -138,12 +138,6 @@ fn orchestrator_patch(words: &Words<'_>) -> OrchestratorPatch {
                 let overlap = Overlap::parse(words.pairs.get("overlap")?).unwrap();
                 Some(TimetablePatch { overlap: Some(overlap), ..TimetablePatch::default() })
             }),
-        due: DueSlots {
-            since_ms: words.number("since", 0),
-            nominal_ms: words.pairs.get("due").map_or_else(Vec::new, |times| {
-                times.split(',').map(|at| at.parse().unwrap()).collect()
-            }),
-        },
         pause_ms: optional(words, "pause"),
         description: None,
         task: words.pairs.get("task").map(|word| {
@@ -157,6 +151,18 @@ fn orchestrator_patch(words: &Words<'_>) -> OrchestratorPatch {
                     .map(|word| (Resource::parse(&word).unwrap(), None)),
             )
             .collect(),
+    }
+}
+
+/// The whole plan with `whole`, or its stop rules alone.
+fn campaign_patch(state: &State, words: &Words<'_>) -> CampaignPatch {
+    let whole = words.places.contains(&"whole");
+    let seen = state.campaign(&campaign_id(words.places[0])).map_or(0, |row| row.plan_index);
+    CampaignPatch {
+        plan: whole.then(|| plan(words)),
+        seen_plan: words.number("seen", seen),
+        stop: (!whole).then(|| plan(words).stop),
+        ..CampaignPatch::default()
     }
 }
 
@@ -180,10 +186,7 @@ pub(super) fn campaign_command(state: &State, verb: &str, words: &Words<'_>) -> 
         "campaign" => CampaignCommand::CreateCampaign(Box::new(plan(words))),
         "patch" => CampaignCommand::PatchCampaign {
             campaign_id: named(),
-            patch: Box::new(CampaignPatch {
-                stop: Some(plan(words).stop),
-                ..CampaignPatch::default()
-            }),
+            patch: Box::new(campaign_patch(state, words)),
         },
         "move" => CampaignCommand::MoveCampaign {
             campaign_id: named(),
@@ -195,6 +198,7 @@ pub(super) fn campaign_command(state: &State, verb: &str, words: &Words<'_>) -> 
                 _ => CampaignMove::Trip,
             },
         },
+        "discard" => CampaignCommand::RemoveCampaign { campaign_id: named() },
         "iterate" => CampaignCommand::RequestIterations {
             campaign_id: named(),
             count: words.places[1].parse().unwrap(),
@@ -251,6 +255,7 @@ fn laboratory_command(verb: &str, words: &Words<'_>) -> Option<CampaignCommand> 
                     count: words.places[2].parse().unwrap(),
                     with: None,
                 },
+                "stop" => AgentAction::StopCampaign { campaign_id: campaign_id(words.places[1]) },
                 _ => AgentAction::RequestJobs(job_request(words, &words.places[1..])),
             },
         })),
@@ -267,6 +272,16 @@ fn step_command(state: &State, verb: &str, words: &Words<'_>) -> Option<Command>
                 state.schedule(words.places[1]).map_or(0, |schedule| schedule.decided_ms),
             ),
             slots: words.places[2..].iter().map(|text| slot(text)).collect(),
+        },
+        "close" => StepDuty::CloseLedger {
+            schedule: words.places[1].to_owned(),
+            seen_decided_ms: words.number(
+                "seen",
+                state.schedule(words.places[1]).map_or(0, |schedule| schedule.decided_ms),
+            ),
+            until_ms: words.number("until", 0),
+            nominal_ms: words.places[2..].iter().filter_map(|text| text.parse().ok()).collect(),
+            done: words.places.contains(&"done"),
         },
         "degrade" => StepDuty::JudgeSchedule {
             schedule: words.places[1].to_owned(),

@@ -7,11 +7,12 @@ use super::nodes::ExecutionEnd;
 use super::orchestrators::{check_name, derive_uuid, unknown};
 use super::{CONTEXT_MAX, CampaignFact, Outcome, Rejection, Reply, State};
 use crate::model::{
-    Budget, CANDIDATES_MAX, Campaign, CampaignId, CampaignLine, CampaignPlan, CampaignStatus,
+    CANDIDATES_MAX, Campaign, CampaignId, CampaignLine, CampaignPlan, CampaignStatus,
     CandidateState, ITERATIONS_MAX, Iteration, IterationOverride, TaskStatus, TimeMs,
 };
 
-/// Campaigns there may be; those that ended count until they are forgotten.
+/// Campaigns there may be; those that ended count until they are forgotten
+/// ([`super::CAMPAIGNS_KEPT`]).
 pub const CAMPAIGNS_MAX: usize = 100_000;
 /// Lines of one campaign's log; the oldest are forgotten first.
 pub const CAMPAIGN_LINES_MAX: u64 = 200;
@@ -110,6 +111,7 @@ impl State {
             self.running.remove(&(advanced_at_ms, campaign_id.clone()));
         }
         self.requesting.remove(campaign_id);
+        self.note_ended_campaign(campaign_id);
         let Some(campaign) = self.campaigns.get(campaign_id) else { return };
         if campaign.status != CampaignStatus::Running {
             return;
@@ -132,9 +134,9 @@ impl Txn<'_> {
             let text = format!("Orchestrator '{}' does a task of its own", plan.orchestrator);
             return Err(Rejection::InvalidCampaign(text));
         }
+        self.forget_ended_campaigns();
         if self.state.campaigns_len() >= CAMPAIGNS_MAX {
-            let text = format!("there are {CAMPAIGNS_MAX} campaigns already");
-            return Err(Rejection::InvalidCampaign(text));
+            return Err(Rejection::too_many("campaigns", CAMPAIGNS_MAX));
         }
         let seed = [b"campaign".as_slice(), &self.request_id.0.to_be_bytes()];
         let campaign_id = CampaignId::trusted(&derive_uuid(&seed));
@@ -164,6 +166,7 @@ impl Txn<'_> {
             started_at_ms: 0,
             completed_at_ms: 0,
             revision: self.index,
+            plan_index: self.index,
         };
         self.state.campaigns.put(&mut self.state.rows, campaign_id.clone(), campaign);
         self.log_line(&campaign_id, "created", String::new());
@@ -180,26 +183,31 @@ impl Txn<'_> {
         if !matches!(campaign.status, CampaignStatus::Created | CampaignStatus::Paused) {
             return Err(wrong_state(campaign.status, "be changed"));
         }
-        let mut plan = patch.plan.unwrap_or_else(|| campaign.plan.clone());
-        plan.orchestrator.clone_from(&campaign.plan.orchestrator);
-        plan.owner.clone_from(&campaign.plan.owner);
-        plan.name = patch.name.unwrap_or(plan.name);
-        plan.description = patch.description.unwrap_or(plan.description);
-        plan.metadata = patch.metadata.unwrap_or(plan.metadata);
+        if patch.plan.is_some() && patch.seen_plan != campaign.plan_index {
+            return Err(Rejection::CampaignChanged);
+        }
+        let old = &campaign.plan;
+        let mut plan = patch.plan.unwrap_or_else(|| old.clone());
+        plan.orchestrator.clone_from(&old.orchestrator);
+        plan.owner.clone_from(&old.owner);
+        plan.name = patch.name.unwrap_or_else(|| old.name.clone());
+        plan.description = patch.description.unwrap_or_else(|| old.description.clone());
+        plan.metadata = patch.metadata.unwrap_or_else(|| old.metadata.clone());
         plan.stop = patch.stop.unwrap_or(plan.stop);
         check_plan(&plan)?;
         if plan.stop.max_iterations < campaign.iterations {
             let text = format!("{} iterations were begun already", campaign.iterations);
             return Err(Rejection::InvalidCampaign(format!("max_iterations is too low: {text}")));
         }
+        let index = self.index;
         self.edit_campaign(campaign_id, |campaign| {
-            for (resource, asked) in &plan.budgets {
-                let budget = campaign.budgets.entry(*resource).or_default();
-                let (limit, soft) = (asked.limit, asked.soft);
-                *budget = Budget { limit, soft, warned: false, ..*budget };
-            }
             campaign.plan = plan;
+            campaign.plan_index = index;
         });
+        if let Some(budgets) = self.state.campaign(campaign_id).map(|row| self.state.relimited(row))
+        {
+            self.edit_campaign(campaign_id, |campaign| campaign.budgets = budgets);
+        }
         self.log_line(campaign_id, "changed", String::new());
         self.tell_campaign(campaign_id);
         Ok(Outcome::Done)
@@ -234,6 +242,9 @@ impl Txn<'_> {
             return Err(Rejection::CampaignState(text));
         }
         self.set_campaign_status(campaign_id, to, "");
+        if how == CampaignMove::Resume {
+            self.judge_at_rest(campaign_id);
+        }
         Ok(Outcome::Done)
     }
 

@@ -1,7 +1,6 @@
 //! Draining a node: no more work, and what it still holds is taken away when its time is over.
 
 use super::apply::Txn;
-use super::nodes::ExecutionEnd;
 use super::{Fact, Outcome, Rejection, Reply};
 use crate::model::{Epoch, NodeId, NodeStatus};
 
@@ -32,9 +31,8 @@ impl Txn<'_> {
             // First, so that giving the last one back does not count as an end in peace.
             self.edit_node(node_id, |node| node.drain_until_ms = None);
             for task_id in held {
-                // Neither the task nor the node is to blame: no retry is used.
-                self.withdraw_attempt(&task_id, now, ExecutionEnd::Withdrawn);
-                self.facts.push(Fact::TaskQueued { task_id });
+                let taken_up = self.state.is_taken_up(&task_id);
+                self.take_back(&task_id, now, taken_up);
             }
             self.facts.push(Fact::NodeDrained { node_id: node_id.clone(), withdrawn });
         }

@@ -52,6 +52,8 @@ pub(super) struct Indexes {
     pub(super) open_jobs: BTreeMap<JobKind, OpenJobs>,
     /// What is promised to them, by the orchestrator that launched them.
     pub(super) promised: BTreeMap<(String, Resource), u64>,
+    /// How many open jobs each agent command has, if any.
+    pub(super) open_of_commands: BTreeMap<u64, u64>,
     /// Steps that have not ended. They are in none of the lists by status.
     pub(super) open_steps: BTreeSet<u64>,
 }
@@ -120,6 +122,8 @@ pub(super) struct Places {
     open_job: Option<bool>,
     /// What it is promised while it is open, and by which orchestrator.
     promised: Vec<((String, Resource), u64)>,
+    /// The agent command that an open job is of.
+    command: Option<u64>,
 }
 
 impl Places {
@@ -146,6 +150,11 @@ impl Places {
             live_on: task.execution.as_ref().map(|execution| execution.node_id.clone()),
             job: task.job.as_ref().map(|job| job.kind),
             open_job: (task.job.is_some() && !status.is_terminal()).then(|| status.is_live()),
+            command: task
+                .job
+                .as_ref()
+                .map(|job| job.command)
+                .filter(|command| *command > 0 && !status.is_terminal()),
             promised: task.job.as_ref().filter(|_| !status.is_terminal()).map_or_else(
                 Vec::new,
                 |job| {
@@ -176,6 +185,9 @@ impl Indexes {
             }
             for (key, amount) in &places.promised {
                 *self.promised.entry(key.clone()).or_default() += amount;
+            }
+            if let Some(command) = places.command {
+                *self.open_of_commands.entry(command).or_default() += 1;
             }
         }
         if let Some(at) = places.ended {
@@ -222,6 +234,14 @@ impl Indexes {
                     if *promised == 0 {
                         self.promised.remove(key);
                     }
+                }
+            }
+            if let Some(command) = places.command
+                && let Some(open) = self.open_of_commands.get_mut(&command)
+            {
+                *open -= 1;
+                if *open == 0 {
+                    self.open_of_commands.remove(&command);
                 }
             }
         }

@@ -51,8 +51,7 @@ impl Txn<'_> {
             }
             None if when == PutWhen::Present => return Err(Rejection::InstrumentNotFound),
             None if self.state.instruments_len() >= INSTRUMENTS_MAX => {
-                let text = format!("there are {INSTRUMENTS_MAX} instruments already");
-                return Err(Rejection::InvalidCampaign(text));
+                return Err(Rejection::too_many("instruments", INSTRUMENTS_MAX));
             }
             Some(_) | None => {}
         }

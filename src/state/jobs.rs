@@ -24,6 +24,8 @@ const MINUTE_MS: u64 = 60_000;
 const DAY_MS: u64 = 24 * 3_600_000;
 /// Names in a list of statistics.
 const NAMES_MAX: usize = 100;
+/// A campaign fails after so many iterations in a row without any result.
+const FRUITLESS_MAX: usize = 3;
 
 /// Reads what a result says to the campaign. An agent's is `{type, data}` (contract 4.3).
 fn read_result(text: &str, score_field: &str, by_agent: bool) -> JobReading {
@@ -88,6 +90,20 @@ impl State {
     }
 }
 
+impl State {
+    /// Why a campaign whose iteration has ended cannot go on, if it cannot: no job of its last
+    /// [`FRUITLESS_MAX`] iterations gave a result, or of all that it may have, when those are fewer.
+    fn failure_reason(&self, campaign: &Campaign) -> Option<String> {
+        let enough = FRUITLESS_MAX.min(campaign.plan.stop.max_iterations as usize);
+        let newest = self.iterations(&campaign.campaign_id).rev().take(enough);
+        let fruitless = newest.take_while(|row| {
+            row.candidates.iter().all(|candidate| candidate.state == CandidateState::Failed)
+        });
+        let failed = fruitless.count() >= enough;
+        failed.then(|| format!("no job of the last {enough} iterations gave a result"))
+    }
+}
+
 impl Txn<'_> {
     /// Notes what the result of a job says, before it is stored where apply does not look.
     pub(super) fn read_job_result(&mut self, task_id: &TaskId, result: &str) {
@@ -109,13 +125,15 @@ impl Txn<'_> {
         task_id: &TaskId,
         status: TaskStatus,
         job: &Job,
-        tried: bool,
+        under_way: bool,
         reading: Option<JobReading>,
     ) {
         let reading = reading.unwrap_or_default();
-        self.settle(job, status, tried, &reading);
+        self.settle(job, status, under_way, &reading);
+        self.state.note_command(job.command);
         let completed = status == TaskStatus::Completed;
-        if completed {
+        // The same kind as those that wait and run (contract 3.2 Stats).
+        if completed && job.kind == JobKind::Simulation {
             self.count_minute();
         }
         match job.kind {
@@ -130,7 +148,10 @@ impl Txn<'_> {
                 None => {}
             },
             JobKind::Experiment => {
-                if let Some((campaign_id, _, _)) = &job.candidate {
+                let candidate = job.candidate.as_ref();
+                if let Some((campaign_id, _, _)) =
+                    candidate.filter(|(id, _, _)| self.state.campaign(id).is_some())
+                {
                     let text = format!("{}: {}", job.subject, status.as_str());
                     self.log_line(campaign_id, "experiment", text);
                 }
@@ -223,10 +244,40 @@ impl Txn<'_> {
             improved: better.is_some(),
         });
         self.log_line(campaign_id, "iteration", format!("iteration {} has ended", index + 1));
+        self.judge_campaign(campaign_id, before, best.is_some());
+    }
+
+    /// Ends a campaign that has found enough, or cannot go on: its newest iteration has ended, with a
+    /// score or without any.
+    fn judge_campaign(&mut self, campaign_id: &CampaignId, before: Option<Score>, scored: bool) {
         let Some(campaign) = self.state.campaign(campaign_id) else { return };
-        if let Some(why) = stop_reason(campaign, before, best.is_some()) {
+        if campaign.status != CampaignStatus::Running {
+            return;
+        }
+        if let Some(why) = self.state.failure_reason(campaign) {
+            self.end_campaign(campaign_id, CampaignStatus::Failed, &why);
+        } else if let Some(why) = stop_reason(campaign, before, scored) {
             self.end_campaign(campaign_id, CampaignStatus::Completed, &why);
         }
+    }
+
+    /// Judges a campaign that goes on after a rest: its newest iteration may have ended meanwhile, and
+    /// its stop rules may be others. An iteration that is under way is judged when it ends.
+    pub(super) fn judge_at_rest(&mut self, campaign_id: &CampaignId) {
+        let Some(campaign) = self.state.campaign(campaign_id) else { return };
+        if campaign.iterating || campaign.iterations == 0 {
+            return;
+        }
+        let minimize = campaign.plan.minimize;
+        let (mut before, mut scored) = (None, false);
+        for iteration in self.state.iterations(campaign_id) {
+            scored = iteration.best_score.is_some();
+            if iteration.index + 1 < campaign.iterations {
+                let better = iteration.best_score.filter(|best| is_better(*best, before, minimize));
+                before = better.or(before);
+            }
+        }
+        self.judge_campaign(campaign_id, before, scored);
     }
 
     fn count_minute(&mut self) {
@@ -245,12 +296,8 @@ fn is_better(score: Score, than: Option<Score>, minimize: bool) -> bool {
     than.is_none_or(|than| if minimize { score < than } else { score > than })
 }
 
-/// Why a campaign whose iteration has just ended, with a score or without any, has found enough, if it
-/// has.
+/// Why a campaign whose iteration has ended, with a score or without any, has found enough, if it has.
 fn stop_reason(campaign: &Campaign, before: Option<Score>, scored: bool) -> Option<String> {
-    if campaign.status != CampaignStatus::Running {
-        return None;
-    }
     let stop = &campaign.plan.stop;
     if let (Some(target), Some(best)) = (stop.target, campaign.best_score)
         && (best == target || is_better(best, Some(target), campaign.plan.minimize))

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value};
 
 use super::apply::Txn;
-use super::budgets::{Promise, each_job};
+use super::budgets::{Owners, each_job};
 use super::campaign_command::IterationPlan;
 use super::command::TaskSpec;
 use super::{CampaignFact, Outcome, Rejection, Reply, State};
@@ -85,7 +85,7 @@ impl State {
 
 impl State {
     /// Judges the next iteration of a campaign, of so many candidates.
-    fn judge_iteration(&self, campaign: &Campaign, candidates: u32) -> Result<Promise, Refusal> {
+    fn judge_iteration(&self, campaign: &Campaign, candidates: u32) -> Result<Owners, Refusal> {
         let goes_on = campaign.status == CampaignStatus::Running
             && !campaign.iterating
             && !campaign.tripped
@@ -102,8 +102,8 @@ impl State {
         if !self.has_room_for(count) {
             return Err(Refusal::QueueFull);
         }
-        self.promise(campaign, room, &each_job(campaign, JobKind::Simulation), count)
-            .map_err(Refusal::Budget)
+        let each = each_job(campaign, JobKind::Simulation);
+        self.promise(campaign, &room.name, &each, count).map_err(Refusal::Budget)
     }
 
     /// Whether the next iteration of a campaign could have so many candidates, as apply judges it: what
@@ -150,8 +150,7 @@ impl Txn<'_> {
         let count = u64::from(plan.candidates);
         let (index, promise) = (campaign.iterations, each_job(campaign, JobKind::Simulation));
         let strategy = plan.strategy.clone();
-        let orchestrator = campaign.plan.orchestrator.clone();
-        self.keep(&plan.campaign_id, &orchestrator, budgets);
+        self.keep_owners(budgets);
         let open = Candidate { state: CandidateState::Open, experiment: false };
         let iteration = Iteration {
             campaign_id: plan.campaign_id.clone(),
@@ -213,6 +212,7 @@ impl Txn<'_> {
             command: 0,
             reserved: promise.clone(),
             paid: 0,
+            timed_out: false,
         };
         let template = campaign.plan.job.clone();
         let task_id = candidate_job(&plan.campaign_id, index, candidate);
@@ -250,9 +250,8 @@ impl Txn<'_> {
             }
         }
         let promise = each_job(campaign, JobKind::Experiment);
-        let budgets = self.state.promise(campaign, orchestrator, &promise, count);
-        let budgets = budgets.map_err(Refusal::Budget)?;
-        self.keep(campaign_id, name, budgets);
+        let budgets = self.state.promise(campaign, name, &promise, count);
+        self.keep_owners(budgets.map_err(Refusal::Budget)?);
         for (index, candidate) in candidates {
             self.launch_experiment(name, campaign_id, *index, *candidate, &promise);
         }
@@ -295,6 +294,7 @@ impl Txn<'_> {
             command: 0,
             reserved: promise.clone(),
             paid: 0,
+            timed_out: false,
         };
         let mut template =
             JobTemplate { task_type: "experiment".to_owned(), ..campaign.plan.job.clone() };
@@ -329,6 +329,7 @@ impl Txn<'_> {
             command: 0,
             reserved,
             paid: 0,
+            timed_out: false,
         };
         let task_id = TaskId::trusted(&super::derive_uuid(&[
             b"training",

@@ -31,6 +31,7 @@ mod bot_workflows;
 mod bots;
 mod budgets;
 mod campaign_command;
+mod campaign_ends;
 mod campaign_invariants;
 mod campaign_rows;
 mod campaigns;
@@ -47,6 +48,7 @@ mod indexes;
 mod instruments;
 mod jobs;
 mod launches;
+mod ledger;
 mod mail;
 mod members;
 mod node_command;
@@ -118,9 +120,10 @@ pub use bot_workflows::{
 };
 pub use bots::{BOT_CAPABILITIES_MAX, TIER_MAX};
 pub use campaign_command::{
-    AgentAction, AgentOrder, CampaignCommand, CampaignMove, CampaignPatch, DueSlots, IterationPlan,
+    AgentAction, AgentOrder, CampaignCommand, CampaignMove, CampaignPatch, IterationPlan,
     JobRequest, OrchestratorPatch, PutWhen, SlotChoice, SlotPlan, StepAction, StepDuty, StepEffect,
 };
+pub use campaign_ends::CAMPAIGNS_KEPT;
 pub use campaign_invariants::check_campaigns;
 pub use campaigns::{CAMPAIGN_LINES_MAX, CAMPAIGNS_MAX};
 pub use changes::{Changes, Digest, TableId, row_hash};
@@ -136,9 +139,8 @@ pub use flows::{check_steps, is_step_id, step_id};
 pub use indexes::{Need, QueueKey};
 pub use instruments::INSTRUMENTS_MAX;
 pub use launches::{candidate_experiment, candidate_job, candidate_structure, parse_candidate};
-pub use orchestrators::{
-    DEFAULT_ORCHESTRATOR, DUE_SLOTS_MAX, NAME_MAX, ORCHESTRATORS_MAX, SLOTS_MAX, derive_uuid,
-};
+pub use ledger::{CLOSINGS_MAX, SLOTS_MAX};
+pub use orchestrators::{DEFAULT_ORCHESTRATOR, NAME_MAX, ORCHESTRATORS_MAX, derive_uuid};
 pub use outcome::{Fatal, Outcome, Rejection, Reply};
 pub use outward::check_channels;
 pub use pipelines::{PIPELINES_MAX, built_in};
@@ -244,6 +246,10 @@ pub struct State {
     running: BTreeSet<(TimeMs, CampaignId)>,
     /// Those of them that clients asked iterations of, and that have none under way.
     requesting: BTreeSet<CampaignId>,
+    /// Campaigns that have ended, by when.
+    ended_campaigns: BTreeSet<(TimeMs, CampaignId)>,
+    /// Agent commands without an open job.
+    idle_commands: BTreeSet<u64>,
     bot_index: BotIndex,
     indexes: Indexes,
 }
@@ -305,6 +311,8 @@ impl Default for State {
             accounts: Accounts::default(),
             running: BTreeSet::new(),
             requesting: BTreeSet::new(),
+            ended_campaigns: BTreeSet::new(),
+            idle_commands: BTreeSet::new(),
             bot_index: BotIndex::default(),
             indexes: Indexes::default(),
         }
@@ -374,7 +382,7 @@ impl State {
             TableId::Models => self.models.load(rest, value, hash),
             TableId::JobMinutes => self.job_minutes.load(rest, value, hash),
             TableId::Accounts => self.accounts.load(rest, value, hash),
-            TableId::AgentCommands => self.agent_commands.load(rest, value, hash),
+            TableId::AgentCommands => self.load_command(rest, value, hash),
             TableId::Instruments => self.instruments.load(rest, value, hash),
             TableId::Discoveries => self.discoveries.load(rest, value, hash),
             TableId::RateLogs => self.load_rate_log(rest, value, hash),
@@ -385,6 +393,12 @@ impl State {
             | TableId::WaveBlocks
             | TableId::Workflows => self.load_bot_row(table, rest, value, hash),
         }
+    }
+
+    fn load_command(&mut self, key: &[u8], value: &[u8], hash: u64) -> Result<(), Fatal> {
+        self.agent_commands.load(key, value, hash)?;
+        self.note_command(key.try_into().map_or(0, u64::from_be_bytes));
+        Ok(())
     }
 
     fn load_campaign(&mut self, key: &[u8], value: &[u8], hash: u64) -> Result<(), Fatal> {

@@ -1,27 +1,19 @@
-//! Orchestrators, and the ledger of their slots (contract 3.2 to 3.4).
-//!
-//! A schedule's row says how far its ledger goes; each decision moves it on, so a slot that was decided
-//! cannot be decided again, and none is left out: of intervals apply knows which one is next.
+//! Orchestrators and their settings (contract 3.2 to 3.4).
 
 use std::collections::BTreeMap;
 
 use super::apply::Txn;
-use super::campaign_command::{DueSlots, OrchestratorPatch, SlotChoice, SlotPlan};
+use super::campaign_command::OrchestratorPatch;
 use super::{CampaignFact, Outcome, Rejection, Reply, State};
-use crate::canary::{self, Canary};
 use crate::model::{
-    Budget, Cadence, Epoch, FleetStats, JobTemplate, Mode, Orchestrator, Resource, Schedule, Slot,
-    SlotDecision, StepConfig, TimeMs, Timetable,
+    Budget, Cadence, FleetStats, JobTemplate, Mode, Orchestrator, Resource, Schedule, StepConfig,
+    Timetable,
 };
 
 /// Orchestrators there may be.
 pub const ORCHESTRATORS_MAX: usize = 100;
-/// Slots that one change of a timetable may decide.
-pub const DUE_SLOTS_MAX: usize = 1000;
 /// The longest name, of anything a campaign has to do with, in bytes.
 pub const NAME_MAX: usize = 256;
-/// Slots remembered of each schedule; the oldest are forgotten first.
-pub const SLOTS_MAX: usize = 10_000;
 /// The one that is always there.
 pub const DEFAULT_ORCHESTRATOR: &str = "default";
 /// The longest pause of mode `CONTINUOUS`: a day.
@@ -65,22 +57,6 @@ impl State {
     pub fn schedule(&self, key: &str) -> Option<&Schedule> {
         self.schedules.get(&key.to_owned())
     }
-
-    /// How many slots of a schedule are remembered.
-    #[must_use]
-    pub fn slots_kept(&self, key: &str) -> usize {
-        self.schedule(key).map_or(0, |schedule| {
-            usize::try_from(schedule.counts.iter().sum::<u64>() - schedule.forgotten)
-                .unwrap_or(usize::MAX)
-        })
-    }
-
-    /// Slots of one schedule that were due in `from..`, the oldest first.
-    pub fn slots_from(&self, key: &str, from: TimeMs) -> impl DoubleEndedIterator<Item = &Slot> {
-        self.slots
-            .range((key.to_owned(), from), (key.to_owned(), TimeMs::MAX))
-            .map(|(_, slot)| slot)
-    }
 }
 
 impl Txn<'_> {
@@ -97,8 +73,7 @@ impl Txn<'_> {
         }
         check_name("name", &name)?;
         if self.state.orchestrators.len() >= ORCHESTRATORS_MAX {
-            let text = format!("there are {ORCHESTRATORS_MAX} orchestrators already");
-            return Err(Rejection::InvalidCampaign(text));
+            return Err(Rejection::too_many("orchestrators", ORCHESTRATORS_MAX));
         }
         self.create_orchestrator(name);
         Ok(Outcome::Done)
@@ -139,6 +114,7 @@ impl Txn<'_> {
             degraded: String::new(),
             counts: [0; 5],
             forgotten: 0,
+            closings: Vec::new(),
         };
         self.state.orchestrators.put(&mut self.state.rows, name.clone(), orchestrator);
         self.state.schedules.put(&mut self.state.rows, name.clone(), schedule);
@@ -169,19 +145,12 @@ impl Txn<'_> {
         let other =
             timetable.as_ref().zip(old).is_some_and(|(new, old)| new.cadence != old.cadence);
         let anew = other || patch.mode.is_some_and(|mode| mode != before.mode);
-        let now = self.now;
         if anew {
-            self.close_ledger(name, &patch.due, patch.mode);
+            self.close_ledger(name, patch.mode)?;
         }
         if anew || timetable.is_some() {
             self.state.schedules.edit(&mut self.state.rows, &name.to_owned(), |schedule| {
-                if let Some(timetable) = timetable {
-                    schedule.timetable = timetable;
-                }
-                if anew {
-                    schedule.since_ms = now;
-                    schedule.decided_ms = schedule.decided_ms.max(now);
-                }
+                schedule.timetable = timetable.unwrap_or_else(|| schedule.timetable.clone());
                 schedule.degraded = String::new();
             });
         }
@@ -242,142 +211,6 @@ impl Txn<'_> {
         }
         Ok(Outcome::Done)
     }
-
-    pub(super) fn judge_schedule(&mut self, epoch: Epoch, key: String, degraded: String) -> Reply {
-        self.check_epoch(epoch)?;
-        let stale = self.state.schedule(&key).is_none_or(|known| known.degraded == degraded);
-        if !stale {
-            self.state.schedules.edit(&mut self.state.rows, &key, |schedule| {
-                schedule.degraded = degraded;
-            });
-            self.tell(CampaignFact::OrchestratorChanged { name: key });
-        }
-        Ok(Outcome::Judged { accepted: u32::from(!stale), stale: u32::from(stale) })
-    }
-
-    /// Decides slots in their order, up to the first that cannot be decided so.
-    pub(super) fn decide_slots(
-        &mut self,
-        epoch: Epoch,
-        key: &str,
-        seen_decided_ms: TimeMs,
-        slots: &[SlotPlan],
-    ) -> Reply {
-        self.check_epoch(epoch)?;
-        Self::check_batch(slots.len())?;
-        let offered = u32::try_from(slots.len()).expect("a batch is bounded");
-        let current = self.state.schedule(key).filter(|row| row.decided_ms == seen_decided_ms);
-        if current.is_none() {
-            return Ok(Outcome::Judged { accepted: 0, stale: offered });
-        }
-        let mut accepted = 0;
-        for slot in slots {
-            if !self.decide_slot(key, *slot) {
-                break;
-            }
-            accepted += 1;
-        }
-        if accepted > 0 {
-            self.forget_old_slots(key);
-        }
-        Ok(Outcome::Judged { accepted, stale: offered - accepted })
-    }
-
-    fn decide_slot(&mut self, key: &str, slot: SlotPlan) -> bool {
-        let Some(schedule) = self.state.schedule(key) else { return false };
-        let Some(orchestrator) = self.state.orchestrator(key) else { return false };
-        let nominal_ms = slot.nominal_ms;
-        if nominal_ms > self.now || !may_follow(schedule, orchestrator, nominal_ms) {
-            return false;
-        }
-        let may_run = orchestrator.is_active && orchestrator.mode != Mode::Paused;
-        let decision = match slot.choice {
-            SlotChoice::Run | SlotChoice::CatchUp
-                if !may_run || orchestrator.open_run.is_some() =>
-            {
-                return false;
-            }
-            SlotChoice::Run => SlotDecision::Ran(self.begin_scheduled_run(key, nominal_ms)),
-            SlotChoice::CatchUp => {
-                SlotDecision::CaughtUp(self.begin_scheduled_run(key, nominal_ms))
-            }
-            SlotChoice::SkipOverlap if orchestrator.open_run.is_some() => {
-                SlotDecision::SkippedOverlap
-            }
-            SlotChoice::SkipInactive if !may_run => SlotDecision::SkippedInactive,
-            SlotChoice::SkipOverlap | SlotChoice::SkipInactive => return false,
-            SlotChoice::Miss => SlotDecision::MissedOutage,
-        };
-        self.note_slot(key, nominal_ms, decision);
-        true
-    }
-
-    /// Decides what is due of a timetable that ends now, in mode `next` from then on.
-    fn close_ledger(&mut self, key: &str, due: &DueSlots, next: Option<Mode>) {
-        let Some(row) = self.state.orchestrator(key) else { return };
-        let (mode, is_active, now) = (row.mode, row.is_active, self.now);
-        let Some(schedule) = self.state.schedule(key) else { return };
-        let by_timetable = matches!(mode, Mode::Scheduled | Mode::Paused);
-        if !by_timetable || schedule.since_ms != due.since_ms {
-            return;
-        }
-        let rests = |mode: Mode| matches!(mode, Mode::Manual | Mode::Paused);
-        let decision = match !is_active || rests(mode) || next.is_some_and(rests) {
-            true => SlotDecision::SkippedInactive,
-            false => SlotDecision::MissedOutage,
-        };
-        let decided_ms = schedule.decided_ms;
-        for nominal_ms in due.nominal_ms.iter().filter(|at| (decided_ms + 1..=now).contains(at)) {
-            self.note_slot(key, *nominal_ms, decision.clone());
-        }
-        self.forget_old_slots(key);
-    }
-
-    fn note_slot(&mut self, key: &str, nominal_ms: TimeMs, decision: SlotDecision) {
-        let ordinal = decision.ordinal();
-        let word = decision.as_str();
-        let row = Slot { schedule: key.to_owned(), nominal_ms, decision, decided_at_ms: self.now };
-        self.state.slots.put(&mut self.state.rows, (key.to_owned(), nominal_ms), row);
-        self.state.schedules.edit(&mut self.state.rows, &key.to_owned(), |schedule| {
-            schedule.decided_ms = nominal_ms;
-            schedule.counts[ordinal] += 1;
-        });
-        let schedule = key.to_owned();
-        self.tell(CampaignFact::SlotDecided { schedule, nominal_ms, decision: word });
-    }
-
-    fn begin_scheduled_run(&mut self, key: &str, nominal_ms: TimeMs) -> crate::model::RunId {
-        let context = format!("{{\"slot_ms\":{nominal_ms}}}");
-        self.open_run(key, "scheduler".to_owned(), context, nominal_ms)
-    }
-
-    fn forget_old_slots(&mut self, key: &str) {
-        while self.state.slots_kept(key) > SLOTS_MAX {
-            let Some(oldest) = self.state.slots_from(key, 0).next() else { return };
-            let row = (key.to_owned(), oldest.nominal_ms);
-            self.state.slots.remove(&mut self.state.rows, &row);
-            self.state.schedules.edit(&mut self.state.rows, &key.to_owned(), |schedule| {
-                schedule.forgotten += 1;
-            });
-        }
-    }
-}
-
-/// Whether a slot is the next one of its schedule, as far as that can be told without a calendar.
-fn may_follow(schedule: &Schedule, orchestrator: &Orchestrator, nominal_ms: TimeMs) -> bool {
-    if nominal_ms <= schedule.decided_ms {
-        return canary::active(Canary::SlotTwice) && nominal_ms == schedule.decided_ms;
-    }
-    match (orchestrator.mode, &schedule.timetable.cadence) {
-        (Mode::Manual, _) => false,
-        (Mode::Continuous, _) | (_, Cadence::Cron { .. }) => true,
-        (Mode::Scheduled | Mode::Paused, Cadence::Every { interval_ms }) => {
-            let since = |at: TimeMs| at.saturating_sub(schedule.since_ms) / interval_ms;
-            let on_time =
-                (nominal_ms - schedule.since_ms.min(nominal_ms)).is_multiple_of(*interval_ms);
-            on_time && since(nominal_ms) == since(schedule.decided_ms) + 1
-        }
-    }
 }
 
 /// What can be checked of a patch alone.
@@ -391,10 +224,6 @@ fn check_patch(patch: &OrchestratorPatch) -> Result<(), Rejection> {
     }
     if patch.description.as_ref().is_some_and(|text| text.len() > super::CONTEXT_MAX) {
         return Err(Rejection::InvalidCampaign("description is too long".to_owned()));
-    }
-    if patch.due.nominal_ms.len() > DUE_SLOTS_MAX {
-        let (len, max) = (patch.due.nominal_ms.len() as u64, DUE_SLOTS_MAX as u64);
-        return Err(Rejection::BatchSize { len, max });
     }
     Ok(())
 }

@@ -276,6 +276,23 @@ pub enum Rejection {
     /// What is asked makes no sense.
     #[error("{0}")]
     InvalidCampaign(String),
+    /// The campaign's configuration is another one by now.
+    #[error("the campaign was changed meanwhile; try again")]
+    CampaignChanged,
+    /// Too many timetables of an orchestrator have ended whose slots are to be decided yet.
+    #[error("slots of {max} timetables that have ended are to be decided yet; try again")]
+    LedgerBehind {
+        /// The bound.
+        max: u64,
+    },
+    /// There is no room for another one of these.
+    #[error("there are {max} {what} already")]
+    LimitReached {
+        /// What kind of thing.
+        what: String,
+        /// The bound.
+        max: u64,
+    },
     /// Structures that are not registered.
     #[error("One or more structures not found")]
     StructuresNotFound,
@@ -326,6 +343,11 @@ pub enum Rejection {
 }
 
 impl Rejection {
+    /// There is no room for another `what`.
+    pub(super) fn too_many(what: &str, max: usize) -> Self {
+        Self::LimitReached { what: what.to_owned(), max: max as u64 }
+    }
+
     /// The stable code that programs match on.
     #[must_use]
     pub fn code(&self) -> &'static str {
@@ -360,6 +382,9 @@ impl Rejection {
             Self::CampaignNotFound { .. } => "CAMPAIGN_NOT_FOUND",
             Self::CampaignState(_) => "CAMPAIGN_STATE",
             Self::InvalidCampaign(_) => "INVALID_CAMPAIGN",
+            Self::CampaignChanged => "CAMPAIGN_CHANGED",
+            Self::LedgerBehind { .. } => "LEDGER_BEHIND",
+            Self::LimitReached { .. } => "LIMIT_REACHED",
             Self::StructuresNotFound => "STRUCTURES_NOT_FOUND",
             Self::ModelNotFound => "MODEL_NOT_FOUND",
             Self::InstrumentNotFound => "INSTRUMENT_NOT_FOUND",

@@ -230,7 +230,7 @@ fn campaign_line() -> impl Strategy<Value = String> {
         6 => (epoch.clone(), job.clone(), 0..3u8).prop_map(|(epoch, job, node)| format!("assign {epoch} {job} n{node}")),
         6 => (job.clone(), 1..3u8, result).prop_map(|(job, attempt, result)| format!("report {job} attempt={attempt} {result}")),
         1 => (job.clone(), word(&["cancel", "replay", "purge"])).prop_map(|(job, what)| format!("{what} {job}")),
-        1 => (epoch.clone(), job).prop_map(|(epoch, job)| format!("retire {epoch} {job}")),
+        1 => (epoch.clone(), job.clone()).prop_map(|(epoch, job)| format!("retire {epoch} {job}")),
         2 => word(&["mode=SCHEDULED every=1000", "mode=PAUSED", "mode=MANUAL", "mode=CONTINUOUS pause=10", "sims=2", "sims=100", "tokens=20 soft=4", "budget=3"])
             .prop_map(|what| format!("set default {what}")),
         1 => word(&["activate", "deactivate"]).prop_map(|what| format!("{what} default")),
@@ -244,9 +244,17 @@ fn campaign_line() -> impl Strategy<Value = String> {
             };
             format!("advance {epoch} {run} {phase} {action} note")
         }),
-        1 => (epoch, 1..4u8).prop_map(|(epoch, run)| format!("failrun {epoch} {run}")),
+        1 => (epoch.clone(), 1..4u8).prop_map(|(epoch, run)| format!("failrun {epoch} {run}")),
         1 => word(&["model m on=0", "unmodel m", "structure s1", "unstructure s1", "instrument x", "uninstrument x", "config compat.strict_structures true", "config compat.strict_structures false"]).prop_map(str::to_owned),
-        2 => word(&["jobs s1 s2 request=r2", "jobs s1 experiments=1 instrument=x", "agent jobs s1 s2 request=r1 tokens=5 each_tokens=2 soft=3", "agent jobs s1 request=r2 experiments=1", "agent create request=c1 iterations=2 simulations=3"]).prop_map(str::to_owned),
+        2 => word(&["jobs s1 s2 request=r2", "jobs s1 experiments=1 instrument=x", "agent jobs s1 s2 request=r1 tokens=5 each_tokens=2 soft=3", "agent jobs s1 request=r2 experiments=1", "agent create request=c1 iterations=2 simulations=3", "agent stop c1", "drain n0 0", "status n0 active"]).prop_map(str::to_owned),
+        2 => (name.clone(), word(&["tokens=3 each_tokens=2", "tokens=30 each_tokens=2", "tokens=0", "simulations=2", "each_tokens=1", "seen=1"]))
+            .prop_map(|(name, limits)| format!("patch {name} whole iterations=3 {limits}")),
+        1 => name.clone().prop_map(|name| format!("discard {name}")),
+        2 => (epoch.clone(), 0..20u64, 0..20u64, word(&["", "done"])).prop_map(|(epoch, at, until, done)| {
+            format!("close {epoch} default {} until={} {done}", at * 1000, until * 1000)
+        }),
+        1 => (epoch.clone(), 0..3u8).prop_map(|(epoch, node)| format!("drained {epoch} n{node}")),
+        2 => (epoch, job, 1..3u8).prop_map(|(epoch, job, attempt)| format!("dispatch {epoch} {job} {attempt} ack")),
         1 => (name, 1..4u8, word(&["agent advance", "iterate"])).prop_map(|(name, count, verb)| format!("{verb} {name} {count} with={count}")),
     ]
 }

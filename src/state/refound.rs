@@ -6,7 +6,6 @@
 //! (docs/decisions/0005-a-new-cluster-from-an-old-state.md says why each).
 
 use super::apply::Txn;
-use super::nodes::ExecutionEnd;
 use super::singles::ClusterRow;
 use super::{Config, State};
 use crate::model::{Epoch, Member, MemberId, RequestId, TaskId, TaskStatus};
@@ -92,9 +91,14 @@ impl State {
             let ids: Vec<TaskId> = tasks.chain(steps.map(|step| step.task_id.clone())).collect();
             for task_id in ids {
                 if status.is_live() {
-                    txn.withdraw_attempt(&task_id, 0, ExecutionEnd::Withdrawn);
-                    refounded.requeued += 1;
+                    let taken_up = txn.state.is_taken_up(&task_id);
+                    txn.take_back(&task_id, 0, taken_up);
                 }
+                // A job whose budget holds no other try has ended, and others may have with it.
+                if txn.state.open_task(&task_id).is_none() {
+                    continue;
+                }
+                refounded.requeued += u64::from(status.is_live());
                 txn.edit_task(&task_id, |task| {
                     task.attempt = task.attempt.saturating_add(ATTEMPTS_SKIPPED);
                 });

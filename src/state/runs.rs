@@ -241,6 +241,7 @@ impl Txn<'_> {
             command: 0,
             reserved,
             paid: 0,
+            timed_out: false,
         };
         let task_id = TaskId::trusted(&format!("run.{run_id}"));
         self.edit_run(run_id, |run| run.task_id = Some(task_id.clone()));

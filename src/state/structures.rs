@@ -1,19 +1,16 @@
 //! Structures and models, and jobs that clients ask for beside campaigns (contract 3.5, 3.6).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::apply::Txn;
-use super::budgets::{reserve, warnings};
 use super::campaign_command::{JobRequest, PutWhen};
 use super::launches::{object, parse_candidate};
 use super::orchestrators::{check_name, derive_uuid, unknown};
 use super::{CONTEXT_MAX, CampaignFact, Outcome, Rejection, Reply, State};
-use crate::model::{
-    Budget, Job, JobKind, JobTemplate, MICRO, Model, Resource, Structure, TaskId, Urgency,
-};
+use crate::model::{Job, JobKind, JobTemplate, MICRO, Model, Structure, TaskId, Urgency};
 
 /// Structures that may be registered.
 pub const STRUCTURES_MAX: usize = 1_000_000;
@@ -108,7 +105,7 @@ impl Txn<'_> {
             return Err(Rejection::AlreadyThere { what, id: structure_id });
         }
         if known.is_none() && self.state.structures_len() >= STRUCTURES_MAX {
-            return Err(too_many("structures", STRUCTURES_MAX));
+            return Err(Rejection::too_many("structures", STRUCTURES_MAX));
         }
         let row = Structure {
             structure_id: structure_id.clone(),
@@ -158,7 +155,7 @@ impl Txn<'_> {
         }
         let known = self.state.model(&name);
         if known.is_none() && self.state.models.len() >= MODELS_MAX {
-            return Err(too_many("models", MODELS_MAX));
+            return Err(Rejection::too_many("models", MODELS_MAX));
         }
         let row = Model {
             name: name.clone(),
@@ -211,6 +208,10 @@ impl Txn<'_> {
             let (len, max) = (count as u64, JOBS_PER_REQUEST_MAX as u64);
             return Err(Rejection::BatchSize { len, max });
         }
+        if command == 0 && !request.budgets.is_empty() {
+            let text = "budget must be that of an agent's request: no other keeps one".to_owned();
+            return Err(Rejection::InvalidCampaign(text));
+        }
         let template = self.job_of(request)?;
         let new = self.new_structures(&request.structure_ids)?;
         if !self.state.has_room_for(count as u64) {
@@ -222,29 +223,19 @@ impl Txn<'_> {
             name => name.to_owned(),
         };
         let name = name.as_str();
-        let orchestrator = self.state.orchestrator(name).ok_or_else(|| unknown(name))?;
+        if self.state.orchestrator(name).is_none() {
+            return Err(unknown(name));
+        }
         let kind = if request.experiments { JobKind::Experiment } else { JobKind::Simulation };
         let mut promise = template.per_job.clone();
         promise.extend(kind.counted().map(|resource| (resource, MICRO)));
-        let mut shared = orchestrator.budgets.clone();
-        let mut own: BTreeMap<Resource, Budget> = match command {
-            0 => BTreeMap::new(),
-            _ => {
-                request.budgets.iter().map(|(resource, asked)| (*resource, asked.fresh())).collect()
-            }
-        };
-        reserve(&mut [&mut own, &mut shared], &promise, count as u64)
+        let mut owners = self.state.owners(None, command, name);
+        owners.ask(request.budgets.iter().map(|(kind, asked)| (*kind, asked.fresh())));
+        owners
+            .reserve(&promise, count as u64)
             .map_err(|resource| Rejection::BudgetExceeded { resource })?;
         // From here on nothing is refused.
-        let asker = format!("command {command}");
-        let due = [warnings(&asker, &mut own), warnings(name, &mut shared)];
-        for (owner, resource) in due.into_iter().flatten() {
-            self.tell(CampaignFact::BudgetWarned { owner, resource });
-        }
-        self.edit_orchestrator(name, |orchestrator| orchestrator.budgets = shared);
-        if command > 0 {
-            self.set_command_budgets(command, own);
-        }
+        self.keep_owners(owners);
         for structure_id in new {
             self.register_structure(structure_id, request.owner.clone());
         }
@@ -262,6 +253,7 @@ impl Txn<'_> {
                 command,
                 reserved: promise.clone(),
                 paid: 0,
+                timed_out: false,
             };
             let task_id = requested_job(self.request_id, ordinal);
             self.launch(&task_id, template.clone(), input, urgency, job);
@@ -313,7 +305,7 @@ impl Txn<'_> {
             return Err(Rejection::StructuresNotFound);
         }
         if self.state.structures_len() + new.len() > STRUCTURES_MAX {
-            return Err(too_many("structures", STRUCTURES_MAX));
+            return Err(Rejection::too_many("structures", STRUCTURES_MAX));
         }
         Ok(new)
     }
@@ -329,8 +321,4 @@ impl Txn<'_> {
         };
         self.state.structures.put(&mut self.state.rows, structure_id, row);
     }
-}
-
-fn too_many(what: &str, max: usize) -> Rejection {
-    Rejection::InvalidCampaign(format!("there are {max} {what} already"))
 }

@@ -263,7 +263,7 @@ impl Txn<'_> {
         if let Some(node_id) = &holder {
             self.release_node(node_id, end);
         }
-        let now = self.now;
+        let (now, under_way) = (self.now, holder.is_some());
         if step_of.is_none() {
             self.count_end(status, now.saturating_sub(created_at_ms));
         }
@@ -282,7 +282,7 @@ impl Txn<'_> {
         }
         if let Some(job) = job {
             let reading = self.reading.take();
-            self.job_ended(task_id, status, &job, attempt > job.paid, reading);
+            self.job_ended(task_id, status, &job, under_way, reading);
         }
         step_of
     }
@@ -335,6 +335,15 @@ impl Txn<'_> {
 }
 
 impl State {
+    /// Whether the holder of a live attempt works on it, as far as that is known: nodes say so, and an
+    /// agent that was given one is at it.
+    pub(super) fn is_taken_up(&self, task_id: &TaskId) -> bool {
+        self.open_task(task_id).is_some_and(|task| {
+            let by_agent = task.requirements.agent_type.is_some() && task.execution.is_some();
+            by_agent || task.status == TaskStatus::Running
+        })
+    }
+
     pub(super) fn insert_task(&mut self, task: Task) {
         self.indexes.insert(task.seq, &Places::of(&task, self.policy().aging_ms));
         self.tasks.insert(&mut self.rows, task);

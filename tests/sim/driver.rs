@@ -298,8 +298,9 @@ impl Driver {
                 let is_active = |node: &&Node| node.status == NodeStatus::Active;
                 let is_back = state.holders_of_work().filter(is_active).count() == FLEET;
                 let mut orchestrators = state.orchestrators();
-                let rest =
-                    orchestrators.all(|row| row.mode == Mode::Manual && row.open_run.is_none());
+                let rest = orchestrators
+                    .all(|row| row.mode == Mode::Manual && row.open_run.is_none())
+                    && state.schedules().all(|schedule| schedule.closings.is_empty());
                 !busy
                     && is_back
                     && rest

@@ -151,14 +151,35 @@ async fn shift(stage: &Stage, member: &Cluster, campaign_id: &CampaignId, seen: 
     }
 }
 
-/// Gives a campaign that rests more time.
+/// Gives a campaign that rests more time, and now and then other limits: higher ones, lower ones, none.
 async fn patch(stage: &Stage, member: &Cluster, campaign_id: &CampaignId) {
-    let max_iterations = 1 + (clock::random() % 6) as u32;
+    let random = clock::random();
+    let max_iterations = 1 + (random % 6) as u32;
     let stop = StopRules { max_iterations, ..StopRules::default() };
-    let patch = CampaignPatch { stop: Some(stop), ..CampaignPatch::default() };
+    let known = member
+        .view()
+        .read(|state| state.campaign(campaign_id).map(|row| (row.plan.clone(), row.plan_index)));
+    let (plan, seen_plan) = match known {
+        Some((mut plan, seen)) if (random >> 8).is_multiple_of(2) => {
+            let limit = Budget::of_units((random >> 16) % 20);
+            let (kind, none) = match (random >> 32) % 4 {
+                0 => (Resource::Simulations, false),
+                1 => (Resource::Tokens, true),
+                _ => (Resource::Tokens, false),
+            };
+            plan.budgets.remove(&kind);
+            plan.budgets.extend((!none).then_some((kind, limit)));
+            (Some(plan), seen)
+        }
+        _ => (None, 0),
+    };
+    let patch = CampaignPatch { stop: Some(stop), plan, seen_plan, ..CampaignPatch::default() };
     let (campaign_id, patch) = (campaign_id.clone(), Box::new(patch));
     match ask(stage, member, CampaignCommand::PatchCampaign { campaign_id, patch }).await {
-        Ok((_, Ok(Outcome::Done) | Err(Rejection::CampaignState(_)))) | Err(_) => {}
+        Ok((_, Ok(Outcome::Done))) => stage.book().cover("campaigns_patched"),
+        Ok((_, Err(Rejection::CampaignState(_) | Rejection::CampaignChanged))) | Err(_) => {}
+        // So many iterations were begun already.
+        Ok((_, Err(Rejection::InvalidCampaign(_)))) => {}
         Ok((_, other)) => odd(stage, "a patch", &other),
     }
 }

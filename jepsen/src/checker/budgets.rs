@@ -164,7 +164,9 @@ fn records(history: &History, jobs: &BTreeMap<&str, Begun<'_>>) -> Verdict {
             let count = |field: &str| campaign[field].as_u64().unwrap_or(0);
             let launched = count("iteration") + count("requested");
             let asked = acked.get(id).copied().unwrap_or(0);
-            if campaign["tripped"] != true && launched < asked {
+            // One that has failed, as its jobs gave nothing, begins none of those that wait.
+            let goes_on = campaign["tripped"] != true && campaign["status"] != "FAILED";
+            if goes_on && launched < asked {
                 let text =
                     format!("{id}: {asked} iterations were acknowledged, {launched} are there");
                 findings.add(text, &[op.index]);

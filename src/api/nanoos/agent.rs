@@ -3,11 +3,14 @@
 
 use axum::extract::State;
 use axum::response::Response;
+use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use super::agent_view::{command_view, jobs_view};
 use super::answers;
 use super::campaign_parse::{configured, override_config};
+use super::campaigns::campaign_id;
+use super::config::{self, resource};
 use super::job_parse::{Asked, job_request};
 use super::paging::Page;
 use crate::api::App;
@@ -20,7 +23,7 @@ use crate::api::reply;
 use crate::api::ticket::{Caller, Ticket};
 use crate::api::wire_time::iso;
 use crate::clock;
-use crate::model::{CampaignId, CampaignPlan};
+use crate::model::{AgentCommandKind, CampaignId, CampaignPlan, Resource};
 use crate::state::{
     AgentAction, AgentOrder, CONTEXT_MAX, CampaignCommand, Command, Outcome, State as Tables,
     agent_command_id,
@@ -37,7 +40,7 @@ const ADVANCE_MAX: u64 = 10;
 const NAME_CHARS_MAX: usize = 200;
 /// What of `create_design_campaign` goes into the campaign's configuration as it is; what the
 /// contract does not name lets an agent ask for any kind of campaign.
-const PASSED_ON: [&str; 14] = [
+const PASSED_ON: [&str; 13] = [
     "goal",
     "target_properties",
     "constraints",
@@ -50,7 +53,6 @@ const PASSED_ON: [&str; 14] = [
     "target_score",
     "convergence_threshold",
     "early_stopping_patience",
-    "budgets",
     "per_job",
 ];
 
@@ -103,6 +105,7 @@ fn design_plan(body: &Object<'_>, owner: &str) -> Result<CampaignPlan, ApiError>
         Some(_) => return Err(FieldError::new("kind", "materials or generic").into()),
     };
     let budget = body.object("budget")?;
+    let metered = metered_budgets(body, &budget)?;
     let mut config = Map::new();
     for key in PASSED_ON {
         if let Some(value) = body.raw(key) {
@@ -116,6 +119,9 @@ fn design_plan(body: &Object<'_>, owner: &str) -> Result<CampaignPlan, ApiError>
     config.insert("simulation_budget".to_owned(), simulations.into());
     let experiments = budget.count("experiments")?.unwrap_or(EXPERIMENTS);
     config.insert("experiment_budget".to_owned(), experiments.into());
+    if !metered.is_empty() {
+        config.insert("budgets".to_owned(), metered.into());
+    }
     let text = Value::Object(config).to_string();
     let mut plan = configured(&Object::parse(text.as_bytes())?, generic)?;
     plan.owner = owner.to_owned();
@@ -125,6 +131,44 @@ fn design_plan(body: &Object<'_>, owner: &str) -> Result<CampaignPlan, ApiError>
     plan.config = text;
     plan.metadata = body.json("metadata");
     Ok(plan)
+}
+
+/// Budgets beside the contract's two: those in `budgets`, and what else `budget` names.
+fn metered_budgets(body: &Object<'_>, budget: &Object<'_>) -> Result<Map<String, Value>, ApiError> {
+    let value = |raw: &RawValue| serde_json::from_str(raw.get()).unwrap_or_default();
+    let mut budgets = Map::new();
+    for (name, raw) in budget.fields().filter(|(_, raw)| raw.get() != "null") {
+        let kind = resource(name).map_err(|error| error.within("budget"))?;
+        if Resource::METERED.contains(&kind) {
+            config::budget(name, raw).map_err(|error| error.within("budget"))?;
+            budgets.insert(name.to_owned(), value(raw));
+        }
+    }
+    let named = body.object("budgets")?;
+    budgets.extend(named.fields().map(|(name, raw)| (name.to_owned(), value(raw))));
+    Ok(budgets)
+}
+
+/// `POST /agent/campaigns/{id}/stop`: the kill switch. Pulling it again changes nothing.
+pub(in crate::api) async fn stop_campaign(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    ticket: Ticket,
+    caller: Caller,
+) -> Result<Response, ApiError> {
+    let campaign_id = campaign_id(&id)?;
+    let action = AgentAction::StopCampaign { campaign_id: campaign_id.clone() };
+    let body = json!({"campaign_id": campaign_id}).to_string();
+    ordered(&app, ticket, &caller, body.as_bytes(), action, |outcome| match outcome {
+        Outcome::Done => {
+            let message =
+                format!("Campaign {campaign_id} is stopped: nothing more is launched for it");
+            let result = json!({"campaign_id": campaign_id, "tripped": true, "message": message});
+            Some(Done { result, message })
+        }
+        _ => None,
+    })
+    .await
 }
 
 /// `POST /agent/advance_campaign`: starts a campaign that has not begun.
@@ -227,13 +271,15 @@ async fn ordered(
     let who = if caller.0.is_empty() { "anonymous" } else { &caller.0 };
     let order = AgentOrder { agent_id: format!("user:{who}"), payload: payload(body), action };
     let command = Command::Campaign(CampaignCommand::Agent(Box::new(order)));
-    let Written { index, outcome } = app.write(ticket, caller, command).await?;
+    let written = app.write(ticket, caller, command).await;
+    let failed = format!("Failed to {}", kind.as_str().replace('_', " "));
+    let Written { index, outcome } = written.map_err(|error| error.failing(&failed))?;
     let Outcome::AgentCommand { reply, .. } = outcome else {
         return Err(key_reused(ticket.request_id));
     };
     let outcome = (*reply)?;
     let Done { result, message } = done(&outcome).ok_or_else(|| key_reused(ticket.request_id))?;
-    let view = json!({
+    let mut view = json!({
         "command_id": agent_command_id(ticket.request_id),
         "command_type": kind.as_str(),
         "success": true,
@@ -241,6 +287,12 @@ async fn ordered(
         "message": message,
         "timestamp": iso(clock::now_ms()),
     });
+    if kind == AgentCommandKind::StopCampaign {
+        // Its reply was a flat one before it had a record.
+        for key in ["campaign_id", "tripped"] {
+            view[key] = view["result"][key].clone();
+        }
+    }
     Ok(reply::written(ticket, index, &view))
 }
 

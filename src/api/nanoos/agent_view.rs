@@ -44,6 +44,10 @@ pub(super) fn command_view(row: &AgentCommand, whole: bool) -> Value {
             result.insert(format!("{words}_created"), (*count).into());
             (true, Value::Object(result), format!("{count} {words} created"), None)
         }
+        AgentResult::Stopped { campaign_id } => {
+            let result = json!({"campaign_id": campaign_id, "tripped": true});
+            (true, result, format!("campaign {campaign_id} stopped"), None)
+        }
         AgentResult::Refused { code, text } => {
             (false, json!({"code": code}), text.clone(), Some(text))
         }

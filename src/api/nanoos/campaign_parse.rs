@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 
 use super::config::{budget, resource};
+use super::merge::merged;
 use crate::api::error::ApiError;
 use crate::api::object::{FieldError, Object};
 use crate::model::{
-    CANDIDATES_MAX, CampaignPlan, ITERATIONS_MAX, IterationOverride, JobTemplate, MICRO,
+    CANDIDATES_MAX, Campaign, CampaignPlan, ITERATIONS_MAX, IterationOverride, JobTemplate, MICRO,
     Requirements, Resource, Score, StopRules,
 };
-use crate::state::{CampaignPatch, NAME_MAX};
+use crate::state::{CONTEXT_MAX, CampaignPatch, NAME_MAX};
 
 /// A campaign that says nothing (contract 3.6).
 const MAX_ITERATIONS: u32 = 10;
@@ -41,16 +42,23 @@ pub(in crate::api) fn plan(body: &Object<'_>, owner: &str) -> Result<CampaignPla
     Ok(plan)
 }
 
-/// Reads what is to change of one: what is not sent stays.
-pub(in crate::api) fn patch(body: &Object<'_>, generic: bool) -> Result<CampaignPatch, ApiError> {
-    let config = match body.raw("config") {
+/// Reads what is to change of one: what is not sent stays, inside `config` as well, and null takes a
+/// field of that away.
+pub(in crate::api) fn patch(
+    body: &Object<'_>,
+    campaign: &Campaign,
+) -> Result<CampaignPatch, ApiError> {
+    let plan = match body.raw("config") {
         None => None,
+        Some(sent) if sent.get().len() > CONTEXT_MAX => {
+            return Err(FieldError::new("config", "at most 16384 bytes of JSON").into());
+        }
         Some(_) => {
-            let config = body.object("config")?;
-            let plan = configured(&config, generic).map_err(|error| error.within("config"));
-            let mut plan = plan?;
-            plan.config = body.json("config");
-            Some(plan)
+            let text = merged(&campaign.plan.config, &body.object("config")?);
+            let config = Object::parse(text.as_bytes())?;
+            let plan = configured(&config, campaign.plan.generic);
+            let plan = plan.map_err(|error| error.within("config"))?;
+            Some(CampaignPlan { config: text.clone(), ..plan })
         }
     };
     body.object("metadata")?;
@@ -58,7 +66,8 @@ pub(in crate::api) fn patch(body: &Object<'_>, generic: bool) -> Result<Campaign
         name: body.text("name")?.map(|text| text.into_owned()),
         description: body.text("description")?.map(|text| text.into_owned()),
         metadata: body.raw("metadata").map(|_| body.json("metadata")),
-        plan: config,
+        plan,
+        seen_plan: campaign.plan_index,
         stop: None,
     })
 }

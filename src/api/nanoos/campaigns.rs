@@ -21,6 +21,7 @@ use crate::api::params::{Params, Path};
 use crate::api::reply;
 use crate::api::ticket::{Caller, Ticket};
 use crate::api::wire_time::iso_or_null;
+use crate::cluster::Consistency;
 use crate::model::{Campaign, CampaignId, CampaignStatus};
 use crate::state::{CampaignCommand, CampaignMove, Command, Outcome, State as Tables};
 
@@ -28,6 +29,10 @@ use crate::state::{CampaignCommand, CampaignMove, Command, Outcome, State as Tab
 const LIMIT_MAX: u64 = 100;
 /// How long an answer waits for an iteration to begin.
 const BEGIN_WAIT: Duration = Duration::from_secs(1);
+/// Commands that the largest campaign is taken out with.
+const REMOVALS_MAX: usize = 200;
+/// How often a change of a configuration is merged anew when others come between.
+const PATCH_TRIES: usize = 20;
 /// How often is looked whether it has.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
@@ -35,7 +40,7 @@ fn not_found(id: &str) -> ApiError {
     ApiError::not_found("CAMPAIGN_NOT_FOUND", format!("Campaign {id} not found"))
 }
 
-fn campaign_id(text: &str) -> Result<CampaignId, ApiError> {
+pub(super) fn campaign_id(text: &str) -> Result<CampaignId, ApiError> {
     CampaignId::parse(text).map_err(|_| not_found(text))
 }
 
@@ -129,13 +134,45 @@ pub(in crate::api) async fn patch(
     RequestBody(body): RequestBody,
 ) -> Result<Response, ApiError> {
     let id = campaign_id(&id)?;
-    let generic = app
-        .cluster()
-        .view()
-        .read(|state| state.campaign(&id).is_some_and(|campaign| campaign.plan.generic));
-    let patch = Box::new(campaign_parse::patch(&Object::parse(&body)?, generic)?);
-    let command = CampaignCommand::PatchCampaign { campaign_id: id.clone(), patch };
-    answers::change(&app, ticket, &caller, command, view(&id), || not_found(id.as_str())).await
+    let body = Object::parse(&body)?;
+    let mut tries = 0;
+    let Written { index, .. } = loop {
+        // What is sent is merged with what there is: the newest, or apply refuses it.
+        let mut stamp = app.barrier(Consistency::Linearizable).await?;
+        let patch = app.show(&mut stamp, |state| {
+            let row = state.campaign(&id).ok_or_else(|| not_found(id.as_str()))?;
+            campaign_parse::patch(&body, row)
+        });
+        let (campaign_id, patch) = (id.clone(), Box::new(patch?));
+        let command = CampaignCommand::PatchCampaign { campaign_id, patch };
+        match propose(&app, ticket.nth(tries), &caller, command).await {
+            Err(error) if error.code() == "CAMPAIGN_CHANGED" && tries < PATCH_TRIES => tries += 1,
+            other => break other?,
+        }
+    };
+    answers::shown(&app, ticket, index, view(&id), || not_found(id.as_str())).await
+}
+
+/// `DELETE /campaigns/{id}`: of one that has ended. A large one takes several commands.
+pub(in crate::api) async fn remove(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    ticket: Ticket,
+    caller: Caller,
+) -> Result<Response, ApiError> {
+    let campaign_id = campaign_id(&id)?;
+    for nth in 0..REMOVALS_MAX {
+        let command = CampaignCommand::RemoveCampaign { campaign_id: campaign_id.clone() };
+        let Written { index, outcome } = propose(&app, ticket.nth(nth), &caller, command).await?;
+        match outcome {
+            Outcome::Done => {
+                return Ok(reply::written(ticket, index, &json!({"id": id, "deleted": true})));
+            }
+            Outcome::Judged { .. } => {}
+            _ => return Err(key_reused(ticket.request_id)),
+        }
+    }
+    Err(ApiError::unknown_outcome(ticket.request_id))
 }
 
 /// `POST /campaigns/{id}/start`, `pause`, `resume`, `cancel`.
@@ -245,22 +282,6 @@ pub(in crate::api) async fn summary(
     params: Params,
 ) -> Result<Response, ApiError> {
     read(&app, &params, &id, |state, campaign| Some(summary_view(state, campaign))).await
-}
-
-/// `POST /agent/campaigns/{id}/stop`: the kill switch (contract 3.5).
-pub(in crate::api) async fn stop(
-    State(app): State<App>,
-    Path(id): Path<String>,
-    ticket: Ticket,
-    caller: Caller,
-) -> Result<Response, ApiError> {
-    let campaign_id = campaign_id(&id)?;
-    let how = CampaignMove::Trip;
-    let command = CampaignCommand::MoveCampaign { campaign_id: campaign_id.clone(), how };
-    let Written { index, .. } = propose(&app, ticket, &caller, command).await?;
-    let message = format!("Campaign {campaign_id} is stopped: nothing more is launched for it");
-    let view = json!({"campaign_id": campaign_id, "tripped": true, "message": message});
-    Ok(reply::written(ticket, index, &view))
 }
 
 /// `GET /agent/campaigns/{id}/log` (contract 3.5).

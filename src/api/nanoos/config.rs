@@ -113,7 +113,6 @@ pub(in crate::api) fn parse(body: &Object<'_>, now_ms: u64) -> Result<Orchestrat
             ),
             false => None,
         },
-        due: Default::default(),
         pause_ms: milliseconds(body, "continuous_pause_seconds")?,
         description: body.text("description")?.map(|text| text.into_owned()),
         task: match body.raw("task") {

@@ -39,14 +39,30 @@ impl Loaded {
     }
 }
 
-/// The status of a job in family N's words. Of experiments none has timed out: that failed.
-pub(in crate::api) fn status_word(status: TaskStatus, kind: JobKind) -> &'static str {
-    match status {
-        TaskStatus::Pending | TaskStatus::Waiting => "PENDING",
-        TaskStatus::Retrying | TaskStatus::Assigned => "QUEUED",
+/// The status of a job in family N's words. It only ever makes the contract's moves (3.2): what was tried
+/// and waits for another try is still running, and only what ran can time out. Of experiments none does:
+/// that failed.
+pub(in crate::api) fn status_word(task: &Task) -> &'static str {
+    let Some(job) = &task.job else { return "PENDING" };
+    let was_tried = job.paid > 0;
+    let ran = was_tried || task.started_at_ms > 0;
+    match task.status {
+        TaskStatus::Pending | TaskStatus::Waiting | TaskStatus::Retrying | TaskStatus::Assigned
+            if was_tried =>
+        {
+            "RUNNING"
+        }
+        TaskStatus::Pending | TaskStatus::Waiting if task.assigned_nodes.is_empty() => "PENDING",
+        TaskStatus::Pending | TaskStatus::Waiting | TaskStatus::Retrying | TaskStatus::Assigned => {
+            "QUEUED"
+        }
         TaskStatus::Running | TaskStatus::Stepping => "RUNNING",
         TaskStatus::Completed => "COMPLETED",
-        TaskStatus::TimedOut if kind != JobKind::Experiment => "TIMEOUT",
+        TaskStatus::TimedOut | TaskStatus::Failed | TaskStatus::DeadLetter
+            if job.timed_out && ran && job.kind != JobKind::Experiment =>
+        {
+            "TIMEOUT"
+        }
         TaskStatus::TimedOut | TaskStatus::Failed | TaskStatus::DeadLetter => "FAILED",
         TaskStatus::Cancelled => "CANCELLED",
     }
@@ -63,7 +79,7 @@ pub(in crate::api) fn job_view(task: &Task, loaded: &Loaded) -> Value {
         "id": task.task_id,
         "owner_id": job.owner,
         "structure_id": job.subject,
-        "status": status_word(task.status, job.kind),
+        "status": status_word(task),
         "priority": (u64::from(task.urgency.value()) + 5) / 10,
         "parameters": parameters.unwrap_or_else(|| json!({})),
         "results": loaded.results,
@@ -100,11 +116,10 @@ pub(in crate::api) fn job_view(task: &Task, loaded: &Loaded) -> Value {
 
 /// How far a job is. Nodes say nothing of that, so it is all or nothing.
 pub(in crate::api) fn status_view(task: &Task) -> Value {
-    let kind = task.job.as_ref().map_or(JobKind::Simulation, |job| job.kind);
     let done = task.status.is_terminal();
     json!({
         "id": task.task_id,
-        "status": status_word(task.status, kind),
+        "status": status_word(task),
         "progress": if done { 1.0 } else { 0.0 },
         "message": format!("attempt {} of at most {}", task.attempt, task.max_retries + 1),
         "error_message": task.error,

@@ -84,6 +84,10 @@ async fn create(
     let structure_id = body.text("structure_id")?.filter(|id| !id.is_empty());
     let structure_id = structure_id.ok_or_else(|| FieldError::new("structure_id", "a text"))?;
     let said = body.text("job_type")?.filter(|word| !word.is_empty());
+    if body.raw("budget").is_some() {
+        let wanted = "left out: only what agents ask for has a budget of its own";
+        return Err(FieldError::new("budget", wanted).into());
+    }
     let job_type = job_type.map(str::to_owned).or_else(|| said.map(|word| word.into_owned()));
     let ids = vec![structure_id.into_owned()];
     let request = job_request(&body, asked, job_type, ids, &caller.0)?;
@@ -162,9 +166,10 @@ async fn list(app: &App, params: &Params, asked: Asked) -> Result<Response, ApiE
         let is = |key: &str, value: Option<&str>| {
             params.get(key).is_none_or(|asked| asked.is_empty() || Some(asked) == value)
         };
-        params.get("status").is_none_or(|word| {
-            word.is_empty() || status_word(task.status, kind).eq_ignore_ascii_case(word)
-        }) && is("job_type", Some(&task.task_type))
+        params
+            .get("status")
+            .is_none_or(|word| word.is_empty() || status_word(task).eq_ignore_ascii_case(word))
+            && is("job_type", Some(&task.task_type))
             && is("structure_id", Some(&job.subject))
             && is("instrument_id", Some(&job.instrument))
             && is("campaign_id", campaign)

@@ -12,6 +12,7 @@ pub(super) mod instruments;
 pub(super) mod job_parse;
 pub(super) mod job_view;
 pub(super) mod jobs;
+mod merge;
 pub(super) mod orchestrators;
 pub(super) mod paging;
 pub(super) mod runs;

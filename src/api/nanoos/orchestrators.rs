@@ -23,16 +23,13 @@ use crate::api::reply;
 use crate::api::ticket::{Caller, Ticket};
 use crate::api::wire_time::{iso, iso_or_null};
 use crate::clock;
-use crate::leader::Calendar;
 use crate::model::{Run, RunId, RunPhase};
-use crate::state::{CampaignCommand, Command, DUE_SLOTS_MAX, DueSlots, Outcome, State as Tables};
+use crate::state::{CampaignCommand, Command, Outcome, State as Tables};
 
 /// Runs in one answer.
 const LIMIT: u64 = 20;
 /// How long one step is waited for, and for the one before it to end.
 const RUN_WAIT: Duration = Duration::from_secs(20);
-/// How long a change of a timetable may be on its way: requests take less.
-const CHANGE_MAX_MS: u64 = 30_000;
 /// How often is looked whether it has ended.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
@@ -103,17 +100,6 @@ async fn changed(
     answers::change(app, ticket, caller, command, view, || unknown(name)).await
 }
 
-/// What may be due of a timetable before a change of it that is on its way is applied.
-fn due_slots(state: &Tables, name: &str) -> DueSlots {
-    let Some(schedule) = state.schedule(name) else { return DueSlots::default() };
-    let until_ms = clock::now_ms().max(state.counters().last_at_ms).saturating_add(CHANGE_MAX_MS);
-    let calendar = Calendar::new(&schedule.timetable.cadence, schedule.since_ms).ok();
-    let due = calendar
-        .iter()
-        .flat_map(|calendar| calendar.slots_between(schedule.decided_ms, until_ms, DUE_SLOTS_MAX));
-    DueSlots { since_ms: schedule.since_ms, nominal_ms: due.collect() }
-}
-
 /// `POST /orchestrator/config`.
 pub(in crate::api) async fn set_config(
     State(app): State<App>,
@@ -122,11 +108,8 @@ pub(in crate::api) async fn set_config(
     caller: Caller,
     RequestBody(body): RequestBody,
 ) -> Result<Response, ApiError> {
-    let mut patch = parse(&Object::parse(&body)?, clock::now_ms())?;
-    let mut stamp = app.admit(&params).await?;
+    let patch = Box::new(parse(&Object::parse(&body)?, clock::now_ms())?);
     let name = name(&app, &params);
-    patch.due = app.show(&mut stamp, |state| due_slots(state, &name));
-    let patch = Box::new(patch);
     let command = CampaignCommand::PatchOrchestrator { name: name.clone(), patch };
     changed(&app, ticket, &caller, &name, command).await
 }
@@ -157,16 +140,27 @@ pub(in crate::api) async fn run_once(
             body.json("trigger_context")
         }
     };
+    let run = run_step(&app, ticket, &caller, &name, context).await;
+    run.map_err(|error| error.failing("Orchestrator step failed"))
+}
+
+async fn run_step(
+    app: &App,
+    ticket: Ticket,
+    caller: &Caller,
+    name: &str,
+    context: String,
+) -> Result<Response, ApiError> {
     let until = Instant::now() + RUN_WAIT;
     let command = CampaignCommand::BeginRun {
-        name: name.clone(),
+        name: name.to_owned(),
         triggered_by: "manual".to_owned(),
         context,
     };
     let mut tries = 0;
     let Written { index, outcome } = loop {
         let written =
-            app.write(ticket.nth(tries), &caller, Command::Campaign(command.clone())).await;
+            app.write(ticket.nth(tries), caller, Command::Campaign(command.clone())).await;
         match written {
             // The run before it is under way: its end is waited for.
             Err(error) if error.code() == "RUN_OPEN" && Instant::now() < until => {
@@ -178,7 +172,7 @@ pub(in crate::api) async fn run_once(
     };
     let Outcome::RunBegun { run_id } = outcome else { return Err(key_reused(ticket.request_id)) };
     app.caught_up(ticket, index).await?;
-    let (index, run) = ended(&app, run_id, until).await?;
+    let (index, run) = ended(app, run_id, until).await?;
     Ok(reply::written(ticket, index, &run))
 }
 

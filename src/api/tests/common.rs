@@ -100,6 +100,18 @@ async fn contract_3_7_health_of_a_member_that_follows_nobody() {
     let log = log.json();
     assert!(log["error"].is_string() && log["latency_ms"].is_null(), "{log}");
     assert_eq!(world.get("/healthz").await.status, StatusCode::OK, "the process is there");
+    // Contract 3.3 and 3.5: what the server could not do is told in the family's words.
+    let body = r#"{"name":"c","goal":"g","target_properties":{}}"#;
+    for (path, words) in [
+        ("/orchestrator/run_once", "Orchestrator step failed: "),
+        ("/api/agent/create_design_campaign", "Failed to create design campaign: "),
+    ] {
+        let failed = world.post(path, body).await;
+        assert_eq!(failed.status, StatusCode::SERVICE_UNAVAILABLE, "{}", failed.text);
+        let told = failed.json();
+        assert!(told["detail"].as_str().unwrap().starts_with(words), "{told}");
+        assert_eq!(told["detail"], told["error"]["message"]);
+    }
 }
 
 #[tokio::test]

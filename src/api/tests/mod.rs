@@ -26,6 +26,7 @@ mod more_lists;
 mod nanoos;
 mod nanoos_agent;
 mod nanoos_laboratory;
+mod nanoos_patch;
 mod nodes;
 mod notices;
 mod pages;

@@ -252,6 +252,15 @@ async fn contract_3_6_campaigns_move_only_where_they_may() {
         (&json!(1), &json!(1), &json!(5))
     );
     assert_eq!(world.get("/campaigns?status=RUNNING").await.ok()["total"], 0);
+    let other = campaign(&world, json!({"name": "o"})).await;
+    let early = world.call("DELETE", &format!("/campaigns/{other}"), "").await;
+    let text = "Campaign cannot be deleted while it is CREATED";
+    refused(&early, StatusCode::BAD_REQUEST, "HTTPException", text);
+    let gone = world.call("DELETE", &format!("/api/campaigns/{id}"), "").await.ok();
+    assert_eq!((&gone["id"], &gone["deleted"]), (&json!(id), &json!(true)));
+    assert_eq!(world.get(&format!("/campaigns/{id}")).await.status, StatusCode::NOT_FOUND);
+    let again = world.call("DELETE", &format!("/campaigns/{id}"), "").await;
+    assert_eq!(again.status, StatusCode::NOT_FOUND);
     let answer = world.get("/campaigns/nothing").await;
     refused(&answer, StatusCode::NOT_FOUND, "NotFoundError", "Campaign nothing not found");
     for body in [
@@ -287,12 +296,20 @@ async fn contract_3_5_the_kill_switch_cancels_what_runs_and_stays_pulled() {
     for _ in 0..2 {
         let stopped = world.post(&format!("/agent/campaigns/{id}/stop"), "").await.ok();
         assert_eq!((&stopped["tripped"], &stopped["campaign_id"]), (&json!(true), &json!(id)));
+        assert_eq!(stopped["command_type"], "stop_campaign");
+        assert_eq!(stopped["result"]["tripped"], true);
+        assert!(stopped["message"].is_string() && stopped["timestamp"].is_string());
+        let commands = world.get("/agent/commands?limit=1").await.ok();
+        assert_eq!(commands[0]["id"], stopped["command_id"], "it is on record");
+        assert_eq!(commands[0]["command_type"], "stop_campaign");
     }
     let after = world.get(&format!("/api/v1/tasks/{job}")).await.ok();
     assert_eq!(after["task"]["status"], "cancelled");
     assert_eq!(world.post(&format!("/campaigns/{id}/resume"), "").await.status, 400);
     let unknown = world.post("/agent/campaigns/none/stop", "").await;
     assert_eq!(unknown.status, StatusCode::NOT_FOUND);
+    let commands = world.get("/agent/commands?limit=1").await.ok();
+    assert_eq!(commands[0]["error_message"], "Campaign none not found", "so is a refusal");
 }
 
 #[tokio::test]

@@ -46,6 +46,28 @@ async fn contract_3_5_a_design_campaign_is_created_as_pending_and_stored_as_crea
         (&json!(100), &json!(50))
     );
     assert_eq!(campaign["budgets"]["simulations"]["limit"], 100);
+    let mut body = design();
+    body["budget"] = json!({"simulations": 7, "tokens": {"limit": 90, "soft": 80}, "money": 5});
+    body["budgets"] = json!({"money": 6});
+    let id = created(&world, body).await;
+    let budgets = world.get(&format!("/campaigns/{id}")).await.ok()["budgets"].clone();
+    assert_eq!(
+        (&budgets["tokens"]["limit"], &budgets["tokens"]["soft"], &budgets["money"]["limit"]),
+        (&json!(90), &json!(80), &json!(6)),
+        "what `budget` names beside the two holds as well"
+    );
+    assert_eq!(
+        (&budgets["simulations"]["limit"], &budgets["experiments"]["limit"]),
+        (&json!(7), &json!(50))
+    );
+    for (wrong, field) in [(json!({"hours": 5}), "hours"), (json!({"tokens": -1}), "tokens")] {
+        let mut body = design();
+        body["budget"] = wrong;
+        let answer = world.post("/agent/create_design_campaign", &body.to_string()).await;
+        refused(&answer, StatusCode::UNPROCESSABLE_ENTITY, "ValidationError", "Validation failed");
+        let named = answer.json()["error"]["details"]["fields"][0]["field"].clone();
+        assert_eq!(named, format!("body.budget.{field}"));
+    }
     for (key, value) in [
         ("name", json!("")),
         ("name", json!("x".repeat(201))),
@@ -61,7 +83,7 @@ async fn contract_3_5_a_design_campaign_is_created_as_pending_and_stored_as_crea
         let field = answer.json()["error"]["details"]["fields"][0]["field"].clone();
         assert_eq!(field, format!("body.{key}"));
     }
-    assert_eq!(world.get("/agent/commands").await.ok().as_array().unwrap().len(), 4);
+    assert_eq!(world.get("/agent/commands").await.ok().as_array().unwrap().len(), 5);
 }
 
 #[tokio::test]

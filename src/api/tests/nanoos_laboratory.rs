@@ -6,7 +6,7 @@ use serde_json::json;
 use super::World;
 use super::nanoos::{PREFIXES, campaign, finish, refused};
 use crate::model::{NodeId, TaskId};
-use crate::state::{Assignment, Command};
+use crate::state::{Assignment, Command, ExpiryKind, Outcome, TaskExpiry};
 
 #[tokio::test]
 async fn contract_3_6_structures_are_made_changed_and_taken_out() {
@@ -122,6 +122,14 @@ async fn contract_3_6_a_job_from_its_creation_to_its_results() {
     refused(&unknown, StatusCode::NOT_FOUND, "NotFoundError", "Job none not found");
     let wrong = world.post("/jobs/dft", "{}").await;
     refused(&wrong, StatusCode::UNPROCESSABLE_ENTITY, "ValidationError", "Validation failed");
+    // Nobody would keep it: only what agents ask for has a row that does.
+    let body = json!({"structure_id": "t", "budget": {"tokens": 5}, "instrument_id": "i", "experiment_type": "e"});
+    for door in ["/jobs", "/api/jobs/dft", "/experiments"] {
+        let answer = world.post(door, &body.to_string()).await;
+        refused(&answer, StatusCode::UNPROCESSABLE_ENTITY, "ValidationError", "Validation failed");
+        let field = answer.json()["error"]["details"]["fields"][0]["field"].clone();
+        assert_eq!(field, "body.budget", "{door}");
+    }
 }
 
 #[tokio::test]
@@ -185,4 +193,53 @@ async fn contract_3_4_models_are_trained_when_enough_samples_have_come() {
     world.delete("/models/gap").await.ok();
     let gone = world.get("/models/gap").await;
     refused(&gone, StatusCode::NOT_FOUND, "NotFoundError", "Model gap not found");
+}
+
+/// A job that was tried again went back to QUEUED and PENDING, and one that took too long was FAILED.
+#[tokio::test]
+async fn contract_3_2_a_job_only_makes_legal_moves_and_may_time_out() {
+    let world = World::new().await;
+    world.register("n").await;
+    let body = json!({"structure_id": "s", "timeout": 0.1, "max_retries": 1, "instrument_id": "i", "experiment_type": "e"});
+    for (door, wanted) in [("jobs", "TIMEOUT"), ("experiments", "FAILED")] {
+        let job = world.post(&format!("/{door}"), &body.to_string()).await.json();
+        let id = job["id"].as_str().unwrap().to_owned();
+        let task_id = TaskId::trusted(&id);
+        let mut seen = vec![job["status"].as_str().unwrap().to_owned()];
+        let look = async |seen: &mut Vec<String>| {
+            let view = world.get(&format!("/{door}/{id}/status")).await.ok();
+            seen.push(view["status"].as_str().unwrap().to_owned());
+        };
+        let expire = async |kind| {
+            // Back-offs and attempts here take a tenth of a second or a second.
+            for _ in 0..400 {
+                let seen_revision =
+                    world.cluster.view().read(|state| state.task(&task_id).unwrap().revision);
+                let expiry = TaskExpiry { task_id: task_id.clone(), seen_revision, kind };
+                let command = Command::ExpireTasks { epoch: world.epoch, expiries: vec![expiry] };
+                if world.commit(command).await == (Outcome::Judged { accepted: 1, stale: 0 }) {
+                    return;
+                }
+                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            }
+            panic!("the timer is never due");
+        };
+        for attempt in 1..=2 {
+            world.place(&id, "n").await;
+            look(&mut seen).await;
+            world.acknowledge(&id, attempt).await;
+            look(&mut seen).await;
+            expire(ExpiryKind::Attempt).await;
+            look(&mut seen).await;
+            if attempt == 1 {
+                expire(ExpiryKind::BackOff).await;
+                look(&mut seen).await;
+            }
+        }
+        let order =
+            ["PENDING", "QUEUED", "RUNNING", "RUNNING", "RUNNING", "RUNNING", "RUNNING", wanted];
+        assert_eq!(seen, order);
+        let listed = world.get(&format!("/{door}?status={wanted}")).await.ok();
+        assert_eq!(listed[door][0]["id"], id, "{listed}");
+    }
 }

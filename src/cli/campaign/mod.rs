@@ -73,6 +73,11 @@ pub(super) enum Subcommand {
         /// Its id
         id: String,
     },
+    /// Takes a campaign that has ended out of the cluster, with its iterations and its log
+    Delete {
+        /// Its id
+        id: String,
+    },
     /// Prints what happened to a campaign
     Log {
         /// Its id
@@ -155,6 +160,12 @@ impl Subcommand {
                 let path = format!("/api/v1/agent/campaigns/{}/stop", segment(&id));
                 let body = client.call(Call::post(path, &json!({}))).await?.body;
                 done(output, &body, &cell(&body, "/message"));
+                Ok(ExitCode::SUCCESS)
+            }
+            Self::Delete { id } => {
+                let path = format!("/api/v1/campaigns/{}", segment(&id));
+                let body = client.call(Call::delete(path)).await?.body;
+                done(output, &body, &format!("{id} deleted"));
                 Ok(ExitCode::SUCCESS)
             }
             Self::Log { id } => {

@@ -4,9 +4,16 @@
 use proptest::prelude::*;
 
 use super::stepping::{led, schedule};
+use crate::leader::Calendar;
+use crate::leader::campaigns::{Calendars, plan};
 use crate::leader::slot_plan::{self, GRACE_MS};
-use crate::model::{CatchUp, Mode, Orchestrator, Overlap, Schedule};
-use crate::state::SlotChoice;
+use crate::model::{
+    Cadence, CatchUp, Epoch, Mode, Orchestrator, Overlap, RequestId, Schedule, TimeMs, Timetable,
+};
+use crate::state::{
+    CampaignCommand, Command, Envelope, LogEntry, OrchestratorPatch, Rejection, Reply, SLOTS_MAX,
+    SlotChoice, State, StepDuty, encode_entry,
+};
 
 const WINDOW_MS: u64 = 15_000;
 
@@ -127,4 +134,165 @@ fn the_latest_slot_that_was_missed_is_caught_up() {
     assert_eq!(plan(&row, CatchUp::Skip, 54_000), [Miss, Miss]);
     row.open_run = Some(1);
     assert_eq!(plan(&row, CatchUp::Latest, 54_000), [Miss], "it waits for the run before it");
+}
+
+const EPOCH: Epoch = Epoch { term: 1, member: 1 };
+const DEFAULT: &str = "default";
+
+/// One change of a timetable, or a look of the leader, some time after what was before it.
+#[derive(Debug, Clone)]
+enum Move {
+    Set(Option<Cadence>, Option<Mode>),
+    Look,
+}
+
+fn moves() -> impl Strategy<Value = (u64, Move)> {
+    let cron = |text: &str, zone: &str| Cadence::Cron {
+        expression: text.to_owned(),
+        zone: zone.to_owned(),
+    };
+    let every = |interval_ms| Cadence::Every { interval_ms };
+    let cadence = prop::sample::select(vec![
+        every(1000),
+        every(1700),
+        every(60_000),
+        cron("* * * * *", "UTC"),
+        cron("*/7 * * * *", "Europe/Berlin"),
+        cron("no such time", "UTC"),
+    ]);
+    let mode = prop::sample::select(vec![Mode::Scheduled, Mode::Manual, Mode::Paused]);
+    let passes =
+        prop_oneof![2 => Just(0u64), 4 => 0u64..4000, 2 => 0u64..300_000, 1 => 0u64..3_000_000];
+    let what = prop_oneof![
+        2 => Just(Move::Look),
+        3 => (prop::option::of(cadence), prop::option::weighted(0.3, mode))
+            .prop_map(|(cadence, mode)| Move::Set(cadence, mode)),
+    ];
+    (passes, what)
+}
+
+/// The state machine, and the time in its log.
+struct World {
+    state: State,
+    index: u64,
+    now: TimeMs,
+    calendars: Calendars,
+}
+
+impl World {
+    fn new() -> Self {
+        let (state, calendars) = (State::default(), Calendars::default());
+        let mut world = Self { state, index: 0, now: 1_700_000_000_000, calendars };
+        world.commit(Command::OpenEpoch(EPOCH)).unwrap();
+        world
+    }
+
+    fn commit(&mut self, command: Command) -> Reply {
+        self.index += 1;
+        let request_id = RequestId(u128::from(self.index));
+        let envelope = Envelope { request_id, principal: String::new(), command };
+        let entry = LogEntry { at_ms: self.now, envelopes: vec![envelope] };
+        let applied = self.state.apply(self.index, &encode_entry(&entry)).unwrap();
+        applied.replies.into_iter().next().unwrap()
+    }
+
+    /// Goes round as the duty does, until nothing is left to do.
+    fn look(&mut self) {
+        for _ in 0..1000 {
+            let (duties, _) = plan(&self.state, self.now, &mut self.calendars);
+            if duties.is_empty() {
+                return;
+            }
+            for duty in duties {
+                self.commit(Command::Step { epoch: EPOCH, duty }).unwrap();
+            }
+        }
+        panic!("the duty never rests");
+    }
+
+    /// The nominal times of the timetable that there is, up to now.
+    fn due(&self) -> Vec<TimeMs> {
+        let mode = self.state.orchestrator(DEFAULT).unwrap().mode;
+        let schedule = self.state.schedule(DEFAULT).unwrap();
+        let calendar = Calendar::new(&schedule.timetable.cadence, schedule.since_ms).ok();
+        let calendar = calendar.filter(|_| mode != Mode::Manual);
+        let due = calendar
+            .iter()
+            .flat_map(|calendar| calendar.slots_between(schedule.since_ms, self.now, usize::MAX));
+        due.collect()
+    }
+
+    fn set(&mut self, cadence: Option<Cadence>, mode: Option<Mode>) -> Reply {
+        let timetable = |cadence| Timetable { cadence, ..Timetable::default() }.into();
+        let patch =
+            OrchestratorPatch { mode, timetable: cadence.map(timetable), ..Default::default() };
+        let (name, patch) = (DEFAULT.to_owned(), Box::new(patch));
+        self.commit(Command::Campaign(CampaignCommand::PatchOrchestrator { name, patch }))
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(100))]
+
+    /// Only the oldest 1,000 slots that were due of a timetable that ended got rows, and of two changes
+    /// at once the first one's got none.
+    #[test]
+    fn every_slot_of_every_timetable_gets_one_row(turns in prop::collection::vec(moves(), 1..30)) {
+        let mut world = World::new();
+        let mut due = Vec::new();
+        for (passes_ms, what) in turns {
+            world.now += passes_ms;
+            let Move::Set(cadence, mode) = what else {
+                world.look();
+                continue;
+            };
+            let (since_ms, of_this) = (world.state.schedule(DEFAULT).unwrap().since_ms, world.due());
+            match world.set(cadence.clone(), mode) {
+                Ok(_) => {}
+                Err(Rejection::LedgerBehind { .. }) => {
+                    world.look();
+                    world.set(cadence, mode).unwrap();
+                }
+                Err(other) => prop_assert!(false, "{}", other),
+            }
+            let schedule = world.state.schedule(DEFAULT).unwrap();
+            if schedule.since_ms != since_ms {
+                due.extend(of_this);
+            }
+        }
+        world.look();
+        due.extend(world.due());
+        world.set(None, Some(Mode::Manual)).unwrap();
+        world.look();
+        let rows: Vec<TimeMs> =
+            world.state.slots_from(DEFAULT, 0).map(|slot| slot.nominal_ms).collect();
+        let schedule = world.state.schedule(DEFAULT).unwrap();
+        prop_assert!(schedule.closings.is_empty());
+        let told: u64 = schedule.counts.iter().sum();
+        prop_assert_eq!(told, due.len() as u64);
+        prop_assert_eq!(&rows[..], &due[due.len() - rows.len()..]);
+        prop_assert_eq!(rows.len(), due.len().min(SLOTS_MAX));
+    }
+}
+
+/// Mode `CONTINUOUS` has a pause and no timetable, and stood still when the timetable that was left
+/// beside it made no sense.
+#[test]
+fn a_timetable_that_makes_no_sense_holds_no_mode_up_that_has_none() {
+    let mut world = World::new();
+    let cadence = Cadence::Cron { expression: "no such time".to_owned(), zone: "UTC".to_owned() };
+    world.set(Some(cadence), Some(Mode::Scheduled)).unwrap();
+    let planned = |world: &World, later: TimeMs| {
+        plan(&world.state, world.now + later, &mut Calendars::default()).0
+    };
+    let scheduled = planned(&world, 60_000);
+    assert!(matches!(&scheduled[..], [StepDuty::JudgeSchedule { .. }]), "{scheduled:?}");
+    world.now += 1000;
+    world.set(None, Some(Mode::Continuous)).unwrap();
+    // Nothing was due of it, which takes a calendar to say.
+    let closing = planned(&world, 0);
+    assert!(matches!(&closing[..], [StepDuty::CloseLedger { done: true, .. }]), "{closing:?}");
+    world.look();
+    let continuous = planned(&world, 60_000);
+    assert!(matches!(&continuous[..], [StepDuty::DecideSlots { .. }]), "{continuous:?}");
 }

@@ -347,6 +347,7 @@ async fn a_step_over_many_campaigns_is_a_small_record() {
 
 pub(super) fn schedule(catch_up: CatchUp, overlap: Overlap) -> Schedule {
     Schedule {
+        closings: Vec::new(),
         key: "default".to_owned(),
         timetable: Timetable {
             cadence: Cadence::Every { interval_ms: 1000 },
@@ -468,29 +469,4 @@ async fn iterations_that_no_budget_holds_are_not_proposed_again_and_again() {
     set(&solo, OrchestratorPatch { budgets, ..OrchestratorPatch::default() });
     go_round(&solo);
     assert_eq!((launched(&small), launched(&large)), (0, 2), "there are no tokens for any job");
-}
-
-/// Mode `CONTINUOUS` has a pause and no timetable, and stood still when the timetable that was left
-/// beside it made no sense.
-#[tokio::test]
-async fn a_timetable_that_makes_no_sense_holds_no_mode_up_that_has_none() {
-    let solo = led();
-    let cadence = Cadence::Cron { expression: "no such time".to_owned(), zone: "UTC".to_owned() };
-    let planned = |mode| {
-        let timetable = Timetable { cadence: cadence.clone(), ..Timetable::default() };
-        let timetable = Some(timetable.into());
-        let patch = OrchestratorPatch {
-            mode: Some(mode),
-            timetable,
-            pause_ms: Some(10),
-            ..OrchestratorPatch::default()
-        };
-        set(&solo, patch);
-        let later = clock::now_ms() + 60_000;
-        plan(&solo.state.read(), later, &mut Calendars::default()).0
-    };
-    let scheduled = planned(Mode::Scheduled);
-    assert!(matches!(&scheduled[..], [StepDuty::JudgeSchedule { .. }]), "{scheduled:?}");
-    let continuous = planned(Mode::Continuous);
-    assert!(matches!(&continuous[..], [StepDuty::DecideSlots { .. }]), "{continuous:?}");
 }

@@ -42,7 +42,7 @@ impl Limits {
         for (resource, budget) in budgets {
             let before = self.0.insert((owner.to_owned(), *resource), *budget);
             let Some(before) = before else { continue };
-            let over = budget.limit > 0 && used(*budget) > budget.limit;
+            let over = used(*budget) > budget.limit;
             if over && before.limit == budget.limit && used(*budget) > used(before) {
                 let resource = resource.as_str();
                 return Err(format!("{owner} has overspent {resource}: {before:?}, {budget:?}"));
@@ -52,15 +52,22 @@ impl Limits {
     }
 }
 
+/// What one job came to.
+#[derive(Debug, Default)]
+struct Bill {
+    /// The newest attempt, and whether somebody holds it.
+    attempt: u32,
+    held: bool,
+    /// Its holder has taken it up.
+    begun: bool,
+    /// Attempts that used what was promised and gave nothing: they failed, or were taken back.
+    lost: u64,
+    ended: Option<TaskStatus>,
+}
+
 /// What the jobs of each campaign came to, by the events of the whole run.
 #[derive(Default)]
-pub(super) struct Bills<'a> {
-    /// The newest attempt that was given to a node.
-    tried: BTreeMap<&'a TaskId, u32>,
-    /// How many attempts were followed by another one, and which was the newest of them.
-    retried: BTreeMap<&'a TaskId, (u64, u32)>,
-    ended: BTreeMap<&'a TaskId, (TaskStatus, u32)>,
-}
+pub(super) struct Bills<'a>(BTreeMap<&'a TaskId, Bill>);
 
 impl<'a> Bills<'a> {
     pub(super) fn of(events: &'a Events) -> Self {
@@ -68,14 +75,24 @@ impl<'a> Bills<'a> {
         for (_, fact) in events.iter() {
             match fact {
                 Fact::TaskAssigned { task_id, attempt, .. } => {
-                    bills.tried.insert(task_id, *attempt);
+                    let bill = bills.0.entry(task_id).or_default();
+                    (bill.attempt, bill.held, bill.begun) = (*attempt, true, false);
                 }
-                Fact::TaskRetried { task_id, attempt, .. } => {
-                    let (count, _) = bills.retried.get(task_id).copied().unwrap_or_default();
-                    bills.retried.insert(task_id, (count + 1, *attempt));
+                Fact::TaskStarted { task_id, .. } => {
+                    bills.0.entry(task_id).or_default().begun = true;
                 }
-                Fact::TaskEnded { task_id, status, attempt, .. } => {
-                    bills.ended.insert(task_id, (*status, *attempt));
+                Fact::TaskRetried { task_id, .. } => {
+                    let bill = bills.0.entry(task_id).or_default();
+                    (bill.lost, bill.held) = (bill.lost + 1, false);
+                }
+                // It was refused or taken back, or its back-off is over.
+                Fact::TaskQueued { task_id } => {
+                    let bill = bills.0.entry(task_id).or_default();
+                    bill.lost += u64::from(bill.held && bill.begun);
+                    bill.held = false;
+                }
+                Fact::TaskEnded { task_id, status, .. } => {
+                    bills.0.entry(task_id).or_default().ended = Some(*status);
                 }
                 _other_facts => {}
             }
@@ -100,22 +117,22 @@ impl<'a> Bills<'a> {
 
     fn due(&self, campaign_id: &CampaignId, plan: &CampaignPlan) -> BTreeMap<Resource, u64> {
         let mut due = BTreeMap::new();
-        for (task_id, (status, attempt)) in &self.ended {
+        for (task_id, bill) in &self.0 {
             let Some((kind, structure)) = task_id.as_str().split_once('.') else { continue };
             let own = parse_candidate(structure).is_some_and(|(id, _, _)| id == *campaign_id);
-            let Some(newest) = self.tried.get(*task_id).filter(|_| own) else { continue };
+            let Some(status) = bill.ended.filter(|_| own && (bill.held || bill.lost > 0)) else {
+                continue;
+            };
             let one =
                 if kind == "experiment" { Resource::Experiments } else { Resource::Simulations };
             *due.entry(one).or_insert(0) += MICRO;
-            // Each attempt that was followed by another one used what was promised.
-            let (retries, last) = self.retried.get(*task_id).copied().unwrap_or_default();
             let promised = jobs::tokens_used(plan, task_id.as_str(), 0, false);
             let tokens = due.entry(Resource::Tokens).or_insert(0);
-            *tokens += retries * promised;
-            if *newest > last {
-                let (attempt, completed) = (u64::from(*attempt), *status == TaskStatus::Completed);
+            *tokens += bill.lost * promised;
+            if bill.held {
                 // The results of experiments do not say what they used.
-                let told = completed && kind != "experiment";
+                let told = status == TaskStatus::Completed && kind != "experiment";
+                let attempt = u64::from(bill.attempt);
                 *tokens += jobs::tokens_used(plan, task_id.as_str(), attempt, told);
             }
         }
@@ -137,9 +154,10 @@ mod tests {
             limits.check(owner, &BTreeMap::from([(Resource::Tokens, budget)]))
         };
         assert!(
-            of("a", 10, 4, 6).is_ok() && of("b", 0, 4, 6).is_ok(),
+            of("a", 10, 4, 6).is_ok() && of("b", u64::MAX, 4, 6).is_ok(),
             "what has no limit holds all"
         );
+        assert!(of("b", 0, 4, 6).is_ok() && of("b", 0, 4, 7).is_err(), "and a limit of 0 nothing");
         assert!(of("a", 10, 5, 6).is_err());
         assert!(of("c", 10, 11, 0).is_ok(), "it was set while jobs ran");
         assert!(of("c", 10, 0, 11).is_ok() && of("c", 10, 1, 11).is_err());
@@ -170,7 +188,22 @@ mod tests {
             });
             facts
         };
+        let mut refused = ended("job.c.0.3", TaskStatus::Cancelled, 1);
+        let mut drained = ended("job.c.0.4", TaskStatus::Cancelled, 1);
+        let taken_back = |facts: &mut Vec<Fact>| {
+            let Fact::TaskAssigned { task_id, .. } = &facts[0] else { panic!("it was assigned") };
+            let queued = Fact::TaskQueued { task_id: task_id.clone() };
+            facts.insert(1, queued);
+        };
+        taken_back(&mut refused);
+        taken_back(&mut drained);
+        let Fact::TaskAssigned { task_id, .. } = drained[0].clone() else {
+            panic!("it was assigned")
+        };
+        drained.insert(1, Fact::TaskStarted { task_id, attempt: 1 });
         let facts = [
+            refused,
+            drained,
             ended("job.c.0.0", TaskStatus::DeadLetter, 2),
             ended("job.c.0.1", TaskStatus::Cancelled, 0),
             ended("job.c.0.2", TaskStatus::Completed, 1),
@@ -180,11 +213,11 @@ mod tests {
         let events = Events::made(facts.into_iter().flatten());
         let due = Bills::of(&events).due(&id, &plan);
         let told = jobs::tokens_used(&plan, "job.c.0.2", 1, true);
-        assert_eq!(due[&Resource::Simulations], 2 * MICRO, "one was never tried");
+        assert_eq!(due[&Resource::Simulations], 3 * MICRO, "two were never begun");
         assert_eq!(
             due[&Resource::Tokens],
-            2 * 3 * MICRO + told + 3 * MICRO,
-            "two tries, and a result"
+            2 * 3 * MICRO + told + 3 * MICRO + 3 * MICRO,
+            "two tries, a result, an experiment, and what was taken back"
         );
         assert_eq!(due[&Resource::Experiments], MICRO);
     }

@@ -1,5 +1,5 @@
-//! Every nominal slot of a schedule is decided once, the decision never changes, and none is left out
-//! between two of one timetable, whoever leads. No run stands for two slots.
+//! Every nominal slot of a schedule is decided once, the decision never changes, and none is left out:
+//! neither between two of one timetable nor at its end, whoever leads. No run stands for two slots.
 //!
 //! Source: issue 5, "slot ledger"; docs/decisions/0008, "a slot is a row that is keyed by its nominal
 //! time".
@@ -96,9 +96,24 @@ impl Slots {
             decided += 1;
         }
         if decided == self.decided.len() {
+            self.check_ends()?;
             return Ok(counts);
         }
         Err(format!("{decided} slots were decided, and {} stand in ledgers", self.decided.len()))
+    }
+
+    /// A timetable with a rhythm that another one followed got all that was due of it.
+    fn check_ends(&self) -> Result<(), String> {
+        let next = self.timetables.iter().skip(1);
+        for (((schedule, since), interval), ((other, until), _)) in self.timetables.iter().zip(next)
+        {
+            let Some(interval) = interval.filter(|_| schedule == other) else { continue };
+            let last = since + (until - since) / interval * interval;
+            if last > *since && !self.decided.contains_key(&(schedule.clone(), last)) {
+                return Err(format!("{last} of {schedule} was due, and {until} began another"));
+            }
+        }
+        Ok(())
     }
 
     /// The slot that was due after `before`, if the timetable of the one at `nominal_ms` has a rhythm.
@@ -144,16 +159,21 @@ mod tests {
             slot(2000, Ran(1)),
             slot(3000, SkippedOverlap),
             slot(4000, MissedOutage),
+            slot(5000, MissedOutage),
             slot(7500, Ran(2)),
         ];
-        let [first, second, third, fourth] = &good;
-        let counts = judged(&good, &[first, second, third, fourth]);
+        let [first, second, third, last, fourth] = &good;
+        let counts = judged(&good, &[first, second, third, last, fourth]);
         assert_eq!(counts.map(|counts| counts["ran"]), Ok(2), "a new timetable may begin between");
+        let ended = [first.clone(), second.clone(), third.clone(), fourth.clone()];
+        let why = judged(&ended, &[first, second, third, fourth]).unwrap_err();
+        assert!(why.contains("5000 of s was due"), "{why}");
         assert!(judged(&good, &[first, second, fourth]).is_err(), "one is told of by nobody");
         let gap = [slot(2000, Ran(1)), slot(4000, Ran(2))];
         assert!(judged(&gap, &[&gap[0], &gap[1]]).unwrap_err().contains("3000 was due"));
-        assert!(judged(&good, &[second, first, third, fourth]).is_err(), "out of order");
-        assert!(judged(&good, &[first, first, second, third, fourth]).is_err(), "told twice");
+        assert!(judged(&good, &[second, first, third, last, fourth]).is_err(), "out of order");
+        let twice = [first, first, second, third, last, fourth];
+        assert!(judged(&good, &twice).is_err(), "told twice");
         let again = [slot(2000, Ran(1)), slot(2000, MissedOutage)];
         assert!(judged(&again, &[]).unwrap_err().contains("decided again"));
         let shared = [slot(2000, Ran(1)), slot(3000, Ran(1))];
