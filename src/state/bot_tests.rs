@@ -130,6 +130,13 @@ impl World {
         judged(self.say(BotCommand::CompleteAssignments { items }))
     }
 
+    /// Removes the first member of the swarm from an index on, if there is one.
+    fn remove_from(&mut self, from: u32) {
+        let Some(place) = self.state.members_of(1, from).next() else { return };
+        let bot = self.state.bot_id(place);
+        self.say(BotCommand::RemoveBot { bot }).unwrap();
+    }
+
     fn print(&mut self, what: &str) {
         println!(
             "{what}: {} bytes of commands, {} bytes of rows, {:?}",
@@ -278,8 +285,7 @@ fn work_of_other_types_is_in_nobodys_way_however_much_there_is() {
     let (holder, max, lease_ms) = (String::new(), 9, 1000);
     let reply = world.say(BotCommand::LeaseAssignments { holder, scope, max, lease_ms, types });
     let Ok(Outcome::Bot(BotOutcome::Leased { runs, .. })) = reply else { panic!("{reply:?}") };
-    let waves: Vec<u64> = runs.iter().map(|run| run.first.wave).collect();
-    assert_eq!(waves, [10_101, 10_102]);
+    assert!(runs.iter().map(|run| run.first.wave).eq([10_101, 10_102]));
     assert_eq!(check_bots(&world.state), Ok(()));
 }
 
@@ -480,12 +486,7 @@ proptest! {
                     let swarm = world.state.swarm_id(1);
                     world.say(BotCommand::ScaleSwarm { swarm, count }).unwrap();
                 }
-                Move::Remove(from) => {
-                    let first = world.state.members_of(1, from).next();
-                    if let Some(bot) = first.map(|place| world.state.bot_id(place)) {
-                        world.say(BotCommand::RemoveBot { bot }).unwrap();
-                    }
-                }
+                Move::Remove(from) => world.remove_from(from),
             }
             prop_assert_eq!(check_bots(&world.state), Ok(()));
         }
