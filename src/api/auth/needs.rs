@@ -163,6 +163,7 @@ const CAMPAIGN_DOORS: &[(&str, [&str; 3], Need)] = &[
     ("POST", under_prefixes!("/campaigns"), TASKS_SUBMIT),
     ("GET", under_prefixes!("/campaigns/{id}"), TASKS_READ),
     ("PATCH", under_prefixes!("/campaigns/{id}"), TASKS_SUBMIT),
+    ("DELETE", under_prefixes!("/campaigns/{id}"), TASKS_CANCEL),
     ("POST", under_prefixes!("/campaigns/{id}/start"), TASKS_SUBMIT),
     ("POST", under_prefixes!("/campaigns/{id}/pause"), TASKS_CANCEL),
     ("POST", under_prefixes!("/campaigns/{id}/resume"), TASKS_SUBMIT),
