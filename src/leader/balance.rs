@@ -3,6 +3,8 @@
 //! Pure functions over figures, in integers: the same figures and the same draw give the same
 //! node. The caller lists candidates in order of their ids, which is what "first" means here.
 
+use std::collections::BTreeMap;
+
 use crate::model::{Load, Node};
 use crate::state::Algorithm;
 
@@ -10,6 +12,35 @@ use crate::state::Algorithm;
 const FULL_SHARE_MILLI: u32 = 100_000;
 /// 1.0 in the unit of scores.
 const FULL_SCORE_MILLI: u32 = 1000;
+
+/// Types of agents whose turns are counted; when there are more, all counts begin anew.
+const TYPES_MAX: usize = 1000;
+
+/// Running counts of placements, which round robin goes by: one of the nodes, and one of the agents of each
+/// type, so that types that take turns with each other do not hold each other's turns (contract 4.7).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Turns {
+    nodes: u64,
+    agents: BTreeMap<String, u64>,
+}
+
+impl Turns {
+    /// The count, which goes on by one.
+    pub(super) fn take(&mut self, agent_type: Option<&str>) -> u64 {
+        let count = match agent_type {
+            None => &mut self.nodes,
+            Some(agent_type) => {
+                if self.agents.len() >= TYPES_MAX && !self.agents.contains_key(agent_type) {
+                    self.agents.clear();
+                }
+                self.agents.entry(agent_type.to_owned()).or_default()
+            }
+        };
+        let turn = *count;
+        *count = count.wrapping_add(1);
+        turn
+    }
+}
 
 /// What is known of one node when a plan is made.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -149,6 +180,30 @@ mod tests {
         let agents = [agent(8, 10), agent(1, 5), agent(15, 20)];
         assert_eq!(pick(Algorithm::MostRoom, &agents, 0), Some(1));
         assert_eq!(pick(Algorithm::Random, &agents, 5), Some(2));
+    }
+
+    #[test]
+    fn contract_4_7_least_loaded_is_the_agent_with_the_fewest_tasks() {
+        let agent = |active, capacity| Figures { active, capacity, ..Figures::default() };
+        let default = crate::state::Policy::default().agent_algorithm;
+        let agents = [agent(3, 100), agent(1, 2), agent(2, 50)];
+        assert_eq!(pick(default, &agents, 7), Some(1));
+    }
+
+    #[test]
+    fn contract_4_7_round_robin_counts_each_type_by_itself() {
+        let mut turns = Turns::default();
+        // Two types in turn, with two agents each: one count for both would give each type one agent.
+        let mut order = Vec::new();
+        for _ in 0..3 {
+            order.push(["a", "b"].map(|kind| turns.take(Some(kind)) % 2));
+        }
+        assert_eq!(order, [[0, 0], [1, 1], [0, 0]]);
+        assert_eq!((turns.take(None), turns.take(None)), (0, 1));
+        for n in 0..2 * TYPES_MAX {
+            turns.take(Some(&format!("t{n}")));
+        }
+        assert!(turns.agents.len() <= TYPES_MAX, "{}", turns.agents.len());
     }
 
     fn pick(algorithm: Algorithm, figures: &[Figures], draw: u64) -> Option<usize> {

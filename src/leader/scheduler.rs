@@ -15,7 +15,7 @@ use rand::{RngExt, SeedableRng};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::balance::{Figures, choose};
+use super::balance::{Figures, Turns, choose};
 use super::duty::{Duty, DutyError, Next, Reign, Wakes};
 use super::eligible::{Gate, Rules, Taken, gates, is_copy};
 use super::fleet::Loads;
@@ -67,8 +67,8 @@ pub struct PlanInputs {
     pub cursor: Option<Need>,
     /// A plan since the first group stopped before it had placed what it could.
     pub unfinished: bool,
-    /// The running count of round robin.
-    pub count: u64,
+    /// Whose turn it is.
+    pub turns: Turns,
     /// Seeds the draws of the weighted choice.
     pub seed: u64,
 }
@@ -84,8 +84,8 @@ pub struct Plan {
     pub cursor: Option<Need>,
     /// For the next plan, unless that one starts with the first group again.
     pub unfinished: bool,
-    /// The running count of round robin.
-    pub count: u64,
+    /// Whose turn it is then.
+    pub turns: Turns,
     /// Tasks looked at.
     pub visited: usize,
     /// Whether another plan may place more without anything having changed.
@@ -99,7 +99,8 @@ pub struct Plan {
 struct Group {
     preferred: Vec<usize>,
     others: Vec<usize>,
-    algorithm: Option<Algorithm>,
+    /// Set where they are agents.
+    agent_type: Option<String>,
 }
 
 /// The nodes as the plan fills them.
@@ -111,14 +112,14 @@ struct Room<'a> {
     algorithm: Algorithm,
     agent_algorithm: Algorithm,
     rules: Rules<'a>,
-    count: u64,
+    turns: Turns,
     rng: SmallRng,
 }
 
 /// Plans placements. See the module's description.
 #[must_use]
 pub fn plan(view: &State, inputs: &PlanInputs, limits: PlanLimits) -> Plan {
-    let mut plan = Plan { count: inputs.count, ..Plan::default() };
+    let mut plan = Plan { turns: inputs.turns.clone(), ..Plan::default() };
     if view.policy().paused || nobody_waits(view, inputs) {
         return plan;
     }
@@ -183,7 +184,7 @@ pub fn plan(view: &State, inputs: &PlanInputs, limits: PlanLimits) -> Plan {
         heads.extend(keys.next().map(|key| Reverse((key, place))));
     }
     plan.unfinished = inputs.unfinished || plan.assignments.len() >= limits.assignments_max;
-    plan.close(&room);
+    plan.close(room);
     plan
 }
 
@@ -202,14 +203,14 @@ impl Plan {
     }
 
     /// Works out what the next plan has to know.
-    fn close(&mut self, room: &Room<'_>) {
+    fn close(&mut self, room: Room<'_>) {
         if room.free_total == 0 {
             // Whatever frees a place wakes the duty; the next plan starts with the first group.
             self.cursor = None;
         }
         self.more |= self.cursor.is_some() || self.unfinished;
         self.more &= room.free_total > 0;
-        self.count = room.count;
+        self.turns = room.turns;
     }
 }
 
@@ -233,15 +234,15 @@ impl<'a> Room<'a> {
             algorithm: view.policy().algorithm,
             agent_algorithm: view.policy().agent_algorithm,
             rules,
-            count: inputs.count,
+            turns: inputs.turns.clone(),
             rng: SmallRng::seed_from_u64(inputs.seed),
         }
     }
 
     /// The nodes that tasks of these requirements may go to.
     fn group(&self, requirements: &Requirements) -> Group {
-        let algorithm = requirements.agent_type.as_ref().map(|_| self.agent_algorithm);
-        let mut group = Group { algorithm, ..Group::default() };
+        let agent_type = requirements.agent_type.clone();
+        let mut group = Group { agent_type, ..Group::default() };
         for position in 0..self.nodes.len() {
             let (node, load) = (self.nodes[position], &self.figures[position].load);
             if self.free[position] == 0 || self.rules.suits(node, load, requirements).is_some() {
@@ -263,7 +264,7 @@ impl<'a> Room<'a> {
     fn place(&mut self, task: &Task, group: &mut Group, taken: &Taken) -> Placed {
         // A retry goes elsewhere when it can.
         let avoid = if task.retry_count > 0 { task.assigned_nodes.last() } else { None };
-        let algorithm = group.algorithm.unwrap_or(self.algorithm);
+        let agent_type = group.agent_type.as_deref();
         let position = if is_copy(task) {
             // Each goes to the best of the nodes that have none of the others.
             let apart = |list: &[usize]| -> Vec<usize> {
@@ -272,16 +273,16 @@ impl<'a> Room<'a> {
                 free.filter(|position| !has_copy(self.nodes[*position])).collect()
             };
             let (mut preferred, mut others) = (apart(&group.preferred), apart(&group.others));
-            let found = self.pick(&mut preferred, avoid, algorithm);
-            let found = found.or_else(|| self.pick(&mut others, avoid, algorithm));
+            let found = self.pick(&mut preferred, avoid, agent_type);
+            let found = found.or_else(|| self.pick(&mut others, avoid, agent_type));
             let mut all = group.preferred.iter().chain(&group.others);
             if found.is_none() && all.any(|position| self.free[*position] > 0) {
                 return Placed::NotBesideItself;
             }
             found
         } else {
-            self.pick(&mut group.preferred, avoid, algorithm)
-                .or_else(|| self.pick(&mut group.others, avoid, algorithm))
+            self.pick(&mut group.preferred, avoid, agent_type)
+                .or_else(|| self.pick(&mut group.others, avoid, agent_type))
         };
         let Some(position) = position else { return Placed::Nowhere };
         self.free[position] -= 1;
@@ -295,12 +296,21 @@ impl<'a> Room<'a> {
         &mut self,
         list: &mut Vec<usize>,
         avoid: Option<&NodeId>,
-        algorithm: Algorithm,
+        agent_type: Option<&str>,
     ) -> Option<usize> {
-        loop {
-            let window = self.window(list.len());
+        let algorithm = if agent_type.is_some() { self.agent_algorithm } else { self.algorithm };
+        while !list.is_empty() {
+            let turn = self.turns.take(agent_type);
+            let window = window(list.len(), turn);
             let shown = list.get(window.clone())?;
-            let draw = self.draw(algorithm);
+            let draw = match algorithm {
+                Algorithm::WeightedRoundRobin | Algorithm::Random => self.rng.random(),
+                Algorithm::RoundRobin
+                | Algorithm::MostRoom
+                | Algorithm::LeastConnections
+                | Algorithm::ResourceAware
+                | Algorithm::LatencyOptimized => turn,
+            };
             let place = match avoid {
                 None => choose(algorithm, &self.figures, shown, draw)?,
                 Some(avoid) => self.pick_but(shown, avoid, draw, algorithm)?,
@@ -311,6 +321,7 @@ impl<'a> Room<'a> {
             }
             list.remove(place);
         }
+        None
     }
 
     /// As [`choose`], but takes `avoid` only when nobody else is there.
@@ -329,29 +340,16 @@ impl<'a> Room<'a> {
             None => choose(algorithm, &self.figures, shown, draw),
         }
     }
+}
 
-    /// The part of a list of `len` nodes that is compared for one placement.
-    fn window(&self, len: usize) -> std::ops::Range<usize> {
-        if len <= WINDOW_MAX {
-            return 0..len;
-        }
-        let starts = (len - WINDOW_MAX + 1) as u64;
-        let start = usize::try_from(self.count % starts).unwrap_or(0);
-        start..start + WINDOW_MAX
+/// The part of a list of `len` nodes that is compared for one placement.
+fn window(len: usize, turn: u64) -> std::ops::Range<usize> {
+    if len <= WINDOW_MAX {
+        return 0..len;
     }
-
-    fn draw(&mut self, algorithm: Algorithm) -> u64 {
-        let count = self.count;
-        self.count = self.count.wrapping_add(1);
-        match algorithm {
-            Algorithm::WeightedRoundRobin | Algorithm::Random => self.rng.random(),
-            Algorithm::RoundRobin
-            | Algorithm::MostRoom
-            | Algorithm::LeastConnections
-            | Algorithm::ResourceAware
-            | Algorithm::LatencyOptimized => count,
-        }
-    }
+    let starts = (len - WINDOW_MAX + 1) as u64;
+    let start = usize::try_from(turn % starts).unwrap_or(0);
+    start..start + WINDOW_MAX
 }
 
 /// What became of one placement.
@@ -385,7 +383,7 @@ fn places(view: &State, rules: &Rules<'_>, node: &Node) -> u32 {
 pub struct Scheduler {
     cursor: Option<Need>,
     unfinished: bool,
-    count: u64,
+    turns: Turns,
     /// When the first rate lets a task go, of those that plans since the first group saw.
     clears_ms: Option<TimeMs>,
 }
@@ -403,7 +401,7 @@ impl<S: Seat> Duty<S> for Scheduler {
             now: 0,
             cursor: self.cursor,
             unfinished: self.unfinished,
-            count: self.count,
+            turns: std::mem::take(&mut self.turns),
             seed: clock::random(),
         };
         let limits = reign.options.plan;
@@ -415,7 +413,7 @@ impl<S: Seat> Duty<S> for Scheduler {
         self.clears_ms = before.into_iter().chain(plan.clears_ms).min();
         let age = oldest.map_or(0, |created_at_ms| clock::now_ms().saturating_sub(created_at_ms));
         reign.metrics.queue_age_ms.set(age);
-        (self.cursor, self.count) = (plan.cursor, plan.count);
+        (self.cursor, self.turns) = (plan.cursor, std::mem::take(&mut plan.turns));
         self.unfinished = plan.unfinished && plan.cursor.is_some();
         if !plan.refusals.is_empty() {
             let (epoch, refusals) = (reign.epoch, std::mem::take(&mut plan.refusals));

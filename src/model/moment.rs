@@ -1,4 +1,5 @@
-//! Moments as text.
+//! Moments as text. The core knows no calendar crate, whose tables may differ between builds; this much of a
+//! calendar needs none.
 
 use super::TimeMs;
 

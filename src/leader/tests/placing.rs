@@ -179,7 +179,7 @@ proptest! {
             let plan = plan(&solo.state.read(), &inputs, limits);
             prop_assert!(plan.assignments.len() <= assignments_max);
             commit(&solo, &plan);
-            (inputs.cursor, inputs.count) = (plan.cursor, plan.count);
+            (inputs.cursor, inputs.turns) = (plan.cursor, plan.turns.clone());
             inputs.unfinished = plan.unfinished && plan.cursor.is_some();
             if !plan.more {
                 break;

@@ -302,3 +302,31 @@ fn what_lasts_longest_is_named_first() {
     solo.commit(Command::SetNodeStatus { node_id, status }).unwrap();
     assert_eq!(named(&held), Some(Obstacle::Status(NodeStatus::Degraded)));
 }
+
+/// One count for all types gave every type one of its agents alone, where types took turns.
+#[test]
+fn contract_4_7_round_robin_goes_through_the_agents_of_each_type() {
+    let solo = Solo::new();
+    let (path, value) = ("agents.load_balancing".to_owned(), "\"round_robin\"".to_owned());
+    solo.commit(Command::PatchConfig { path, value, expected_revision: None }).unwrap();
+    for (name, kind) in [("agent:a1", "a"), ("agent:a2", "a"), ("agent:b1", "b"), ("agent:b2", "b")]
+    {
+        solo.register(name, |spec| {
+            (spec.agent_type, spec.capacity) = (Some(kind.to_owned()), 9);
+        });
+    }
+    for (n, kind) in ["a", "b", "a", "b"].into_iter().enumerate() {
+        let spec = StepSpec {
+            name: "s".to_owned(),
+            agent_type: kind.to_owned(),
+            max_retries: 9,
+            ..StepSpec::default()
+        };
+        solo.submit(&format!("t{n}"), |task| {
+            task.flow = Some(FlowRequest::Steps { mode: FlowMode::Parallel, steps: vec![spec] });
+        });
+    }
+    let plan = plan(&solo.state.read(), &PlanInputs::default(), PlanLimits::default());
+    let given: Vec<&str> = plan.assignments.iter().map(|row| row.node_id.as_str()).collect();
+    assert_eq!(given, ["agent:a1", "agent:b1", "agent:a2", "agent:b2"]);
+}
