@@ -256,12 +256,18 @@ impl Swarm {
         joined.min_by_key(|(_, pair)| cost(pair)).map(|(at, _)| at)
     }
 
-    /// Takes members out that are in it.
-    pub fn remove(&mut self, gone: Span) {
-        let mut kept = Vec::with_capacity(self.members.len() + 1);
+    /// Takes out those of it that are among some, which are in order. In one pass over both: there may be
+    /// tens of thousands of either.
+    pub fn remove(&mut self, gone: &[Span]) {
+        let (mut kept, mut next) = (Vec::with_capacity(self.members.len() + gone.len()), 0);
         for stretch in self.members.drain(..) {
-            let parts = spans_without(&[stretch.span], &[gone]);
-            self.count -= stretch.span.and(gone).len();
+            while gone.get(next).is_some_and(|hole| hole.end <= stretch.span.first) {
+                next += 1;
+            }
+            let here = gone[next..].partition_point(|hole| hole.first < stretch.span.end);
+            let parts = spans_without(&[stretch.span], &gone[next..next + here]);
+            let left: u32 = parts.iter().map(|span| span.len()).sum();
+            self.count -= stretch.span.len() - left;
             kept.extend(parts.into_iter().map(|span| Stretch { span, ..stretch }));
         }
         self.members = kept;
@@ -377,10 +383,22 @@ mod tests {
     fn the_highest_go_first_and_holes_are_kept() {
         let mut swarm = swarm(&[span(0, 5), span(5, 8)]);
         assert_eq!(swarm.highest(4), [span(4, 5), span(5, 8)]);
-        swarm.remove(span(2, 3));
+        swarm.remove(&[span(2, 3)]);
         assert_eq!((swarm.spans(), swarm.count), (vec![span(0, 2), span(3, 8)], 7));
-        swarm.remove(span(5, 8));
+        swarm.remove(&[span(5, 8)]);
         assert_eq!((swarm.spans(), swarm.count), (vec![span(0, 2), span(3, 5)], 4));
+    }
+
+    #[test]
+    fn many_holes_at_once_are_those_made_one_by_one() {
+        let gone = [span(1, 2), span(4, 6), span(9, 12), span(20, 30)];
+        let mut at_once = swarm(&[span(0, 5), span(5, 8), span(10, 25)]);
+        let mut one_by_one = at_once.clone();
+        at_once.remove(&gone);
+        gone.iter().for_each(|hole| one_by_one.remove(&[*hole]));
+        assert_eq!(at_once, one_by_one);
+        assert_eq!(at_once.spans(), [span(0, 1), span(2, 4), span(6, 8), span(12, 20)]);
+        assert_eq!(at_once.count, 13);
     }
 
     #[test]

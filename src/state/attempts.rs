@@ -54,6 +54,10 @@ impl Txn<'_> {
     /// Takes the live attempt back, without blame for task or node: no retry is used. A job whose holder
     /// had taken it up used what it was promised; where a budget does not hold another try, it ends.
     pub(super) fn take_back(&mut self, task_id: &TaskId, not_before_ms: TimeMs, taken_up: bool) {
+        if self.state.open_task(task_id).is_none() {
+            // One that was taken back with it may have ended its campaign, and so this.
+            return;
+        }
         let paid = if taken_up { self.pay_attempt(task_id) } else { Ok(()) };
         if let Err(resource) = paid {
             let word = resource.as_str();

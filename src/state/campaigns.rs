@@ -134,10 +134,11 @@ impl Txn<'_> {
             let text = format!("Orchestrator '{}' does a task of its own", plan.orchestrator);
             return Err(Rejection::InvalidCampaign(text));
         }
-        self.forget_ended_campaigns();
+        // A refusal must leave the state as it was: nothing is forgotten before the last of them.
         if self.state.campaigns_len() >= CAMPAIGNS_MAX {
             return Err(Rejection::too_many("campaigns", CAMPAIGNS_MAX));
         }
+        self.forget_ended_campaigns();
         let seed = [b"campaign".as_slice(), &self.request_id.0.to_be_bytes()];
         let campaign_id = CampaignId::trusted(&derive_uuid(&seed));
         if self.state.campaign(&campaign_id).is_some() {

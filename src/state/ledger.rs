@@ -226,7 +226,7 @@ fn skip_to_beginning(schedule: &mut Schedule) {
 }
 
 impl Closing {
-    /// The first slot behind `decided_ms`, as [`Cadence::next_interval`] has it.
+    /// The first slot behind `decided_ms`, as its cadence has it.
     fn next_interval(&self, decided_ms: TimeMs) -> Option<TimeMs> {
         self.cadence.next_interval(self.since_ms, decided_ms.max(self.since_ms))
     }

@@ -179,7 +179,8 @@ impl Txn<'_> {
                         let reserved = promised.get(&resource).copied().unwrap_or(0);
                         let fresh = Budget { reserved, ..Budget::default() };
                         let known = orchestrator.budgets.entry(resource).or_insert(fresh);
-                        *known = Budget { limit, soft, warned: false, ..*known };
+                        let warned = known.warned && (known.limit, known.soft) == (limit, soft);
+                        *known = Budget { limit, soft, warned, ..*known };
                     }
                 }
             }

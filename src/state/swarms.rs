@@ -7,7 +7,9 @@ use super::apply::Txn;
 use super::bot_command::{BotFact, BotOutcome, BotRejection, BotSpec};
 use super::bots::check_spec;
 use super::{Outcome, Rejection, Reply, State};
-use crate::model::{BOT_BLOCK, BotPlace, DerivedId, Span, Stretch, Swarm, WaveBlock};
+use crate::model::{
+    BOT_BLOCK, BotPlace, DerivedId, Span, Stretch, Swarm, WaveBlock, spans_without,
+};
 
 /// Pieces of the members of a swarm above which neighbours are joined when it grows.
 const STRETCHES_KEPT: usize = 4096;
@@ -32,12 +34,12 @@ impl State {
         self.swarms.len()
     }
 
-    /// Open assignments of a wave that were made for bots of these indexes. Goes over the blocks
-    /// in which something has happened.
+    /// Open assignments of a wave that were made for bots of these indexes, which are in order. Goes over the
+    /// blocks in which something has happened.
     pub(super) fn open_among(&self, wave: u64, spans: &[Span]) -> u32 {
         let Some(row) = self.waves.get(&wave) else { return 0 };
-        let own = |span: &Span| row.members.iter().map(|part| part.and(*span)).collect::<Vec<_>>();
-        let parts: Vec<Span> = spans.iter().flat_map(own).filter(|part| !part.is_empty()).collect();
+        // What is in both: one pass each, where every pair would be too many.
+        let parts = spans_without(&row.members, &spans_without(&row.members, spans));
         let all: u32 = parts.iter().map(|part| part.len()).sum();
         all - parts.iter().map(|part| self.ended_among(wave, *part)).sum::<u32>()
     }
@@ -189,7 +191,7 @@ impl Txn<'_> {
         let index = self.index;
         let counts = self.state.swarms.edit(&mut self.state.rows, &number, |row| {
             let before = row.count;
-            gone.iter().for_each(|span| row.remove(*span));
+            row.remove(gone);
             row.revision = index;
             (before, row.count)
         });

@@ -186,10 +186,11 @@ impl Asked {
         Some((rows, page.next.map(cursor)))
     }
 
-    /// Whether there is something to be shown, or that the bot is gone.
-    fn has_answer(&self, state: &Tables) -> bool {
+    /// Whether there is something to be shown behind a place, or that the bot is gone.
+    fn has_answer(&self, state: &Tables, after: Option<AssignmentPlace>) -> bool {
         let Some(place) = state.bot_place(self.bot) else { return true };
-        !state.assignments_of(place, |state| self.wanted.holds(state), 1).is_empty()
+        let (wanted, way) = (|state| self.wanted.holds(state), (after, self.query.descending));
+        !state.assignment_page(place, wanted, way, 1).rows.is_empty()
     }
 }
 
@@ -209,7 +210,7 @@ pub(in crate::api) async fn list(
     let after = asked.after()?;
     if place.is_some() {
         let view = app.cluster().view();
-        let look = || view.read(|state| asked.has_answer(state)).then_some(());
+        let look = || view.read(|state| asked.has_answer(state, after)).then_some(());
         look_until(&app, Bell::Assignments, until, look).await;
     }
     drop(place);

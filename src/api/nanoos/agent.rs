@@ -10,7 +10,7 @@ use super::agent_view::{command_view, jobs_view};
 use super::answers;
 use super::campaign_parse::{configured, override_config};
 use super::campaigns::campaign_id;
-use super::config::{self, resource};
+use super::config;
 use super::job_parse::{Asked, job_request};
 use super::paging::Page;
 use crate::api::App;
@@ -138,8 +138,8 @@ fn metered_budgets(body: &Object<'_>, budget: &Object<'_>) -> Result<Map<String,
     let value = |raw: &RawValue| serde_json::from_str(raw.get()).unwrap_or_default();
     let mut budgets = Map::new();
     for (name, raw) in budget.fields().filter(|(_, raw)| raw.get() != "null") {
-        let kind = resource(name).map_err(|error| error.within("budget"))?;
-        if Resource::METERED.contains(&kind) {
+        // What else stands there is nobody's (contract 1.2: unknown fields are ignored).
+        if Resource::parse(name).is_some_and(|kind| Resource::METERED.contains(&kind)) {
             config::budget(name, raw).map_err(|error| error.within("budget"))?;
             budgets.insert(name.to_owned(), value(raw));
         }

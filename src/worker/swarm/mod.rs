@@ -296,7 +296,8 @@ async fn poll(
         "holder": shared.holder,
         "max": left.room,
         "lease_seconds": lease_seconds(shared),
-        "wait_seconds": wait.as_secs(),
+        // A part of a second, where leases are short: none at all would be asked for without a pause.
+        "wait_seconds": wait.as_secs_f64(),
     });
     if let Some(types) = &shared.types {
         body["types"] = json!(types);
