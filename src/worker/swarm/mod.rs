@@ -296,8 +296,8 @@ async fn poll(
         "holder": shared.holder,
         "max": left.room,
         "lease_seconds": lease_seconds(shared),
-        // A part of a second, where leases are short: none at all would be asked for without a pause.
-        "wait_seconds": wait.as_secs_f64(),
+        // Where leases are short, a part of a second must not become none: it would ask without a pause.
+        "wait_seconds": if wait.is_zero() { 0 } else { wait.as_secs().max(1) },
     });
     if let Some(types) = &shared.types {
         body["types"] = json!(types);
