@@ -119,9 +119,9 @@ struct Room<'a> {
 /// Plans placements. See the module's description.
 #[must_use]
 pub fn plan(view: &State, inputs: &PlanInputs, limits: PlanLimits) -> Plan {
-    let mut plan = Plan { turns: inputs.turns.clone(), ..Plan::default() };
+    let mut plan = Plan::default();
     if view.policy().paused || nobody_waits(view, inputs) {
-        return plan;
+        return Plan { turns: inputs.turns.clone(), ..plan };
     }
     let (mut room, now) = (Room::of(view, inputs), inputs.now);
     let mut taken = Taken::default();

@@ -2,7 +2,7 @@
 
 use serde_json::value::RawValue;
 
-use super::{load, report};
+use super::{load, register, report};
 use crate::api::object::{FieldError, Object};
 use crate::model::{Load, NodeId, NodeStatus, TaskId};
 use crate::state::{LoadWeights, ROWS_PER_COMMAND_MAX, TaskReport};
@@ -27,12 +27,7 @@ pub(super) fn parse(
     body: &Object<'_>,
     weights: impl FnOnce() -> LoadWeights,
 ) -> Result<Heartbeat, FieldError> {
-    let status = match body.text("status")? {
-        None => NodeStatus::Active,
-        Some(word) => NodeStatus::parse(&word).ok_or_else(|| {
-            FieldError::new("status", "active, degraded, maintenance, offline or error")
-        })?,
-    };
+    let status = register::status(body)?;
     check_agents_status(body)?;
     let load = load::parse(body, &Object::default(), weights)?;
     let reports = body.list("completed_tasks")?;
