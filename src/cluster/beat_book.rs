@@ -8,7 +8,8 @@ use std::collections::{BTreeMap, HashMap};
 use tokio::time::Instant;
 
 use super::heartbeats::Beat;
-use crate::model::NodeId;
+use crate::clock;
+use crate::model::{NodeId, TimeMs};
 
 /// The most nodes remembered; the one unheard of for longest is forgotten first.
 const NODES_MAX: usize = 100_000;
@@ -19,6 +20,8 @@ pub(super) struct Row {
     pub(super) node_id: NodeId,
     /// When its newest heartbeat came.
     pub(super) at: Instant,
+    /// The same by this member's wall clock, taken once, so that it reads the same each time.
+    pub(super) at_ms: TimeMs,
     /// What it said.
     pub(super) beat: Beat,
     /// Number of the change that this was.
@@ -58,6 +61,8 @@ impl Book {
 
     /// Keeps the newer of two heartbeats. Gives the row when it changed.
     pub(super) fn merge(&mut self, node_id: &NodeId, at: Instant, beat: Beat) -> Option<&Row> {
+        let age_ms = u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let at_ms = clock::now_ms().saturating_sub(age_ms);
         let place = if let Some(place) = self.places.get(node_id).copied() {
             let row = &mut self.rows[place];
             if row.at >= at {
@@ -66,13 +71,14 @@ impl Book {
             self.order.remove(&row.change);
             // A heartbeat without figures does not erase the last ones.
             let load = beat.load.or(row.beat.load);
-            (row.at, row.beat, row.change) = (at, Beat { load, ..beat }, self.change + 1);
+            (row.at, row.at_ms) = (at, at_ms);
+            (row.beat, row.change) = (Beat { load, ..beat }, self.change + 1);
             place
         } else {
             self.make_room();
             let (node_id, change) = (node_id.clone(), self.change + 1);
             self.places.insert(node_id.clone(), self.rows.len());
-            self.rows.push(Row { node_id, at, beat, change, unsent: false });
+            self.rows.push(Row { node_id, at, at_ms, beat, change, unsent: false });
             self.sorted = false;
             self.rows.len() - 1
         };

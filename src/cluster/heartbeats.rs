@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::beat_book::{Book, Row};
 use crate::clock;
-use crate::model::{Load, NodeId, NodeStatus};
+use crate::model::{Load, NodeId, NodeStatus, TimeMs};
 
 /// The most heartbeats, or ages, in one message.
 pub(crate) const BEATS_MAX: usize = 10_000;
@@ -55,8 +55,16 @@ pub(crate) struct WireAge {
 pub struct Heard {
     /// Time since its newest heartbeat anywhere in the cluster.
     pub age: Duration,
+    /// When that was, by this member's clock as it stood then: to be shown, not to be counted with.
+    pub at_ms: TimeMs,
     /// What it said.
     pub beat: Beat,
+}
+
+impl Heard {
+    fn of(row: &Row, now: Instant) -> Self {
+        Self { age: now.duration_since(row.at), at_ms: row.at_ms, beat: row.beat }
+    }
 }
 
 /// See the module's description.
@@ -93,16 +101,15 @@ impl Heartbeats {
     #[must_use]
     pub fn heard(&self, node_id: &NodeId) -> Option<Heard> {
         let shelf = self.shelf.lock();
-        shelf.book.row(node_id).map(|row| Heard { age: row.at.elapsed(), beat: row.beat })
+        shelf.book.row(node_id).map(|row| Heard::of(row, Instant::now()))
     }
 
     /// Everything known, in the order of ids.
     #[must_use]
     pub fn ages(&self) -> Vec<(NodeId, Heard)> {
         let now = Instant::now();
-        let heard = |row: &Row| Heard { age: now.duration_since(row.at), beat: row.beat };
         let mut shelf = self.shelf.lock();
-        shelf.book.in_order().map(|row| (row.node_id.clone(), heard(row))).collect()
+        shelf.book.in_order().map(|row| (row.node_id.clone(), Heard::of(row, now))).collect()
     }
 
     /// Replaces what is known of nodes that the leader gives nothing for a while.
@@ -260,6 +267,20 @@ mod tests {
         exchange(&one, &leader);
         assert_eq!(exchange(&two, &leader), 1);
         assert_eq!(two.heard(&id("b")).unwrap().beat, beat(NodeStatus::Active));
+    }
+
+    /// It was the time now less the age, both cut to milliseconds: one off every other time.
+    #[tokio::test(start_paused = true)]
+    async fn the_time_of_a_heartbeat_reads_the_same_each_time() {
+        clock::simulate(1);
+        let step = Duration::from_micros(600);
+        tokio::time::advance(step).await;
+        let one = Heartbeats::default();
+        one.record(&id("a"), beat(NodeStatus::Active));
+        let first = one.heard(&id("a")).unwrap();
+        tokio::time::advance(step).await;
+        let second = one.ages().pop().unwrap().1;
+        assert_eq!((second.age, second.at_ms), (step, first.at_ms));
     }
 
     #[tokio::test(start_paused = true)]

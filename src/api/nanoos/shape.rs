@@ -39,8 +39,7 @@ fn reshape(status: StatusCode, document: &mut Map<String, Value>) -> StatusCode 
     let (said, detail, code) =
         (text(document, "error"), text(document, "detail"), text(document, "code"));
     let mut details = json!({"code": code, "reason": detail});
-    let invalid =
-        ["INVALID_FIELD", "INVALID_CAMPAIGN", "INVALID_ACCOUNT", "INVALID_QUERY", "MALFORMED_JSON"];
+    let invalid = ["INVALID_FIELD", "INVALID_CAMPAIGN", "INVALID_ACCOUNT", "INVALID_QUERY"];
     let (status, message) = if invalid.contains(&code.as_str()) {
         let part = if code == "INVALID_QUERY" { "query" } else { "body" };
         let named = document.remove("field");

@@ -47,7 +47,7 @@ impl Book {
     pub(in crate::api) fn of(&self, node: &Node) -> Freshness {
         match self.heard.get(&node.node_id) {
             Some(heard) => {
-                let mut fresh = freshness(heard, self.now);
+                let mut fresh = freshness(heard);
                 // What was measured from here says more than what the node says, if anything.
                 if let (Some(load), 1..) = (&mut fresh.load, node.load.latency_us) {
                     load.latency_us = node.load.latency_us;
@@ -59,9 +59,8 @@ impl Book {
     }
 }
 
-fn freshness(heard: &Heard, now: TimeMs) -> Freshness {
-    let age_ms = u64::try_from(heard.age.as_millis()).unwrap_or(u64::MAX);
-    Freshness { heard_at_ms: now.saturating_sub(age_ms), load: heard.beat.load }
+fn freshness(heard: &Heard) -> Freshness {
+    Freshness { heard_at_ms: heard.at_ms, load: heard.beat.load }
 }
 
 fn not_found() -> ApiError {
@@ -110,7 +109,7 @@ pub(in crate::api) async fn get(
     let body = app.show(&mut stamp, |state| {
         let node = state.node(&node_id)?;
         let fresh = match &heard {
-            Some(heard) => freshness(heard, now),
+            Some(heard) => freshness(heard),
             None => Freshness { heard_at_ms: node.registered_at_ms, load: None },
         };
         let agents = node.agents.iter().map(|agent| agent_row(node, agent, fresh)).collect();
