@@ -25,12 +25,12 @@ use super::timers::state_now;
 use crate::canary::{self, Canary};
 use crate::clock;
 use crate::model::{Node, NodeId, NodeStatus, Requirements, Task, TaskStatus, TimeMs};
-use crate::state::{Algorithm, Assignment, Command, Need, State, StepRefusal};
+use crate::state::{Algorithm, Assignment, Command, Head, State, StepRefusal};
 
 /// The most nodes compared for one placement. A larger fleet is looked at through a window of
 /// this size that moves on with every placement.
 const WINDOW_MAX: usize = 256;
-/// Steps of one kind given back in one plan.
+/// Steps given back in one plan, of all kinds.
 const REFUSALS_MAX: usize = 256;
 /// A plan that placed nothing and took longer than this is long,
 const LONG_PLAN: Duration = Duration::from_millis(2);
@@ -44,7 +44,8 @@ const PERIOD: Duration = Duration::from_secs(5);
 pub struct PlanLimits {
     /// Placements.
     pub assignments_max: usize,
-    /// Different requirements looked at; the next plan goes on behind them.
+    /// Different requirements looked at, those of the most urgent tasks first; the next plan goes
+    /// on behind them.
     pub groups_max: usize,
 }
 
@@ -64,7 +65,7 @@ pub struct PlanInputs {
     /// The state machine's time, which rates are judged by.
     pub now: TimeMs,
     /// The last group that the last plan looked at, when there were more.
-    pub cursor: Option<Need>,
+    pub cursor: Option<Head>,
     /// A plan since the first group stopped before it had placed what it could.
     pub unfinished: bool,
     /// Whose turn it is.
@@ -81,7 +82,7 @@ pub struct Plan {
     /// Steps that no agent is there for.
     pub refusals: Vec<StepRefusal>,
     /// The last group looked at; `None` when all were.
-    pub cursor: Option<Need>,
+    pub cursor: Option<Head>,
     /// For the next plan, unless that one starts with the first group again.
     pub unfinished: bool,
     /// Whose turn it is then.
@@ -129,12 +130,12 @@ pub fn plan(view: &State, inputs: &PlanInputs, limits: PlanLimits) -> Plan {
     // The next task of each group, the most urgent on top.
     let mut heads = BinaryHeap::new();
     let mut looked_at = 0;
-    for (need, mut keys) in view.queue_groups(inputs.cursor) {
+    for (head, mut keys) in view.queue_groups(inputs.cursor) {
         if looked_at == limits.groups_max {
             break;
         }
         looked_at += 1;
-        plan.cursor = Some(need);
+        plan.cursor = Some(head);
         let Some(key) = keys.next() else { continue };
         let Some(task) = view.queued(key) else { continue };
         if let Some(gate) = gates(view, task, &taken, now).next() {
@@ -147,7 +148,8 @@ pub fn plan(view: &State, inputs: &PlanInputs, limits: PlanLimits) -> Plan {
             && !view.has_agent(agent_type)
         {
             let rest = keys.filter_map(|key| view.queued(key));
-            plan.refusals.extend(std::iter::once(task).chain(rest).take(REFUSALS_MAX).map(refusal));
+            let left = REFUSALS_MAX - plan.refusals.len();
+            plan.refusals.extend(std::iter::once(task).chain(rest).take(left).map(refusal));
             continue;
         }
         if !nodes.is_empty() {
@@ -210,6 +212,8 @@ impl Plan {
         }
         self.more |= self.cursor.is_some() || self.unfinished;
         self.more &= room.free_total > 0;
+        // Who is given back needs no place.
+        self.more |= self.refusals.len() >= REFUSALS_MAX;
         self.turns = room.turns;
     }
 }
@@ -381,7 +385,7 @@ fn places(view: &State, rules: &Rules<'_>, node: &Node) -> u32 {
 /// The duty around [`plan`].
 #[derive(Debug, Default)]
 pub struct Scheduler {
-    cursor: Option<Need>,
+    cursor: Option<Head>,
     unfinished: bool,
     turns: Turns,
     /// When the first rate lets a task go, of those that plans since the first group saw.

@@ -10,7 +10,7 @@ use super::seat::Seat;
 use crate::model::TimeMs;
 use crate::state::{Command, State, TaskExpiry};
 
-/// Timers acted on in one round.
+/// Rows changed in one round: a task in steps takes its steps along.
 const ROUND_MAX: usize = 2000;
 /// The longest wait: a timer that was set meanwhile is late by at most so much.
 const PERIOD: Duration = Duration::from_millis(500);
@@ -18,10 +18,16 @@ const PERIOD: Duration = Duration::from_millis(500);
 /// in the log.
 const NOT_YET: Duration = Duration::from_millis(20);
 
-/// The timers that are due at `now`, at most `max`, and when the next one is.
+/// The timers that are due at `now`, those of at most `rows_max` tasks and steps, but of one task in
+/// any case, and when the next one is.
 #[must_use]
-pub fn plan(view: &State, now: TimeMs, max: usize) -> (Vec<TaskExpiry>, Option<TimeMs>) {
-    let due = view.due_timers(now).take(max);
+pub fn plan(view: &State, now: TimeMs, rows_max: usize) -> (Vec<TaskExpiry>, Option<TimeMs>) {
+    let mut rows = 0;
+    let due = view.due_timers(now).take_while(|(task, _)| {
+        let fits = rows < rows_max;
+        rows += 1 + task.flow.as_ref().map_or(0, |flow| flow.steps.len());
+        fits
+    });
     let expiries = due.map(|(task, kind)| TaskExpiry {
         task_id: task.task_id.clone(),
         seen_revision: task.revision,

@@ -194,6 +194,12 @@ impl Flow {
         }
     }
 
+    /// How many steps wait for no other.
+    #[must_use]
+    pub fn begins(&self) -> usize {
+        self.steps.iter().filter(|step| step.spec.depends_on.is_empty()).count()
+    }
+
     fn state(&self, place: u16) -> StepState {
         self.steps.get(usize::from(place)).map_or(StepState::Cancelled, |step| step.state)
     }

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::ExpiryKind;
 use super::rows::encode;
-use crate::model::{JobKind, NodeId, Resource, Task, TaskStatus, TimeMs};
+use crate::model::{JobKind, NodeId, Resource, Step, StepState, Task, TaskStatus, TimeMs};
 
 /// Place in the queue: a time, and the order of submission. The time is when the task came, plus what
 /// its urgency lacks: of two that came together the more urgent one goes first, and one that has
@@ -17,7 +17,10 @@ pub type QueueKey = (TimeMs, u64);
 
 /// Names one set of requirements. The queue is kept by it: what no node can take is then passed
 /// over as a whole, however many tasks wait for it.
-pub type Need = u128;
+pub(super) type Need = u128;
+
+/// A group of the queue by its most urgent task.
+pub type Head = (QueueKey, Need);
 
 fn need(task: &Task) -> Need {
     let Task { requirements, concurrency, rate, .. } = task;
@@ -40,6 +43,8 @@ fn queue_time(task: &Task, aging_ms: TimeMs) -> TimeMs {
 #[derive(Debug, Default)]
 pub(super) struct Indexes {
     pub(super) queue: BTreeMap<Need, BTreeSet<QueueKey>>,
+    /// Its groups in the order in which they come into question.
+    pub(super) heads: BTreeSet<Head>,
     pub(super) timers: BTreeSet<(TimeMs, u64, TimerKey)>,
     pub(super) live_by_node: BTreeMap<NodeId, BTreeSet<u64>>,
     pub(super) by_status: BTreeMap<TaskStatus, BTreeSet<u64>>,
@@ -56,6 +61,8 @@ pub(super) struct Indexes {
     pub(super) open_of_commands: BTreeMap<u64, u64>,
     /// Steps that have not ended. They are in none of the lists by status.
     pub(super) open_steps: BTreeSet<u64>,
+    /// How many steps wait: for others of their task, for a place, or for their back-off.
+    pub(super) waiting_steps: u64,
 }
 
 /// Jobs of one kind that have not ended.
@@ -105,6 +112,16 @@ pub(super) fn attempt_due_ms(task: &Task) -> Option<TimeMs> {
     Some(execution.assigned_at_ms.saturating_add(task.timeout_ms))
 }
 
+/// How many steps wait: a step itself, or those of a task that have no row of their own yet.
+fn waiting_steps(task: &Task) -> u64 {
+    if task.step_of.is_some() {
+        return matches!(task.status, TaskStatus::Pending | TaskStatus::Retrying).into();
+    }
+    let open = task.flow.as_ref().filter(|_| !task.status.is_terminal());
+    let waits = |step: &&Step| step.state == StepState::Waiting;
+    open.map_or(0, |flow| flow.steps.iter().filter(waits).count() as u64)
+}
+
 /// Where one task stands in every index.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Places {
@@ -114,6 +131,7 @@ pub(super) struct Places {
     ended: Option<TimeMs>,
     holds: Option<String>,
     open_step: bool,
+    waiting_steps: u64,
     /// Each with the time it is due.
     timers: [Option<(TimeMs, TimerKey)>; 3],
     live_on: Option<NodeId>,
@@ -142,6 +160,7 @@ impl Places {
                 .filter(|_| task.holds_place() && !is_step)
                 .map(|limit| limit.key.clone()),
             open_step: is_step && !status.is_terminal(),
+            waiting_steps: waiting_steps(task),
             timers: [
                 deadline.map(|at| (at, TimerKey::Deadline)),
                 attempt_due_ms(task).map(|at| (at, TimerKey::Attempt)),
@@ -178,6 +197,7 @@ impl Indexes {
         if places.open_step {
             self.open_steps.insert(seq);
         }
+        self.waiting_steps += places.waiting_steps;
         if let Some(kind) = places.job {
             self.jobs.entry(kind).or_default().insert(seq);
             if let Some(live) = places.open_job {
@@ -204,8 +224,29 @@ impl Indexes {
     /// Puts a task that waits into its place of the queue.
     pub(super) fn enqueue(&mut self, seq: u64, places: &Places) {
         if let Some((need, at)) = places.queued {
-            self.queue.entry(need).or_default().insert((at, seq));
+            self.regroup(need, |group| group.insert((at, seq)));
         }
+    }
+
+    /// Changes a group of the queue, and puts it where it then comes into question.
+    fn regroup(&mut self, need: Need, change: impl FnOnce(&mut BTreeSet<QueueKey>) -> bool) {
+        let group = self.queue.entry(need).or_default();
+        let before = group.first().copied();
+        change(group);
+        let after = group.first().copied();
+        if after.is_none() {
+            self.queue.remove(&need);
+        }
+        if before != after {
+            before.map(|key| self.heads.remove(&(key, need)));
+            self.heads.extend(after.map(|key| (key, need)));
+        }
+    }
+
+    /// Forgets the queue, which is then to be filled anew.
+    pub(super) fn clear_queue(&mut self) {
+        self.queue.clear();
+        self.heads.clear();
     }
 
     pub(super) fn remove(&mut self, seq: u64, places: &Places) {
@@ -221,6 +262,7 @@ impl Indexes {
             }
         }
         self.open_steps.remove(&seq);
+        self.waiting_steps -= places.waiting_steps;
         if let Some(kind) = places.job {
             if let Some(jobs) = self.jobs.get_mut(&kind) {
                 jobs.remove(&seq);
@@ -245,13 +287,8 @@ impl Indexes {
                 }
             }
         }
-        if let Some((need, at)) = places.queued
-            && let Some(group) = self.queue.get_mut(&need)
-        {
-            group.remove(&(at, seq));
-            if group.is_empty() {
-                self.queue.remove(&need);
-            }
+        if let Some((need, at)) = places.queued {
+            self.regroup(need, |group| group.remove(&(at, seq)));
         }
         if let Some(at) = places.ended {
             self.ended.remove(&(at, seq));

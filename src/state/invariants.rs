@@ -34,6 +34,11 @@ pub(super) fn check(state: &State) {
     let queued = state.queue().count();
     let pending = state.rows_after(0).filter(|task| task.status == TaskStatus::Pending).count();
     assert_eq!(queued, pending, "the queue holds the pending tasks");
+    let heads = state.queue_groups(None).map(|((key, _), mut keys)| (key, keys.next().copied()));
+    let heads: Vec<_> = heads.collect();
+    assert!(heads.iter().all(|(key, first)| Some(*key) == *first), "groups go by their first");
+    assert!(state.queue_groups(None).map(|(head, _)| head).is_sorted(), "and are in order");
+    check_waiting_steps(state);
     check_keys(state);
     assert_eq!(state.check_rates(), Ok(()));
     assert_eq!(super::check_campaigns(state), Ok(()));
@@ -45,6 +50,16 @@ pub(super) fn check(state: &State) {
     let ended = counters.tasks_completed + counters.tasks_failed + counters.tasks_cancelled;
     let open = state.tasks_after(0).filter(|task| !task.status.is_terminal()).count() as u64;
     assert_eq!(counters.tasks_submitted, ended + open, "every task is open or was counted");
+}
+
+/// Steps that wait are known, with a row or without.
+fn check_waiting_steps(state: &State) {
+    let rows = state.open_steps().filter(|step| step.execution.is_none()).count();
+    let flows = state.tasks_after(0).filter(|task| !task.status.is_terminal());
+    let waits = |step: &&crate::model::Step| step.state == StepState::Waiting;
+    let unopened =
+        flows.filter_map(|task| Some(task.flow.as_ref()?.steps.iter().filter(waits).count()));
+    assert_eq!(state.waiting_steps_len(), (rows + unopened.sum::<usize>()) as u64, "steps wait");
 }
 
 /// A task in steps and its steps agree about each other.

@@ -136,7 +136,7 @@ pub use deliveries::{DUE_DELIVERIES_MAX, ENDED_DELIVERIES_MAX};
 pub use drills::{DRILL_LEASE_MAX_MS, DRILL_REPORT_MAX, DRILL_TEXT_MAX, DRILLS_MAX};
 pub use event::{CampaignFact, Event, Fact};
 pub use flows::{check_steps, is_step_id, step_id};
-pub use indexes::{Need, QueueKey};
+pub use indexes::{Head, QueueKey};
 pub use instruments::INSTRUMENTS_MAX;
 pub use launches::{candidate_experiment, candidate_job, candidate_structure, parse_candidate};
 pub use ledger::{CLOSINGS_MAX, SLOTS_MAX};

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap};
 
-use super::indexes::{Need, Places, QueueKey};
+use super::indexes::{Head, Places, QueueKey};
 use super::requests::Recorded;
 use super::{ExpiryKind, State};
 use crate::model::{NodeId, RequestId, Task, TaskId, TaskStatus, TimeMs};
@@ -53,10 +53,17 @@ impl State {
         waiting.into_iter().map(|status| self.tasks_in(status)).sum()
     }
 
-    /// Whether the queue takes so many more tasks (`tasks.max_pending_tasks`).
+    /// Steps that wait: for others of their task, for a place, or for their back-off.
+    #[must_use]
+    pub fn waiting_steps_len(&self) -> u64 {
+        self.indexes.waiting_steps
+    }
+
+    /// Whether the queue takes so many more tasks and steps (`tasks.max_pending_tasks`).
     #[must_use]
     pub fn has_room_for(&self, count: u64) -> bool {
-        self.waiting_len() + count <= self.policy().pending_tasks_max
+        let waiting = self.waiting_len() + self.waiting_steps_len();
+        waiting.saturating_add(count) <= self.policy().pending_tasks_max
     }
 
     /// How many tasks of a concurrency key are under way.
@@ -89,7 +96,7 @@ impl State {
     pub(super) fn rebuild_queue(&mut self) {
         let seqs = self.indexes.queue.values().flatten().map(|(_, seq)| *seq);
         let seqs: Vec<u64> = seqs.collect();
-        self.indexes.queue.clear();
+        self.indexes.clear_queue();
         let aging_ms = self.policy().aging_ms;
         for seq in seqs {
             let Some(task) = self.tasks.open_at(seq) else { continue };
@@ -127,30 +134,37 @@ impl State {
         self.indexes.ended.len()
     }
 
-    /// Tasks and steps waiting to be placed, in the order of [`QueueKey`].
+    /// Tasks and steps waiting to be placed, in the order of [`QueueKey`]. Takes as long as what is
+    /// taken of it, however many groups there are.
     pub fn queue(&self) -> impl Iterator<Item = &Task> {
-        let mut groups: Vec<_> = self.indexes.queue.values().map(BTreeSet::iter).collect();
-        let mut heads: BinaryHeap<_> = groups
-            .iter_mut()
-            .enumerate()
-            .filter_map(|(place, group)| group.next().map(|key| Reverse((key, place))))
-            .collect();
+        let mut closed = self.queue_groups(None).peekable();
+        let mut groups = Vec::new();
+        // The next of each group that is open.
+        let mut next = BinaryHeap::new();
         std::iter::from_fn(move || {
-            let Reverse((key, place)) = heads.pop()?;
-            heads.extend(groups[place].next().map(|key| Reverse((key, place))));
-            self.queued(key)
+            let opens = closed.peek().map(|((key, _), _)| *key);
+            let first = next.peek().map(|Reverse((key, _))| *key);
+            if opens.is_some_and(|key| first.is_none_or(|first| key < first)) {
+                let (_, mut keys) = closed.next()?;
+                next.extend(keys.next().map(|key| Reverse((*key, groups.len()))));
+                groups.push(keys);
+            }
+            let Reverse((key, place)) = next.pop()?;
+            next.extend(groups[place].next().map(|key| Reverse((*key, place))));
+            self.queued(&key)
         })
     }
 
-    /// The queue by what tasks require, after the group `after`: each group with its places, most
-    /// urgent first. A group is never empty.
+    /// The queue by what tasks require, after the group `after`: the group of the most urgent task
+    /// first, and each with its places in that order. A group is never empty.
     pub fn queue_groups(
         &self,
-        after: Option<Need>,
-    ) -> impl Iterator<Item = (Need, impl Iterator<Item = &QueueKey>)> {
+        after: Option<Head>,
+    ) -> impl Iterator<Item = (Head, impl Iterator<Item = &QueueKey>)> {
         use std::ops::Bound::{Excluded, Unbounded};
         let from = after.map_or(Unbounded, Excluded);
-        self.indexes.queue.range((from, Unbounded)).map(|(need, group)| (*need, group.iter()))
+        let heads = self.indexes.heads.range((from, Unbounded));
+        heads.filter_map(|head| Some((*head, self.indexes.queue.get(&head.1)?.iter())))
     }
 
     /// Executions that a node holds, as task ids in order of submission.

@@ -37,8 +37,15 @@ impl Txn<'_> {
             named.push((task_id, known, spec, flow));
         }
         // A task that is known already asks for no room: its retry succeeds on a full queue.
-        let new = named.iter().filter(|(_, known, _, _)| !known).count() as u64;
-        if new > 0 && !self.state.has_room_for(new) {
+        let new = || named.iter().filter(|(_, known, _, _)| !known);
+        let flows = || new().filter_map(|(_, _, _, flow)| flow.as_ref());
+        // What is written at once, and what is to wait: small requests can ask for many steps.
+        let begins: usize = flows().map(Flow::begins).sum();
+        if begins > 0 {
+            Self::check_batch(begins)?;
+        }
+        let rows = new().count() + flows().map(|flow| flow.steps.len()).sum::<usize>();
+        if rows > 0 && !self.state.has_room_for(rows as u64) {
             let max = self.state.policy().pending_tasks_max;
             return Err(Rejection::QueueFull { max });
         }

@@ -7,6 +7,7 @@ use quorate::agent::proto::{
     ExecutionMode, Input, InputType, TaskCancelRequest, TaskRequest, TaskStatus, TaskStatusRequest,
     TaskUpdate,
 };
+use reqwest::Method;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use tokio::time::timeout;
@@ -135,6 +136,33 @@ fn lines(path: &Path) -> Vec<String> {
 
 async fn line_in(path: &Path) -> String {
     until("a program has begun", PATIENCE, || async { lines(path).first().cloned() }).await
+}
+
+/// A member that had not applied a new pipeline yet refused its tasks, or took them for tasks of
+/// nodes, which no agent ever did.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pipeline_is_known_everywhere_once_it_is_acknowledged() {
+    let house = found(3).await;
+    let leader = house.leader().await;
+    let step = |name| json!({"name": name, "agent_type": "data_ingest"});
+    let pipeline = json!({"mode": "sequential", "steps": [step("a"), step("b")]});
+    for n in 0..6 {
+        let (task_type, follower) = (format!("mine_{n}"), (leader + 1 + n % 2) % 3);
+        let url = house.url(leader, &format!("/api/v1/pipelines/{task_type}"));
+        house.http.write(Method::PUT, &url, &pipeline).await;
+        let mut task = json!({"task_id": format!("t-{n}"), "task_type": task_type});
+        if n % 3 > 0 {
+            task["inputs"] = json!([{"type": "text", "data": "a"}]);
+        }
+        if n % 3 == 2 {
+            let url = house.url(follower, "/api/v1/tasks/batch");
+            house.http.write(Method::POST, &url, &json!({"tasks": [task]})).await;
+        } else {
+            house.submit(follower, &task).await;
+        }
+        let page = over(&house, follower, &format!("t-{n}")).await;
+        assert_eq!(page["task"]["steps_total"], 2, "{page}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

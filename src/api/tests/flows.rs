@@ -36,6 +36,24 @@ impl World {
     }
 }
 
+/// A batch of ten thousand could begin 640,000 steps in one entry of the log.
+#[tokio::test]
+async fn a_batch_begins_a_bounded_number_of_steps() {
+    let world = World::new().await;
+    let batch = |tasks: usize, mode| {
+        let step = |n| json!({"name": format!("s{n}"), "agent_type": "x"});
+        let steps: Vec<_> = (0..64).map(step).collect();
+        let task = json!({"task_type": "mine", "execution_mode": mode, "steps": steps});
+        json!({"tasks": vec![task; tasks]}).to_string()
+    };
+    let refused = world.post("/api/v1/tasks/batch", &batch(157, "parallel")).await;
+    assert_eq!((refused.status.as_u16(), &refused.json()["code"]), (400, &json!("BATCH_SIZE")));
+    assert_eq!(world.get("/api/v1/tasks").await.ok()["summary"]["pending_count"], 0);
+    // Of those in turn only the first begin.
+    let taken = world.post("/api/v1/tasks/batch", &batch(157, "sequential")).await.ok();
+    assert_eq!(taken["created"], 157);
+}
+
 fn done(text: &str) -> TaskOutcome {
     TaskOutcome::Completed { result: text.to_owned() }
 }

@@ -67,6 +67,8 @@ pub(in crate::api) enum Shape {
 pub(in crate::api) struct Submission {
     pub(in crate::api) spec: TaskSpec,
     pub(in crate::api) estimate_ms: u64,
+    /// A pipeline of its type would make it another task; none is known here.
+    pub(in crate::api) is_guess: bool,
 }
 
 /// Why a submission is refused: the family's text, and who is meant by it.
@@ -78,6 +80,8 @@ pub(in crate::api) struct Refusal {
     pub(super) shape: Shape,
     /// The id that the client gave, for family A's failure form.
     pub(super) task_id: Option<String>,
+    /// A pipeline of its type would make it a task; none is known here.
+    pub(in crate::api) is_guess: bool,
 }
 
 /// Reads one submission.
@@ -90,7 +94,7 @@ pub(in crate::api) fn parse(body: &Object<'_>, defaults: &Defaults) -> Result<Su
     let shape = shape_of(body, task_type.as_ref().ok().and_then(Option::as_deref), pipelines);
     let refuse_as = |(code, error)| {
         let task_id = body.text("task_id").ok().flatten().map(Cow::into_owned);
-        Refusal { error, code, shape, task_id }
+        Refusal { error, code, shape, task_id, is_guess: false }
     };
     let refuse = |error: String| refuse_as(("INVALID_TASK", error));
     if body.is_empty() {
@@ -104,13 +108,16 @@ pub(in crate::api) fn parse(body: &Object<'_>, defaults: &Defaults) -> Result<Su
         return Err(refuse(format!("task_type is at most {TASK_TYPE_BYTES_MAX} bytes")));
     }
     let estimate_ms = defaults.estimates.get(&*task_type).copied();
-    if shape == Shape::Agents && estimate_ms.is_none() && !body.has("steps") {
-        return Err(refuse(format!("unknown task_type: {task_type}")));
+    let unknown = estimate_ms.is_none() && !body.has("steps");
+    if unknown && shape == Shape::Agents {
+        let refusal = refuse(format!("unknown task_type: {task_type}"));
+        return Err(Refusal { is_guess: true, ..refusal });
     }
+    let is_guess = unknown && !body.has("input_data");
     let callback_url = callback::url(body, &defaults.reach.hosts).map_err(refuse_as)?;
     let spec = spec_of(body, shape, task_type, defaults).map_err(refuse)?;
     let spec = TaskSpec { callback_url, ..spec };
-    Ok(Submission { spec, estimate_ms: estimate_ms.unwrap_or(1000) })
+    Ok(Submission { spec, estimate_ms: estimate_ms.unwrap_or(1000), is_guess })
 }
 
 fn shape_of(

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use serde::Serialize;
 
 use super::report;
-use super::submit::{self, Defaults, Refusal, Shape};
+use super::submit::{self, Defaults, Refusal, Shape, Submission};
 use super::task_page::Shown;
 use crate::api::App;
 use crate::api::app::{Written, key_reused};
@@ -18,6 +18,7 @@ use crate::api::object::Object;
 use crate::api::params::{Params, Path};
 use crate::api::reply;
 use crate::api::ticket::{Caller, Ticket};
+use crate::cluster::Consistency;
 use crate::model::{RequestId, Task, TaskId};
 use crate::state::{Command, Outcome, ROWS_PER_COMMAND_MAX, TaskSpec, derive_task_id};
 
@@ -71,6 +72,13 @@ pub(in crate::api) fn defaults(app: &App) -> Defaults {
     })
 }
 
+/// The same once this member has applied what was committed when it was asked: a pipeline that was
+/// just defined through another one is known then.
+async fn caught_up(app: &App) -> Result<Defaults, ApiError> {
+    app.barrier(Consistency::Linearizable).await?;
+    Ok(defaults(app))
+}
+
 impl From<Refusal> for ApiError {
     fn from(refusal: Refusal) -> Self {
         let error = Self::bad_request(refusal.code, refusal.error);
@@ -88,7 +96,15 @@ pub(in crate::api) async fn submit(
     caller: Caller,
     RequestBody(body): RequestBody,
 ) -> Result<Response, ApiError> {
-    let submission = submit::parse(&Object::parse(&body)?, &defaults(&app))?;
+    let submission = {
+        let body = Object::parse(&body)?;
+        match submit::parse(&body, &defaults(&app)) {
+            Ok(Submission { is_guess: true, .. }) | Err(Refusal { is_guess: true, .. }) => {
+                submit::parse(&body, &caught_up(&app).await?)?
+            }
+            known => known?,
+        }
+    };
     drop(body);
     let command = Command::SubmitTasks(vec![submission.spec]);
     let Written { index, outcome } = app.write(ticket, &caller, command).await?;
@@ -113,13 +129,12 @@ pub(in crate::api) async fn submit_batch(
     caller: Caller,
     RequestBody(body): RequestBody,
 ) -> Result<Response, ApiError> {
-    let defaults = defaults(&app);
-    let specs = if body.len() > READ_APART_BYTES {
-        let read = tokio::task::spawn_blocking(move || parse_batch(&body, &defaults));
-        read.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))?
-    } else {
-        parse_batch(&body, &defaults)?
-    };
+    let mut read = read_batch(&body, defaults(&app)).await;
+    if read.is_guess {
+        read = read_batch(&body, caught_up(&app).await?).await;
+    }
+    drop(body);
+    let specs = read.specs?;
     let mut task_ids = batch_ids(&specs, ticket.request_id);
     let Written { index, outcome } =
         app.write(ticket, &caller, Command::SubmitTasks(specs)).await?;
@@ -139,9 +154,44 @@ pub(in crate::api) async fn submit_batch(
     Ok(reply::written(ticket, index, &submitted))
 }
 
-fn parse_batch(body: &Bytes, defaults: &Defaults) -> Result<Vec<TaskSpec>, ApiError> {
-    let object = Object::parse(body)?;
-    let Some(tasks) = object.raw("tasks") else {
+/// A batch that was read.
+struct Batch {
+    specs: Result<Vec<TaskSpec>, ApiError>,
+    /// Some of its types may be of pipelines that are not known here yet.
+    is_guess: bool,
+}
+
+async fn read_batch(body: &Bytes, defaults: Defaults) -> Batch {
+    if body.len() <= READ_APART_BYTES {
+        return Batch::parse(body, &defaults);
+    }
+    let body = body.clone();
+    let read = tokio::task::spawn_blocking(move || Batch::parse(&body, &defaults));
+    read.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+}
+
+impl Batch {
+    fn parse(body: &Bytes, defaults: &Defaults) -> Self {
+        let mut is_guess = false;
+        let mut read = |(place, task): (usize, &Object<'_>)| match submit::parse(task, defaults) {
+            Ok(submission) => {
+                is_guess |= submission.is_guess;
+                Ok(submission.spec)
+            }
+            Err(refusal) => {
+                is_guess |= refusal.is_guess;
+                let text = format!("tasks[{place}]: {}", refusal.error);
+                Err(ApiError::bad_request(refusal.code, text))
+            }
+        };
+        let tasks = Object::parse(body).map_err(ApiError::from).and_then(|body| tasks_of(&body));
+        let specs = tasks.and_then(|tasks| tasks.iter().enumerate().map(&mut read).collect());
+        Self { specs, is_guess }
+    }
+}
+
+fn tasks_of<'a>(body: &Object<'a>) -> Result<Vec<Object<'a>>, ApiError> {
+    let Some(tasks) = body.raw("tasks") else {
         return Err(ApiError::bad_request("INVALID_TASK", "tasks is required"));
     };
     let tasks: Vec<Object<'_>> = serde_json::from_str(tasks.get())
@@ -151,14 +201,7 @@ fn parse_batch(body: &Bytes, defaults: &Defaults) -> Result<Vec<TaskSpec>, ApiEr
             format!("tasks must hold 1 to {ROWS_PER_COMMAND_MAX} tasks, not {}", tasks.len());
         return Err(ApiError::bad_request("BATCH_SIZE", text));
     }
-    let read = |(place, task): (usize, &Object<'_>)| match submit::parse(task, defaults) {
-        Ok(submission) => Ok(submission.spec),
-        Err(refusal) => {
-            let text = format!("tasks[{place}]: {}", refusal.error);
-            Err(ApiError::bad_request(refusal.code, text))
-        }
-    };
-    tasks.iter().enumerate().map(read).collect()
+    Ok(tasks)
 }
 
 /// The ids of a batch as apply gives them, which depends on nothing but the request.
@@ -288,8 +331,9 @@ mod tests {
         let reach = Arc::new(crate::model::Reach { hosts: reach, fetch_inputs: false });
         let defaults =
             Defaults { timeout_ms: 1, max_retries: 0, agents_ascending: false, estimates, reach };
-        let read =
-            |body: &'static str| parse_batch(&Bytes::from_static(body.as_bytes()), &defaults);
+        let read = |body: &'static str| {
+            Batch::parse(&Bytes::from_static(body.as_bytes()), &defaults).specs
+        };
         let specs = read(r#"{"tasks":[{"task_type":"a"},{"task_type":"b","task_id":"x"}]}"#);
         let specs = specs.unwrap();
         let ids = batch_ids(&specs, RequestId(7));

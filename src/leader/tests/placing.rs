@@ -7,7 +7,9 @@ use proptest::prelude::*;
 use crate::leader::fleet::Loads;
 use crate::leader::scheduler::{Plan, PlanInputs, PlanLimits, plan};
 use crate::leader::solo::Solo;
-use crate::model::{Load, NodeId, NodeStatus, Requirements, TaskId, Urgency};
+use crate::model::{
+    Concurrency, FlowMode, Load, NodeId, NodeStatus, Requirements, StepSpec, TaskId, Urgency,
+};
 use crate::state::{Algorithm, Command, FlowRequest};
 
 const CAPABILITIES: [&str; 3] = ["cpu", "gpu", "tpu"];
@@ -305,6 +307,73 @@ fn a_long_queue_of_unplaceable_tasks_costs_one_look() {
     assert_eq!(placed(&plan), [(last.as_str(), "n")]);
     assert_eq!(plan.visited, 1);
     assert!(!plan.more);
+}
+
+/// A plan looked at the first 512 kinds of task by a hash: on a full fleet the others waited for ever.
+#[test]
+fn a_full_fleet_serves_kinds_in_order_of_urgency_however_many_there_are() {
+    let solo = Solo::new();
+    solo.register("n", |spec| spec.capacity = 1);
+    let (kinds, limits) = (12, PlanLimits { assignments_max: 10, groups_max: 4 });
+    for round in 0..2 {
+        for kind in 0..kinds {
+            solo.submit(&format!("{round}/{kind}"), |spec| {
+                let key = format!("tenant {kind}");
+                spec.concurrency = Some(Concurrency { key, max: 9 });
+                spec.urgency = Urgency::clamped(if kind == 7 { 100 } else { 50 });
+            });
+        }
+    }
+    let (mut inputs, mut served) = (PlanInputs::default(), Vec::new());
+    while solo.state.read().queue().next().is_some() {
+        let plan = plan(&solo.state.read(), &inputs, limits);
+        inputs.cursor = plan.cursor;
+        assert_eq!(commit(&solo, &plan), 1, "a place is free");
+        let task_id = plan.assignments[0].task_id.clone();
+        served.push(task_id.to_string());
+        solo.commit(Command::CancelTask { task_id, reason: String::new() }).unwrap();
+    }
+    let place = |name: &String| {
+        let (round, kind) = name.split_once('/').unwrap();
+        (kind != "7", round.parse::<u32>().unwrap(), kind.parse::<u32>().unwrap())
+    };
+    assert_eq!(served.len(), 2 * kinds);
+    assert!(served.is_sorted_by_key(place), "{served:?}");
+}
+
+/// Steps for agents that nobody is were given back by the thousands in one command, which was
+/// refused for its size: that ended the reign, and the next one likewise.
+#[test]
+fn steps_that_no_agent_is_for_are_given_back_a_bounded_number_at_a_time() {
+    let solo = Solo::new();
+    for n in 0..20 {
+        solo.submit(&format!("t{n}"), |spec| {
+            let step = |place| StepSpec {
+                name: format!("s{place}"),
+                agent_type: format!("kind{place}"),
+                ..StepSpec::default()
+            };
+            let steps = (0..64).map(step).collect();
+            spec.flow = Some(FlowRequest::Steps { mode: FlowMode::Parallel, steps });
+        });
+    }
+    let mut inputs = PlanInputs::default();
+    let mut rounds = 0;
+    loop {
+        let plan = plan(&solo.state.read(), &inputs, PlanLimits::default());
+        (inputs.cursor, inputs.unfinished) = (plan.cursor, plan.unfinished);
+        assert!(plan.refusals.len() <= 256, "{}", plan.refusals.len());
+        let (epoch, refusals) = (solo.state.read().epoch(), plan.refusals);
+        if !refusals.is_empty() {
+            solo.commit(Command::RefuseSteps { epoch, refusals }).unwrap();
+        }
+        if !plan.more {
+            break;
+        }
+        rounds += 1;
+        assert!(rounds < 100, "the plans do not come to an end");
+    }
+    assert_eq!(solo.state.read().queue().count(), 0, "every step was given back");
 }
 
 #[test]
