@@ -19,6 +19,7 @@ use openraft::errors::ClientWriteError;
 use openraft::impls::OneshotResponder;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
+use tracing::warn;
 
 use super::core::{Core, Counters};
 use super::error::NotStarted;
@@ -350,6 +351,11 @@ pub(crate) async fn take_forwarded(core: &Core, lens: &[u32], attachment: Bytes)
         return all(ProposeAnswer::NotStarted);
     };
     if envelopes.is_empty() || envelopes.len() > ENVELOPES_PER_ENTRY_MAX {
+        return all(ProposeAnswer::NotStarted);
+    }
+    if !envelopes.iter().all(|envelope| state::is_envelope(envelope)) {
+        // A newer member's, which this one, and perhaps others, would stop at.
+        warn!("commands that this version does not know were not put into the log");
         return all(ProposeAnswer::NotStarted);
     }
     let deadline = Instant::now() + FORWARD_TIMEOUT;

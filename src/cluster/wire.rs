@@ -1,7 +1,8 @@
 //! The words members say to each other: the handshake, requests and responses.
 //!
 //! Stored nowhere, but spoken between versions during an upgrade: variants are only appended, and
-//! a changed shape means a new protocol version in [`Hello`].
+//! a changed shape means a new protocol version in [`Hello`]. So does a new command of the state
+//! machine, or another rule of apply: members that would apply an entry differently do not talk.
 
 use serde::{Deserialize, Serialize};
 

@@ -20,6 +20,14 @@ pub fn encode_envelope(envelope: &Envelope) -> bytes::Bytes {
     encode(envelope).slice(FORMAT_BYTES..)
 }
 
+/// Whether apply here could decode these bytes, which another member encoded: what is in the log and
+/// cannot be decoded ends every member that reads it.
+#[must_use]
+pub fn is_envelope(bytes: &[u8]) -> bool {
+    let read = bincode::serde::decode_from_slice::<Envelope, _>(bytes, bincode::config::standard());
+    read.is_ok_and(|(_, used)| used == bytes.len())
+}
+
 /// The same bytes as [`encode_entry`], from envelopes that are encoded already.
 #[must_use]
 pub fn join_envelopes(at_ms: TimeMs, envelopes: &[bytes::Bytes]) -> bytes::Bytes {
@@ -83,7 +91,7 @@ impl State {
         facts: &mut Vec<Fact>,
     ) -> Result<Reply, Fatal> {
         let Envelope { request_id, principal: _, command } = envelope;
-        if let Some(recorded) = self.requests.get(request_id)
+        if let Some(recorded) = self.requests.get_again(request_id)
             && !canary::active(Canary::RequestsForgotten)
         {
             return Ok(recorded.reply);
@@ -339,6 +347,22 @@ impl Txn<'_> {
 mod tests {
     use super::*;
     use crate::model::TaskId;
+
+    /// A newer member's command, committed by an older leader, stopped every older member for good.
+    #[test]
+    fn what_apply_could_not_decode_is_no_envelope() {
+        let command =
+            Command::CancelTask { task_id: TaskId::trusted("t"), reason: "no".to_owned() };
+        let envelope = Envelope { request_id: RequestId(7), principal: "me".to_owned(), command };
+        let bytes = encode_envelope(&envelope);
+        assert!(is_envelope(&bytes));
+        assert!(!is_envelope(&bytes[..bytes.len() - 1]));
+        assert!(!is_envelope(&[&bytes[..], &[0]].concat()));
+        // Behind the id and the name of who asks stands the number of the command.
+        let (number, of) = ([&[7_u8][..], b"\x02me"].concat().len(), bytes.to_vec());
+        let unknown = [&of[..number], &[250], &of[number + 1..]].concat();
+        assert!(!is_envelope(&unknown), "no such command");
+    }
 
     #[test]
     fn joined_envelopes_are_the_encoded_entry() {

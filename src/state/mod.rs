@@ -100,7 +100,7 @@ pub use accounts::{
 };
 pub use agent_commands::{AGENT_COMMANDS_MAX, agent_command_id};
 pub use alerts::SUPPRESSED_MAX_MS;
-pub use apply::{encode_entry, encode_envelope, join_envelopes};
+pub use apply::{encode_entry, encode_envelope, is_envelope, join_envelopes};
 pub use bot_command::{
     BotCommand, BotFact, BotOutcome, BotRejection, BotReport, BotSpec, BotWork, ExpiredLease,
     LeaseRef, LeaseScope, LeasedRun, Verdict, WorkflowStep,

@@ -8,7 +8,7 @@
 //! looked up, never walked, so its order cannot reach the replicated state. Answers are decoded for
 //! the few who ask.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use hashbrown::HashTable;
 use serde::de::DeserializeOwned;
@@ -28,6 +28,8 @@ pub const TOMBSTONE_WINDOW_MS: TimeMs = 24 * 60 * 60 * 1000;
 pub const TOMBSTONES_MAX: usize = 500_000;
 /// Rows dropped per entry at most, so that no single entry pays for a long pause.
 const DROPPED_PER_ENTRY_MAX: usize = 64;
+/// Rows that stay decoded while one entry is applied.
+const LOOKED_INTO_MAX: usize = 8;
 
 /// A recorded answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -146,6 +148,8 @@ pub(super) struct Requests {
     ledger: Ledger<RequestsRow>,
     /// Answers of the entry that is being applied, and its index.
     fresh: (u64, Vec<(RequestId, Reply)>),
+    /// Rows looked into while that entry is applied: who asks again often does so with many others.
+    looked_into: BTreeMap<u64, BTreeMap<RequestId, Reply>>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -176,7 +180,7 @@ impl LedgerRow for RequestsRow {
 
 impl Requests {
     pub(super) fn new() -> Self {
-        Self { ledger: Ledger::new(), fresh: (0, Vec::new()) }
+        Self { ledger: Ledger::new(), fresh: (0, Vec::new()), looked_into: BTreeMap::new() }
     }
 
     pub(super) fn get(&self, id: RequestId) -> Option<Recorded> {
@@ -192,6 +196,23 @@ impl Requests {
         of(&self.ledger.row(index)?.read::<RequestsRow>().answers)
     }
 
+    /// As [`Self::get`], for apply: reads a row once for all of an entry that ask again. After a
+    /// failover that may be thousands, whose answers stand in one row.
+    pub(super) fn get_again(&mut self, id: RequestId) -> Option<Recorded> {
+        let index = self.ledger.place(id)?;
+        if index == self.fresh.0 && !self.fresh.1.is_empty() {
+            return self.get(id);
+        }
+        if !self.looked_into.contains_key(&index) {
+            if self.looked_into.len() >= LOOKED_INTO_MAX {
+                self.looked_into.pop_first();
+            }
+            let row = self.ledger.row(index)?.read::<RequestsRow>();
+            self.looked_into.insert(index, row.answers.into_iter().collect());
+        }
+        Some(Recorded { index, reply: self.looked_into.get(&index)?.get(&id)?.clone() })
+    }
+
     pub(super) fn len(&self) -> usize {
         self.ledger.places.len()
     }
@@ -204,6 +225,7 @@ impl Requests {
 
     /// Writes the answers of the entry that ends, and drops what is too old.
     pub(super) fn end_entry(&mut self, rows: &mut Rows, index: u64, aged: TimeMs) {
+        self.looked_into.clear();
         let answers = std::mem::take(&mut self.fresh.1);
         if !answers.is_empty() {
             self.ledger.append(rows, index, &RequestsRow { aged_ms: aged, answers });
