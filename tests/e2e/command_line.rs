@@ -7,11 +7,12 @@ use std::process::Stdio;
 
 use reqwest::Method;
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 use crate::house::House;
-use crate::http::{CALL, number, text};
+use crate::http::{CALL, Fault, Http, PATIENCE, number, text, until};
 use crate::ports::free_addr;
-use crate::process::quorate;
+use crate::process::{Process, quorate};
 
 /// How a command ended.
 pub(crate) struct Ran {
@@ -89,6 +90,39 @@ impl Line {
     pub(crate) fn run_with(&self, words: &[&str], input: &str) -> Ran {
         run_with(&[words, &["--url", &self.0]].concat(), input)
     }
+}
+
+/// The flags that family W's operators know.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn contract_2_5_flags_of_the_server() {
+    let dir = TempDir::with_prefix("quorate-e2e-").unwrap();
+    let path = dir.path().join("orchestrator_config.yaml");
+    let file = path.to_str().unwrap();
+    run(&["server", "--generate-config"]).with(0).says(&["listeners:", "cluster:"]);
+    run(&["server", "--generate-config", "--config", file]).with(0).says(&["wrote"]);
+    let written = std::fs::read_to_string(&path).unwrap();
+    run(&["server", "--generate-config", "--config", file]).with(1).says(&[file, "exists"]);
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), written, "nothing is overwritten");
+
+    let (of_file, of_flags, peer) = (free_addr(), free_addr(), free_addr());
+    let data = dir.path().join("data");
+    let setup = format!(
+        "cluster:\n  data_dir: {}\n  bootstrap_expect: 1\nlisteners:\n  \
+         - {{ profile: web4ai, addr: \"{of_file}\" }}\n  - {{ profile: peer, addr: \"{peer}\" }}\n",
+        json!(data),
+    );
+    std::fs::write(&path, setup).unwrap();
+    let (host, port) = of_flags.rsplit_once(':').unwrap();
+    let words = ["server", "--config", file, "--host", host, "--port", port, "--debug"];
+    let member = Process::start("m1", &words, &dir.path().join("log"));
+    let http = Http::new();
+    let url = format!("http://{of_flags}/api/v1/health");
+    until("the member serves where the flags say", PATIENCE, || async {
+        http.get(&url).await.ok().filter(|reply| reply.status == 200)
+    })
+    .await;
+    assert!(matches!(http.get(&format!("http://{of_file}/")).await, Err(Fault::NotSent)));
+    assert!(member.said().contains("DEBUG"), "{}", member.said());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
