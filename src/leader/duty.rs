@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, warn};
+use tracing::{debug, error, warn};
 
 use super::LeaderOptions;
 use super::agents::AgentCaller;
@@ -26,6 +26,8 @@ use crate::state::{Command, Outcome, Rejection};
 
 /// The pause after a proposal that was not started or has no known outcome.
 const PROPOSE_PAUSE: Duration = Duration::from_millis(50);
+/// The pause after a batch that apply refused as a whole, which no duty should ever propose.
+const REFUSED_PAUSE: Duration = Duration::from_secs(1);
 
 /// Why a duty ended.
 #[derive(Debug, thiserror::Error)]
@@ -105,8 +107,9 @@ pub(super) struct Judged {
 }
 
 impl<S: Seat> Reign<S> {
-    /// Proposes a batch of this reign. `None` when it was not started or its outcome is unknown:
-    /// the duty looks again and plans anew, after the pause that was made here.
+    /// Proposes a batch of this reign. `None` when it was not started, its outcome is unknown, or it
+    /// was refused: the duty looks again and plans anew, after the pause that was made here. The
+    /// other duties go on, and so does the reign: the next one would plan the same.
     ///
     /// # Errors
     /// [`DutyError`] when the reign cannot go on.
@@ -120,7 +123,9 @@ impl<S: Seat> Reign<S> {
                 Err(DutyError::EpochClosed)
             }
             Ok(Err(rejection)) => {
-                Err(DutyError::Failed(format!("a batch was refused: {rejection}")))
+                error!(code = rejection.code(), %rejection, "a batch of a duty was refused");
+                tokio::time::sleep(REFUSED_PAUSE).await;
+                Ok(None)
             }
             Err(error @ (SeatError::NotStarted(_) | SeatError::Unknown)) => {
                 debug!(%error, "a proposal has to be made again");

@@ -12,8 +12,8 @@ use super::seat::{Feed, Happened, Seat, SeatError, Sighting};
 use crate::clock;
 use crate::model::{Epoch, MemberId, NodeId, Payload, TaskId, TaskStatus, TimeMs};
 use crate::state::{
-    BlobPart, Command, Envelope, Event, LogEntry, NodeSpec, Reply, State, TaskSpec, blob_keys,
-    encode_entry,
+    BlobPart, Command, Envelope, Event, LogEntry, NodeSpec, Rejection, Reply, State, TaskSpec,
+    blob_keys, encode_entry,
 };
 
 /// See the module's description.
@@ -28,6 +28,8 @@ pub(super) struct Solo {
     pub(super) barrier: Mutex<Result<(), SeatError>>,
     /// What the next proposals fail with, after they took effect or before.
     pub(super) fail_next: Mutex<Vec<(SeatError, bool)>>,
+    /// What the next proposal is refused as.
+    pub(super) refuse_next: Mutex<Option<Rejection>>,
     pub(super) hand_overs: Mutex<u32>,
     /// What was told of nodes that are given nothing.
     pub(super) held: Mutex<Vec<(NodeId, Duration)>>,
@@ -49,6 +51,7 @@ impl Solo {
             sightings: Mutex::default(),
             barrier: Mutex::new(Ok(())),
             fail_next: Mutex::default(),
+            refuse_next: Mutex::default(),
             hand_overs: Mutex::default(),
             held: Mutex::default(),
         })
@@ -173,6 +176,9 @@ impl Seat for Solo {
         tokio::task::yield_now().await;
         if *self.leading.borrow() != Some(epoch.term) {
             return Err(SeatError::NotLeader);
+        }
+        if let Some(rejection) = self.refuse_next.lock().take() {
+            return Ok(Err(rejection));
         }
         let failure = self.fail_next.lock().pop();
         match failure {

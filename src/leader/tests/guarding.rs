@@ -15,7 +15,7 @@ use crate::leader::solo::Solo;
 use crate::leader::{LeaderOptions, Leadership, Outward};
 use crate::model::{AllowedHosts, Epoch};
 use crate::outward::{Mail, MailError, Sent};
-use crate::state::Command;
+use crate::state::{Command, Rejection};
 
 struct Nobody;
 
@@ -109,6 +109,26 @@ async fn a_reign_opens_its_epoch_before_its_gate_and_leaves_nothing_behind() {
     ];
     let steps: Vec<Duration> = steps.into_iter().map(Option::unwrap).collect();
     assert!(steps.is_sorted(), "{steps:?}");
+    run.finish().await;
+}
+
+/// One refused batch of one duty ended the reign, and then every reign that followed.
+#[tokio::test(start_paused = true)]
+async fn a_refused_batch_holds_up_its_duty_alone() {
+    let run = run();
+    run.solo.leading.send_replace(Some(3));
+    run.until_serving(epoch(3)).await;
+    *run.solo.refuse_next.lock() = Some(Rejection::BatchSize { len: 0, max: 1 });
+    run.solo.register("n", |_| {});
+    let task_id = run.solo.submit("t", |_| {});
+    run.solo
+        .until("it is placed after the pause", |state| {
+            state.task(&task_id).is_some_and(|task| task.attempt > 0)
+        })
+        .await;
+    assert!(run.solo.refuse_next.lock().is_none(), "a batch was refused before");
+    assert_eq!(run.leadership.duties_running(), DutyName::ALL.len());
+    assert_eq!((run.leadership.reigns().len(), *run.solo.hand_overs.lock()), (1, 0));
     run.finish().await;
 }
 
