@@ -79,6 +79,7 @@ impl Txn<'_> {
         let known = self.state.node(&spec.node_id).cloned();
         let node_id = spec.node_id.clone();
         let node = merge_registration(known.as_ref(), spec, self.now, self.index);
+        let status = node.status;
         if node.agent_type.is_some() {
             self.state.agents.insert(node_id.clone());
         } else {
@@ -87,9 +88,9 @@ impl Txn<'_> {
         self.state.nodes.put(&mut self.state.rows, node_id.clone(), node);
         self.facts.push(Fact::NodeRegistered { node_id: node_id.clone(), new });
         if let Some(old) = old_status
-            && old != NodeStatus::Active
+            && old != status
         {
-            self.facts.push(Fact::NodeStatusChanged { node_id, old, new: NodeStatus::Active });
+            self.facts.push(Fact::NodeStatusChanged { node_id, old, new: status });
         }
         Ok(Outcome::NodeRegistered { new })
     }
@@ -245,16 +246,19 @@ fn merge_registration(known: Option<&Node>, spec: NodeSpec, now: u64, index: u64
     let mut capabilities = spec.capabilities;
     capabilities.sort();
     capabilities.dedup();
-    let was_active = known.is_some_and(|known| known.status == NodeStatus::Active);
+    let same_run = known.filter(|known| known.instance == spec.instance);
+    let status = registered_status(same_run, spec.agent_type.is_some());
+    let same_status = known.is_some_and(|known| known.status == status);
     // A program that was started anew, or was away, has not failed yet.
-    let goes_on = known.filter(|known| was_active && known.instance == spec.instance);
+    let goes_on = same_run.filter(|_| same_status);
     let failing = goes_on.is_some_and(|known| known.failing);
+    let is_kept = status == NodeStatus::Maintenance;
     Node {
         node_id: spec.node_id,
         host: spec.host,
         port: spec.port,
         node_type: spec.node_type,
-        status: NodeStatus::Active,
+        status,
         capabilities,
         capacity: spec.capacity,
         live: known.map_or(0, |known| known.live),
@@ -269,14 +273,23 @@ fn merge_registration(known: Option<&Node>, spec: NodeSpec, now: u64, index: u64
         metadata: spec.metadata,
         registered_at_ms: known.map_or(now, |known| known.registered_at_ms),
         status_since_ms: match known {
-            Some(known) if was_active => known.status_since_ms,
+            Some(known) if same_status => known.status_since_ms,
             _ => now,
         },
         tasks_completed: known.map_or(0, |known| known.tasks_completed),
         tasks_failed: known.map_or(0, |known| known.tasks_failed),
         revision: index,
         agent_type: spec.agent_type,
-        drain_until_ms: None,
+        drain_until_ms: goes_on.filter(|_| is_kept).and_then(|known| known.drain_until_ms),
         failing,
+    }
+}
+
+/// A node that registers is in service (contract 2.2). An agent registers with every heartbeat
+/// (contract 4.7), and no heartbeat ends what an operator began: only another run of it does.
+fn registered_status(same_run: Option<&Node>, is_agent: bool) -> NodeStatus {
+    match same_run.map(|known| known.status) {
+        Some(NodeStatus::Maintenance) if is_agent => NodeStatus::Maintenance,
+        _ => NodeStatus::Active,
     }
 }

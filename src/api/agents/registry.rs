@@ -134,12 +134,13 @@ fn node_spec(spec: AgentSpec) -> Result<NodeSpec, ApiError> {
     })
 }
 
-/// Whether `agent` is what `spec` says, so that it need not be written again.
+/// Whether `agent` is what `spec` says, so that it need not be written again. One in maintenance
+/// would stay so.
 fn is_known(agent: &Node, spec: &NodeSpec) -> bool {
     let mut capabilities = spec.capabilities.clone();
     capabilities.sort();
     capabilities.dedup();
-    agent.status == NodeStatus::Active
+    matches!(agent.status, NodeStatus::Active | NodeStatus::Maintenance)
         && agent.host == spec.host
         && agent.port == spec.port
         && agent.capacity == spec.capacity
