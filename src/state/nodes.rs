@@ -72,7 +72,7 @@ impl Txn<'_> {
                 && known.instance != spec.instance
         });
         if restarted {
-            self.fail_live_attempts(&spec.node_id, "the node was restarted");
+            self.fail_live_attempts(&spec.node_id, Loss::Restarted);
         }
         let old_status = known.as_ref().map(|known| known.status);
         // Failing its attempts has changed the row, so it is read again.
@@ -139,7 +139,7 @@ impl Txn<'_> {
         if self.state.node(node_id).is_none() {
             return Err(Rejection::NodeNotFound);
         }
-        self.fail_live_attempts(node_id, "the node was removed");
+        self.fail_live_attempts(node_id, Loss::Removed);
         self.state.nodes.remove(&mut self.state.rows, node_id);
         self.state.agents.remove(node_id);
         self.facts.push(Fact::NodeRemoved { node_id: node_id.clone() });
@@ -178,7 +178,7 @@ impl Txn<'_> {
             return;
         }
         if status == NodeStatus::Offline {
-            self.fail_live_attempts(node_id, &format!("Node {node_id} failed"));
+            self.fail_live_attempts(node_id, Loss::Offline);
         }
         let now = self.now;
         self.edit_node(node_id, |node| {
@@ -189,9 +189,17 @@ impl Txn<'_> {
         self.facts.push(Fact::NodeStatusChanged { node_id, old, new: status });
     }
 
-    fn fail_live_attempts(&mut self, node_id: &NodeId, why: &str) {
+    fn fail_live_attempts(&mut self, node_id: &NodeId, loss: Loss) {
+        let error = match loss {
+            Loss::Restarted => "the node was restarted".to_owned(),
+            Loss::Removed => "the node was removed".to_owned(),
+            Loss::Offline => format!("Node {node_id} failed"),
+        };
+        // A new run of its program knows nothing of them, and may get the next try of one.
+        let is_at_it = !matches!(loss, Loss::Restarted);
         for task_id in self.state.live_on(node_id) {
-            self.fail_attempt(&task_id, TaskFailure::NodeLost, why.to_owned());
+            let taken_from = is_at_it.then(|| node_id.clone());
+            self.fail_attempt(&task_id, TaskFailure::NodeLost, error.clone(), taken_from);
         }
     }
 
@@ -227,6 +235,17 @@ impl Txn<'_> {
         });
         self.end_drain_if_empty(node_id);
     }
+}
+
+/// How a node loses all it holds.
+#[derive(Debug, Clone, Copy)]
+enum Loss {
+    /// Its program was started anew.
+    Restarted,
+    /// It was taken out.
+    Removed,
+    /// It fell silent, or an operator says so.
+    Offline,
 }
 
 /// What the end of an execution says of its node.
