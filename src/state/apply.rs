@@ -66,6 +66,7 @@ impl State {
         for (place, envelope) in (0u32..).zip(entry.envelopes) {
             replies.push(self.apply_envelope(index, place, now, envelope, &mut facts)?);
         }
+        self.flush_nodes();
         self.flush_counters();
         self.requests.end_entry(&mut self.rows, index, aged);
         self.tombstones.end_entry(&mut self.rows, aged);
@@ -89,10 +90,11 @@ impl State {
             return Ok(recorded.reply);
         }
         let recorded = !is_duty(&command);
-        let before = (self.rows.digest(), facts.len());
+        let before = (self.rows.digest(), self.changed_nodes.len(), facts.len());
         let mut txn = Txn { state: self, index, place, now, request_id, facts, reading: None };
         let reply = txn.apply(command);
-        if reply.is_err() && before != (self.rows.digest(), facts.len()) {
+        let after = (self.rows.digest(), self.changed_nodes.len(), facts.len());
+        if reply.is_err() && before != after {
             return Err(Fatal::new(format!("entry {index}: a refused command changed the state")));
         }
         if recorded {

@@ -52,6 +52,13 @@ impl State {
             self.agents.insert(agent.node_id.clone());
         }
     }
+
+    /// Writes the rows of the nodes that [`Txn::edit_node`] changed.
+    pub(super) fn flush_nodes(&mut self) {
+        for node_id in std::mem::take(&mut self.changed_nodes) {
+            self.nodes.write(&mut self.rows, &node_id);
+        }
+    }
 }
 
 impl Txn<'_> {
@@ -203,14 +210,18 @@ impl Txn<'_> {
         }
     }
 
-    /// Changes a node's row, if there still is one.
+    /// Changes a node, if there still is one. Its row may be large and its counters change with
+    /// each of its attempts, so it is written once per entry, by [`State::flush_nodes`].
     pub(super) fn edit_node(&mut self, node_id: &NodeId, edit: impl FnOnce(&mut Node)) {
         let index = self.index;
-        let State { nodes, rows, .. } = &mut *self.state;
-        nodes.edit(rows, node_id, |node| {
+        let State { nodes, changed_nodes, .. } = &mut *self.state;
+        nodes.edit_unwritten(node_id, |node| {
             edit(node);
             node.revision = index;
         });
+        if !changed_nodes.contains(node_id) {
+            changed_nodes.insert(node_id.clone());
+        }
     }
 
     /// Takes one live execution off a node and counts how it ended.
@@ -310,5 +321,45 @@ fn registered_status(same_run: Option<&Node>, is_agent: bool) -> NodeStatus {
     match same_run.map(|known| known.status) {
         Some(NodeStatus::Maintenance) if is_agent => NodeStatus::Maintenance,
         _ => NodeStatus::Active,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::rows::decode;
+    use super::super::scripts::node_spec;
+    use super::super::{Command, Envelope, LogEntry, encode_entry};
+    use super::*;
+    use crate::model::RequestId;
+
+    #[test]
+    fn the_row_of_a_node_is_written_once_however_many_attempts_an_entry_gives_it() {
+        let mut state = State::default();
+        let command = Command::RegisterNode(node_spec("n1", 4, Vec::new()));
+        let request_id = RequestId(1);
+        let envelope = Envelope { request_id, principal: String::new(), command };
+        let entry = LogEntry { at_ms: 1, envelopes: vec![envelope] };
+        state.apply(1, &encode_entry(&entry)).unwrap();
+        state.take_changes();
+        let (before, node_id) = (state.digest(), NodeId::trusted("n1"));
+        let mut txn = Txn {
+            state: &mut state,
+            index: 2,
+            place: 0,
+            now: 1,
+            request_id,
+            facts: &mut Vec::new(),
+            reading: None,
+        };
+        for _ in 0..3 {
+            txn.edit_node(&node_id, |node| node.live += 1);
+        }
+        assert_eq!(state.digest(), before, "a row was encoded for one attempt");
+        state.flush_nodes();
+        assert_ne!(state.digest(), before);
+        let rows = state.take_changes().rows;
+        let row = rows.into_iter().next().and_then(|(_, row)| row).unwrap();
+        let row: Node = decode(&row, "the node").unwrap();
+        assert_eq!((&row, row.live), (state.node(&node_id).unwrap(), 3));
     }
 }

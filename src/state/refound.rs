@@ -73,6 +73,7 @@ impl State {
             let revision = config.revision + REVISIONS_SKIPPED;
             self.set_config(Config { revision, ..config }, policy);
         }
+        self.flush_nodes();
         self.flush_counters();
         refounded
     }

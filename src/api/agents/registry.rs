@@ -13,6 +13,7 @@ use crate::api::object::Object;
 use crate::api::reply;
 use crate::api::ticket::{Caller, Ticket};
 use crate::api::web4ai::nodes::is_registered;
+use crate::api::web4ai::register::capabilities;
 use crate::api::wire_time::Epoch;
 use crate::cluster::Beat;
 use crate::model::{AGENT_PREFIX, Load, Node, NodeId, NodeStatus, TimeMs};
@@ -196,7 +197,7 @@ fn read(body: &Object<'_>) -> Result<AgentSpec, ApiError> {
     Ok(AgentSpec {
         agent_id: text("agent_id")?,
         agent_type: text("agent_type")?,
-        capabilities: body.texts("capabilities")?,
+        capabilities: capabilities(body)?,
         endpoint: text("endpoint")?,
         max_concurrent_tasks: u32::try_from(most).unwrap_or(u32::MAX),
         metadata,
