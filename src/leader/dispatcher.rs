@@ -51,8 +51,8 @@ struct Flight {
 }
 
 type Recording = Pin<Box<dyn Future<Output = Result<Vec<Attempt>, DutyError>> + Send>>;
-/// What a cancel call learnt: whether the node understands such calls.
-type Cancelled = (NodeId, bool);
+/// What a cancel call learnt: whether the node understands such calls, if it answered.
+type Cancelled = (NodeId, Option<bool>);
 
 /// See the module's description.
 pub(super) struct Dispatcher<S: Seat> {
@@ -124,8 +124,7 @@ impl<S: Seat> Dispatcher<S> {
                     }
                 }
                 Some(Ok((node_id, understood))) = self.cancels.join_next() => {
-                    self.lanes.cancelled(&node_id, understood);
-                    self.send_cancels();
+                    self.cancelled(&node_id, understood);
                 }
                 // There was more to launch than goes in one go.
                 () = std::future::ready(()), if launched == LAUNCH_MAX => {}
@@ -335,6 +334,15 @@ impl<S: Seat> Dispatcher<S> {
         self.send_cancels();
     }
 
+    /// A cancel call ended. A node that does not answer is told no more of what it lost.
+    fn cancelled(&mut self, node_id: &NodeId, understood: Option<bool>) {
+        match understood {
+            Some(understood) => self.lanes.cancelled(node_id, understood),
+            None => self.cancels_waiting.retain(|(target, _)| target.node_id != *node_id),
+        }
+        self.send_cancels();
+    }
+
     /// Starts as many cancel calls as may be under way.
     fn send_cancels(&mut self) {
         while self.cancels.len() < CANCELS_MAX {
@@ -377,6 +385,11 @@ fn take_jobs<S: Seat>(
             lanes.remove(&node_id);
             continue;
         };
+        if node.losing.is_some() {
+            // Its attempts are about to be taken from it.
+            lanes.end_turn(node_id);
+            continue;
+        }
         let room = (node.capacity as usize)
             .saturating_sub(flying)
             .min(reign.options.in_flight_max.saturating_sub(all + jobs.len()))

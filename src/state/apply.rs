@@ -2,6 +2,7 @@
 
 use super::campaign_command::{CampaignCommand, JobReading, StepDuty};
 use super::command::{Command, Envelope, LogEntry};
+use super::losses::LOSSES_MAX;
 use super::rows::{FORMAT_BYTES, decode, encode};
 use super::{Applied, CampaignFact, Event, Fact, Fatal, Outcome, Rejection, Reply, State};
 use crate::canary::{self, Canary};
@@ -46,6 +47,8 @@ pub(super) struct Txn<'a> {
     pub(super) now: TimeMs,
     pub(super) request_id: RequestId,
     pub(super) facts: &'a mut Vec<Fact>,
+    /// How many attempts this command may yet take from nodes that lose what they hold.
+    pub(super) losses_left: usize,
     /// What the result of a job says, from where it is read to the end of its task.
     pub(super) reading: Option<JobReading>,
 }
@@ -91,7 +94,9 @@ impl State {
         }
         let recorded = !is_duty(&command);
         let before = (self.rows.digest(), self.changed_nodes.len(), facts.len());
-        let mut txn = Txn { state: self, index, place, now, request_id, facts, reading: None };
+        let (losses_left, reading) = (LOSSES_MAX, None);
+        let mut txn =
+            Txn { state: self, index, place, now, request_id, facts, losses_left, reading };
         let reply = txn.apply(command);
         let after = (self.rows.digest(), self.changed_nodes.len(), facts.len());
         if reply.is_err() && before != after {

@@ -49,6 +49,7 @@ mod instruments;
 mod jobs;
 mod launches;
 mod ledger;
+mod losses;
 mod mail;
 mod members;
 mod node_command;

@@ -3,7 +3,7 @@
 use super::apply::Txn;
 use super::command::{NodeObservation, NodeSpec};
 use super::{Fact, Outcome, Rejection, Reply, State};
-use crate::model::{AGENT_PREFIX, Epoch, Node, NodeId, NodeStatus, TaskFailure};
+use crate::model::{AGENT_PREFIX, Epoch, Loss, Node, NodeId, NodeStatus};
 
 /// What a node's reliability gains or loses with each ended attempt (contract 2.8).
 const RELIABILITY_STEP_MILLI: u32 = 100;
@@ -78,14 +78,14 @@ impl Txn<'_> {
                 && !spec.instance.is_empty()
                 && known.instance != spec.instance
         });
-        if restarted {
-            self.fail_live_attempts(&spec.node_id, Loss::Restarted);
-        }
+        let losing = known.as_ref().is_some_and(|known| known.losing.is_some());
+        let loss = (restarted || losing).then_some(Loss::Restarted);
+        let losing = loss.filter(|loss| !self.lose_attempts(&spec.node_id, *loss));
         let old_status = known.as_ref().map(|known| known.status);
-        // Failing its attempts has changed the row, so it is read again.
+        // Losing its attempts has changed the row, so it is read again.
         let known = self.state.node(&spec.node_id).cloned();
         let node_id = spec.node_id.clone();
-        let node = merge_registration(known.as_ref(), spec, self.now, self.index);
+        let node = merge_registration(known.as_ref(), (spec, losing), self.now, self.index);
         let status = node.status;
         if node.agent_type.is_some() {
             self.state.agents.insert(node_id.clone());
@@ -146,11 +146,15 @@ impl Txn<'_> {
         if self.state.node(node_id).is_none() {
             return Err(Rejection::NodeNotFound);
         }
-        self.fail_live_attempts(node_id, Loss::Removed);
+        self.lose_all(node_id, Loss::Removed);
+        Ok(Outcome::Done)
+    }
+
+    /// Deletes a node that holds nothing any more.
+    pub(super) fn take_out(&mut self, node_id: &NodeId) {
         self.state.nodes.remove(&mut self.state.rows, node_id);
         self.state.agents.remove(node_id);
         self.facts.push(Fact::NodeRemoved { node_id: node_id.clone() });
-        Ok(Outcome::Done)
     }
 
     pub(super) fn observe_nodes(
@@ -171,7 +175,9 @@ impl Txn<'_> {
             if let Some(load) = observation.load {
                 self.edit_node(&observation.node_id, |node| node.load = load);
             }
-            if observation.status != observation.seen {
+            if self.state.node(&observation.node_id).is_some_and(|node| node.losing.is_some()) {
+                self.lose_rest(&observation.node_id);
+            } else if observation.status != observation.seen {
                 self.change_status(&observation.node_id, observation.status);
             }
         }
@@ -185,29 +191,21 @@ impl Txn<'_> {
             return;
         }
         if status == NodeStatus::Offline {
-            self.fail_live_attempts(node_id, Loss::Offline);
+            self.lose_all(node_id, Loss::Offline);
+        } else {
+            self.put_status(node_id, old, status);
         }
-        let now = self.now;
-        self.edit_node(node_id, |node| {
-            node.status = status;
-            node.status_since_ms = now;
-        });
-        let node_id = node_id.clone();
-        self.facts.push(Fact::NodeStatusChanged { node_id, old, new: status });
     }
 
-    fn fail_live_attempts(&mut self, node_id: &NodeId, loss: Loss) {
-        let error = match loss {
-            Loss::Restarted => "the node was restarted".to_owned(),
-            Loss::Removed => "the node was removed".to_owned(),
-            Loss::Offline => format!("Node {node_id} failed"),
-        };
-        // A new run of its program knows nothing of them, and may get the next try of one.
-        let is_at_it = !matches!(loss, Loss::Restarted);
-        for task_id in self.state.live_on(node_id) {
-            let taken_from = is_at_it.then(|| node_id.clone());
-            self.fail_attempt(&task_id, TaskFailure::NodeLost, error.clone(), taken_from);
-        }
+    /// Writes a status. A node that is in service again keeps what it has not lost yet.
+    pub(super) fn put_status(&mut self, node_id: &NodeId, old: NodeStatus, new: NodeStatus) {
+        let now = self.now;
+        self.edit_node(node_id, |node| {
+            node.status = new;
+            node.status_since_ms = now;
+            node.losing = None;
+        });
+        self.facts.push(Fact::NodeStatusChanged { node_id: node_id.clone(), old, new });
     }
 
     /// Changes a node, if there still is one. Its row may be large and its counters change with
@@ -248,17 +246,6 @@ impl Txn<'_> {
     }
 }
 
-/// How a node loses all it holds.
-#[derive(Debug, Clone, Copy)]
-enum Loss {
-    /// Its program was started anew.
-    Restarted,
-    /// It was taken out.
-    Removed,
-    /// It fell silent, or an operator says so.
-    Offline,
-}
-
 /// What the end of an execution says of its node.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum ExecutionEnd {
@@ -272,12 +259,22 @@ pub(super) enum ExecutionEnd {
     Withdrawn,
 }
 
-fn merge_registration(known: Option<&Node>, spec: NodeSpec, now: u64, index: u64) -> Node {
+/// `losing` is how it comes that the node has yet to lose what an earlier run of its program held:
+/// until then it is not in service.
+fn merge_registration(
+    known: Option<&Node>,
+    (spec, losing): (NodeSpec, Option<Loss>),
+    now: u64,
+    index: u64,
+) -> Node {
     let mut capabilities = spec.capabilities;
     capabilities.sort();
     capabilities.dedup();
     let same_run = known.filter(|known| known.instance == spec.instance);
-    let status = registered_status(same_run, spec.agent_type.is_some());
+    let status = match losing {
+        Some(_) => NodeStatus::Offline,
+        None => registered_status(same_run, spec.agent_type.is_some()),
+    };
     let same_status = known.is_some_and(|known| known.status == status);
     // A program that was started anew, or was away, has not failed yet.
     let goes_on = same_run.filter(|_| same_status);
@@ -311,6 +308,7 @@ fn merge_registration(known: Option<&Node>, spec: NodeSpec, now: u64, index: u64
         revision: index,
         agent_type: spec.agent_type,
         drain_until_ms: goes_on.filter(|_| is_kept).and_then(|known| known.drain_until_ms),
+        losing,
         failing,
     }
 }
@@ -349,6 +347,7 @@ mod tests {
             now: 1,
             request_id,
             facts: &mut Vec::new(),
+            losses_left: 0,
             reading: None,
         };
         for _ in 0..3 {

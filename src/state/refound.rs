@@ -84,7 +84,9 @@ impl State {
         let mut refounded = Refounded::default();
         let now = self.counters().last_at_ms;
         let (request_id, facts) = (RequestId(0), &mut Vec::new());
-        let mut txn = Txn { state: self, index, place: 0, now, request_id, facts, reading: None };
+        let (place, losses_left, reading) = (0, 0, None);
+        let mut txn =
+            Txn { state: self, index, place, now, request_id, facts, losses_left, reading };
         for status in TaskStatus::ALL.into_iter().filter(|status| !status.is_terminal()) {
             // What is taken back waits from then on, and those who wait come first in this order.
             let tasks = txn.state.tasks_by_status(status).map(|task| task.task_id.clone());
