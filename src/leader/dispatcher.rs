@@ -8,7 +8,7 @@
 //! Answers are recorded in batches: while one batch is on its way the next one collects, so that
 //! there is no timer and an idle system answers at once.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -36,8 +36,10 @@ const RECORD_BYTES_MAX: usize = 1 << 20;
 const UNRECORDED_MAX: usize = 8192;
 /// Calls started in one go, which bounds the time the state is locked for.
 const LAUNCH_MAX: usize = 256;
-/// Cancel calls under way at once; more are left out, since they are a courtesy.
+/// Cancel calls under way at once.
 const CANCELS_MAX: usize = 64;
+/// Cancel calls that wait for their turn; more are left out, since they are a courtesy.
+const CANCELS_WAITING_MAX: usize = 4096;
 
 /// How long a reign's last answers may take to be recorded.
 const WIND_DOWN: Duration = Duration::from_millis(250);
@@ -49,8 +51,8 @@ struct Flight {
 }
 
 type Recording = Pin<Box<dyn Future<Output = Result<Vec<Attempt>, DutyError>> + Send>>;
-/// What a cancel call learnt: whether the node understands such calls.
-type Cancelled = (NodeId, bool);
+/// What a cancel call learnt: whether the node understands such calls, if it answered.
+type Cancelled = (NodeId, Option<bool>);
 
 /// See the module's description.
 pub(super) struct Dispatcher<S: Seat> {
@@ -60,6 +62,7 @@ pub(super) struct Dispatcher<S: Seat> {
     calls: JoinSet<Climbed>,
     flights: HashMap<Id, Flight>,
     cancels: JoinSet<Cancelled>,
+    cancels_waiting: VecDeque<(Target, Attempt)>,
     answers: Vec<Dispatch>,
     recording: Option<Recording>,
 }
@@ -77,6 +80,7 @@ impl<S: Seat> Dispatcher<S> {
             calls: JoinSet::new(),
             flights: HashMap::new(),
             cancels: JoinSet::new(),
+            cancels_waiting: VecDeque::new(),
             answers: Vec::new(),
             recording: None,
         };
@@ -120,7 +124,7 @@ impl<S: Seat> Dispatcher<S> {
                     }
                 }
                 Some(Ok((node_id, understood))) = self.cancels.join_next() => {
-                    self.lanes.cancelled(&node_id, understood);
+                    self.cancelled(&node_id, understood);
                 }
                 // There was more to launch than goes in one go.
                 () = std::future::ready(()), if launched == LAUNCH_MAX => {}
@@ -166,17 +170,13 @@ impl<S: Seat> Dispatcher<S> {
             }
             Fact::TaskEnded { task_id, status, node_id, attempt } => {
                 let attempt = (task_id.clone(), *attempt);
-                let told = self.lanes.withdraw(&attempt);
                 // Whoever still works on it need not.
-                if told
-                    && matches!(status, TaskStatus::Cancelled | TaskStatus::TimedOut)
-                    && let Some(node_id) = node_id
-                {
-                    self.cancel(node_id, attempt);
-                }
+                let is_needless = matches!(status, TaskStatus::Cancelled | TaskStatus::TimedOut);
+                self.take_away(attempt, node_id.as_ref().filter(|_| is_needless));
             }
-            Fact::TaskRetried { task_id, attempt, not_before_ms: _ } => {
-                self.lanes.withdraw(&(task_id.clone(), *attempt));
+            Fact::TaskRetried { task_id, attempt, not_before_ms: _, taken_from }
+            | Fact::TaskQueued { task_id, attempt, taken_from } => {
+                self.take_away((task_id.clone(), *attempt), taken_from.as_ref());
             }
             Fact::NodeRegistered { node_id, new: _ } => self.lanes.unlearn(node_id),
             Fact::NodeRemoved { node_id } => self.lanes.remove(node_id),
@@ -184,7 +184,6 @@ impl<S: Seat> Dispatcher<S> {
             | Fact::NodeStatusChanged { .. }
             | Fact::TaskSubmitted { .. }
             | Fact::TaskStarted { .. }
-            | Fact::TaskQueued { .. }
             | Fact::TasksRetired { .. }
             | Fact::ConfigChanged { .. }
             | Fact::MemberChanged { .. }
@@ -228,10 +227,14 @@ impl<S: Seat> Dispatcher<S> {
         let launched = jobs.len();
         for job in jobs {
             let (attempt, node_id) = (job.attempt.clone(), job.target.node_id.clone());
+            let target = job.step.is_none().then(|| job.target.clone());
             let call = self.calls.spawn(hand_over(Arc::clone(&self.reign), job));
             self.flights
                 .insert(call.id(), Flight { attempt: attempt.clone(), node_id: node_id.clone() });
             self.lanes.launched(&attempt, &node_id, call);
+            if let Some(target) = target {
+                self.lanes.set_target(&target);
+            }
         }
         self.reign.metrics.dispatched.add(launched as u64);
         launched
@@ -307,23 +310,57 @@ impl<S: Seat> Dispatcher<S> {
         self.recording = Some(Box::pin(record_all(Arc::clone(&self.reign), batch)));
     }
 
-    /// Tells a node, out of courtesy, that an attempt is not wanted any more.
-    fn cancel(&mut self, node_id: &NodeId, (task_id, number): Attempt) {
-        if self.cancels.len() >= CANCELS_MAX || !self.lanes.may_cancel(node_id) {
+    /// Breaks off the call for an attempt that is over, and tells `holder`, who may be at it.
+    fn take_away(&mut self, attempt: Attempt, holder: Option<&NodeId>) {
+        let told = self.lanes.withdraw(&attempt);
+        if let Some(node_id) = holder.filter(|_| told) {
+            self.cancel(node_id, attempt);
+        }
+    }
+
+    /// Tells a node, out of courtesy, that an attempt is not wanted any more. One that was taken out
+    /// is told where it was called last; to an agent, the end of its call says as much.
+    fn cancel(&mut self, node_id: &NodeId, attempt: Attempt) {
+        if self.cancels_waiting.len() >= CANCELS_WAITING_MAX {
             return;
         }
         let agent_port = self.reign.options.agent_port;
-        let target = self
-            .reign
-            .seat
-            .read(|view| view.node(node_id).map(|node| Target::of(node, agent_port)));
-        let Some(target) = target else { return };
-        self.reign.metrics.cancels.add(1);
-        let (caller, rung) = (Arc::clone(&self.reign.caller), self.lanes.rung(node_id));
-        self.cancels.spawn(async move {
-            let understood = ladder::cancel(caller.as_ref(), &target, &task_id, number, rung).await;
-            (target.node_id, understood)
+        let known = self.reign.seat.read(|view| {
+            let node = view.node(node_id)?;
+            Some((!node.is_agent()).then(|| Target::of(node, agent_port)))
         });
+        let Some(target) = known.unwrap_or_else(|| self.lanes.target(node_id)) else { return };
+        self.cancels_waiting.push_back((target, attempt));
+        self.send_cancels();
+    }
+
+    /// A cancel call ended. A node that does not answer is told no more of what it lost.
+    fn cancelled(&mut self, node_id: &NodeId, understood: Option<bool>) {
+        match understood {
+            Some(understood) => self.lanes.cancelled(node_id, understood),
+            None => self.cancels_waiting.retain(|(target, _)| target.node_id != *node_id),
+        }
+        self.send_cancels();
+    }
+
+    /// Starts as many cancel calls as may be under way.
+    fn send_cancels(&mut self) {
+        while self.cancels.len() < CANCELS_MAX {
+            let Some((target, (task_id, number))) = self.cancels_waiting.pop_front() else {
+                return;
+            };
+            if !self.lanes.may_cancel(&target.node_id) {
+                continue;
+            }
+            self.reign.metrics.cancels.add(1);
+            let rung = self.lanes.rung(&target.node_id);
+            let caller = Arc::clone(&self.reign.caller);
+            self.cancels.spawn(async move {
+                let understood =
+                    ladder::cancel(caller.as_ref(), &target, &task_id, number, rung).await;
+                (target.node_id, understood)
+            });
+        }
     }
 }
 
@@ -348,6 +385,11 @@ fn take_jobs<S: Seat>(
             lanes.remove(&node_id);
             continue;
         };
+        if node.losing.is_some() {
+            // Its attempts are about to be taken from it.
+            lanes.end_turn(node_id);
+            continue;
+        }
         let room = (node.capacity as usize)
             .saturating_sub(flying)
             .min(reign.options.in_flight_max.saturating_sub(all + jobs.len()))

@@ -174,26 +174,25 @@ fn unanswered(rung: Rung, timeout: Duration, error: &CallError) -> Climbed {
     Climbed { result: failed(failure, text), rung: None, reach }
 }
 
-/// Tells a node that an attempt is not wanted any more. Gives whether it understands such calls.
+/// Tells a node that an attempt is not wanted any more. Gives whether it understands such calls;
+/// `None` when it did not answer.
 pub(super) async fn cancel(
     caller: &dyn NodeCaller,
     target: &Target,
     task_id: &TaskId,
     attempt: u32,
     known: Option<Rung>,
-) -> bool {
+) -> Option<bool> {
     let base = target.base(known.unwrap_or(Rung::Execute));
     let url = format!("{base}/api/cancel_task/{}", escape(task_id.as_str()));
     let body = super::message::cancel_body(task_id, attempt);
-    match caller.post(Call::new(url, body, CANCEL_TIMEOUT)).await {
-        Ok(answer) => match answer.status {
-            405 | 501 => false,
-            // "No such task" is an answer; "no such path" is not.
-            404 => reply::is_of_a_node(&answer),
-            _ => true,
-        },
-        Err(_) => true,
-    }
+    let answer = caller.post(Call::new(url, body, CANCEL_TIMEOUT)).await.ok()?;
+    Some(match answer.status {
+        405 | 501 => false,
+        // "No such task" is an answer; "no such path" is not.
+        404 => reply::is_of_a_node(&answer),
+        _ => true,
+    })
 }
 
 /// Percent-encodes one segment of a path.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use tokio::task::AbortHandle;
 
-use super::ladder::Rung;
+use super::ladder::{Rung, Target};
 use crate::model::{NodeId, TaskId};
 
 /// Cancel calls in a row that a node did not understand, after which it gets no more.
@@ -38,6 +38,8 @@ struct Lane {
     flying: usize,
     rung: Option<Rung>,
     cancel_misses: u32,
+    /// Where it was called last, for when it has been taken out.
+    target: Option<Target>,
 }
 
 /// See the module's description.
@@ -51,13 +53,16 @@ pub(super) struct Lanes {
 }
 
 impl Lanes {
-    /// Queues an attempt, unless it is known already.
+    /// Queues an attempt, unless it is known already. A call for an older one is broken off.
     pub(super) fn add(&mut self, task_id: &TaskId, attempt: u32, node_id: &NodeId) {
         if self.known.get(task_id).is_some_and(|known| known.attempt >= attempt) {
             return;
         }
         let known = Known { attempt, standing: Standing::Queued };
-        self.known.insert(task_id.clone(), known);
+        let replaced = self.known.insert(task_id.clone(), known);
+        if let Some(Known { standing: Standing::Flying(call), .. }) = replaced {
+            call.abort();
+        }
         let lane = self.lanes.entry(node_id.clone()).or_default();
         if lane.queue.is_empty() {
             self.turns.push_back(node_id.clone());
@@ -176,6 +181,20 @@ impl Lanes {
         }
     }
 
+    /// Where a node was called last.
+    #[must_use]
+    pub(super) fn target(&self, node_id: &NodeId) -> Option<Target> {
+        self.lanes.get(node_id)?.target.clone()
+    }
+
+    /// Remembers where a node is called.
+    pub(super) fn set_target(&mut self, target: &Target) {
+        let lane = self.lanes.entry(target.node_id.clone()).or_default();
+        if lane.target.as_ref() != Some(target) {
+            lane.target = Some(target.clone());
+        }
+    }
+
     /// Whether cancel calls to a node make sense.
     #[must_use]
     pub(super) fn may_cancel(&self, node_id: &NodeId) -> bool {
@@ -257,6 +276,18 @@ mod tests {
         lanes.forget(&old);
         assert_eq!(lanes.waiting(), 1);
         assert_eq!(lanes.pop(&NodeId::trusted("b")), Some(new));
+    }
+
+    #[tokio::test]
+    async fn a_newer_attempt_breaks_off_the_call_for_an_older_one() {
+        let mut lanes = Lanes::default();
+        let (old, new, node) = (attempt("1", 1), attempt("1", 2), NodeId::trusted("a"));
+        add(&mut lanes, &old, "a");
+        lanes.pop(&node);
+        let call = tokio::spawn(std::future::pending::<()>());
+        lanes.launched(&old, &node, call.abort_handle());
+        add(&mut lanes, &new, "b");
+        assert!(call.await.unwrap_err().is_cancelled(), "two calls for one task were under way");
     }
 
     #[tokio::test]

@@ -87,6 +87,8 @@ pub struct Look {
     pub held: usize,
     /// There were more changes than fit.
     pub more: bool,
+    /// Some of what is noted is done in part only, as nodes may hold more than one command takes.
+    pub unfinished: bool,
     /// Nodes whose draining is over; at most the bound.
     pub drained: Vec<NodeId>,
     /// Agents that have been silent for so long that they are taken out; at most the bound.
@@ -118,7 +120,9 @@ pub fn plan(
         let sighting = sightings.get(&node.node_id);
         let changed_ago = changes.get(&node.node_id).map(|(_, ago)| *ago);
         let latency_us = latencies.get(&node.node_id).map(|(_, micros)| *micros);
-        take_out(view.policy(), &mut look, node, (sighting, changed_ago), seen, max);
+        if take_out(view.policy(), &mut look, node, (sighting, changed_ago), seen, max) {
+            continue;
+        }
         if node.agent_type.is_some() && node.host.is_empty() {
             // The leader is that agent itself.
             continue;
@@ -190,7 +194,8 @@ impl Memory {
     }
 }
 
-/// Notes a node whose drain is over, and an agent that has been silent for long.
+/// Notes a node whose drain is over, and an agent that has been silent for long. Gives whether that is
+/// all there is to it: what a node is losing is taken from it first, whatever it says.
 fn take_out(
     policy: &Policy,
     look: &mut Look,
@@ -198,9 +203,10 @@ fn take_out(
     (sighting, changed_ago): (Option<&Sighting>, Option<Duration>),
     seen: &Seen,
     max: usize,
-) {
+) -> bool {
     let over = node.drain_until_ms.is_some_and(|until_ms| until_ms <= seen.state_now);
     if over && look.drained.len() < max {
+        look.unfinished = true;
         look.drained.push(node.node_id.clone());
     }
     let removal = Duration::from_millis(policy.agent_removal_ms);
@@ -212,6 +218,11 @@ fn take_out(
     if is_gone && look.gone.len() < max {
         look.gone.push(node.node_id.clone());
     }
+    if node.losing.is_some() {
+        look.observations.push(observation(node, node.status, None));
+        look.unfinished = true;
+    }
+    node.losing.is_some()
 }
 
 /// How long nothing was heard of a node, as far as it may be held against it.
@@ -358,6 +369,9 @@ impl<S: Seat> Duty<S> for Liveness {
         });
         self.tell(reign, &look, was_on);
         let epoch = reign.epoch;
+        // The changes come back as events; a look before they are noted would repeat them.
+        let soon = Next::Again(Duration::from_millis(20));
+        let next = if look.more || look.unfinished { soon } else { Next::Wait(PERIOD) };
         let (drained, gone) = (look.drained, look.gone);
         if !drained.is_empty() {
             reign.propose(Command::EndDrains { epoch, node_ids: drained }).await?;
@@ -366,15 +380,14 @@ impl<S: Seat> Duty<S> for Liveness {
             reign.propose(Command::RetireAgents { epoch, node_ids: gone }).await?;
         }
         if look.observations.is_empty() {
-            return Ok(Next::Wait(PERIOD));
+            return Ok(next);
         }
         let observations = look.observations;
         if reign.propose(Command::ObserveNodes { epoch, observations }).await?.is_some() {
             reign.metrics.evictions.add(look.evicted as u64);
             reign.metrics.recoveries.add(look.recovered as u64);
         }
-        // The changes come back as events; a look before they are noted would repeat them.
-        Ok(if look.more { Next::Again(Duration::from_millis(20)) } else { Next::Wait(PERIOD) })
+        Ok(next)
     }
 
     fn wake(wakes: &Wakes) -> &Notify {

@@ -50,6 +50,17 @@ impl NodeStatus {
     }
 }
 
+/// How a node loses all it holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Loss {
+    /// It fell silent, or an operator says so.
+    Offline,
+    /// Its program was started anew.
+    Restarted,
+    /// It was taken out.
+    Removed,
+}
+
 /// Figures a node reports of itself, in integers so that no float enters the state machine.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Load {
@@ -133,6 +144,9 @@ pub struct Node {
     pub agent_type: Option<String>,
     /// While it is drained: when what it still holds is taken away.
     pub drain_until_ms: Option<TimeMs>,
+    /// While it is offline and has yet to lose some of what it held: how it came to that. What it is
+    /// next, it is when the last of it is gone.
+    pub losing: Option<Loss>,
     /// An agent whose newest attempt to end failed by its fault (contract 4.7).
     pub failing: bool,
 }

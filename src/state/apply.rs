@@ -2,6 +2,7 @@
 
 use super::campaign_command::{CampaignCommand, JobReading, StepDuty};
 use super::command::{Command, Envelope, LogEntry};
+use super::losses::LOSSES_MAX;
 use super::rows::{FORMAT_BYTES, decode, encode};
 use super::{Applied, CampaignFact, Event, Fact, Fatal, Outcome, Rejection, Reply, State};
 use crate::canary::{self, Canary};
@@ -54,6 +55,8 @@ pub(super) struct Txn<'a> {
     pub(super) now: TimeMs,
     pub(super) request_id: RequestId,
     pub(super) facts: &'a mut Vec<Fact>,
+    /// How many attempts this command may yet take from nodes that lose what they hold.
+    pub(super) losses_left: usize,
     /// What the result of a job says, from where it is read to the end of its task.
     pub(super) reading: Option<JobReading>,
 }
@@ -74,6 +77,7 @@ impl State {
         for (place, envelope) in (0u32..).zip(entry.envelopes) {
             replies.push(self.apply_envelope(index, place, now, envelope, &mut facts)?);
         }
+        self.flush_nodes();
         self.flush_counters();
         self.requests.end_entry(&mut self.rows, index, aged);
         self.tombstones.end_entry(&mut self.rows, aged);
@@ -97,10 +101,13 @@ impl State {
             return Ok(recorded.reply);
         }
         let recorded = !is_duty(&command);
-        let before = (self.rows.digest(), facts.len());
-        let mut txn = Txn { state: self, index, place, now, request_id, facts, reading: None };
+        let before = (self.rows.digest(), self.changed_nodes.len(), facts.len());
+        let (losses_left, reading) = (LOSSES_MAX, None);
+        let mut txn =
+            Txn { state: self, index, place, now, request_id, facts, losses_left, reading };
         let reply = txn.apply(command);
-        if reply.is_err() && before != (self.rows.digest(), facts.len()) {
+        let after = (self.rows.digest(), self.changed_nodes.len(), facts.len());
+        if reply.is_err() && before != after {
             return Err(Fatal::new(format!("entry {index}: a refused command changed the state")));
         }
         if recorded {

@@ -6,7 +6,7 @@ use super::indexes::attempt_due_ms;
 use super::nodes::ExecutionEnd;
 use super::rows::BlobPart;
 use super::{Fact, Outcome, Rejection, Reply};
-use crate::model::{Epoch, Task, TaskFailure, TaskId, TaskStatus, TimeMs};
+use crate::model::{Epoch, NodeId, Task, TaskFailure, TaskId, TaskStatus, TimeMs};
 
 impl Txn<'_> {
     pub(super) fn record_dispatches(&mut self, epoch: Epoch, dispatches: Vec<Dispatch>) -> Reply {
@@ -45,7 +45,7 @@ impl Txn<'_> {
             DispatchResult::Refused { retry_after_ms } => {
                 let not_before_ms = self.now.saturating_add(retry_after_ms);
                 let taken_up = status == TaskStatus::Running;
-                self.take_back(&task_id, not_before_ms, taken_up);
+                self.take_back(&task_id, not_before_ms, taken_up, None);
                 true
             }
         }
@@ -53,11 +53,19 @@ impl Txn<'_> {
 
     /// Takes the live attempt back, without blame for task or node: no retry is used. A job whose holder
     /// had taken it up used what it was promised; where a budget does not hold another try, it ends.
-    pub(super) fn take_back(&mut self, task_id: &TaskId, not_before_ms: TimeMs, taken_up: bool) {
-        if self.state.open_task(task_id).is_none() {
+    /// `taken_from` is who may still be at it.
+    pub(super) fn take_back(
+        &mut self,
+        task_id: &TaskId,
+        not_before_ms: TimeMs,
+        taken_up: bool,
+        taken_from: Option<NodeId>,
+    ) {
+        let Some(task) = self.state.open_task(task_id) else {
             // One that was taken back with it may have ended its campaign, and so this.
             return;
-        }
+        };
+        let attempt = task.attempt;
         let paid = if taken_up { self.pay_attempt(task_id) } else { Ok(()) };
         if let Err(resource) = paid {
             let word = resource.as_str();
@@ -68,7 +76,7 @@ impl Txn<'_> {
             return;
         }
         self.withdraw_attempt(task_id, not_before_ms, ExecutionEnd::Withdrawn);
-        self.facts.push(Fact::TaskQueued { task_id: task_id.clone() });
+        self.facts.push(Fact::TaskQueued { task_id: task_id.clone(), attempt, taken_from });
     }
 
     fn start_attempt(&mut self, task_id: &TaskId, attempt: u32) {
@@ -160,12 +168,21 @@ impl Txn<'_> {
                     task.execution_ms = execution_ms;
                 });
             }
-            TaskOutcome::Failed { failure, error } => self.fail_attempt(task_id, failure, error),
+            TaskOutcome::Failed { failure, error } => {
+                self.fail_attempt(task_id, failure, error, None);
+            }
         }
     }
 
-    /// Ends the live attempt without a result: another try, or a dead letter.
-    pub(super) fn fail_attempt(&mut self, task_id: &TaskId, failure: TaskFailure, error: String) {
+    /// Ends the live attempt without a result: another try, or a dead letter. `taken_from` is who
+    /// may still be at it.
+    pub(super) fn fail_attempt(
+        &mut self,
+        task_id: &TaskId,
+        failure: TaskFailure,
+        error: String,
+        taken_from: Option<NodeId>,
+    ) {
         let Some(task) = self.state.open_task(task_id) else { return };
         let by_agents = task.requirements.agent_type.is_some();
         let unavailable = by_agents && failure == TaskFailure::Network;
@@ -224,7 +241,7 @@ impl Txn<'_> {
             self.edit_task(&of.task_id, |task| task.retry_count += 1);
         }
         let task_id = task_id.clone();
-        self.facts.push(Fact::TaskRetried { task_id, attempt, not_before_ms });
+        self.facts.push(Fact::TaskRetried { task_id, attempt, not_before_ms, taken_from });
     }
 
     /// Takes the live attempt back: the task waits until `not_before_ms`, or is queued at once.
@@ -289,7 +306,7 @@ impl Txn<'_> {
             }
             ExpiryKind::Attempt => {
                 let error = format!("no result within {} ms", task.timeout_ms);
-                self.fail_attempt(&expiry.task_id, TaskFailure::Timeout, error);
+                self.fail_attempt(&expiry.task_id, TaskFailure::Timeout, error, None);
             }
             ExpiryKind::Deadline => {
                 self.end_task(
@@ -300,8 +317,12 @@ impl Txn<'_> {
                 );
             }
             ExpiryKind::BackOff => {
-                self.edit_task(&expiry.task_id, |task| task.status = TaskStatus::Pending);
-                self.facts.push(Fact::TaskQueued { task_id: expiry.task_id.clone() });
+                let attempt = self.edit_task(&expiry.task_id, |task| {
+                    task.status = TaskStatus::Pending;
+                    task.attempt
+                });
+                let (task_id, taken_from) = (expiry.task_id.clone(), None);
+                self.facts.push(Fact::TaskQueued { task_id, attempt, taken_from });
             }
         }
         true

@@ -25,16 +25,24 @@ impl Txn<'_> {
                 continue;
             }
             accepted += 1;
-            let held = self.state.live_on(node_id);
-            let withdrawn = u32::try_from(held.len()).unwrap_or(u32::MAX);
+            let all = self.state.node(node_id).map_or(0, |node| node.live as usize);
+            let held = self.state.first_live_on(node_id, self.losses_left);
+            self.losses_left -= held.len();
+            let (withdrawn, is_last) = (held.len(), held.len() == all);
             let now = self.now;
-            // First, so that giving the last one back does not count as an end in peace.
-            self.edit_node(node_id, |node| node.drain_until_ms = None);
+            if is_last {
+                // First, so that giving the last one back does not count as an end in peace.
+                self.edit_node(node_id, |node| node.drain_until_ms = None);
+            }
             for task_id in held {
                 let taken_up = self.state.is_taken_up(&task_id);
-                self.take_back(&task_id, now, taken_up);
+                self.take_back(&task_id, now, taken_up, Some(node_id.clone()));
             }
-            self.facts.push(Fact::NodeDrained { node_id: node_id.clone(), withdrawn });
+            // What is left stays with the node until the next command of this kind.
+            if is_last {
+                let withdrawn = u32::try_from(withdrawn).unwrap_or(u32::MAX);
+                self.facts.push(Fact::NodeDrained { node_id: node_id.clone(), withdrawn });
+            }
         }
         Ok(Outcome::Judged { accepted, stale })
     }

@@ -87,11 +87,19 @@ pub enum Fact {
         attempt: u32,
         /// Not before this time.
         not_before_ms: TimeMs,
+        /// Who lost it without a word, and may still be at it.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        taken_from: Option<NodeId>,
     },
-    /// A task is back in the queue: its back-off ended, or its node was busy.
+    /// A task is back in the queue: its back-off ended, its node was busy, or it was taken back.
     TaskQueued {
         /// Which.
         task_id: TaskId,
+        /// Its newest try.
+        attempt: u32,
+        /// Whom that was taken from, who may still be at it.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        taken_from: Option<NodeId>,
     },
     /// A task ended.
     TaskEnded {
@@ -152,7 +160,7 @@ pub enum Fact {
     NodeDrained {
         /// Which.
         node_id: NodeId,
-        /// How many attempts were taken away from it at the end.
+        /// How many attempts were taken away from it at the end, by the last command.
         withdrawn: u32,
     },
     /// There is something to post.

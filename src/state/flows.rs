@@ -286,7 +286,7 @@ impl Txn<'_> {
             return false;
         }
         let error = format!("No available agents for type: {agent_type}");
-        self.fail_attempt(&refusal.task_id, TaskFailure::Network, error);
+        self.fail_attempt(&refusal.task_id, TaskFailure::Network, error, None);
         true
     }
 }

@@ -49,6 +49,7 @@ mod instruments;
 mod jobs;
 mod launches;
 mod ledger;
+mod losses;
 mod mail;
 mod members;
 mod node_command;
@@ -232,6 +233,8 @@ pub struct State {
     estimates: Arc<BTreeMap<String, u64>>,
     /// Those of `nodes` that are agents.
     agents: BTreeSet<NodeId>,
+    /// Those of them whose rows are older than they are. Empty between entries.
+    changed_nodes: BTreeSet<NodeId>,
     /// Keys of rate limits, by when their starts matter no more.
     rate_ends: BTreeSet<(TimeMs, String)>,
     /// Deliveries to be posted, by when.
@@ -303,6 +306,7 @@ impl Default for State {
             rate_logs: Table::default(),
             estimates: pipelines::estimates(&Table::default()),
             agents: BTreeSet::new(),
+            changed_nodes: BTreeSet::new(),
             rate_ends: BTreeSet::new(),
             due: BTreeSet::new(),
             untold: BTreeSet::new(),

@@ -3,7 +3,7 @@
 use super::apply::Txn;
 use super::command::{NodeObservation, NodeSpec};
 use super::{Fact, Outcome, Rejection, Reply, State};
-use crate::model::{AGENT_PREFIX, Epoch, Node, NodeId, NodeStatus, TaskFailure};
+use crate::model::{AGENT_PREFIX, Epoch, Loss, Node, NodeId, NodeStatus};
 
 /// What a node's reliability gains or loses with each ended attempt (contract 2.8).
 const RELIABILITY_STEP_MILLI: u32 = 100;
@@ -52,6 +52,13 @@ impl State {
             self.agents.insert(agent.node_id.clone());
         }
     }
+
+    /// Writes the rows of the nodes that [`Txn::edit_node`] changed.
+    pub(super) fn flush_nodes(&mut self) {
+        for node_id in std::mem::take(&mut self.changed_nodes) {
+            self.nodes.write(&mut self.rows, &node_id);
+        }
+    }
 }
 
 impl Txn<'_> {
@@ -71,14 +78,15 @@ impl Txn<'_> {
                 && !spec.instance.is_empty()
                 && known.instance != spec.instance
         });
-        if restarted {
-            self.fail_live_attempts(&spec.node_id, "the node was restarted");
-        }
+        let losing = known.as_ref().is_some_and(|known| known.losing.is_some());
+        let loss = (restarted || losing).then_some(Loss::Restarted);
+        let losing = loss.filter(|loss| !self.lose_attempts(&spec.node_id, *loss));
         let old_status = known.as_ref().map(|known| known.status);
-        // Failing its attempts has changed the row, so it is read again.
+        // Losing its attempts has changed the row, so it is read again.
         let known = self.state.node(&spec.node_id).cloned();
         let node_id = spec.node_id.clone();
-        let node = merge_registration(known.as_ref(), spec, self.now, self.index);
+        let node = merge_registration(known.as_ref(), (spec, losing), self.now, self.index);
+        let status = node.status;
         if node.agent_type.is_some() {
             self.state.agents.insert(node_id.clone());
         } else {
@@ -87,9 +95,9 @@ impl Txn<'_> {
         self.state.nodes.put(&mut self.state.rows, node_id.clone(), node);
         self.facts.push(Fact::NodeRegistered { node_id: node_id.clone(), new });
         if let Some(old) = old_status
-            && old != NodeStatus::Active
+            && old != status
         {
-            self.facts.push(Fact::NodeStatusChanged { node_id, old, new: NodeStatus::Active });
+            self.facts.push(Fact::NodeStatusChanged { node_id, old, new: status });
         }
         Ok(Outcome::NodeRegistered { new })
     }
@@ -138,11 +146,15 @@ impl Txn<'_> {
         if self.state.node(node_id).is_none() {
             return Err(Rejection::NodeNotFound);
         }
-        self.fail_live_attempts(node_id, "the node was removed");
+        self.lose_all(node_id, Loss::Removed);
+        Ok(Outcome::Done)
+    }
+
+    /// Deletes a node that holds nothing any more.
+    pub(super) fn take_out(&mut self, node_id: &NodeId) {
         self.state.nodes.remove(&mut self.state.rows, node_id);
         self.state.agents.remove(node_id);
         self.facts.push(Fact::NodeRemoved { node_id: node_id.clone() });
-        Ok(Outcome::Done)
     }
 
     pub(super) fn observe_nodes(
@@ -163,7 +175,9 @@ impl Txn<'_> {
             if let Some(load) = observation.load {
                 self.edit_node(&observation.node_id, |node| node.load = load);
             }
-            if observation.status != observation.seen {
+            if self.state.node(&observation.node_id).is_some_and(|node| node.losing.is_some()) {
+                self.lose_rest(&observation.node_id);
+            } else if observation.status != observation.seen {
                 self.change_status(&observation.node_id, observation.status);
             }
         }
@@ -177,31 +191,35 @@ impl Txn<'_> {
             return;
         }
         if status == NodeStatus::Offline {
-            self.fail_live_attempts(node_id, &format!("Node {node_id} failed"));
+            self.lose_all(node_id, Loss::Offline);
+        } else {
+            self.put_status(node_id, old, status);
         }
+    }
+
+    /// Writes a status. A node that is in service again keeps what it has not lost yet.
+    pub(super) fn put_status(&mut self, node_id: &NodeId, old: NodeStatus, new: NodeStatus) {
         let now = self.now;
         self.edit_node(node_id, |node| {
-            node.status = status;
+            node.status = new;
             node.status_since_ms = now;
+            node.losing = None;
         });
-        let node_id = node_id.clone();
-        self.facts.push(Fact::NodeStatusChanged { node_id, old, new: status });
+        self.facts.push(Fact::NodeStatusChanged { node_id: node_id.clone(), old, new });
     }
 
-    fn fail_live_attempts(&mut self, node_id: &NodeId, why: &str) {
-        for task_id in self.state.live_on(node_id) {
-            self.fail_attempt(&task_id, TaskFailure::NodeLost, why.to_owned());
-        }
-    }
-
-    /// Changes a node's row, if there still is one.
+    /// Changes a node, if there still is one. Its row may be large and its counters change with
+    /// each of its attempts, so it is written once per entry, by [`State::flush_nodes`].
     pub(super) fn edit_node(&mut self, node_id: &NodeId, edit: impl FnOnce(&mut Node)) {
         let index = self.index;
-        let State { nodes, rows, .. } = &mut *self.state;
-        nodes.edit(rows, node_id, |node| {
+        let State { nodes, changed_nodes, .. } = &mut *self.state;
+        nodes.edit_unwritten(node_id, |node| {
             edit(node);
             node.revision = index;
         });
+        if !changed_nodes.contains(node_id) {
+            changed_nodes.insert(node_id.clone());
+        }
     }
 
     /// Takes one live execution off a node and counts how it ended.
@@ -241,20 +259,33 @@ pub(super) enum ExecutionEnd {
     Withdrawn,
 }
 
-fn merge_registration(known: Option<&Node>, spec: NodeSpec, now: u64, index: u64) -> Node {
+/// `losing` is how it comes that the node has yet to lose what an earlier run of its program held:
+/// until then it is not in service.
+fn merge_registration(
+    known: Option<&Node>,
+    (spec, losing): (NodeSpec, Option<Loss>),
+    now: u64,
+    index: u64,
+) -> Node {
     let mut capabilities = spec.capabilities;
     capabilities.sort();
     capabilities.dedup();
-    let was_active = known.is_some_and(|known| known.status == NodeStatus::Active);
+    let same_run = known.filter(|known| known.instance == spec.instance);
+    let status = match losing {
+        Some(_) => NodeStatus::Offline,
+        None => registered_status(same_run, spec.agent_type.is_some()),
+    };
+    let same_status = known.is_some_and(|known| known.status == status);
     // A program that was started anew, or was away, has not failed yet.
-    let goes_on = known.filter(|known| was_active && known.instance == spec.instance);
+    let goes_on = same_run.filter(|_| same_status);
     let failing = goes_on.is_some_and(|known| known.failing);
+    let is_kept = status == NodeStatus::Maintenance;
     Node {
         node_id: spec.node_id,
         host: spec.host,
         port: spec.port,
         node_type: spec.node_type,
-        status: NodeStatus::Active,
+        status,
         capabilities,
         capacity: spec.capacity,
         live: known.map_or(0, |known| known.live),
@@ -269,14 +300,65 @@ fn merge_registration(known: Option<&Node>, spec: NodeSpec, now: u64, index: u64
         metadata: spec.metadata,
         registered_at_ms: known.map_or(now, |known| known.registered_at_ms),
         status_since_ms: match known {
-            Some(known) if was_active => known.status_since_ms,
+            Some(known) if same_status => known.status_since_ms,
             _ => now,
         },
         tasks_completed: known.map_or(0, |known| known.tasks_completed),
         tasks_failed: known.map_or(0, |known| known.tasks_failed),
         revision: index,
         agent_type: spec.agent_type,
-        drain_until_ms: None,
+        drain_until_ms: goes_on.filter(|_| is_kept).and_then(|known| known.drain_until_ms),
+        losing,
         failing,
+    }
+}
+
+/// A node that registers is in service (contract 2.2). An agent registers with every heartbeat
+/// (contract 4.7), and no heartbeat ends what an operator began: only another run of it does.
+fn registered_status(same_run: Option<&Node>, is_agent: bool) -> NodeStatus {
+    match same_run.map(|known| known.status) {
+        Some(NodeStatus::Maintenance) if is_agent => NodeStatus::Maintenance,
+        _ => NodeStatus::Active,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::rows::decode;
+    use super::super::scripts::node_spec;
+    use super::super::{Command, Envelope, LogEntry, encode_entry};
+    use super::*;
+    use crate::model::RequestId;
+
+    #[test]
+    fn the_row_of_a_node_is_written_once_however_many_attempts_an_entry_gives_it() {
+        let mut state = State::default();
+        let command = Command::RegisterNode(node_spec("n1", 4, Vec::new()));
+        let request_id = RequestId(1);
+        let envelope = Envelope { request_id, principal: String::new(), command };
+        let entry = LogEntry { at_ms: 1, envelopes: vec![envelope] };
+        state.apply(1, &encode_entry(&entry)).unwrap();
+        state.take_changes();
+        let (before, node_id) = (state.digest(), NodeId::trusted("n1"));
+        let mut txn = Txn {
+            state: &mut state,
+            index: 2,
+            place: 0,
+            now: 1,
+            request_id,
+            facts: &mut Vec::new(),
+            losses_left: 0,
+            reading: None,
+        };
+        for _ in 0..3 {
+            txn.edit_node(&node_id, |node| node.live += 1);
+        }
+        assert_eq!(state.digest(), before, "a row was encoded for one attempt");
+        state.flush_nodes();
+        assert_ne!(state.digest(), before);
+        let rows = state.take_changes().rows;
+        let row = rows.into_iter().next().and_then(|(_, row)| row).unwrap();
+        let row: Node = decode(&row, "the node").unwrap();
+        assert_eq!((&row, row.live), (state.node(&node_id).unwrap(), 3));
     }
 }

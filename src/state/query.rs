@@ -174,6 +174,13 @@ impl State {
         seqs.filter_map(|seq| self.tasks.open_at(*seq)).map(|task| task.task_id.clone()).collect()
     }
 
+    /// The first `max` of what [`Self::live_on`] gives.
+    pub(super) fn first_live_on(&self, node_id: &NodeId, max: usize) -> Vec<TaskId> {
+        let seqs = self.indexes.live_by_node.get(node_id).into_iter().flatten();
+        let tasks = seqs.filter_map(|seq| self.tasks.open_at(*seq)).take(max);
+        tasks.map(|task| task.task_id.clone()).collect()
+    }
+
     /// All executions placed on nodes, by node.
     pub fn live_tasks(&self) -> impl Iterator<Item = &Task> {
         let seqs = self.indexes.live_by_node.values().flat_map(BTreeSet::iter);

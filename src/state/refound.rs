@@ -73,6 +73,7 @@ impl State {
             let revision = config.revision + REVISIONS_SKIPPED;
             self.set_config(Config { revision, ..config }, policy);
         }
+        self.flush_nodes();
         self.flush_counters();
         refounded
     }
@@ -83,7 +84,9 @@ impl State {
         let mut refounded = Refounded::default();
         let now = self.counters().last_at_ms;
         let (request_id, facts) = (RequestId(0), &mut Vec::new());
-        let mut txn = Txn { state: self, index, place: 0, now, request_id, facts, reading: None };
+        let (place, losses_left, reading) = (0, 0, None);
+        let mut txn =
+            Txn { state: self, index, place, now, request_id, facts, losses_left, reading };
         for status in TaskStatus::ALL.into_iter().filter(|status| !status.is_terminal()) {
             // What is taken back waits from then on, and those who wait come first in this order.
             let tasks = txn.state.tasks_by_status(status).map(|task| task.task_id.clone());
@@ -92,7 +95,7 @@ impl State {
             for task_id in ids {
                 if status.is_live() {
                     let taken_up = txn.state.is_taken_up(&task_id);
-                    txn.take_back(&task_id, 0, taken_up);
+                    txn.take_back(&task_id, 0, taken_up, None);
                 }
                 // A job whose budget holds no other try has ended, and others may have with it.
                 if txn.state.open_task(&task_id).is_none() {

@@ -13,6 +13,7 @@ use crate::api::object::Object;
 use crate::api::reply;
 use crate::api::ticket::{Caller, Ticket};
 use crate::api::web4ai::nodes::is_registered;
+use crate::api::web4ai::register::capabilities;
 use crate::api::wire_time::Epoch;
 use crate::cluster::Beat;
 use crate::model::{AGENT_PREFIX, Load, Node, NodeId, NodeStatus, TimeMs};
@@ -134,12 +135,13 @@ fn node_spec(spec: AgentSpec) -> Result<NodeSpec, ApiError> {
     })
 }
 
-/// Whether `agent` is what `spec` says, so that it need not be written again.
+/// Whether `agent` is what `spec` says, so that it need not be written again. One in maintenance
+/// would stay so.
 fn is_known(agent: &Node, spec: &NodeSpec) -> bool {
     let mut capabilities = spec.capabilities.clone();
     capabilities.sort();
     capabilities.dedup();
-    agent.status == NodeStatus::Active
+    matches!(agent.status, NodeStatus::Active | NodeStatus::Maintenance)
         && agent.host == spec.host
         && agent.port == spec.port
         && agent.capacity == spec.capacity
@@ -195,7 +197,7 @@ fn read(body: &Object<'_>) -> Result<AgentSpec, ApiError> {
     Ok(AgentSpec {
         agent_id: text("agent_id")?,
         agent_type: text("agent_type")?,
-        capabilities: body.texts("capabilities")?,
+        capabilities: capabilities(body)?,
         endpoint: text("endpoint")?,
         max_concurrent_tasks: u32::try_from(most).unwrap_or(u32::MAX),
         metadata,

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
 use super::{World, take};
-use crate::model::NodeId;
+use crate::model::{NodeId, NodeStatus};
 use crate::state::{Command, Outcome};
 
 async fn control(world: &World, word: &str) -> Value {
@@ -109,6 +109,47 @@ async fn a_drained_node_keeps_what_it_has_until_its_deadline() {
     assert_eq!(shown["node"]["status"], "maintenance", "no heartbeat ends it");
     world.call("PUT", "/api/v1/nodes/n1/status", r#"{"status":"active"}"#).await.ok();
     world.place("t", "n1").await;
+}
+
+/// An agent's registration, which is its heartbeat too (contract 4.7).
+fn registration(instance: &str, capacity: u32) -> String {
+    json!({"agent_id": "x", "agent_type": "x", "endpoint": "h:50052",
+        "max_concurrent_tasks": capacity, "metadata": {"instance": instance}})
+    .to_string()
+}
+
+#[tokio::test]
+async fn the_heartbeat_of_an_agent_ends_neither_its_drain_nor_its_maintenance() {
+    let world = World::new().await;
+    let (path, agent) = ("/api/v1/agents/register", NodeId::trusted("agent:x"));
+    let stands = || {
+        world.cluster.view().read(|state| {
+            let agent = state.node(&agent).unwrap();
+            (agent.status, agent.drain_until_ms.is_some(), agent.capacity)
+        })
+    };
+    world.post(path, &registration("one", 3)).await.ok();
+    let body = json!({"task_id": "t", "task_type": "mine", "steps": [{"agent_type": "x"}]});
+    world.post("/api/v1/tasks", &body.to_string()).await.ok();
+    world.place("t#0", "agent:x").await;
+    world.post("/api/v1/nodes/agent:x/drain", r#"{"deadline":60}"#).await.ok();
+    let index = world.cluster.view().applied().unwrap().index;
+    world.post(path, &registration("one", 3)).await.ok();
+    assert_eq!(stands(), (NodeStatus::Maintenance, true, 3));
+    assert_eq!(world.cluster.view().applied().unwrap().index, index, "no log entry");
+    world.post(path, &registration("one", 4)).await.ok();
+    assert_eq!(stands(), (NodeStatus::Maintenance, true, 4), "what is new is taken");
+    let into = async |status: &str| {
+        let body = json!({"status": status}).to_string();
+        world.call("PUT", "/api/v1/nodes/agent:x/status", &body).await.ok();
+    };
+    into("active").await;
+    assert_eq!(stands(), (NodeStatus::Active, false, 4));
+    into("maintenance").await;
+    world.post(path, &registration("one", 4)).await.ok();
+    assert_eq!(stands(), (NodeStatus::Maintenance, false, 4));
+    world.post(path, &registration("two", 4)).await.ok();
+    assert_eq!(stands(), (NodeStatus::Active, false, 4), "a new run of its program");
 }
 
 #[tokio::test]

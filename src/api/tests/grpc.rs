@@ -282,6 +282,28 @@ async fn contract_4_9_agents_register_and_are_asked_elsewhere() {
 }
 
 #[tokio::test]
+async fn a_registration_over_grpc_does_not_end_the_drain_of_its_agent() {
+    let house = House::new().await;
+    let register = async |instance: &str| {
+        let registration = AgentRegistration {
+            agent_id: "x".to_owned(),
+            agent_type: "x".to_owned(),
+            endpoint: "h:50052".to_owned(),
+            metadata: BTreeMap::from([("instance".to_owned(), instance.to_owned())]),
+            ..AgentRegistration::default()
+        };
+        let answer = house.agents().register_agent(registration).await.unwrap().into_inner();
+        assert!(answer.success, "{}", answer.message);
+        let agent = house.world.get("/api/v1/agents/x").await.ok()["agent"].clone();
+        agent["status"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(register("one").await, "active");
+    house.world.post("/api/v1/nodes/agent:x/drain", r#"{"deadline":60}"#).await.ok();
+    assert_eq!(register("one").await, "maintenance");
+    assert_eq!(register("two").await, "active", "a new run of its program");
+}
+
+#[tokio::test]
 async fn contract_c21_texts_of_metadata_that_are_json_scalars_are_such() {
     let house = House::new().await;
     let said = [("n", "10"), ("yes", "true"), ("none", "null"), ("text", "ten"), ("list", "[1]")];

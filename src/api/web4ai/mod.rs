@@ -26,7 +26,7 @@ pub(super) mod nodes;
 pub(super) mod notices;
 mod payloads;
 pub(super) mod performance;
-mod register;
+pub(super) mod register;
 mod report;
 pub(super) mod status;
 pub(super) mod submit;

@@ -36,6 +36,10 @@ const AGENTS_MAX: usize = 10_000;
 const NAME_BYTES_MAX: usize = 2048;
 /// What a node may leave with us beyond its figures: it stays in memory on every member.
 const METADATA_BYTES_MAX: usize = 256 * 1024;
+/// The words for what a node can do, together.
+const CAPABILITIES_BYTES_MAX: usize = 64 * 1024;
+/// What the agents it declares may take, together: they lie in its row, as its metadata does.
+const AGENTS_BYTES_MAX: usize = 256 * 1024;
 
 /// Reads a registration. A node that declares no capacity gets `default_capacity`, and one without a
 /// load score is weighed by `weights`; both are the policy's.
@@ -62,7 +66,7 @@ pub(super) fn parse(
         host: text_or(body, "host", "localhost")?,
         port: port(body)?,
         node_type: text_or(body, "node_type", "worker")?,
-        capabilities: body.texts("capabilities")?,
+        capabilities: capabilities(body)?,
         capacity: capacity(body, default_capacity)?,
         agents_count,
         agents,
@@ -129,7 +133,30 @@ fn agents(body: &Object<'_>) -> Result<Vec<Agent>, FieldError> {
         None => Some(Err(wanted())),
         Some(agent) => agent_of(&agent).transpose(),
     };
-    list.into_iter().filter_map(read).collect()
+    let agents = list.into_iter().filter_map(read).collect::<Result<Vec<Agent>, FieldError>>()?;
+    if agents.iter().map(agent_bytes).sum::<usize>() > AGENTS_BYTES_MAX {
+        return Err(FieldError::new("agents", "at most 256 KiB together"));
+    }
+    Ok(agents)
+}
+
+/// About what an agent takes of its node's row.
+fn agent_bytes(agent: &Agent) -> usize {
+    let words: usize = agent.capabilities.iter().map(|word| word.len() + 1).sum();
+    let texts = [&agent.agent_id, &agent.agent_type, &agent.status, &agent.extra];
+    words + texts.map(|text| text.len() + 1).iter().sum::<usize>()
+}
+
+/// What a node can do.
+///
+/// # Errors
+/// [`FieldError`] for no list of strings, and for more than [`CAPABILITIES_BYTES_MAX`].
+pub(in crate::api) fn capabilities(body: &Object<'_>) -> Result<Vec<String>, FieldError> {
+    let words = body.texts("capabilities")?;
+    if words.iter().map(|word| word.len() + 1).sum::<usize>() > CAPABILITIES_BYTES_MAX {
+        return Err(FieldError::new("capabilities", "at most 64 KiB together"));
+    }
+    Ok(words)
 }
 
 /// An agent; `None` for one without an id, which is skipped (contract 2.2).
@@ -191,6 +218,27 @@ mod tests {
         {
             assert!(spec.metadata.contains(kept), "{kept}");
         }
+    }
+
+    #[test]
+    fn contract_2_2_what_lies_in_a_nodes_row_is_bounded() {
+        let agents = |bytes: usize| {
+            let agent =
+                |number: usize| format!(r#"{{"agent_id":"a{number}","x":"{}"}}"#, "y".repeat(1000));
+            let list: Vec<String> = (0..bytes / 1000).map(agent).collect();
+            format!(r#"{{"agents":[{}]}}"#, list.join(","))
+        };
+        assert_eq!(read(&agents(250_000)).unwrap().agents.len(), 250);
+        let refused = read(&agents(270_000)).unwrap_err().to_string();
+        assert_eq!(refused, "agents must be at most 256 KiB together");
+        let words = format!(
+            r#"{{"agents":[{{"agent_id":"a","capabilities":["{}"]}}]}}"#,
+            "c".repeat(300_000)
+        );
+        assert_eq!(read(&words).unwrap_err().to_string(), refused);
+        let words = format!(r#"{{"capabilities":["{}"]}}"#, "c".repeat(70_000));
+        let refused = read(&words).unwrap_err().to_string();
+        assert_eq!(refused, "capabilities must be at most 64 KiB together");
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod placing;
 mod probing;
 mod reasons;
 mod stepping;
+mod taking_back;
 mod telling;
 mod watching;
 mod workflows;

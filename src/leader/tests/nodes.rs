@@ -243,7 +243,7 @@ async fn cancelling_names_the_task_and_learns_who_understands() {
         let status = StatusCode::from_u16(status).unwrap();
         let (port, asked) = serve(move |_, _| async move { json(status, body) }).await;
         let target = target("worker", port, port);
-        assert_eq!(cancel(&caller, &target, &task_id, 2, None).await, understood);
+        assert_eq!(cancel(&caller, &target, &task_id, 2, None).await, Some(understood));
         assert_eq!(paths(&asked), ["/api/cancel_task/a%20b%2F%C3%BC"]);
         assert_eq!(asked.lock()[0].1["attempt"], 2);
     }

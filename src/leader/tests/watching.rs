@@ -340,3 +340,42 @@ fn a_drained_agent_gives_back_what_it_has_when_its_time_is_over() {
     assert_eq!(ended, Ok(Outcome::Judged { accepted: 1, stale: 0 }));
     assert_eq!(solo.state.read().node(&id("agent:a")).unwrap().live, 0);
 }
+
+#[test]
+fn what_a_node_is_losing_is_taken_from_it_before_it_is_back() {
+    const HELD: usize = 2100;
+    let solo = Solo::new();
+    let epoch = Epoch { term: 1, member: 1 };
+    solo.commit(Command::OpenEpoch(epoch)).unwrap();
+    solo.register("n", |spec| spec.capacity = 5000);
+    let spec = |number| crate::state::TaskSpec {
+        task_id: Some(TaskId::trusted(&format!("t{number}"))),
+        task_type: "test".to_owned(),
+        timeout_ms: 30_000,
+        max_retries: 3,
+        ..crate::state::TaskSpec::default()
+    };
+    for numbers in [0..HELD / 2, HELD / 2..HELD] {
+        solo.commit(Command::SubmitTasks(numbers.clone().map(spec).collect())).unwrap();
+        let assignment = |number| {
+            let task_id = TaskId::trusted(&format!("t{number}"));
+            let seen_revision = solo.state.read().open_task(&task_id).unwrap().revision;
+            Assignment { task_id, seen_revision, node_id: id("n") }
+        };
+        let assignments = numbers.map(assignment).collect();
+        solo.commit(Command::AssignTasks { epoch, assignments }).unwrap();
+    }
+    let (node_id, status) = (id("n"), NodeStatus::Offline);
+    solo.commit(Command::SetNodeStatus { node_id, status }).unwrap();
+    let sightings = Arc::new(vec![sighting("n", secs(1), Some(NodeStatus::Active))]);
+    let seen = Seen { sightings, now: LONG, ..Seen::default() };
+    let mut memory = Memory::default();
+    let first = look(&solo, &seen, &mut memory);
+    assert_eq!(changes(&first), [("n", NodeStatus::Offline)]);
+    assert!(first.unfinished && first.recovered == 0, "{first:?}");
+    let observations = first.observations;
+    solo.commit(Command::ObserveNodes { epoch, observations }).unwrap();
+    assert_eq!(solo.state.read().node(&id("n")).unwrap().live, 0);
+    let second = look(&solo, &seen, &mut memory);
+    assert_eq!((changes(&second), second.unfinished), (vec![("n", NodeStatus::Active)], false));
+}

@@ -158,7 +158,7 @@ fn task_of(fact: &Fact) -> Option<&str> {
         Fact::TaskAssigned { task_id, .. }
         | Fact::TaskStarted { task_id, .. }
         | Fact::TaskRetried { task_id, .. }
-        | Fact::TaskQueued { task_id }
+        | Fact::TaskQueued { task_id, .. }
         | Fact::TaskEnded { task_id, .. } => Some(task_id.as_str()),
         _other_facts => None,
     }

@@ -86,7 +86,7 @@ impl<'a> Bills<'a> {
                     (bill.lost, bill.held) = (bill.lost + 1, false);
                 }
                 // It was refused or taken back, or its back-off is over.
-                Fact::TaskQueued { task_id } => {
+                Fact::TaskQueued { task_id, .. } => {
                     let bill = bills.0.entry(task_id).or_default();
                     bill.lost += u64::from(bill.held && bill.begun);
                     bill.held = false;
@@ -175,8 +175,12 @@ mod tests {
                 let (task_id, node_id) = (task_id.clone(), node_id.clone());
                 Fact::TaskAssigned { task_id, node_id, attempt }
             };
-            let retried =
-                |attempt| Fact::TaskRetried { task_id: task_id.clone(), attempt, not_before_ms: 0 };
+            let retried = |attempt| Fact::TaskRetried {
+                task_id: task_id.clone(),
+                attempt,
+                not_before_ms: 0,
+                taken_from: None,
+            };
             let tries = (1..attempt).flat_map(|before| [assigned(before), retried(before)]);
             let mut facts: Vec<Fact> =
                 tries.chain((attempt > 0).then(|| assigned(attempt))).collect();
@@ -192,7 +196,8 @@ mod tests {
         let mut drained = ended("job.c.0.4", TaskStatus::Cancelled, 1);
         let taken_back = |facts: &mut Vec<Fact>| {
             let Fact::TaskAssigned { task_id, .. } = &facts[0] else { panic!("it was assigned") };
-            let queued = Fact::TaskQueued { task_id: task_id.clone() };
+            let (task_id, attempt, taken_from) = (task_id.clone(), 1, None);
+            let queued = Fact::TaskQueued { task_id, attempt, taken_from };
             facts.insert(1, queued);
         };
         taken_back(&mut refused);

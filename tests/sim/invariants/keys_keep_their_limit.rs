@@ -39,7 +39,7 @@ pub(super) fn check_events(submissions: &Submissions, events: &Events) -> Result
             // Of a plain task an attempt was placed before.
             Fact::TaskStarted { task_id, .. } => (task_id, true),
             Fact::TaskRetried { task_id, .. }
-            | Fact::TaskQueued { task_id }
+            | Fact::TaskQueued { task_id, .. }
             | Fact::TaskEnded { task_id, .. } => (task_id, false),
             _other_facts => continue,
         };

@@ -1,0 +1,128 @@
+//! What is taken away from a node or an agent is broken off there before it goes on elsewhere.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::http::StatusCode;
+use futures::future::BoxFuture;
+use tokio::sync::Notify;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::nodes::{json, serve};
+use crate::leader::http::HttpCaller;
+use crate::leader::solo::Solo;
+use crate::leader::{
+    AgentAnswer, AgentCall, AgentCaller, LeaderOptions, Leadership, NoAgents, Outward,
+};
+use crate::model::{FlowMode, NodeId, NodeStatus, StepSpec, TaskStatus};
+use crate::state::{Command, FlowRequest};
+
+const LONG: Duration = Duration::from_secs(20);
+
+/// A leader at work until it is dropped.
+struct Reign {
+    solo: Arc<Solo>,
+    _ends: DropGuard,
+}
+
+fn reign(agents: Arc<dyn AgentCaller>) -> Reign {
+    let (solo, shutdown) = (Solo::new(), CancellationToken::new());
+    solo.leading.send_replace(Some(1));
+    let caller = Arc::new(HttpCaller::new().unwrap());
+    let outward = Outward { agents, ..Outward::new(caller) };
+    let leadership = Leadership::new(LeaderOptions::default(), outward);
+    tokio::spawn({
+        let (solo, shutdown) = (Arc::clone(&solo), shutdown.clone());
+        async move { leadership.run(solo, shutdown).await }
+    });
+    Reign { solo, _ends: shutdown.drop_guard() }
+}
+
+/// A node that takes whatever it is given, and what it is told to stop.
+async fn taker() -> (u16, Arc<Notify>) {
+    let told = Arc::new(Notify::new());
+    let on_told = Arc::clone(&told);
+    let answer = move |path: String, body: serde_json::Value| {
+        let told = Arc::clone(&on_told);
+        async move {
+            if path == "/api/cancel_task/t" {
+                assert_eq!(body["attempt"], 1);
+                told.notify_one();
+                return json(StatusCode::OK, r#"{"success":true}"#);
+            }
+            json(StatusCode::ACCEPTED, "")
+        }
+    };
+    (serve(answer).await.0, told)
+}
+
+#[tokio::test]
+async fn a_node_whose_work_is_taken_away_is_told_to_stop() {
+    let node_id = || NodeId::trusted("n");
+    for command in [
+        Command::DrainNode { node_id: node_id(), within_ms: 0 },
+        Command::RemoveNode { node_id: node_id() },
+        Command::SetNodeStatus { node_id: node_id(), status: NodeStatus::Offline },
+    ] {
+        let (port, told) = taker().await;
+        let reign = reign(Arc::new(NoAgents));
+        reign.solo.register("n", |spec| spec.port = port);
+        let task_id = reign.solo.submit("t", |_| {});
+        let runs = |state: &crate::state::State| {
+            state.task(&task_id).is_some_and(|task| task.status == TaskStatus::Running)
+        };
+        reign.solo.until("it runs", runs).await;
+        reign.solo.commit(command.clone()).unwrap();
+        let heard = tokio::time::timeout(LONG, told.notified()).await;
+        assert!(heard.is_ok(), "nobody told the node: {command:?}");
+    }
+}
+
+/// An agent that never answers; what it is asked and what is broken off is counted.
+#[derive(Clone, Default)]
+struct Sleeper {
+    begun: Arc<Notify>,
+    dropped: Arc<Notify>,
+}
+
+/// Tells when the call it is part of is dropped.
+struct Told(Arc<Notify>);
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        self.0.notify_one();
+    }
+}
+
+impl AgentCaller for Sleeper {
+    fn execute(&self, _: AgentCall) -> BoxFuture<'static, AgentAnswer> {
+        let (begun, told) = (Arc::clone(&self.begun), Told(Arc::clone(&self.dropped)));
+        Box::pin(async move {
+            let _told = told;
+            begun.notify_one();
+            std::future::pending().await
+        })
+    }
+}
+
+#[tokio::test]
+async fn the_call_of_a_drained_agent_ends_before_its_step_begins_elsewhere() {
+    let sleeper = Sleeper::default();
+    let reign = reign(Arc::new(sleeper.clone()));
+    let register = |name: &str| {
+        reign.solo.register(name, |spec| spec.agent_type = Some("alpha".to_owned()));
+    };
+    register("agent:a");
+    let step =
+        StepSpec { name: "only".to_owned(), agent_type: "alpha".to_owned(), ..StepSpec::default() };
+    reign.solo.submit("t", |spec| {
+        spec.flow = Some(FlowRequest::Steps { mode: FlowMode::Sequential, steps: vec![step] });
+    });
+    tokio::time::timeout(LONG, sleeper.begun.notified()).await.expect("the step begins");
+    let drain = Command::DrainNode { node_id: NodeId::trusted("agent:a"), within_ms: 0 };
+    reign.solo.commit(drain).unwrap();
+    let broken_off = tokio::time::timeout(LONG, sleeper.dropped.notified()).await;
+    assert!(broken_off.is_ok(), "the call stayed open");
+    register("agent:b");
+    tokio::time::timeout(LONG, sleeper.begun.notified()).await.expect("it goes on elsewhere");
+}
