@@ -41,6 +41,7 @@ mod deliveries;
 mod document;
 mod drains;
 mod drills;
+mod due;
 mod event;
 mod flows;
 mod founding;
@@ -171,6 +172,7 @@ use crate::model::{
 };
 use accounts::Accounts;
 use bot_index::BotIndex;
+use due::Due;
 use indexes::{Indexes, Places};
 use requests::{Requests, Tombstones};
 use revocations::Revocations;
@@ -234,8 +236,8 @@ pub struct State {
     agents: BTreeSet<NodeId>,
     /// Keys of rate limits, by when their starts matter no more.
     rate_ends: BTreeSet<(TimeMs, String)>,
-    /// Deliveries to be posted, by when.
-    due: BTreeSet<(TimeMs, DeliveryId)>,
+    /// Deliveries to be posted.
+    due: Due,
     /// Tasks whose ends are among them.
     untold: BTreeSet<TaskId>,
     /// Deliveries that ended, to be forgotten one day.
@@ -304,7 +306,7 @@ impl Default for State {
             estimates: pipelines::estimates(&Table::default()),
             agents: BTreeSet::new(),
             rate_ends: BTreeSet::new(),
-            due: BTreeSet::new(),
+            due: Due::default(),
             untold: BTreeSet::new(),
             ended_deliveries: BTreeSet::new(),
             revocations: Revocations::default(),
