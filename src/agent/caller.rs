@@ -189,6 +189,10 @@ fn late(limit: Duration) -> AgentFailure {
 fn explain(status: &Status, limit: Duration) -> AgentFailure {
     let message = innermost(status);
     match status.code() {
+        Code::ResourceExhausted if is_too_large(&message) => {
+            let message = format!("the agent does not take messages of this size: {message}");
+            AgentFailure::new(FailureCode::MessageTooLarge, message)
+        }
         Code::ResourceExhausted => AgentFailure::busy(message),
         Code::DeadlineExceeded => late(limit),
         // So says whichever side notices first that the time which came with the call is over.
@@ -212,6 +216,17 @@ fn explain(status: &Status, limit: Duration) -> AgentFailure {
         | Code::Internal
         | Code::DataLoss => AgentFailure::new(FailureCode::ExecutionFailed, message),
     }
+}
+
+/// Whether a refusal for want of something is for the size of a message: servers of other makers give
+/// the code of one that is full, over 4 MiB unless they are told otherwise. Only their words tell the
+/// two apart: `Received message larger than max (5 vs. 4)` of grpc-go, of C, Python and Node;
+/// `message exceeds maximum size` of Java; `exceeds the maximum configured message size` of .NET;
+/// `message length too large` of Rust.
+fn is_too_large(message: &str) -> bool {
+    let message = message.to_ascii_lowercase();
+    let words = ["larger than max", "exceeds max", "exceeds the max", "too large"];
+    message.contains("message") && words.iter().any(|words| message.contains(words))
 }
 
 /// The innermost cause says most: "connection refused" rather than "transport error".
@@ -245,6 +260,7 @@ mod tests {
         use FailureCode::*;
         let expected = [
             (Status::resource_exhausted("full"), (AgentUnavailable, true, true)),
+            (Status::resource_exhausted("too many messages"), (AgentUnavailable, true, true)),
             (Status::unavailable("gone"), (AgentUnavailable, true, false)),
             (Status::deadline_exceeded("late"), (Timeout, true, false)),
             (Status::cancelled("Timeout expired"), (Timeout, true, false)),
@@ -255,6 +271,22 @@ mod tests {
         ];
         for (status, wanted) in expected {
             assert_eq!(code(status.clone()), wanted, "{status}");
+        }
+    }
+
+    #[test]
+    fn a_message_that_is_too_large_is_no_busy_agent() {
+        for words in [
+            "grpc: received message larger than max (5242880 vs. 4194304)",
+            "SERVER: Received message larger than max (5242880 vs. 4194304)",
+            "Sent message larger than max (5242880 vs. 4194304)",
+            "gRPC message exceeds maximum size 4194304: 5242880",
+            "Received message exceeds the maximum configured message size.",
+            "Error, decoded message length too large: found 5 bytes, the limit is: 4 bytes",
+        ] {
+            let failure = explain(&Status::resource_exhausted(words), LIMIT);
+            assert_eq!(failure.code, FailureCode::MessageTooLarge, "{words}");
+            assert!(!failure.busy && !failure.retryable, "{words}");
         }
     }
 

@@ -130,15 +130,18 @@ pub enum FailureCode {
     Cancelled,
     /// The input makes no sense; another try would fail alike.
     ValidationError,
+    /// The step, or what came of it, is larger than the agent takes or sends.
+    MessageTooLarge,
 }
 
 impl FailureCode {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 6] = [
         Self::AgentUnavailable,
         Self::ExecutionFailed,
         Self::Timeout,
         Self::Cancelled,
         Self::ValidationError,
+        Self::MessageTooLarge,
     ];
 
     /// Its word on the wire.
@@ -150,6 +153,7 @@ impl FailureCode {
             Self::Timeout => "TIMEOUT",
             Self::Cancelled => "CANCELLED",
             Self::ValidationError => "VALIDATION_ERROR",
+            Self::MessageTooLarge => "MESSAGE_TOO_LARGE",
         }
     }
 
@@ -188,7 +192,9 @@ impl AgentFailure {
             FailureCode::AgentUnavailable | FailureCode::ExecutionFailed | FailureCode::Timeout => {
                 true
             }
-            FailureCode::Cancelled | FailureCode::ValidationError => false,
+            FailureCode::Cancelled
+            | FailureCode::ValidationError
+            | FailureCode::MessageTooLarge => false,
         };
         Self { code, message: message.into(), retryable, busy: false }
     }

@@ -26,7 +26,7 @@ use crate::cluster::{Cluster, Consistency, ReadStamp};
 use crate::leader::Backups;
 use crate::model::{RequestId, Services};
 use crate::security::{AdminKey, Guard};
-use crate::state::{Command, Outcome, State as Tables};
+use crate::state::{Command, Outcome, Reply, State as Tables};
 
 /// Backups sent at once. Each reads a file of its own from the disk.
 const BACKUPS_MAX: usize = 2;
@@ -284,10 +284,15 @@ impl App {
         let committed = proposed.map_err(|error| {
             ApiError::from(error).with_leader(self.leader_hint()).with_request_id(ticket.request_id)
         })?;
-        match committed.reply {
-            Ok(outcome) => Ok(Written { index: committed.index, outcome }),
-            Err(rejection) => Err(ApiError::from(rejection).with_request_id(ticket.request_id)),
-        }
+        answered(ticket, committed.index, committed.reply)
+    }
+
+    /// What the request was answered before, as far as this member shows. A door that would refuse
+    /// by what it sees, or answer without a command, asks here first: what it sees may be what this
+    /// very request has made, and whoever sends it again gets the first answer.
+    pub(super) fn recorded(&self, ticket: Ticket) -> Option<Result<Written, ApiError>> {
+        let recorded = self.0.cluster.view().read(|state| state.request(ticket.request_id))?;
+        Some(answered(ticket, recorded.index, recorded.reply))
     }
 
     /// Waits until this member may answer in the mode the query asks for.
@@ -327,6 +332,13 @@ impl App {
         let local = Consistency::Local { max_age: None, min_index: Some(index) };
         let behind = |_| ApiError::unknown_outcome(ticket.request_id);
         self.0.cluster.read_barrier(local).await.map_err(behind)
+    }
+}
+
+fn answered(ticket: Ticket, index: u64, reply: Reply) -> Result<Written, ApiError> {
+    match reply {
+        Ok(outcome) => Ok(Written { index, outcome }),
+        Err(rejection) => Err(ApiError::from(rejection).with_request_id(ticket.request_id)),
     }
 }
 

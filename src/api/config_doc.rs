@@ -236,6 +236,11 @@ pub(super) async fn change_document(
     address: Address,
     change: Change,
 ) -> Result<u64, ApiError> {
+    // Against the document that this very request has made, the change may be none, or none that
+    // is allowed.
+    if let Some(recorded) = app.recorded(ticket) {
+        return patched(ticket, recorded?);
+    }
     let config = app.cluster().view().read(|state| state.config().clone());
     let (change, config) = tokio::task::spawn_blocking(move || {
         prepared(change, &config).map(|change| (change, config))
@@ -243,15 +248,18 @@ pub(super) async fn change_document(
     .await
     .map_err(|_| ApiError::unavailable("MEMBER_STOPPED", "this member stops", 1))??;
     let patch = change.value.to_string();
-    let (patched, policy) = config.patched(&change.path, &patch)?;
-    check_access(app, address, &change, (&config, &patched))?;
+    let (after, policy) = config.patched(&change.path, &patch)?;
+    check_access(app, address, &change, (&config, &after))?;
     check_hosts(&policy)?;
-    check_mail_password(&change, (&config, &patched))?;
+    check_mail_password(&change, (&config, &after))?;
     let Change { path, expected_revision, .. } = change;
     let command = Command::PatchConfig { path, value: patch, expected_revision };
-    let Written { index, outcome } = app.write(ticket, caller, command).await?;
-    match outcome {
-        Outcome::ConfigPatched { .. } => Ok(index),
+    patched(ticket, app.write(ticket, caller, command).await?)
+}
+
+fn patched(ticket: Ticket, written: Written) -> Result<u64, ApiError> {
+    match written.outcome {
+        Outcome::ConfigPatched { .. } => Ok(written.index),
         _ => Err(key_reused(ticket.request_id)),
     }
 }

@@ -75,15 +75,6 @@ pub(super) struct ListQuery {
 }
 
 impl ListQuery {
-    /// Whether a row of this number comes behind the one that a [`number_cursor`] names.
-    pub(super) fn is_behind(&self, after: Option<u64>, number: u64) -> bool {
-        match (after, self.descending) {
-            (None, _) => true,
-            (Some(after), true) => number < after,
-            (Some(after), false) => number > after,
-        }
-    }
-
     /// # Errors
     /// 400 `INVALID_QUERY` naming what cannot be used.
     pub(super) fn parse(kind: &ListKind, params: &Params) -> Result<Self, ApiError> {

@@ -1,11 +1,13 @@
 //! The courier: posts what is due to URLs outside, and mails alerts (contract 6, rows 12 and 13).
 //!
 //! The state is its queue. A post may be made again by the next leader when its answer was not
-//! recorded: receivers tell a repetition by `delivery_id`. Posts to one host are bounded, so that a slow
-//! receiver holds up nobody else. A host that the operator's list does not have is not called: its
+//! recorded: receivers tell a repetition by `delivery_id`. Posts to one host are bounded, hosts take
+//! turns, and what the operator is told has posts of its own, so that a slow receiver holds up nobody
+//! else, however much waits for it. A host that the operator's list does not have is not called: its
 //! delivery is given up at once.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,27 +24,30 @@ use super::metrics::DutyName;
 use super::seat::Seat;
 use super::timers::state_now;
 use crate::model::{
-    AllowedHosts, Delivery, DeliveryBody, DeliveryId, MailChannel, Reach, TaskId, TimeMs,
+    AllowedHosts, Delivery, DeliveryBody, DeliveryId, Lane, MailChannel, Reach, TaskId, TimeMs,
 };
 use crate::state::{Command, DeliveryResult, State};
 
 /// The time for one post (contract 6, row 12).
 const POST_TIMEOUT: Duration = Duration::from_secs(10);
-/// Posts under way at once.
-const POSTS_MAX: usize = 128;
 /// Posts under way at once to one host.
 const POSTS_PER_HOST_MAX: usize = 16;
-/// Deliveries looked at in one round.
-const LOOK_MAX: usize = 4096;
 /// Results in one command.
 const RESULTS_MAX: usize = 500;
 /// The longest wait without any wake-up.
 const PERIOD: Duration = Duration::from_secs(1);
 
-/// Gives the object of a task as clients see it, for its callback; `None` when it is gone.
+/// A task that is there and could not be read this time; what was wrong has been logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unreadable;
+
+/// JSON text of one object; `None` when its task is gone.
+pub type Rendered = Result<Option<Bytes>, Unreadable>;
+
+/// Gives the object of a task as clients see it, for its callback.
 pub trait TaskRenderer: Send + Sync + 'static {
-    /// JSON text of one object.
-    fn render(&self, task_id: TaskId) -> BoxFuture<'static, Option<Bytes>>;
+    /// See [`Rendered`].
+    fn render(&self, task_id: TaskId) -> BoxFuture<'static, Rendered>;
 }
 
 /// A renderer for programs without an API: the id alone.
@@ -50,42 +55,71 @@ pub trait TaskRenderer: Send + Sync + 'static {
 pub struct IdOnly;
 
 impl TaskRenderer for IdOnly {
-    fn render(&self, task_id: TaskId) -> BoxFuture<'static, Option<Bytes>> {
+    fn render(&self, task_id: TaskId) -> BoxFuture<'static, Rendered> {
         let body = serde_json::json!({ "task_id": task_id.as_str() }).to_string();
-        Box::pin(async move { Some(Bytes::from(body)) })
+        Box::pin(async move { Ok(Some(Bytes::from(body))) })
     }
 }
 
-/// The part of a URL that says whose it is.
-fn host_of(url: &str) -> &str {
-    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
-    rest.split(['/', '?', '#']).next().unwrap_or(rest)
+/// Whom a post is for: each lane counts for itself, so that no alert waits for callbacks.
+pub(super) type Receiver = (Lane, String);
+
+fn receiver(delivery: &Delivery) -> Receiver {
+    (delivery.lane(), delivery.host().to_owned())
 }
 
-/// What may be posted at `now`, given what is under way by id and host, at most `max`.
+/// Posts of one lane under way at once. Neither takes the room of the other.
+fn posts_max(lane: Lane) -> usize {
+    match lane {
+        Lane::Notices => 32,
+        Lane::Callbacks => 96,
+    }
+}
+
+/// What may be posted at `now`, given what is under way and for whom: notices first.
 #[must_use]
 pub(super) fn plan(
     view: &State,
     now: TimeMs,
-    under_way: &BTreeMap<DeliveryId, String>,
-    max: usize,
+    under_way: &BTreeMap<DeliveryId, Receiver>,
 ) -> Vec<Delivery> {
-    let mut hosts: BTreeMap<String, usize> = BTreeMap::new();
-    for host in under_way.values() {
-        *hosts.entry(host.clone()).or_default() += 1;
+    let lanes = [Lane::Notices, Lane::Callbacks].into_iter();
+    lanes.flat_map(|lane| plan_lane(view, now, under_way, lane)).collect()
+}
+
+/// As [`plan`], of one lane. Next is always the receiver with the fewest posts under way, of those
+/// the one that waits for longest: receivers that do not answer leave room for those that do.
+fn plan_lane(
+    view: &State,
+    now: TimeMs,
+    under_way: &BTreeMap<DeliveryId, Receiver>,
+    lane: Lane,
+) -> Vec<Delivery> {
+    let mut posts: BTreeMap<&str, usize> = BTreeMap::new();
+    for (_, host) in under_way.values().filter(|(its_lane, _)| *its_lane == lane) {
+        *posts.entry(host).or_default() += 1;
     }
+    let room = posts_max(lane).saturating_sub(posts.values().sum());
+    if room == 0 {
+        return Vec::new();
+    }
+    // At most so many receivers have something under way: as many that have nothing are looked at.
+    let lines = view.due_lines(lane).take(2 * posts_max(lane));
+    let (hosts, mut lines): (Vec<&str>, Vec<_>) = lines.unzip();
+    let turns = hosts.iter().enumerate();
+    let mut turns: BinaryHeap<Reverse<(usize, usize)>> = turns
+        .map(|(place, host)| Reverse((posts.get(host).copied().unwrap_or_default(), place)))
+        .collect();
     let mut due = Vec::new();
-    let ready = view.due_deliveries().take(LOOK_MAX).take_while(|due| due.not_before_ms <= now);
-    for delivery in ready {
-        if due.len() >= max {
-            break;
+    while due.len() < room
+        && let Some(Reverse((posts, place))) = turns.pop()
+        && posts < POSTS_PER_HOST_MAX
+    {
+        let mut ready = lines[place].by_ref().take_while(|due| due.not_before_ms <= now);
+        if let Some(next) = ready.find(|due| !under_way.contains_key(&due.delivery_id)) {
+            due.push(next.clone());
+            turns.push(Reverse((posts + 1, place)));
         }
-        let posts = hosts.entry(host_of(&delivery.url).to_owned()).or_default();
-        if under_way.contains_key(&delivery.delivery_id) || *posts >= POSTS_PER_HOST_MAX {
-            continue;
-        }
-        *posts += 1;
-        due.push(delivery.clone());
     }
     due
 }
@@ -93,7 +127,7 @@ pub(super) fn plan(
 /// The duty around [`plan`].
 #[derive(Debug, Default)]
 pub(super) struct Courier {
-    under_way: BTreeMap<DeliveryId, String>,
+    under_way: BTreeMap<DeliveryId, Receiver>,
     posts: JoinSet<DeliveryResult>,
     done: Vec<DeliveryResult>,
 }
@@ -117,13 +151,12 @@ impl<S: Seat> Duty<S> for Courier {
             }
             return Ok(Next::Again(Duration::ZERO));
         }
-        let room = POSTS_MAX.saturating_sub(self.under_way.len());
         let (due, means) = reign.seat.read(|view| {
-            let due = plan(view, state_now(&*reign.seat, view), &self.under_way, room);
+            let due = plan(view, state_now(&*reign.seat, view), &self.under_way);
             (due, Means::of(view, &reign.caller, &reign.renderer))
         });
         for delivery in due {
-            self.under_way.insert(delivery.delivery_id, host_of(&delivery.url).to_owned());
+            self.under_way.insert(delivery.delivery_id, receiver(&delivery));
             self.posts.spawn(made(delivery, means.clone()));
         }
         if self.posts.is_empty() {
@@ -202,7 +235,12 @@ async fn made(delivery: Delivery, means: Means) -> DeliveryResult {
 /// Why the post does not count, and whether another one would end alike.
 async fn posted(delivery: Delivery, means: &Means) -> (Option<String>, bool) {
     let body = body_of(delivery.body, delivery.delivery_id, means.renderer.as_ref()).await;
-    let Some(body) = body else { return (Some("the task is gone".to_owned()), true) };
+    let body = match body {
+        Ok(Some(body)) => body,
+        Ok(None) => return (Some("the task is gone".to_owned()), true),
+        // The next leader has the task on another disk.
+        Err(Unreadable) => return (Some("the task could not be read".to_owned()), false),
+    };
     let call = Call::new(delivery.url, body, POST_TIMEOUT);
     let answer = means.caller.post_outside(call, means.hosts()).await;
     let for_good = matches!(answer, Err(CallError::NotAllowed(_)));
@@ -232,16 +270,18 @@ async fn body_of(
     body: DeliveryBody,
     delivery_id: DeliveryId,
     renderer: &dyn TaskRenderer,
-) -> Option<Bytes> {
+) -> Rendered {
     let text = match body {
-        DeliveryBody::Text(text) => Bytes::from(text),
+        DeliveryBody::Text(text) => Some(Bytes::from(text)),
         DeliveryBody::Task(task_id) => renderer.render(task_id).await?,
     };
     // Every body is an object that is not empty.
-    let rest = text.strip_prefix(b"{")?;
+    let Some(rest) = text.as_deref().and_then(|text| text.strip_prefix(b"{")) else {
+        return Ok(None);
+    };
     let mut numbered = format!("{{\"delivery_id\":{delivery_id},").into_bytes();
     numbered.extend_from_slice(rest);
-    Some(Bytes::from(numbered))
+    Ok(Some(Bytes::from(numbered)))
 }
 
 /// Why a post does not count; `None` when it was taken.
@@ -268,23 +308,11 @@ mod tests {
         assert_eq!(refusal(Err(CallError::Timeout)).as_deref(), Some("no answer in time"));
     }
 
-    #[test]
-    fn hosts_are_told_apart() {
-        for (url, host) in [
-            ("http://a:1/x", "a:1"),
-            ("https://a?x", "a"),
-            ("http://a.b#", "a.b"),
-            ("nonsense", "nonsense"),
-        ] {
-            assert_eq!(host_of(url), host);
-        }
-    }
-
     #[tokio::test]
     async fn every_body_carries_its_number() {
         let body = body_of(DeliveryBody::Text("{\"a\":1}".to_owned()), 7, &IdOnly).await;
-        assert_eq!(body.unwrap(), "{\"delivery_id\":7,\"a\":1}");
+        assert_eq!(body.unwrap().unwrap(), "{\"delivery_id\":7,\"a\":1}");
         let body = body_of(DeliveryBody::Task(TaskId::trusted("t")), 8, &IdOnly).await;
-        assert_eq!(body.unwrap(), "{\"delivery_id\":8,\"task_id\":\"t\"}");
+        assert_eq!(body.unwrap().unwrap(), "{\"delivery_id\":8,\"task_id\":\"t\"}");
     }
 }

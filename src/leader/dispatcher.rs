@@ -265,6 +265,7 @@ impl<S: Seat> Dispatcher<S> {
         match climbed.reach {
             Reach::Answered => fleet.reached(&node_id),
             Reach::Busy(wait) => fleet.hold(&node_id, wait),
+            Reach::Full => fleet.full(&node_id),
             Reach::Unreachable => fleet.unreachable(&node_id),
             Reach::Silent => {}
         }

@@ -16,6 +16,11 @@ use crate::model::{Load, NodeId};
 const UNREACHABLE_HOLD: Duration = Duration::from_secs(1);
 /// No hold after failures is longer: the liveness watch decides about the rest.
 const UNREACHABLE_HOLD_MAX: Duration = Duration::from_secs(16);
+/// The first hold after an agent had no room: its steps are short. It doubles with each refusal in a
+/// row, so that what it refuses for another reason does not go to it and back four times a second.
+const FULL_HOLD: Duration = Duration::from_millis(250);
+/// Whoever has room again is not left alone for longer, unless an answer says so before.
+const FULL_HOLD_MAX: Duration = Duration::from_secs(4);
 
 /// Fresh load figures by node.
 #[derive(Debug, Default)]
@@ -134,6 +139,15 @@ impl Fleet {
     /// Notes that a node could not be reached: it is left alone for a moment, longer each time,
     /// so that tasks wait for it instead of using up their retries on it.
     pub(super) fn unreachable(&self, node_id: &NodeId) {
+        self.fails(node_id, UNREACHABLE_HOLD, UNREACHABLE_HOLD_MAX);
+    }
+
+    /// Notes that an agent had no room: it is left alone for a moment, longer each time.
+    pub(super) fn full(&self, node_id: &NodeId) {
+        self.fails(node_id, FULL_HOLD, FULL_HOLD_MAX);
+    }
+
+    fn fails(&self, node_id: &NodeId, first: Duration, max: Duration) {
         let mut holds = self.holds.lock();
         let now = Instant::now();
         let failures = match holds.get(node_id) {
@@ -142,7 +156,7 @@ impl Fleet {
             Some(hold) => hold.failures + 1,
             None => 1,
         };
-        let wait = (UNREACHABLE_HOLD * 2u32.pow((failures - 1).min(8))).min(UNREACHABLE_HOLD_MAX);
+        let wait = (first * 2u32.pow((failures - 1).min(8))).min(max);
         holds.insert(node_id.clone(), Hold { until: now + wait, failures });
     }
 
@@ -220,6 +234,22 @@ mod tests {
         fleet.reached(&node);
         fleet.unreachable(&node);
         assert_eq!(fleet.held_for(&node), Some(Duration::from_secs(1)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_agent_that_refuses_again_and_again_is_asked_less_often() {
+        let fleet = Fleet::default();
+        let agent = NodeId::trusted("agent:a");
+        for expected_ms in [250, 500, 1000, 2000, 4000, 4000] {
+            fleet.full(&agent);
+            fleet.full(&agent);
+            assert_eq!(fleet.held_for(&agent), Some(Duration::from_millis(expected_ms)));
+            tokio::time::advance(Duration::from_millis(expected_ms)).await;
+            assert_eq!(fleet.held_for(&agent), None);
+        }
+        fleet.reached(&agent);
+        fleet.full(&agent);
+        assert_eq!(fleet.held_for(&agent), Some(FULL_HOLD), "it had room in between");
     }
 
     #[tokio::test(start_paused = true)]

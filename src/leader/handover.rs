@@ -16,9 +16,6 @@ use crate::clock;
 use crate::model::{Node, Payload, Task, TaskFailure, TaskId};
 use crate::state::{BlobPart, DispatchResult, State, TaskOutcome};
 
-/// How long an agent that has no room is left alone.
-const AGENT_BUSY_HOLD: Duration = Duration::from_millis(250);
-
 /// An attempt ready to be handed over.
 pub(super) struct Job {
     pub(super) attempt: Attempt,
@@ -143,9 +140,7 @@ async fn hand_to_agent<S: Seat>(reign: &Arc<Reign<S>>, job: AgentJob) -> Climbed
             (DispatchResult::Finished(TaskOutcome::Completed { result }), Reach::Answered)
         }
         Ok(AgentAnswer::Failed { failure, error }) => (failed(failure, error), Reach::Answered),
-        Ok(AgentAnswer::Busy) => {
-            (DispatchResult::Refused { retry_after_ms: 0 }, Reach::Busy(AGENT_BUSY_HOLD))
-        }
+        Ok(AgentAnswer::Busy) => (DispatchResult::Refused { retry_after_ms: 0 }, Reach::Full),
         Ok(AgentAnswer::Unreachable(error)) => {
             (failed(TaskFailure::Network, error), Reach::Unreachable)
         }

@@ -102,6 +102,8 @@ pub(super) enum Reach {
     Answered,
     /// It asks to be left alone for so long.
     Busy(Duration),
+    /// It has no room, and does not say for how long.
+    Full,
     /// No connection was made.
     Unreachable,
     /// It was reached, but gave no answer.

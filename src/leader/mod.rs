@@ -63,7 +63,7 @@ pub use agents::{AgentAnswer, AgentCall, AgentCaller, NoAgents, agent_id_of};
 pub use backups::{BackupFault, BackupFile, BackupMetrics, BackupPlan, Backups, RehearsalReport};
 pub use brake::{Brake, BrakeOptions};
 pub use calendar::{Calendar, CalendarError};
-pub use courier::{IdOnly, TaskRenderer};
+pub use courier::{IdOnly, Rendered, TaskRenderer, Unreadable};
 pub use cron::CronError;
 pub use duty::DutyError;
 pub use eligible::{Gate, Obstacle, Rules, gates_of};

@@ -26,11 +26,9 @@ pub fn plan(view: &State, now: TimeMs, max: usize) -> Vec<TaskId> {
     let kept = usize::try_from(policy.retained_tasks_max).unwrap_or(usize::MAX);
     let too_many = view.ended_len().saturating_sub(kept);
     let old = |ended_at_ms: TimeMs| ended_at_ms.saturating_add(policy.retention_ms) <= now;
-    let ended = view.ended_tasks().enumerate();
-    ended
-        .take_while(|(place, task)| *place < too_many || old(task.completed_at_ms))
-        .map(|(_, task)| task.task_id.clone())
-        .filter(|task_id| !view.is_untold(task_id))
+    let ends = view.told_ends().enumerate();
+    ends.take_while(|(place, (ended_at_ms, _))| *place < too_many || old(*ended_at_ms))
+        .filter_map(|(_, (_, seq))| view.task_at(seq).map(|task| task.task_id.clone()))
         .take(max)
         .collect()
 }

@@ -63,7 +63,10 @@ fn answer(outcome: Result<AgentDone, AgentFailure>) -> AgentAnswer {
     match failure.code {
         FailureCode::AgentUnavailable => AgentAnswer::Unreachable(error),
         FailureCode::Timeout => AgentAnswer::Failed { failure: TaskFailure::Timeout, error },
-        FailureCode::ExecutionFailed | FailureCode::Cancelled | FailureCode::ValidationError => {
+        FailureCode::ExecutionFailed
+        | FailureCode::Cancelled
+        | FailureCode::ValidationError
+        | FailureCode::MessageTooLarge => {
             let failure =
                 if failure.retryable { TaskFailure::Retryable } else { TaskFailure::Permanent };
             AgentAnswer::Failed { failure, error }

@@ -63,3 +63,62 @@ pub struct Delivery {
     /// Why the last try failed.
     pub error: Option<String>,
 }
+
+/// Which deliveries a delivery waits among.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Lane {
+    /// What the operator is told: alerts and scaling. Few, and to few receivers.
+    Notices,
+    /// What submitters are told of their tasks: as many, and to as many receivers, as they like.
+    Callbacks,
+}
+
+impl Delivery {
+    /// Where it waits.
+    #[must_use]
+    pub fn lane(&self) -> Lane {
+        match self.body {
+            DeliveryBody::Task(_) => Lane::Callbacks,
+            DeliveryBody::Text(_) => Lane::Notices,
+        }
+    }
+
+    /// The part of its URL that says whose it is: host and port, without credentials.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        let rest = self.url.split_once("://").map_or(self.url.as_str(), |(_, rest)| rest);
+        let authority = rest.split(['/', '?', '#']).next().unwrap_or(rest);
+        authority.rsplit_once('@').map_or(authority, |(_, host)| host)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_are_told_apart() {
+        for (url, host) in [
+            ("http://a:1/x", "a:1"),
+            ("https://a?x@y", "a"),
+            ("http://a.b#", "a.b"),
+            ("http://me:secret@a:1/", "a:1"),
+            ("smtp://[fd00::1]:25", "[fd00::1]:25"),
+            ("nonsense", "nonsense"),
+        ] {
+            let delivery = Delivery {
+                delivery_id: 1,
+                kind: "callback".to_owned(),
+                url: url.to_owned(),
+                body: DeliveryBody::Task(TaskId::trusted("t")),
+                state: DeliveryState::Due,
+                tries: 0,
+                not_before_ms: 0,
+                created_at_ms: 0,
+                ended_at_ms: 0,
+                error: None,
+            };
+            assert_eq!(delivery.host(), host);
+        }
+    }
+}

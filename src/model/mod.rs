@@ -52,7 +52,7 @@ pub use campaign::{
     IterationOverride, Job, JobKind, JobTemplate, Model, Score, StopRules, Structure,
 };
 pub use decimal::scaled;
-pub use delivery::{Delivery, DeliveryBody, DeliveryId, DeliveryState};
+pub use delivery::{Delivery, DeliveryBody, DeliveryId, DeliveryState, Lane};
 pub use drill::{Drill, DrillId, DrillKind, DrillPage, DrillState};
 pub use flow::{Flow, FlowMode, Pipeline, STEPS_MAX, Step, StepOf, StepSpec, StepState, Verdict};
 pub use hosts::{AllowedHosts, Reach};

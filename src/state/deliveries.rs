@@ -46,17 +46,6 @@ impl State {
         self.deliveries.get(&delivery_id)
     }
 
-    /// Those to be posted, the one that has been due for longest first.
-    pub fn due_deliveries(&self) -> impl Iterator<Item = &Delivery> {
-        self.due.iter().filter_map(|(_, delivery_id)| self.deliveries.get(delivery_id))
-    }
-
-    /// How many are to be posted.
-    #[must_use]
-    pub fn due_deliveries_len(&self) -> usize {
-        self.due.len()
-    }
-
     /// Whether somebody is still to be told of the end of this task. It is rendered when it is posted,
     /// so until then the task stays as it ended.
     #[must_use]
@@ -64,12 +53,19 @@ impl State {
         self.untold.contains(task_id)
     }
 
+    fn keep_end(&mut self, task_id: &TaskId, untold: bool) {
+        if let Some(end) = self.task(task_id).map(|task| (task.completed_at_ms, task.seq)) {
+            self.indexes.keep_end(end, untold);
+        }
+    }
+
     pub(super) fn note_delivery(&mut self, delivery: &Delivery) {
         if delivery.state == DeliveryState::Due {
             if let DeliveryBody::Task(task_id) = &delivery.body {
                 self.untold.insert(task_id.clone());
+                self.keep_end(task_id, true);
             }
-            self.due.insert((delivery.not_before_ms, delivery.delivery_id));
+            self.due.insert(delivery);
         } else {
             self.ended_deliveries.insert(delivery.delivery_id);
         }
@@ -80,7 +76,7 @@ impl Txn<'_> {
     /// Queues something to be posted.
     pub(super) fn deliver(&mut self, kind: &str, url: String, body: DeliveryBody) {
         if self.state.due.len() >= DUE_DELIVERIES_MAX
-            && let Some((_, oldest)) = self.state.due.first().copied()
+            && let Some(oldest) = self.state.due.oldest()
         {
             let error = Some("too many deliveries were due".to_owned());
             self.end_delivery(oldest, DeliveryState::GivenUp, error);
@@ -140,11 +136,11 @@ impl Txn<'_> {
             let not_before_ms = self.now.saturating_add(wait);
             let State { deliveries, rows, due, .. } = &mut *self.state;
             deliveries.edit(rows, &delivery_id, |delivery| {
-                due.remove(&(delivery.not_before_ms, delivery_id));
-                due.insert((not_before_ms, delivery_id));
+                due.remove(delivery);
                 delivery.tries = tries;
                 delivery.error = error;
                 delivery.not_before_ms = not_before_ms;
+                due.insert(delivery);
             });
         }
         true
@@ -152,17 +148,23 @@ impl Txn<'_> {
 
     fn end_delivery(&mut self, delivery_id: DeliveryId, end: DeliveryState, error: Option<String>) {
         let now = self.now;
-        let State { deliveries, rows, due, untold, ended_deliveries, .. } = &mut *self.state;
-        deliveries.edit(rows, &delivery_id, |delivery| {
-            if let DeliveryBody::Task(task_id) = &delivery.body {
-                untold.remove(task_id);
-            }
-            due.remove(&(delivery.not_before_ms, delivery_id));
+        let State { deliveries, rows, due, .. } = &mut *self.state;
+        let told = deliveries.edit(rows, &delivery_id, |delivery| {
+            due.remove(delivery);
             delivery.state = end;
             delivery.tries += 1;
             delivery.error = error;
             delivery.ended_at_ms = now;
+            match &delivery.body {
+                DeliveryBody::Task(task_id) => Some(task_id.clone()),
+                DeliveryBody::Text(_) => None,
+            }
         });
+        if let Some(task_id) = told.flatten() {
+            self.state.untold.remove(&task_id);
+            self.state.keep_end(&task_id, false);
+        }
+        let State { deliveries, rows, ended_deliveries, .. } = &mut *self.state;
         ended_deliveries.insert(delivery_id);
         while ended_deliveries.len() > ENDED_DELIVERIES_MAX {
             let Some(oldest) = ended_deliveries.pop_first() else { break };

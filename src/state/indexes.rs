@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::ExpiryKind;
+use super::ranges::EndedKey;
 use super::rows::encode;
 use crate::model::{JobKind, NodeId, Resource, Step, StepState, Task, TaskStatus, TimeMs};
 
@@ -48,7 +49,10 @@ pub(super) struct Indexes {
     pub(super) timers: BTreeSet<(TimeMs, u64, TimerKey)>,
     pub(super) live_by_node: BTreeMap<NodeId, BTreeSet<u64>>,
     pub(super) by_status: BTreeMap<TaskStatus, BTreeSet<u64>>,
-    pub(super) ended: BTreeSet<(TimeMs, u64)>,
+    /// Ends of tasks, but for those in `untold`.
+    pub(super) ended: BTreeSet<EndedKey>,
+    /// Ends that somebody is still to be told of: until then the task may not be deleted.
+    pub(super) untold: BTreeSet<EndedKey>,
     /// Tasks that hold a place of their concurrency key.
     pub(super) holders: BTreeMap<String, BTreeSet<u64>>,
     /// Jobs by kind, ended ones included.
@@ -292,6 +296,7 @@ impl Indexes {
         }
         if let Some(at) = places.ended {
             self.ended.remove(&(at, seq));
+            self.untold.remove(&(at, seq));
         }
         for (at, key) in places.timers.into_iter().flatten() {
             self.timers.remove(&(at, seq, key));
@@ -310,6 +315,17 @@ impl Indexes {
         if before != after {
             self.remove(seq, before);
             self.insert(seq, after);
+        }
+    }
+
+    /// Keeps the end of a task among those that are to be told, or among the others.
+    pub(super) fn keep_end(&mut self, end: EndedKey, untold: bool) {
+        let (from, to) = match untold {
+            true => (&mut self.ended, &mut self.untold),
+            false => (&mut self.untold, &mut self.ended),
+        };
+        if from.remove(&end) {
+            to.insert(end);
         }
     }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::State;
-use crate::model::{DeliveryState, NodeStatus, StepState, Task, TaskStatus};
+use crate::model::{DeliveryState, Lane, NodeStatus, StepState, Task, TaskStatus};
 
 /// Panics at the first invariant that does not hold.
 pub(super) fn check(state: &State) {
@@ -48,6 +48,16 @@ pub(super) fn check(state: &State) {
     assert_eq!(state.account_names_len(), 2 * state.accounts_len(), "names lead to accounts");
     let due = state.deliveries().filter(|delivery| delivery.state == DeliveryState::Due).count();
     assert_eq!(due, state.due_deliveries_len(), "what is due is known");
+    let lanes = [Lane::Notices, Lane::Callbacks];
+    let lines = lanes.into_iter().flat_map(|lane| state.due_lines(lane));
+    assert_eq!(due, lines.map(|(_, line)| line.count()).sum::<usize>(), "and waits in one line");
+    let told = state.told_ends().filter_map(|(_, seq)| state.task_at(seq));
+    let ended = state.ended_keys(None, false).filter_map(|(_, seq)| state.task_at(seq));
+    assert!(
+        told.map(|task| task.seq)
+            .eq(ended.filter(|task| !state.is_untold(&task.task_id)).map(|task| task.seq)),
+        "ends that were told are known"
+    );
     let counters = state.counters();
     let ended = counters.tasks_completed + counters.tasks_failed + counters.tasks_cancelled;
     let open = state.tasks_after(0).filter(|task| !task.status.is_terminal()).count() as u64;

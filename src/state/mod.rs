@@ -41,6 +41,7 @@ mod deliveries;
 mod document;
 mod drains;
 mod drills;
+mod due;
 mod event;
 mod flows;
 mod founding;
@@ -172,6 +173,7 @@ use crate::model::{
 };
 use accounts::Accounts;
 use bot_index::BotIndex;
+use due::Due;
 use indexes::{Indexes, Places};
 use requests::{Requests, Tombstones};
 use revocations::Revocations;
@@ -237,8 +239,8 @@ pub struct State {
     changed_nodes: BTreeSet<NodeId>,
     /// Keys of rate limits, by when their starts matter no more.
     rate_ends: BTreeSet<(TimeMs, String)>,
-    /// Deliveries to be posted, by when.
-    due: BTreeSet<(TimeMs, DeliveryId)>,
+    /// Deliveries to be posted.
+    due: Due,
     /// Tasks whose ends are among them.
     untold: BTreeSet<TaskId>,
     /// Deliveries that ended, to be forgotten one day.
@@ -308,7 +310,7 @@ impl Default for State {
             agents: BTreeSet::new(),
             changed_nodes: BTreeSet::new(),
             rate_ends: BTreeSet::new(),
-            due: BTreeSet::new(),
+            due: Due::default(),
             untold: BTreeSet::new(),
             ended_deliveries: BTreeSet::new(),
             revocations: Revocations::default(),

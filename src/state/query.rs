@@ -5,6 +5,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap};
 
 use super::indexes::{Head, Places, QueueKey};
+use super::ranges::EndedKey;
 use super::requests::Recorded;
 use super::{ExpiryKind, State};
 use crate::model::{NodeId, RequestId, Task, TaskId, TaskStatus, TimeMs};
@@ -123,15 +124,15 @@ impl State {
         self.tasks.after(after)
     }
 
-    /// Ended tasks, the newest end last.
-    pub fn ended_tasks(&self) -> impl DoubleEndedIterator<Item = Cow<'_, Task>> {
-        self.indexes.ended.iter().filter_map(|(_, seq)| self.tasks.at(*seq))
+    /// Ends of tasks that nobody is to be told of any more, the newest last: these may be deleted.
+    pub fn told_ends(&self) -> impl Iterator<Item = EndedKey> {
+        self.indexes.ended.iter().copied()
     }
 
     /// How many tasks have ended and are retained.
     #[must_use]
     pub fn ended_len(&self) -> usize {
-        self.indexes.ended.len()
+        self.indexes.ended.len() + self.indexes.untold.len()
     }
 
     /// Tasks and steps waiting to be placed, in the order of [`QueueKey`]. Takes as long as what is

@@ -2,6 +2,7 @@
 //! touching a row that is not shown. Lists and dashboards read with these, page by page.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::ops::Bound::{Excluded, Unbounded};
 
 use super::State;
@@ -25,23 +26,8 @@ impl State {
         after: Option<u64>,
         newest_first: bool,
     ) -> impl Iterator<Item = u64> {
-        let from = after.map_or(Unbounded, Excluded);
-        let lists = statuses.iter().filter_map(|status| self.indexes.by_status.get(status));
-        let mut lists: Vec<_> = lists
-            .map(|seqs| -> Box<dyn Iterator<Item = u64> + '_> {
-                match newest_first {
-                    true => Box::new(seqs.range((Unbounded, from)).rev().copied()),
-                    false => Box::new(seqs.range((from, Unbounded)).copied()),
-                }
-            })
-            .map(Iterator::peekable)
-            .collect();
-        std::iter::from_fn(move || {
-            let heads = lists.iter_mut().enumerate();
-            let heads = heads.filter_map(|(place, list)| list.peek().map(|seq| (*seq, place)));
-            let (_, place) = if newest_first { heads.max() } else { heads.min() }?;
-            lists[place].next()
-        })
+        let sets = statuses.iter().filter_map(|status| self.indexes.by_status.get(status));
+        merged(sets, after, newest_first)
     }
 
     /// Ends of tasks, the oldest or the newest first, beyond the end `after`.
@@ -50,13 +36,8 @@ impl State {
         after: Option<EndedKey>,
         newest_first: bool,
     ) -> impl Iterator<Item = EndedKey> {
-        let from = after.map_or(Unbounded, Excluded);
-        let ended = &self.indexes.ended;
-        let keys: Box<dyn Iterator<Item = EndedKey> + '_> = match newest_first {
-            true => Box::new(ended.range((Unbounded, from)).rev().copied()),
-            false => Box::new(ended.range((from, Unbounded)).copied()),
-        };
-        keys
+        let sets = [&self.indexes.ended, &self.indexes.untold];
+        merged(sets.into_iter(), after, newest_first)
     }
 
     /// The place of the first task that was accepted at `at` or later; beyond the newest place when
@@ -73,6 +54,30 @@ impl State {
         }
         low
     }
+}
+
+/// The members of several sets as those of one, beyond `after`.
+fn merged<'s, K: Copy + Ord + 's>(
+    sets: impl Iterator<Item = &'s BTreeSet<K>>,
+    after: Option<K>,
+    descending: bool,
+) -> impl Iterator<Item = K> {
+    let from = after.map_or(Unbounded, Excluded);
+    let mut lists: Vec<_> = sets
+        .map(|set| -> Box<dyn Iterator<Item = K> + 's> {
+            match descending {
+                true => Box::new(set.range((Unbounded, from)).rev().copied()),
+                false => Box::new(set.range((from, Unbounded)).copied()),
+            }
+        })
+        .map(Iterator::peekable)
+        .collect();
+    std::iter::from_fn(move || {
+        let heads = lists.iter_mut().enumerate();
+        let heads = heads.filter_map(|(place, list)| list.peek().map(|key| (*key, place)));
+        let (_, place) = if descending { heads.max() } else { heads.min() }?;
+        lists[place].next()
+    })
 }
 
 #[cfg(test)]

@@ -62,13 +62,10 @@ impl State {
         self.models.iter().map(|(_, model)| model)
     }
 
-    /// Retained jobs of a kind, in the order they were launched.
-    pub fn jobs(
-        &self,
-        kind: JobKind,
-    ) -> impl DoubleEndedIterator<Item = std::borrow::Cow<'_, crate::model::Task>> {
-        let seqs = self.indexes.jobs.get(&kind).into_iter().flatten();
-        seqs.filter_map(|seq| self.tasks.at(*seq))
+    /// Places of retained jobs of a kind, the newest first, of those before the place `before`.
+    pub fn job_seqs(&self, kind: JobKind, before: Option<u64>) -> impl Iterator<Item = u64> {
+        let jobs = self.indexes.jobs.get(&kind).into_iter();
+        jobs.flat_map(move |seqs| seqs.range(..before.unwrap_or(u64::MAX)).rev().copied())
     }
 }
 

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use quorate::clock;
 use quorate::cluster::Cluster;
-use quorate::leader::{Answer, Call, CallError, TaskRenderer};
+use quorate::leader::{Answer, Call, CallError, Rendered, TaskRenderer};
 use quorate::model::TaskId;
 use quorate::outward::{Mail, MailError, Sent};
 use serde_json::{Value, json};
@@ -75,12 +75,12 @@ pub(crate) async fn take_mail(stage: Stage, mail: &Mail) -> Result<Sent, MailErr
 pub(crate) struct SimRenderer(pub(crate) Cluster);
 
 impl TaskRenderer for SimRenderer {
-    fn render(&self, task_id: TaskId) -> BoxFuture<'static, Option<Bytes>> {
+    fn render(&self, task_id: TaskId) -> BoxFuture<'static, Rendered> {
         let status = self.0.view().read(|state| state.task(&task_id).map(|task| task.status));
         let body = status.map(|status| {
             let id = task_id.as_str();
             format!(r#"{{"task_id":"{id}","status":"{}"}}"#, status.as_str())
         });
-        Box::pin(async move { body.map(Bytes::from) })
+        Box::pin(async move { Ok(body.map(Bytes::from)) })
     }
 }

@@ -205,9 +205,15 @@ pub(in crate::api) async fn remove(
     ticket: Ticket,
     caller: Caller,
 ) -> Result<Response, ApiError> {
-    let user_id = id_of(&app, &name).await?;
-    let command = Command::Account(AccountCommand::Remove { user_id });
-    let Written { index, .. } = app.write(ticket, &caller, command).await?;
+    let written = match id_of(&app, &name).await {
+        Ok(user_id) => {
+            let command = Command::Account(AccountCommand::Remove { user_id });
+            app.write(ticket, &caller, command).await
+        }
+        // It may be gone because this request has been here before.
+        Err(error) => app.recorded(ticket).unwrap_or(Err(error)),
+    };
+    let Written { index, .. } = written?;
     app.caught_up(ticket, index).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }

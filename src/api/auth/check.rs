@@ -92,6 +92,14 @@ impl App {
             .is_some_and(|known| access.still_admits(known, permission, clock::now_ms(), standing))
     }
 
+    /// Who shows these headers, for [`Self::still_admits`] later on; nothing is counted.
+    pub(in crate::api) fn principal_of(&self, headers: &HeaderMap) -> Option<Principal> {
+        let access = self.access()?;
+        let credentials = self.credentials(headers, None, is_foreign(&access.cors, headers));
+        let standing = |session: &str, user: &str| self.standing(session, user);
+        access.authenticate(&credentials, clock::now_ms(), standing).ok()
+    }
+
     /// How a login stands, as far as this member knows.
     pub(in crate::api) fn standing(&self, session_id: &str, user_id: &str) -> Standing {
         self.cluster().view().read(|state| Standing::of(state, session_id, user_id))

@@ -235,13 +235,17 @@ async fn change_list(
             Some(Value::Array(list)) => list.clone(),
             _ => Vec::new(),
         };
-        edit(&mut list, &access)?;
+        // A key may be gone because this request has been here before: then that is answered.
+        let turn = ticket.nth(attempt);
+        if app.recorded(turn).is_none() {
+            edit(&mut list, &access)?;
+        }
         let change = Change {
             path: "security.api_keys".to_owned(),
             value: Value::Array(list),
             expected_revision: Some(revision),
         };
-        match change_document(app, ticket.nth(attempt), caller, address, change).await {
+        match change_document(app, turn, caller, address, change).await {
             Err(error) if error.code() == "REVISION_MISMATCH" && attempt + 1 < TRIES => {
                 attempt += 1;
             }

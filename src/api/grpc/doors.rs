@@ -44,6 +44,11 @@ impl Caller {
         }
         Self { headers, address: request.remote_addr() }
     }
+
+    /// What it shows of who it is, as headers.
+    pub(super) fn headers(&self) -> &HeaderMap {
+        &self.headers
+    }
 }
 
 /// What the router answered.

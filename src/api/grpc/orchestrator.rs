@@ -32,19 +32,21 @@ impl Orchestrator {
     }
 }
 
+/// What whoever asks for a task that nobody knows is told.
+pub(super) fn unknown(task_id: &str) -> Status {
+    let mut status = Status::not_found(format!("unknown task: {task_id}"));
+    let code = MetadataValue::from_static("TASK_NOT_FOUND");
+    status.metadata_mut().insert(ERROR_CODE, code);
+    status
+}
+
 /// The task of a reply. Some words name lists over HTTP; here they are tasks that nobody knows.
 pub(super) fn task_of(reply: Reply, task_id: &str) -> Result<Value, Status> {
-    let unknown = || {
-        let mut status = Status::not_found(format!("unknown task: {task_id}"));
-        let code = MetadataValue::from_static("TASK_NOT_FOUND");
-        status.metadata_mut().insert(ERROR_CODE, code);
-        status
-    };
     match reply.status {
-        StatusCode::NOT_FOUND => Err(unknown()),
+        StatusCode::NOT_FOUND => Err(unknown(task_id)),
         _ => {
             let body = reply.ok()?;
-            if body["task_id"] == task_id { Ok(body) } else { Err(unknown()) }
+            if body["task_id"] == task_id { Ok(body) } else { Err(unknown(task_id)) }
         }
     }
 }

@@ -1,7 +1,10 @@
 //! `StreamTaskUpdates`: what becomes of one task, until it has ended.
 //!
-//! The first update is read linearizably, all others from this member as it applies, which never
-//! goes back. A task that changes faster than it is looked at shows its latest state only.
+//! The first update is read linearizably and is a request like others: it has a place among them and
+//! is counted. All others are read from this member as it applies, which never goes back, and are
+//! none: a stream neither uses up its reader's rate nor ends because others ask much. Whether its
+//! reader may still see the task is asked with each look. A task that changes faster than it is
+//! looked at shows its latest state only.
 
 use std::time::Duration;
 
@@ -12,25 +15,30 @@ use tokio::time::Instant;
 use tonic::Status;
 
 use super::doors::{Caller, Doors};
-use super::orchestrator::{task_of, task_path};
+use super::orchestrator::{task_of, task_path, unknown};
 use super::view;
 use crate::agent::proto::TaskUpdate;
 use crate::api::App;
+use crate::api::web4ai::task_page::Shown;
 use crate::clock;
+use crate::cluster::Consistency;
 use crate::model::TaskId;
+use crate::security::{Action, Area, Permission, Principal};
 
 /// The least time between two looks at a task.
 const PAUSE: Duration = Duration::from_millis(50);
 /// A task whose own row does not change is looked at so often all the same, as long as this member
 /// applies anything: its steps have rows of their own.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// To see a task.
+const SEE: Permission = Permission(Area::Tasks, Action::Read);
 
 /// One reader.
 pub(super) struct Updates {
     app: App,
-    doors: Doors,
-    caller: Caller,
-    task_id: String,
+    /// `None` when nobody asked who it is.
+    principal: Option<Principal>,
+    task_id: TaskId,
     /// What was read and not yet told.
     next: Option<Value>,
     last: Option<TaskUpdate>,
@@ -53,14 +61,14 @@ impl Updates {
     ) -> Result<Self, Status> {
         let permit = app.streams().clone().try_acquire_owned();
         let permit = permit.map_err(|_| Status::resource_exhausted("too many streams"))?;
-        let seen_revision = revision(app, &task_id);
+        let known = TaskId::parse(&task_id);
+        let seen_revision = known.as_ref().ok().and_then(|task_id| revision(app, task_id));
         let reply = doors.get(&caller, &task_path(&task_id)).await?;
         let next = Some(task_of(reply, &task_id)?);
         Ok(Self {
             app: app.clone(),
-            doors: doors.clone(),
-            caller,
-            task_id,
+            principal: app.principal_of(caller.headers()),
+            task_id: known.map_err(|_| unknown(&task_id))?,
             next,
             last: None,
             seen_revision,
@@ -123,15 +131,31 @@ impl Updates {
             tokio::time::sleep(PAUSE).await;
         }
         self.looked = Instant::now();
-        let path = format!("{}?consistency=local", task_path(&self.task_id));
-        task_of(self.doors.get(&self.caller, &path).await?, &self.task_id)
+        if !self.app.still_admits(self.principal.as_ref(), SEE) {
+            return Err(Status::unauthenticated("whoever reads may not see the task any more"));
+        }
+        self.look().await
+    }
+
+    /// The task as this member has it, as its door shows it.
+    async fn look(&self) -> Result<Value, Status> {
+        let local = Consistency::Local { max_age: None, min_index: None };
+        let admitted = self.app.barrier(local).await;
+        admitted.map_err(|_| Status::unavailable("this member may not be read; ask another"))?;
+        let view = self.app.cluster().view();
+        let shown = view.read(|state| Shown::of(state, &self.task_id));
+        let shown = shown.ok_or_else(|| unknown(self.task_id.as_str()))?;
+        let text = shown.render(view, false).map_err(|error| {
+            tracing::error!(task_id = %self.task_id, %error, "a payload cannot be read");
+            Status::internal("a payload of the task cannot be read")
+        })?;
+        Ok(serde_json::from_slice(&text).unwrap_or_default())
     }
 }
 
-/// `None` for a task that is not there, or an id that none can have.
-fn revision(app: &App, task_id: &str) -> Option<u64> {
-    let task_id = TaskId::parse(task_id).ok()?;
-    app.cluster().view().read(|state| state.task(&task_id).map(|task| task.revision))
+/// `None` for a task that is not there.
+fn revision(app: &App, task_id: &TaskId) -> Option<u64> {
+    app.cluster().view().read(|state| state.task(task_id).map(|task| task.revision))
 }
 
 /// Whether an update says something new; its time alone does not.

@@ -143,9 +143,17 @@ pub(in crate::api) async fn patch(
             let row = state.campaign(&id).ok_or_else(|| not_found(id.as_str()))?;
             campaign_parse::patch(&body, row)
         });
-        let (campaign_id, patch) = (id.clone(), Box::new(patch?));
-        let command = CampaignCommand::PatchCampaign { campaign_id, patch };
-        match propose(&app, ticket.nth(tries), &caller, command).await {
+        let turn = ticket.nth(tries);
+        let written = match (app.recorded(turn), patch) {
+            (Some(recorded), _) => recorded,
+            (None, Err(error)) => Err(error),
+            (None, Ok(patch)) => {
+                let (campaign_id, patch) = (id.clone(), Box::new(patch));
+                let command = CampaignCommand::PatchCampaign { campaign_id, patch };
+                propose(&app, turn, &caller, command).await
+            }
+        };
+        match written {
             Err(error) if error.code() == "CAMPAIGN_CHANGED" && tries < PATCH_TRIES => tries += 1,
             other => break other?,
         }

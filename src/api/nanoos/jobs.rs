@@ -17,11 +17,14 @@ use crate::api::object::{FieldError, Object};
 use crate::api::params::{Params, Path};
 use crate::api::reply;
 use crate::api::ticket::{Caller, Ticket};
+use crate::cluster::ReadStamp;
 use crate::model::{JobKind, Task, TaskId};
 use crate::state::{CampaignCommand, Command, Outcome, State as Tables, requested_job};
 
 /// Jobs that one listing looks at: those that are further back are found by their ids.
 const LOOKED_AT_MAX: usize = 20_000;
+/// Of them, while the state is held.
+const CHUNK: usize = 500;
 
 impl Asked {
     fn kind(self) -> JobKind {
@@ -153,6 +156,38 @@ pub(in crate::api) fn listing(asked: Asked) -> MethodRouter<App> {
     get(move |State(app), params| async move { list(&app, &params, asked).await })
 }
 
+/// The jobs of a page, and how many were looked at for it.
+async fn found(
+    app: &App,
+    stamp: &mut ReadStamp,
+    kind: JobKind,
+    page: Page,
+    wanted: impl Fn(&Task) -> bool,
+) -> (Vec<Task>, usize) {
+    let (mut rows, mut skipped, mut looked_at, mut before) = (Vec::new(), 0, 0, None);
+    loop {
+        let is_over = app.show(stamp, |state| {
+            let mut seen = 0;
+            for seq in state.job_seqs(kind, before).take(CHUNK) {
+                if rows.len() == page.size || looked_at == LOOKED_AT_MAX {
+                    return true;
+                }
+                (seen, looked_at, before) = (seen + 1, looked_at + 1, Some(seq));
+                match state.task_at(seq).filter(|task| wanted(task)) {
+                    Some(_) if skipped < page.skip => skipped += 1,
+                    Some(task) => rows.push(task.into_owned()),
+                    None => {}
+                }
+            }
+            seen < CHUNK
+        });
+        if is_over {
+            return (rows, looked_at);
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
 async fn list(app: &App, params: &Params, asked: Asked) -> Result<Response, ApiError> {
     let page = Page::of(params)?;
     let kind = match (asked, params.get("kind")) {
@@ -175,13 +210,7 @@ async fn list(app: &App, params: &Params, asked: Asked) -> Result<Response, ApiE
             && is("campaign_id", campaign)
     };
     let mut stamp = app.admit(params).await?;
-    let (tasks, looked_at) = app.show(&mut stamp, |state| {
-        let mut looked_at = 0;
-        let rows = state.jobs(kind).rev().take(LOOKED_AT_MAX).inspect(|_| looked_at += 1);
-        let rows = page.take(rows.filter(|task| wanted(task)));
-        let rows: Vec<Task> = rows.map(std::borrow::Cow::into_owned).collect();
-        (rows, looked_at)
-    });
+    let (tasks, looked_at) = found(app, &mut stamp, kind, page, wanted).await;
     let mut shown = Vec::with_capacity(tasks.len());
     for task in &tasks {
         shown.push(job_view(task, &Loaded::of(app, task, false)?));

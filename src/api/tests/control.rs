@@ -174,7 +174,7 @@ async fn a_drain_that_makes_no_sense_is_refused() {
 }
 
 /// A task that used up its only try.
-async fn dead_letter(world: &World, task_id: &str) {
+pub(super) async fn dead_letter(world: &World, task_id: &str) {
     let body = json!({"task_id": task_id, "task_type": "t", "max_retries": 0}).to_string();
     world.post("/api/v1/tasks", &body).await.ok();
     world.place(task_id, "n1").await;
@@ -221,6 +221,22 @@ async fn dead_letters_are_listed_replayed_and_purged() {
     assert_eq!(world.post("/api/v1/dead-letters/purge", all).await.ok(), changed(0, 0, 0));
     let typed = world.get("/api/v1/dead-letters?task_type=other").await.ok();
     assert_eq!(typed["tasks"], json!([]));
+}
+
+/// A filter that nothing matches once decoded every dead letter there is in one look at the state.
+#[tokio::test]
+async fn a_page_of_dead_letters_looks_at_a_bounded_number_of_them() {
+    let world = World::new().await;
+    world.register("n1").await;
+    for task_id in ["a", "b", "c", "d"] {
+        dead_letter(&world, task_id).await;
+    }
+    let page = world.get("/api/v1/dead-letters?task_type=t&limit=2&order=asc").await.ok();
+    assert_eq!((page["count"].clone(), page["total"].clone()), (json!(2), json!(null)));
+    let cursor = page["next_cursor"].as_str().unwrap();
+    let rest = format!("/api/v1/dead-letters?task_type=t&limit=2&order=asc&cursor={cursor}");
+    let rest = world.get(&rest).await.ok();
+    assert_eq!((&rest["tasks"][1]["task_id"], &rest["next_cursor"]), (&json!("d"), &json!(null)));
 }
 
 #[tokio::test]

@@ -33,7 +33,7 @@ pub(super) struct House {
 }
 
 impl House {
-    async fn new() -> Self {
+    pub(super) async fn new() -> Self {
         let world = World::new().await;
         let router = world.router.clone();
         Self::behind(world, router).await

@@ -11,8 +11,10 @@ use super::World;
 use super::grpc::{House, LONG, of, report};
 use crate::agent::proto::{
     AgentHealthRequest, AgentRegistration, AgentTaskRequest, HealthCheckRequest, TaskCancelRequest,
-    TaskUpdate,
+    TaskStatus, TaskUpdate,
 };
+use crate::model::{NodeId, NodeStatus};
+use crate::state::Command;
 
 /// What a caller shows: the metadata's key and value.
 type Shown<'a> = Option<(&'static str, &'a str)>;
@@ -145,6 +147,41 @@ async fn updates_end_when_the_key_of_their_reader_is_taken_back() {
         }
     };
     assert_eq!(ended.unwrap_err().code(), Code::Unauthenticated);
+}
+
+/// Every look of a stream was counted as a request once, so a task that changed often ended it.
+#[tokio::test]
+async fn a_stream_of_updates_is_one_request_to_the_rate_limit() {
+    let house = House::new().await;
+    let body = r#"{"security":{"rate_limiting":true,"max_requests_per_minute":5}}"#;
+    house.world.register("n1").await;
+    house.world.submit("w-1").await;
+    house.world.call("PUT", "/api/v1/config", body).await.ok();
+    let mut updates = house.client().stream_task_updates(of("w-1")).await.unwrap().into_inner();
+    let mut next = async || -> TaskUpdate {
+        let update = tokio::time::timeout(LONG, updates.message()).await.expect("in time");
+        update.unwrap_or_else(|status| panic!("{status}")).expect("the task goes on")
+    };
+    assert_eq!(next().await.status(), TaskStatus::Queued);
+    for attempt in 1..=6 {
+        house.world.place("w-1", "n1").await;
+        house.world.acknowledge("w-1", attempt).await;
+        while next().await.status() != TaskStatus::Running {}
+        let node_id = NodeId::trusted("n1");
+        let drain = Command::DrainNode { node_id: node_id.clone(), within_ms: 0 };
+        house.world.commit(drain).await;
+        let (epoch, node_ids) = (house.world.epoch, vec![node_id.clone()]);
+        house.world.commit(Command::EndDrains { epoch, node_ids }).await;
+        while next().await.status() == TaskStatus::Running {}
+        let status = NodeStatus::Active;
+        house.world.commit(Command::SetNodeStatus { node_id, status }).await;
+    }
+    // The stream was the first of the five.
+    for _ in 1..5 {
+        house.client().get_task_status(of("w-1")).await.unwrap();
+    }
+    let over = house.client().get_task_status(of("w-1")).await.unwrap_err();
+    assert_eq!(over.code(), Code::ResourceExhausted);
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! The router on a cluster of one member, asked as clients ask it.
 
 mod accounts;
+mod again;
 mod auth;
 mod backups;
 mod bot_leases;

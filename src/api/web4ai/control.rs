@@ -35,10 +35,12 @@ struct Done {
     nodes_notified: Option<usize>,
 }
 
-/// Whether scheduling is paused, as of now.
-async fn is_paused(app: &App) -> Result<bool, ApiError> {
+/// Whether there is something to do for a request that scheduling be paused, or not. One that has
+/// been here before is answered as it was then.
+async fn is_news(app: &App, ticket: Ticket, paused: bool) -> Result<bool, ApiError> {
     app.barrier(Consistency::Linearizable).await?;
-    Ok(app.cluster().view().read(|state| state.policy().paused))
+    let is_so = app.cluster().view().read(|state| state.policy().paused) == paused;
+    Ok(!is_so || app.recorded(ticket).is_some())
 }
 
 async fn set(app: &App, ticket: Ticket, caller: &Caller, paused: bool) -> Result<u64, ApiError> {
@@ -60,7 +62,7 @@ pub(in crate::api) async fn start(
     ticket: Ticket,
     caller: Caller,
 ) -> Result<Response, ApiError> {
-    if !is_paused(&app).await? {
+    if !is_news(&app, ticket, false).await? {
         let done = done("Orchestrator already running", false);
         return Ok(reply::json(reply::encode(&done)));
     }
@@ -87,10 +89,14 @@ pub(in crate::api) async fn stop(
     RequestBody(body): RequestBody,
 ) -> Result<Response, ApiError> {
     let tell_nodes = Object::parse(&body)?.flag("shutdown_nodes")?.unwrap_or(false);
-    let was_paused = is_paused(&app).await?;
-    let index = if was_paused { None } else { Some(set(&app, ticket, &caller, true).await?) };
-    let message =
-        if was_paused { "Orchestrator not running" } else { "Orchestrator stopped successfully" };
+    let index = match is_news(&app, ticket, true).await? {
+        true => Some(set(&app, ticket, &caller, true).await?),
+        false => None,
+    };
+    let message = match index {
+        Some(_) => "Orchestrator stopped successfully",
+        None => "Orchestrator not running",
+    };
     let nodes_notified = if tell_nodes { Some(notify_nodes(&app).await?) } else { None };
     let done = Done { nodes_notified, ..done(message, true) };
     Ok(match index {

@@ -1,12 +1,11 @@
 //! Dead letters: tasks that used up every retry. Listed, tried again, deleted.
 
-use std::borrow::Cow;
-
 use axum::extract::State;
 use axum::response::Response;
 use serde::Serialize;
+use serde_json::value::RawValue;
 
-use super::task_view::TaskRow;
+use super::task_walk::{Row, Walk};
 use crate::api::App;
 use crate::api::app::{Written, key_reused};
 use crate::api::body::RequestBody;
@@ -17,7 +16,7 @@ use crate::api::params::{Params, Path};
 use crate::api::reply;
 use crate::api::ticket::{Caller, Ticket};
 use crate::cluster::Consistency;
-use crate::model::{Task, TaskId, TaskStatus};
+use crate::model::{TaskId, TaskStatus};
 use crate::state::{Command, Outcome, State as Tables};
 
 const LIMIT: u64 = 50;
@@ -27,7 +26,7 @@ const BULK_MAX: usize = 1000;
 #[derive(Serialize)]
 struct ListReply<'a> {
     success: bool,
-    tasks: Vec<TaskRow<'a>>,
+    tasks: Vec<&'a RawValue>,
     count: usize,
     /// All dead letters; null of a part, which only counting them would tell.
     total: Option<u64>,
@@ -54,38 +53,27 @@ const DEAD: ListKind = ListKind {
     own: &[],
 };
 
-/// `GET /api/v1/dead-letters?limit=&cursor=&task_type=&order=`, newest task first.
+/// `GET /api/v1/dead-letters?limit=&cursor=&task_type=&order=`, newest task first. A page ends early
+/// when few match.
 pub(in crate::api) async fn list(
     State(app): State<App>,
     params: Params,
 ) -> Result<Response, ApiError> {
     let limit = params.limit(LIMIT)?;
-    let query = ListQuery::parse(&DEAD, &params)?;
-    let after = number_cursor(&params)?;
+    let mut query = ListQuery::parse(&DEAD, &params)?;
+    query.limit = limit;
+    let after = number_cursor(&params)?.map(|seq| (0, seq));
     let task_type = params.get("task_type").filter(|word| !word.is_empty());
     let mut stamp = app.admit(&params).await?;
-    let body = app.show(&mut stamp, |state| {
-        let wanted = |task: &Cow<'_, Task>| {
-            query.is_behind(after, task.seq)
-                && task_type.is_none_or(|wanted| task.task_type == wanted)
-                && query.window.holds(task.created_at_ms)
-        };
-        let dead = state.tasks_by_status(TaskStatus::DeadLetter);
-        let rows: Vec<_> = match query.descending {
-            true => dead.rev().filter(wanted).take(limit + 1).collect(),
-            false => dead.filter(wanted).take(limit + 1).collect(),
-        };
-        let more = rows.len() > limit;
-        let next_cursor = rows.get(limit - 1).filter(|_| more).map(|task| task.seq.to_string());
-        let tasks: Vec<_> = rows.into_iter().take(limit).map(TaskRow).collect();
-        let is_whole = task_type.is_none() && query.window.is_open();
-        reply::encode(&ListReply {
-            success: true,
-            count: tasks.len(),
-            total: is_whole.then(|| state.tasks_in(TaskStatus::DeadLetter)),
-            tasks,
-            next_cursor,
-        })
+    let walk = Walk::of_status(&query, TaskStatus::DeadLetter, task_type);
+    let (rows, next) = walk.page(&app, &mut stamp, after).await;
+    let total = app.show(&mut stamp, |state| state.tasks_in(TaskStatus::DeadLetter));
+    let body = reply::encode(&ListReply {
+        success: true,
+        count: rows.len(),
+        total: (!walk.is_filtered()).then_some(total),
+        tasks: rows.iter().map(|Row(_, row)| &**row).collect(),
+        next_cursor: next.map(|(_, seq)| seq.to_string()),
     });
     Ok(reply::read(&stamp, body))
 }
@@ -112,6 +100,34 @@ async fn named(app: &App, body: &Object<'_>) -> Result<Vec<TaskId>, ApiError> {
     ids.iter().map(parse).collect::<Result<_, _>>().map_err(|error| invalid(error.to_string()))
 }
 
+/// What became of tasks that were named.
+struct Judged {
+    index: u64,
+    accepted: u32,
+    skipped: u32,
+}
+
+async fn judged(
+    app: &App,
+    ticket: Ticket,
+    caller: &Caller,
+    command: Command,
+) -> Result<Judged, ApiError> {
+    let Written { index, outcome } = app.write(ticket, caller, command).await?;
+    let Outcome::Judged { accepted, stale } = outcome else {
+        return Err(key_reused(ticket.request_id));
+    };
+    app.caught_up(ticket, index).await?;
+    Ok(Judged { index, accepted, skipped: stale })
+}
+
+fn changed(app: &App, ticket: Ticket, judged: &Judged) -> Response {
+    let remaining = app.cluster().view().read(|state| state.tasks_in(TaskStatus::DeadLetter));
+    let Judged { index, accepted, skipped } = *judged;
+    reply::written(ticket, index, &Changed { success: true, accepted, skipped, remaining })
+}
+
+/// Of many.
 async fn change(
     app: &App,
     ticket: Ticket,
@@ -119,18 +135,12 @@ async fn change(
     task_ids: Vec<TaskId>,
     command: fn(Vec<TaskId>) -> Command,
 ) -> Result<Response, ApiError> {
-    if task_ids.is_empty() {
+    // There may be none because this request has been here before.
+    if task_ids.is_empty() && app.recorded(ticket).is_none() {
         let none = Changed { success: true, accepted: 0, skipped: 0, remaining: 0 };
         return Ok(reply::json(reply::encode(&none)));
     }
-    let Written { index, outcome } = app.write(ticket, caller, command(task_ids)).await?;
-    let Outcome::Judged { accepted, stale } = outcome else {
-        return Err(key_reused(ticket.request_id));
-    };
-    app.caught_up(ticket, index).await?;
-    let remaining = app.cluster().view().read(|state| state.tasks_in(TaskStatus::DeadLetter));
-    let changed = Changed { success: true, accepted, skipped: stale, remaining };
-    Ok(reply::written(ticket, index, &changed))
+    Ok(changed(app, ticket, &judged(app, ticket, caller, command(task_ids)).await?))
 }
 
 /// `POST /api/v1/dead-letters/replay`: under their own ids, as if they had never been tried.
@@ -155,16 +165,29 @@ pub(in crate::api) async fn purge(
     change(&app, ticket, &caller, task_ids, |task_ids| Command::PurgeTasks { task_ids }).await
 }
 
-async fn one(app: &App, task_id: &str) -> Result<Vec<TaskId>, ApiError> {
-    app.barrier(Consistency::Linearizable).await?;
+/// Of one. Whether it is a dead letter is for apply to say, which knows whether this request has been
+/// here before; what is seen here only tells why it was none.
+async fn change_one(
+    app: &App,
+    ticket: Ticket,
+    caller: &Caller,
+    task_id: &str,
+    command: fn(Vec<TaskId>) -> Command,
+) -> Result<Response, ApiError> {
     let not_found = || ApiError::not_found("TASK_NOT_FOUND", "Task not found");
     let task_id = TaskId::parse(task_id).map_err(|_| not_found())?;
-    let status = app.cluster().view().read(|state| state.task(&task_id).map(|task| task.status));
-    match status {
-        None => Err(not_found()),
-        Some(TaskStatus::DeadLetter) => Ok(vec![task_id]),
-        Some(_) => Err(ApiError::conflict("NOT_A_DEAD_LETTER", "the task is no dead letter")),
+    let judged = judged(app, ticket, caller, command(vec![task_id.clone()])).await?;
+    if judged.accepted == 0 {
+        let status = |state: &Tables| state.task(&task_id).map(|task| task.status);
+        let refused = match app.cluster().view().read(status) {
+            None => Err(not_found()),
+            // Its callback is still to be made, or it is a job.
+            Some(TaskStatus::DeadLetter) => Ok(()),
+            Some(_) => Err(ApiError::conflict("NOT_A_DEAD_LETTER", "the task is no dead letter")),
+        };
+        refused.map_err(|error| error.with_request_id(ticket.request_id))?;
     }
+    Ok(changed(app, ticket, &judged))
 }
 
 /// `POST /api/v1/dead-letters/{task_id}/replay`.
@@ -174,8 +197,7 @@ pub(in crate::api) async fn replay_one(
     ticket: Ticket,
     caller: Caller,
 ) -> Result<Response, ApiError> {
-    let task_ids = one(&app, &task_id).await?;
-    change(&app, ticket, &caller, task_ids, |task_ids| Command::ReplayTasks { task_ids }).await
+    change_one(&app, ticket, &caller, &task_id, |task_ids| Command::ReplayTasks { task_ids }).await
 }
 
 /// `DELETE /api/v1/dead-letters/{task_id}`.
@@ -185,6 +207,5 @@ pub(in crate::api) async fn purge_one(
     ticket: Ticket,
     caller: Caller,
 ) -> Result<Response, ApiError> {
-    let task_ids = one(&app, &task_id).await?;
-    change(&app, ticket, &caller, task_ids, |task_ids| Command::PurgeTasks { task_ids }).await
+    change_one(&app, ticket, &caller, &task_id, |task_ids| Command::PurgeTasks { task_ids }).await
 }

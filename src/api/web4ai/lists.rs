@@ -2,8 +2,6 @@
 //! bucket alone. Whoever asks for more than `status`, `limit` and `offset` gets a page of
 //! [`task_walk`].
 
-use std::borrow::Cow;
-
 use axum::extract::State;
 use axum::http::Uri;
 use axum::response::Response;
@@ -78,24 +76,11 @@ fn total(state: &Tables, bucket: Bucket) -> u64 {
 /// One page of a bucket, in order of submission. Work that waits or runs is shown from the oldest
 /// on; of ended work the newest is shown, as upstream keeps its last ones.
 fn bucket_page(state: &Tables, bucket: Bucket, page: Page) -> Vec<TaskRow<'_>> {
-    let statuses = bucket.statuses();
     let newest_first = matches!(bucket, Bucket::Completed | Bucket::Failed);
-    let mut lists: Vec<_> = statuses
-        .iter()
-        .map(|status| {
-            let tasks = state.tasks_by_status(*status);
-            let tasks: Box<dyn Iterator<Item = Cow<'_, Task>>> =
-                if newest_first { Box::new(tasks.rev()) } else { Box::new(tasks) };
-            tasks.peekable()
-        })
-        .collect();
-    let merged = std::iter::from_fn(|| {
-        let heads = lists.iter_mut().enumerate();
-        let heads = heads.filter_map(|(place, list)| list.peek().map(|task| (task.seq, place)));
-        let next = if newest_first { heads.max() } else { heads.min() };
-        next.and_then(|(_, place)| lists[place].next())
-    });
-    let mut rows: Vec<_> = merged.skip(page.offset).take(page.limit).map(TaskRow).collect();
+    // What is passed over is not read: ended tasks would have to be decoded for it.
+    let seqs = state.task_seqs(bucket.statuses(), None, newest_first).skip(page.offset);
+    let rows = seqs.filter_map(|seq| state.task_at(seq));
+    let mut rows: Vec<_> = rows.take(page.limit).map(TaskRow).collect();
     if newest_first {
         rows.reverse();
     }

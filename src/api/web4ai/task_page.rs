@@ -10,7 +10,7 @@ use super::task_view::{Payloads, Steps, task_reply};
 use crate::api::agents::output::{StepRow, compose};
 use crate::api::reply;
 use crate::clock;
-use crate::leader::TaskRenderer;
+use crate::leader::{Rendered, TaskRenderer, Unreadable};
 use crate::model::{Payload, Task, TaskId};
 use crate::state::{BlobPart, State as Tables};
 use crate::storage::{Machine, StorageError};
@@ -91,19 +91,24 @@ impl std::fmt::Debug for CallbackRenderer {
 }
 
 impl TaskRenderer for CallbackRenderer {
-    fn render(&self, task_id: TaskId) -> BoxFuture<'static, Option<Bytes>> {
+    fn render(&self, task_id: TaskId) -> BoxFuture<'static, Rendered> {
         let machine = std::sync::Arc::clone(&self.0);
         Box::pin(async move {
-            let shown = machine.read(|state| Shown::of(state, &task_id))?;
+            let Some(shown) = machine.read(|state| Shown::of(state, &task_id)) else {
+                return Ok(None);
+            };
             // Payloads may lie on the disk.
             let rendered = tokio::task::spawn_blocking(move || shown.render(&machine, false));
             match rendered.await {
-                Ok(Ok(body)) => Some(Bytes::from(body)),
+                Ok(Ok(body)) => Ok(Some(Bytes::from(body))),
                 Ok(Err(error)) => {
                     tracing::error!(%error, "a callback's task cannot be read");
-                    None
+                    Err(Unreadable)
                 }
-                Err(_) => None,
+                Err(error) => {
+                    tracing::error!(%error, "the reading of a callback's task broke");
+                    Err(Unreadable)
+                }
             }
         })
     }

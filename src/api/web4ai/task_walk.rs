@@ -39,10 +39,10 @@ pub(super) fn bucket_kind(bucket: Bucket) -> ListKind {
 }
 
 /// Where a walk stands: the end of a task with its place, or 0 and its place alone.
-type Key = EndedKey;
+pub(super) type Key = EndedKey;
 
 /// Which tasks, in which order.
-struct Walk<'a> {
+pub(super) struct Walk<'a> {
     query: &'a ListQuery,
     by_end: bool,
     statuses: Vec<TaskStatus>,
@@ -52,7 +52,7 @@ struct Walk<'a> {
 }
 
 /// A row of a page: its bucket, and it as JSON.
-struct Row(Bucket, Box<RawValue>);
+pub(super) struct Row(pub(super) Bucket, pub(super) Box<RawValue>);
 
 /// What one look at the state gave.
 struct Step {
@@ -102,8 +102,18 @@ impl<'a> Walk<'a> {
         })
     }
 
+    /// Over tasks of one status, in order of submission.
+    pub(super) fn of_status(
+        query: &'a ListQuery,
+        status: TaskStatus,
+        task_type: Option<&'a str>,
+    ) -> Self {
+        let statuses = vec![status];
+        Self { query, by_end: false, statuses, task_type, node_id: None, capability: None }
+    }
+
     /// Whether anything beside the status must be looked up in the rows.
-    fn is_filtered(&self) -> bool {
+    pub(super) fn is_filtered(&self) -> bool {
         let filters = [self.task_type, self.node_id, self.capability];
         filters.iter().any(Option::is_some) || !self.query.window.is_open()
     }
@@ -178,7 +188,7 @@ impl<'a> Walk<'a> {
     }
 
     /// One page, and where to go on.
-    async fn page(
+    pub(super) async fn page(
         &self,
         app: &App,
         stamp: &mut ReadStamp,

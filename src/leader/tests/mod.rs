@@ -10,6 +10,7 @@ mod mailing;
 mod nodes;
 mod placing;
 mod probing;
+mod queueing;
 mod reasons;
 mod stepping;
 mod taking_back;

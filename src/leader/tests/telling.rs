@@ -6,14 +6,17 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use axum::http::StatusCode;
 use axum::routing::post;
 use axum::{Json, Router};
+use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use crate::leader::http::HttpCaller;
 use crate::leader::solo::Solo;
-use crate::leader::{LeaderOptions, Leadership, Outward};
-use crate::model::{AlertState, Delivery, DeliveryState, Severity};
+use crate::leader::{
+    IdOnly, LeaderOptions, Leadership, Outward, Rendered, TaskRenderer, Unreadable,
+};
+use crate::model::{AlertState, Delivery, DeliveryState, Severity, TaskId};
 use crate::outward::{Clients, testing};
 use crate::state::{AlertChange, Command};
 
@@ -25,6 +28,10 @@ struct Teller {
 
 impl Teller {
     fn lead(clients: Clients, allowed_hosts: &str) -> Self {
+        Self::lead_as(clients, allowed_hosts, IdOnly)
+    }
+
+    fn lead_as(clients: Clients, allowed_hosts: &str, renderer: impl TaskRenderer) -> Self {
         let (solo, shutdown) = (Solo::new(), CancellationToken::new());
         solo.commit(Command::PatchConfig {
             path: "security.outward.allowed_hosts".to_owned(),
@@ -34,7 +41,8 @@ impl Teller {
         .unwrap();
         solo.leading.send_replace(Some(1));
         let caller = Arc::new(HttpCaller::with(clients).unwrap());
-        let leadership = Leadership::new(LeaderOptions::default(), Outward::new(caller));
+        let outward = Outward { renderer: Arc::new(renderer), ..Outward::new(caller) };
+        let leadership = Leadership::new(LeaderOptions::default(), outward);
         let task = tokio::spawn({
             let (solo, shutdown) = (Arc::clone(&solo), shutdown.clone());
             async move { leadership.run(solo, shutdown).await }
@@ -57,6 +65,32 @@ impl Teller {
         self.shutdown.cancel();
         self.task.await.unwrap();
     }
+}
+
+/// Cannot read a task the first time it is asked for it.
+#[derive(Default)]
+struct Stumbling(AtomicUsize);
+
+impl TaskRenderer for Stumbling {
+    fn render(&self, task_id: TaskId) -> BoxFuture<'static, Rendered> {
+        let first = self.0.fetch_add(1, Ordering::Relaxed) == 0;
+        Box::pin(async move { if first { Err(Unreadable) } else { IdOnly.render(task_id).await } })
+    }
+}
+
+/// A payload that a leader could not read once counted as a task that is gone, for good.
+#[tokio::test]
+async fn a_task_that_cannot_be_read_is_told_of_later() {
+    let (router, told) = counting();
+    let port = testing::serve(router).await.port();
+    let teller = Teller::lead_as(Clients::default(), "[\"127.0.0.1\"]", Stumbling::default());
+    let (path, value) = ("tasks.retry_delay_ms".to_owned(), "1".to_owned());
+    let patch = Command::PatchConfig { path, value, expected_revision: None };
+    teller.solo.commit(patch).unwrap();
+    let delivery = teller.tell("t", &format!("http://127.0.0.1:{port}/")).await;
+    assert_eq!((delivery.state, delivery.tries), (DeliveryState::Delivered, 2));
+    assert_eq!(told.load(Ordering::Relaxed), 1);
+    teller.stop().await;
 }
 
 fn counting() -> (Router, Arc<AtomicUsize>) {

@@ -42,11 +42,13 @@ fn describe(state: &State) -> String {
     let estimates = state.estimates();
     say(" estimates", &mut estimates.keys().map(String::as_str));
     let estimates: u64 = estimates.values().sum();
-    let newest = state.ended_tasks().next_back().map(|task| task.task_id.to_string());
+    let newest = state.ended_keys(None, true).next();
+    let told = state.told_ends().count();
     let (timer, due) = (state.next_timer_ms(), state.due_deliveries_len());
     let (ended, logouts) = (state.ended_len(), state.revocations_len());
     let open = (state.waiting_len(), state.tasks_len(), state.requests_len());
     // Writing to a string cannot fail.
-    let _ = write!(all, " {estimates} {newest:?} {timer:?} {due} {ended} {logouts} {open:?}");
+    let _ =
+        write!(all, " {estimates} {newest:?} {told} {timer:?} {due} {ended} {logouts} {open:?}");
     all
 }

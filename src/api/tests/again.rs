@@ -1,0 +1,120 @@
+//! Requests that are sent again under their `Idempotency-Key` because the first answer was lost: they
+//! are answered as they were then, whatever the first one has changed.
+
+use axum::body::Body;
+use axum::http::{Request, StatusCode};
+use serde_json::json;
+
+use super::auth::ROOT;
+use super::control::dead_letter;
+use super::nanoos::campaign;
+use super::{Answer, World};
+
+/// Sends a request twice under one key; gives both answers.
+async fn twice(world: &World, method: &str, path: &str, body: &str) -> [Answer; 2] {
+    let key = format!("{method} {path} {body}");
+    let send = async || {
+        let request = Request::builder().method(method).uri(path).header("idempotency-key", &key);
+        let request = request.header(ROOT.0, ROOT.1);
+        world.send(request.body(Body::from(body.to_owned())).unwrap()).await
+    };
+    [send().await, send().await]
+}
+
+/// As [`twice`]; both answers are good and the same.
+async fn same(world: &World, method: &str, path: &str, body: &str) -> String {
+    let [first, again] = twice(world, method, path, body).await;
+    assert!(first.status.is_success(), "{method} {path}: {}", first.text);
+    assert_eq!((again.status, &again.text), (first.status, &first.text), "{method} {path}");
+    first.text
+}
+
+#[tokio::test]
+async fn dead_letters_that_are_replayed_or_purged_again_were_dead_letters() {
+    let world = World::new().await;
+    world.register("n1").await;
+    for task_id in ["a", "b", "c", "d", "e"] {
+        dead_letter(&world, task_id).await;
+    }
+    let accepted = |text: &str| {
+        let body: serde_json::Value = serde_json::from_str(text).unwrap();
+        body["accepted"].as_u64().unwrap()
+    };
+    let path = "/api/v1/dead-letters";
+    assert_eq!(accepted(&same(&world, "POST", &format!("{path}/a/replay"), "").await), 1);
+    assert_eq!(accepted(&same(&world, "DELETE", &format!("{path}/b"), "").await), 1);
+    let some = r#"{"task_ids":["c"]}"#;
+    assert_eq!(accepted(&same(&world, "POST", &format!("{path}/replay"), some).await), 1);
+    let all = r#"{"all":true}"#;
+    assert_eq!(accepted(&same(&world, "POST", &format!("{path}/purge"), all).await), 2);
+    let none = twice(&world, "POST", &format!("{path}/replay"), all).await;
+    assert!(none.iter().all(|answer| accepted(&answer.text) == 0), "{none:?}");
+}
+
+#[tokio::test]
+async fn a_refused_dead_letter_is_refused_again() {
+    let world = World::new().await;
+    world.submit("open").await;
+    for (path, status) in [("open", 409), ("nope", 404)] {
+        let path = format!("/api/v1/dead-letters/{path}");
+        for answer in twice(&world, "DELETE", &path, "").await {
+            assert_eq!(answer.status, status, "{path}: {}", answer.text);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_stop_that_is_sent_again_has_stopped_it() {
+    let world = World::new().await;
+    for (word, message) in [("stop", "Orchestrator stopped"), ("start", "Orchestrator started")] {
+        let text = same(&world, "POST", &format!("/api/v1/control/{word}"), "").await;
+        assert!(text.contains(message), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn keys_and_accounts_that_are_deleted_again_were_there() {
+    let world = World::of_roles().await;
+    let path = "/api/v1/auth/api-keys";
+    let made = world.ask("POST", path, &[ROOT], r#"{"name":"board"}"#).await.ok();
+    let hash = made["key"]["hash"].as_str().unwrap();
+    same(&world, "DELETE", &format!("{path}/{hash}"), "").await;
+    let ada = json!({"username": "ada", "email": "ada@example.com", "password": "correct horse"});
+    let made = world.ask("POST", "/auth/register", &[ROOT], &ada.to_string()).await;
+    assert_eq!(made.status, 201, "{}", made.text);
+    same(&world, "DELETE", "/auth/users/ada", "").await;
+}
+
+#[tokio::test]
+async fn a_change_of_a_campaign_is_made_once() {
+    let world = World::new().await;
+    let id = campaign(&world, json!({"name": "c"})).await;
+    let path = format!("/api/v1/campaigns/{id}");
+    let body = r#"{"config":{"max_iterations":7}}"#;
+    let [first, again] = twice(&world, "PATCH", &path, body).await;
+    assert_eq!((first.status, again.status), (StatusCode::OK, StatusCode::OK));
+    assert_eq!(again.json()["config"]["max_iterations"], 7);
+    // It has changed since: what is sent again is not merged with what it is now.
+    world.call("PATCH", &path, r#"{"config":{"max_iterations":9}}"#).await.ok();
+    let late = twice(&world, "PATCH", &path, body).await;
+    assert!(late.iter().all(|answer| answer.json()["config"]["max_iterations"] == 9), "{late:?}");
+}
+
+#[tokio::test]
+async fn a_change_of_the_configuration_that_would_be_refused_by_now_was_made() {
+    let world = World::of_roles().await;
+    let hook = r#"{"alerts":{"webhook":{"enabled":true,"url":"http://10.1.1.1/hook"}}}"#;
+    let put = async || {
+        let request = Request::builder().method("PUT").uri("/api/v1/config");
+        let request = request.header("idempotency-key", "hook").header(ROOT.0, ROOT.1);
+        world.send(request.body(Body::from(hook)).unwrap()).await
+    };
+    let first = put().await.ok();
+    let later = r#"{"alerts":{"webhook":{"enabled":false}},
+        "security":{"outward":{"allowed_hosts":["10.2.0.0/16"]}}}"#;
+    world.ask("PUT", "/api/v1/config", &[ROOT], later).await.ok();
+    let again = put().await.ok();
+    assert_eq!(again["success"], first["success"]);
+    let shown = world.ask("GET", "/api/v1/config", &[ROOT], "").await.ok();
+    assert_eq!(shown["config"]["alerts"]["webhook"]["enabled"], false, "it is not made again");
+}
