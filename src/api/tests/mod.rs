@@ -3,6 +3,7 @@
 mod accounts;
 mod auth;
 mod backups;
+mod bot_events;
 mod bot_leases;
 mod bot_lists;
 mod bot_paths;
