@@ -367,7 +367,7 @@ fn assignment_routes(builder: Builder) -> Builder {
 fn workflow_routes(builder: Builder) -> Builder {
     let orchestrating = orchestrate::orchestrating();
     builder
-        .patient(at_both!("/orchestrate"), &orchestrating, orchestrate::WORKFLOW_WAIT)
+        .patient(at_both!("/orchestrate"), &orchestrating, orchestrate::WORKFLOW_WAIT_MAX)
         .bots(at_both!("/workflows"), &get(workflows::list))
         .bots(at_both!("/workflows/{id}"), &get(workflows::get).delete(workflows::cancel))
         .bots(at_both!("/services"), &get(workflows::services))

@@ -38,8 +38,12 @@ pub struct BotRecord {
     pub completed: u64,
     /// Assignments that it gave up for good.
     pub failed: u64,
+    /// Assignments of its whole swarm that bots that came later have ended in its place.
+    pub given: u64,
     /// When it last got one of those, or something of it ended or was given back; 0 for never.
     pub last_active_ms: TimeMs,
+    /// When somebody who works for it was last heard of, but for leases that stand; 0 for never.
+    pub contact_ms: TimeMs,
 }
 
 /// A bot that belongs to no swarm.
@@ -119,6 +123,8 @@ pub fn spans_without(these: &[Span], those: &[Span]) -> Vec<Span> {
 pub struct Stretch {
     /// Which.
     pub span: Span,
+    /// Members in front of them.
+    pub rank: u32,
     /// When they came; the first of them when they were joined.
     pub created_at_ms: TimeMs,
     /// Waves over the whole swarm before they came. The records of those who had more say how many.
@@ -184,62 +190,16 @@ impl Swarm {
     pub fn rank_of(&self, index: u32) -> Option<u32> {
         let at = self.members.partition_point(|stretch| stretch.span.end <= index);
         let stretch = self.members.get(at).filter(|stretch| stretch.span.first <= index)?;
-        let before: u32 = self.members[..at].iter().map(|stretch| stretch.span.len()).sum();
-        Some(before + index - stretch.span.first)
+        Some(stretch.rank + index - stretch.span.first)
     }
 
     /// The member with so many in front of it.
     #[must_use]
-    pub fn at_rank(&self, mut rank: u32) -> Option<u32> {
-        for stretch in &self.members {
-            if rank < stretch.span.len() {
-                return Some(stretch.span.first + rank);
-            }
-            rank -= stretch.span.len();
-        }
-        None
-    }
-
-    /// Of the bots of a wave, those that are not in the swarm any more.
-    #[must_use]
-    pub fn gone_of(&self, wave: &[Span]) -> Vec<Span> {
-        spans_without(wave, &self.spans())
-    }
-
-    /// Who has the assignment of a bot that is gone: the members have them in turn, so that they
-    /// are spread evenly, and anew whenever the members change. The number of the wave turns it
-    /// round, so that not all single ones go to the same bot.
-    #[must_use]
-    pub fn heir(&self, number: u64, wave: &[Span], index: u32) -> Option<u32> {
-        self.heir_among(number, &self.gone_of(wave), index)
-    }
-
-    /// As [`Self::heir`], for whoever knows already who is gone of the wave.
-    #[must_use]
-    pub fn heir_among(&self, number: u64, gone: &[Span], index: u32) -> Option<u32> {
-        let before = Span { first: 0, end: index };
-        let turn: u32 = gone.iter().map(|span| span.and(before).len()).sum();
-        let count = u64::from(self.count);
-        let rank = (u64::from(turn) + number % count.max(1)).checked_rem(count)?;
-        self.at_rank(rank as u32)
-    }
-
-    /// The bots of a wave that are gone and whose heir is a member: every `count`-th of them.
-    pub fn inheritance(&self, number: u64, wave: &[Span], index: u32) -> impl Iterator<Item = u32> {
-        let count = u64::from(self.count).max(1);
-        let rank = self.rank_of(index).map(u64::from);
-        let mut next = rank.map(|rank| (rank + count - number % count) % count);
-        let gone = if next.is_some() { self.gone_of(wave) } else { Vec::new() };
-        let (mut at, mut passed) = (0, 0);
-        std::iter::from_fn(move || {
-            let turn = next?;
-            while turn >= passed + u64::from(gone.get(at)?.len()) {
-                passed += u64::from(gone[at].len());
-                at += 1;
-            }
-            next = Some(turn + count);
-            Some(gone[at].first + (turn - passed) as u32)
-        })
+    pub fn at_rank(&self, rank: u32) -> Option<u32> {
+        let next = self.members.partition_point(|stretch| stretch.rank <= rank);
+        let stretch = self.members.get(next.checked_sub(1)?)?;
+        let inside = rank - stretch.rank;
+        (inside < stretch.span.len()).then(|| stretch.span.first + inside)
     }
 
     /// Which two neighbours among its stretches are joined most cheaply, by the place of the lower
@@ -259,18 +219,20 @@ impl Swarm {
     /// Takes out those of it that are among some, which are in order. In one pass over both: there may be
     /// tens of thousands of either.
     pub fn remove(&mut self, gone: &[Span]) {
-        let (mut kept, mut next) = (Vec::with_capacity(self.members.len() + gone.len()), 0);
+        let mut kept = Vec::with_capacity(self.members.len() + gone.len());
+        let (mut next, mut rank) = (0, 0);
         for stretch in self.members.drain(..) {
             while gone.get(next).is_some_and(|hole| hole.end <= stretch.span.first) {
                 next += 1;
             }
             let here = gone[next..].partition_point(|hole| hole.first < stretch.span.end);
             let parts = spans_without(&[stretch.span], &gone[next..next + here]);
-            let left: u32 = parts.iter().map(|span| span.len()).sum();
-            self.count -= stretch.span.len() - left;
-            kept.extend(parts.into_iter().map(|span| Stretch { span, ..stretch }));
+            for span in parts {
+                kept.push(Stretch { span, rank, ..stretch });
+                rank += span.len();
+            }
         }
-        self.members = kept;
+        (self.members, self.count) = (kept, rank);
     }
 
     /// The highest `count` members, in order.
@@ -321,22 +283,28 @@ pub struct BotTotals {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn span(first: u32, end: u32) -> Span {
+    pub(in crate::model) fn span(first: u32, end: u32) -> Span {
         Span { first, end }
     }
 
-    fn swarm(spans: &[Span]) -> Swarm {
-        let stretch = |span: &Span| Stretch { span: *span, created_at_ms: 1, waves_before: 0 };
+    pub(in crate::model) fn swarm(spans: &[Span]) -> Swarm {
+        let mut count = 0;
+        let mut stretch = |span: &Span| {
+            let rank = count;
+            count += span.len();
+            Stretch { span: *span, rank, created_at_ms: 1, waves_before: 0 }
+        };
+        let members = spans.iter().map(&mut stretch).collect();
         Swarm {
             name: String::new(),
             tier: "standard".to_owned(),
             capabilities: Vec::new(),
             created_at_ms: 1,
-            members: spans.iter().map(stretch).collect(),
-            count: spans.iter().map(|span| span.len()).sum(),
+            members,
+            count,
             next_index: 1000,
             waves: 0,
             assigned_at_ms: 0,
@@ -399,23 +367,5 @@ mod tests {
         assert_eq!(at_once, one_by_one);
         assert_eq!(at_once.spans(), [span(0, 1), span(2, 4), span(6, 8), span(12, 20)]);
         assert_eq!(at_once.count, 13);
-    }
-
-    #[test]
-    fn what_removed_bots_leave_is_spread_evenly() {
-        let swarm = swarm(&[span(0, 7)]);
-        // A hole of one does not put the turns out of step.
-        let wave = [span(0, 8), span(20, 21), span(30, 129)];
-        let mut shares: Vec<Vec<u32>> = vec![Vec::new(); 7];
-        for index in swarm.gone_of(&wave).into_iter().flat_map(|span| span.first..span.end) {
-            shares[swarm.heir(5, &wave, index).unwrap() as usize].push(index);
-        }
-        assert!(shares.iter().all(|share| (14..=15).contains(&share.len())), "{shares:?}");
-        for (index, share) in (0..).zip(shares) {
-            assert_eq!(swarm.inheritance(5, &wave, index).collect::<Vec<_>>(), share);
-        }
-        assert_eq!(swarm.inheritance(5, &wave, 7).next(), None);
-        let empty = self::swarm(&[]);
-        assert_eq!((empty.heir(5, &wave, 7), empty.inheritance(5, &wave, 7).next()), (None, None));
     }
 }

@@ -31,6 +31,9 @@ pub struct Wave {
     pub members: Vec<Span>,
     /// How many they are.
     pub size: u32,
+    /// What turns its shares round, so that not all waves give to the same bots: [`super::Swarm::next_turn`], or
+    /// the number of one that is not over a whole swarm.
+    pub turn: u64,
 }
 
 impl Wave {
@@ -184,6 +187,7 @@ mod tests {
             assigned_at_ms: 1,
             members: vec![span(2, 4), span(8, 9)],
             size: 3,
+            turn: 0,
         };
         let has: Vec<u32> = (0..10).filter(|index| wave.has(*index)).collect();
         assert_eq!(has, [2, 3, 8]);

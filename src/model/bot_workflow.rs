@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Payload, TimeMs, Urgency};
+use super::{Payload, RequestId, TimeMs, Urgency};
 
 /// Where a workflow stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,6 +50,8 @@ pub struct WorkflowTask {
 /// A workflow.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Workflow {
+    /// The request that made it: asked again it is this one, as long as it is retained.
+    pub request_id: RequestId,
     /// In the order they are done in.
     pub tasks: Vec<WorkflowTask>,
     /// As sent.

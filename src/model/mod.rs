@@ -8,6 +8,7 @@ mod agent_command;
 mod alert;
 mod bot;
 mod bot_id;
+mod bot_shares;
 mod bot_wave;
 mod bot_workflow;
 mod budget;

@@ -110,15 +110,17 @@ fn step(world: &mut World, model: &mut Model, one: &Move) -> Result<(), TestCase
     Ok(())
 }
 
-/// How much of each wave every member has from bots that are gone.
-fn shares(world: &World, waves: u64, size: u32) -> Vec<BTreeMap<BotPlace, u32>> {
+/// How much of each wave every member has, of all and of bots that are gone.
+fn shares(world: &World, waves: u64, size: u32) -> Vec<BTreeMap<BotPlace, (u32, u32)>> {
     let of_wave = |wave| {
-        let mut shares: BTreeMap<_, u32> =
-            world.state.members_of(1, 0).map(|bot| (bot, 0)).collect();
-        for index in (0..size).filter(|at| !world.state.has_bot(BotPlace { swarm: 1, index: *at }))
-        {
-            let heir = world.state.assignment(AssignmentPlace { wave, index }).unwrap().bot;
-            *shares.get_mut(&heir.unwrap()).unwrap() += 1;
+        let mut shares: BTreeMap<_, (u32, u32)> =
+            world.state.members_of(1, 0).map(|bot| (bot, (0, 0))).collect();
+        for index in 0..size {
+            let is_gone = !world.state.has_bot(BotPlace { swarm: 1, index });
+            let bot = world.state.assignment(AssignmentPlace { wave, index }).unwrap().bot;
+            let (all, of_gone) = shares.get_mut(&bot.unwrap()).unwrap();
+            *all += 1;
+            *of_gone += u32::from(is_gone);
         }
         shares
     };
@@ -173,15 +175,16 @@ proptest! {
             }
             let shares = shares(&world, waves, size);
             for share in &shares {
-                let (least, most) = (share.values().min().unwrap(), share.values().max().unwrap());
-                prop_assert!(most - least <= 1, "{:?}", share);
+                let of_gone = || share.values().map(|(_, of_gone)| *of_gone);
+                prop_assert!(of_gone().max().unwrap() - of_gone().min().unwrap() <= 1, "{:?}", share);
+                let beside = share.values().all(|(all, of_gone)| all - of_gone <= 1);
+                prop_assert!(beside, "{:?}", share);
             }
             let mut pending = 0;
             for bot in world.state.members_of(1, 0) {
-                let own = if bot.index < size { waves } else { 0 };
-                let of_others: u32 = shares.iter().map(|share| share[&bot]).sum();
+                let all: u32 = shares.iter().map(|share| share[&bot].0).sum();
                 let view = world.state.bot_view(bot).unwrap();
-                prop_assert_eq!(view.pending, own + u64::from(of_others), "{:?}", bot);
+                prop_assert_eq!(view.pending, u64::from(all), "{:?}", bot);
                 let open = world.state.assignments_of(bot, |state| !state.is_ended(), 1000);
                 prop_assert_eq!(open.len() as u64, view.pending);
                 prop_assert!(open.iter().all(|row| row.state() == AssignmentState::Waiting));

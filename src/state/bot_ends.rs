@@ -23,9 +23,10 @@ impl State {
         let blank = Progress::default();
         let row = self.progress(place).unwrap_or(&blank);
         if let Some(bot) = report.bot {
-            // One that is gone may end what it is leased as.
+            // One that is gone may end what it is leased as, and one that is there what was made for it,
+            // though it may be another's share since.
             let bot = self.named_bot(bot).ok_or(Verdict::NotFound)?;
-            if self.bot_of(place, row) != Some(bot) {
+            if self.bot_of(place, row) != Some(bot) && self.made_for(place) != Some(bot) {
                 return Err(Verdict::NotFound);
             }
         }
@@ -79,7 +80,8 @@ impl Txn<'_> {
             verdicts.push(Verdict::Accepted);
             places.push(place);
             if completes {
-                self.end_assignment(place, AssignmentState::Completed, item.text);
+                let bot = item.bot.and_then(|bot| self.state.named_bot(bot));
+                self.end_assignment(place, bot, AssignmentState::Completed, item.text);
                 completed += 1;
             } else {
                 let now = self.now;
@@ -115,7 +117,7 @@ impl Txn<'_> {
         let gives_up = permanent || failures > self.state.policy().max_retries;
         self.state.edit_progress(place, |row| row.failures = failures);
         if gives_up {
-            self.end_assignment(place, AssignmentState::Failed, error);
+            self.end_assignment(place, None, AssignmentState::Failed, error);
             self.state.edit_bot_totals(|totals| totals.failed += 1);
         } else {
             self.state.edit_progress(place, back_to_waiting);
@@ -123,9 +125,18 @@ impl Txn<'_> {
         gives_up
     }
 
-    fn end_assignment(&mut self, place: AssignmentPlace, state: AssignmentState, text: String) {
+    /// `named` is who ends it; what is leased is ended by who it is leased as.
+    fn end_assignment(
+        &mut self,
+        place: AssignmentPlace,
+        named: Option<BotPlace>,
+        state: AssignmentState,
+        text: String,
+    ) {
         let blank = Progress::default();
-        let bot = self.state.bot_of(place, self.state.progress(place).unwrap_or(&blank));
+        let row = self.state.progress(place).unwrap_or(&blank);
+        let named = named.filter(|_| row.state == AssignmentState::Waiting);
+        let bot = named.or_else(|| self.state.bot_of(place, row));
         let heir = bot.map(|bot| bot.index).filter(|index| *index != place.index);
         let result = if text.is_empty() {
             Payload::Absent
@@ -141,11 +152,17 @@ impl Txn<'_> {
             row.ended_at_ms = now;
             row.result = result;
         });
+        if let Some(lender) = self.state.made_for(place).filter(|_| heir.is_some()) {
+            self.state.edit_record(lender, |record| record.given += 1);
+        }
         let Some(bot) = bot.filter(|bot| self.state.has_bot(*bot)) else { return };
         self.state.edit_record(bot, |record| {
             record.assigned += u64::from(heir.is_some());
             match state {
-                AssignmentState::Completed => record.completed += 1,
+                AssignmentState::Completed => {
+                    record.completed += 1;
+                    record.contact_ms = now;
+                }
                 AssignmentState::Failed => record.failed += 1,
                 AssignmentState::Waiting | AssignmentState::Leased => {}
             }

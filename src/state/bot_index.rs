@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::bot_runs::EndedRuns;
-use crate::model::{AssignmentPlace, BotPlace, Progress, Span, Swarm, TimeMs, Wave};
+use crate::model::{AssignmentPlace, BotPlace, Progress, RequestId, Span, Swarm, TimeMs, Wave};
 
 /// Place of a wave among those that wait: a time, as that of a task, and its number.
 pub(super) type Due = (TimeMs, u64);
@@ -135,6 +135,8 @@ pub(super) struct BotIndex {
     pub(super) inherited: BTreeMap<BotPlace, BTreeSet<AssignmentPlace>>,
     /// Assignments that are leased as a bot's in place of another.
     pub(super) leased_as: BTreeMap<BotPlace, BTreeSet<AssignmentPlace>>,
+    /// The same by the bot they were made for, while it is there.
+    pub(super) lent: BTreeMap<BotPlace, BTreeSet<AssignmentPlace>>,
     /// By the age of the state at which they end.
     pub(super) leases: BTreeSet<(TimeMs, AssignmentPlace)>,
     pub(super) ended: BTreeSet<Due>,
@@ -147,6 +149,8 @@ pub(super) struct BotIndex {
     pub(super) swarms: BTreeMap<u32, Figures>,
     pub(super) tiers: BTreeMap<Arc<str>, Figures>,
     pub(super) all: Figures,
+    /// Workflows by the request that made them.
+    pub(super) requested: BTreeMap<RequestId, u64>,
     /// Workflows that have not ended.
     pub(super) running: BTreeSet<u64>,
     /// Those that have, by when they did.
@@ -252,10 +256,17 @@ impl BotIndex {
             let Some(index) = row.bot else { continue };
             let bot = BotPlace { swarm: swarm.0, index };
             let ended = row.state.is_ended();
+            let has = |index| swarm.1.is_some_and(|row| row.has(index));
+            let lender = BotPlace { swarm: swarm.0, index: place.index };
+            match is_new {
+                false => take_out(&mut self.lent, &lender, &place),
+                true if !ended && has(place.index) => put_in(&mut self.lent, lender, place),
+                true => {}
+            }
             let sets = if ended { &mut self.inherited } else { &mut self.leased_as };
             match is_new {
                 false => take_out(sets, &bot, &place),
-                true if swarm.1.is_some_and(|row| row.has(index)) => put_in(sets, bot, place),
+                true if has(index) => put_in(sets, bot, place),
                 true => {}
             }
         }

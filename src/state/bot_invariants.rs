@@ -37,11 +37,13 @@ pub fn check_bots(state: &State) -> Result<(), String> {
     equal("open waves of bots", &is.singles_open, &fresh.singles_open)?;
     equal("what was inherited", &is.inherited, &fresh.inherited)?;
     equal("what is leased as another's", &is.leased_as, &fresh.leased_as)?;
+    equal("what is lent to another", &is.lent, &fresh.lent)?;
     state.check_runs()?;
     equal("leases by their end", &is.leases, &fresh.leases)?;
     equal("ended waves", &is.ended, &fresh.ended)?;
     equal("waves to be cleared away", &is.folding, &fresh.folding)?;
     equal("running workflows", &is.running, &fresh.running)?;
+    equal("workflows by their requests", &is.requested, &fresh.requested)?;
     equal("ended workflows", &is.over, &fresh.over)?;
     equal("bytes of running workflows", &is.running_bytes, &fresh.running_bytes)?;
     equal("bytes of ended workflows", &is.over_bytes, &fresh.over_bytes)?;
@@ -60,9 +62,11 @@ fn holds(holds: bool, what: &str, of: impl std::fmt::Debug) -> Result<(), String
 fn check_swarms(state: &State) -> Result<(), String> {
     let mut bots = state.bots.len() as u64;
     for (number, row) in state.swarms_after(0) {
-        let mut end = 0;
+        let (mut end, mut before) = (0, 0);
         for stretch in &row.members {
             let span = stretch.span;
+            equal("members know how many are in front", &stretch.rank, &before)?;
+            before += span.len();
             holds(end <= span.first && span.first < span.end, "members are in order", row)?;
             holds(stretch.waves_before <= row.waves, "they came before its last wave", row)?;
             end = span.end;
@@ -116,6 +120,7 @@ fn recomputed(state: &State) -> Result<BotIndex, String> {
     for (number, row) in state.workflows_after(0) {
         holds(row.position as usize <= row.tasks.len(), "no task is beyond the last", row)?;
         let bytes = bytes_of(row);
+        fresh.requested.insert(row.request_id, number);
         match row.ended_at_ms {
             0 => {
                 fresh.running.insert(number);
@@ -163,6 +168,10 @@ fn tally(state: &State, number: u64, fresh: &mut BotIndex) -> Result<Option<Tall
                 if state.has_bot(bot) {
                     super::bot_index::put_in(sets, bot, place);
                 }
+                let lender = BotPlace { swarm: wave.swarm, index };
+                if !ended && state.has_bot(lender) {
+                    super::bot_index::put_in(&mut fresh.lent, lender, place);
+                }
             }
             let gone = swarm.is_some_and(|row| !row.has(index));
             tally.orphans -= u32::from(ended && gone);
@@ -188,9 +197,9 @@ fn check_hints(state: &State) -> Result<(), String> {
     }
     for place in state.bots_after(None).take(40) {
         let view = state.bot_view(place).ok_or("a bot that is listed is there")?;
-        let open = state.assignments_of(place, |state| !state.is_ended(), 1000);
-        if open.len() < 1000 {
-            equal("what a bot has to do", &view.pending, &(open.len() as u64))?;
+        let open = state.assignment_page(place, |state| !state.is_ended(), (None, true), 1000);
+        if open.next.is_none() {
+            equal("what a bot has to do", &view.pending, &(open.rows.len() as u64))?;
         }
     }
     Ok(())

@@ -14,7 +14,7 @@ use super::{NAME_MAX, Outcome, Rejection, Reply, State};
 use crate::canary::{self, Canary};
 use crate::model::{
     AssignmentPlace, AssignmentState, BOT_BLOCK, BotLease, BotPlace, DerivedId, Progress, Span,
-    Swarm, TimeMs, Wave,
+    TimeMs,
 };
 
 /// The most items of one batch, and assignments of one lease.
@@ -27,7 +27,9 @@ pub const LEASE_MAX_MS: u64 = 24 * 3_600_000;
 pub const BOTS_PER_LEASE_MAX: usize = 100;
 /// Types that one lease may be for.
 pub const LEASE_TYPES_MAX: usize = 100;
-/// Assignments that are looked at for one lease.
+/// Assignments that are looked at for one lease: of what bots have themselves, of what they have from bots
+/// that are gone, and of their share of what was there before them, each for itself. Who has more of one
+/// than that finds the others all the same.
 const LOOKS_MAX: usize = 50_000;
 /// What passing over work of another type costs of that.
 const PASSING: usize = 5;
@@ -48,8 +50,21 @@ enum Wants<'a> {
     All,
     /// What was made for this bot of a swarm.
     Own(u32),
-    /// What these bots of a swarm have from bots that are gone.
+    /// What the bots of these ranks of a swarm have from bots that are gone.
     Inherited(&'a [u32]),
+    /// What these bots of a swarm have of waves from before they came.
+    Taken(&'a [u32]),
+}
+
+impl Wants<'_> {
+    /// What its looks are counted with.
+    fn kind(self) -> usize {
+        match self {
+            Self::All | Self::Own(_) => 0,
+            Self::Inherited(_) => 1,
+            Self::Taken(_) => 2,
+        }
+    }
 }
 
 fn source<'a>(waves: Option<&'a BTreeSet<Due>>, wants: Wants<'a>) -> Option<Source<'a>> {
@@ -80,28 +95,9 @@ impl State {
         self.progress(place).is_none_or(is_free)
     }
 
-    /// Assignments that wait and that a member of a swarm has from bots that are gone; looks at `looks` of
-    /// its share at most, and takes them off.
-    pub(super) fn inherited_of(
-        &self,
-        (number, wave): (u64, &Wave),
-        swarm: &Swarm,
-        index: u32,
-        looks: &mut usize,
-    ) -> Vec<u32> {
-        // Finding out who is gone takes a walk over the pieces of both.
-        let pieces = wave.members.len() + swarm.members.len();
-        *looks = looks.saturating_sub(1 + pieces / 16);
-        let mut found = Vec::new();
-        for index in swarm.inheritance(number, &wave.members, index).take(*looks) {
-            *looks -= 1;
-            let progress = self.progress(AssignmentPlace { wave: number, index });
-            // What somebody holds is of the bot that it is leased as.
-            if progress.is_none_or(|row| row.state == AssignmentState::Waiting) {
-                found.push(index);
-            }
-        }
-        found
+    /// Whether what was made for a member waits, and is not the share of one that came later.
+    fn own_waits(&self, place: AssignmentPlace) -> bool {
+        self.waits(place) && self.taker_of(place).is_none()
     }
 
     /// Places of waves among those that wait. Within a swarm they are in the order of their numbers.
@@ -122,14 +118,18 @@ impl State {
         types: &LeaseTypes,
         max: usize,
     ) -> Vec<AssignmentPlace> {
-        let (mut picked, mut looks, mut passed) = (Vec::new(), LOOKS_MAX, 0);
+        let (mut picked, mut all_looks, mut passed) = (Vec::new(), [LOOKS_MAX; 3], 0);
         let mut heads: BinaryHeap<_> = (0..sources.len())
             .filter_map(|at| sources[at].waves.next().map(|due| Reverse((due, at))))
             .collect();
         while let Some(Reverse(((_, wave), at))) = heads.pop() {
             let room = max - picked.len();
-            if room == 0 || looks == 0 {
+            if room == 0 {
                 break;
+            }
+            let mut looks = all_looks[sources[at].wants.kind()];
+            if looks == 0 {
+                continue;
             }
             let places = |index| AssignmentPlace { wave, index };
             match sources[at].wants {
@@ -143,24 +143,23 @@ impl State {
                     let from = if canary::active(Canary::LeaseTwice) { 0 } else { from };
                     picked.extend(self.waiting_from(wave, from).take(room).map(places));
                 }
-                // What it has ended was left out; what is leased is looked at.
-                Wants::Own(index) => match self.waits(places(index)) {
+                // What it has ended was left out; what is leased, or another's share, is looked at.
+                Wants::Own(index) => match self.own_waits(places(index)) {
                     true => picked.push(places(index)),
                     false => looks -= 1,
                 },
-                Wants::Inherited(bots) => {
-                    let Some(row) = self.waves.get(&wave) else { continue };
-                    let Some(swarm) = self.swarms.get(&row.swarm) else { continue };
-                    let mut places: Vec<_> = bots
-                        .iter()
-                        .flat_map(|at| self.inherited_of((wave, row), swarm, *at, &mut looks))
-                        .map(places)
-                        .filter(|place| self.waits(*place))
-                        .collect();
+                Wants::Inherited(bots) | Wants::Taken(bots) => {
+                    let found = match sources[at].wants {
+                        Wants::Inherited(_) => self.inherited_of(wave, bots, &mut looks),
+                        _ => self.taken_of_all(wave, bots, &mut looks),
+                    };
+                    let found = found.into_iter().map(places);
+                    let mut places: Vec<_> = found.filter(|place| self.waits(*place)).collect();
                     places.sort_unstable();
                     picked.extend(places.into_iter().take(room));
                 }
             }
+            all_looks[sources[at].wants.kind()] = looks;
             heads.extend(sources[at].waves.next().map(|due| Reverse((due, at))));
         }
         picked
@@ -203,7 +202,13 @@ impl State {
         let types: BTreeSet<WorkType> =
             types.iter().map(|name| name.as_deref().map(Arc::from)).collect();
         let ready = swarms.iter().filter_map(|swarm| index.ready_of.get(swarm));
-        let ready = ready.flat_map(|sets| types.iter().filter_map(|name| sets.get(name)));
+        // Whichever there are fewer of: a thousand swarms with a hundred types each are many look-ups.
+        let ready = ready.flat_map(|sets| match sets.len() < types.len() {
+            true => {
+                sets.iter().filter(|(name, _)| types.contains(*name)).map(|(_, set)| set).collect()
+            }
+            false => types.iter().filter_map(|name| sets.get(name)).collect::<Vec<_>>(),
+        });
         let sources = ready.filter_map(|set| source(Some(set), Wants::All));
         Ok(self.pick(sources.collect(), &[], max))
     }
@@ -220,16 +225,23 @@ impl State {
         }
         let bots: Vec<BotPlace> = bots.into_iter().collect();
         let indexes: Vec<u32> = bots.iter().map(|bot| bot.index).collect();
+        let rank = |bot: &BotPlace| self.swarms.get(&bot.swarm)?.rank_of(bot.index);
+        let ranks: Vec<u32> = bots.iter().map(|bot| rank(bot).unwrap_or_default()).collect();
         let mut sources = Vec::new();
         let mut from = 0;
         for group in bots.chunk_by(|one, other| one.swarm == other.swarm) {
-            let (swarm, own) = (group[0].swarm, &indexes[from..from + group.len()]);
+            let range = from..from + group.len();
+            let (swarm, own, ranks) = (group[0].swarm, &indexes[range.clone()], &ranks[range]);
             from += group.len();
             sources.extend(group.iter().map(|bot| Source {
-                waves: Box::new(self.due_of(self.unended_waves_of(*bot, 0))),
+                waves: Box::new(self.due_of(self.own_waves_of(*bot))),
                 wants: Wants::Own(bot.index),
             }));
-            sources.extend(source(self.bot_index.orphaned.get(&swarm), Wants::Inherited(own)));
+            sources.extend(source(self.bot_index.orphaned.get(&swarm), Wants::Inherited(ranks)));
+            sources.extend(group.last().map(|newest| Source {
+                waves: Box::new(self.ready_before(*newest)),
+                wants: Wants::Taken(own),
+            }));
             let singles = group.iter().map(|bot| self.bot_index.single_ready.get(bot));
             sources.extend(singles.filter_map(|set| source(set, Wants::All)));
         }
@@ -385,22 +397,7 @@ impl State {
         }
     }
 
-    /// As whom assignments are leased, each at its place: `None` for the bot it was made for. It stays
-    /// so until the lease ends, whoever comes and goes meanwhile.
-    fn heirs_of(&self, places: &[AssignmentPlace]) -> Vec<Option<u32>> {
-        let mut gone_of = (0, Vec::new());
-        let heir = |place: &AssignmentPlace| {
-            let wave = self.waves.get(&place.wave)?;
-            let swarm = self.swarms.get(&wave.swarm).filter(|row| !row.has(place.index))?;
-            if gone_of.0 != place.wave {
-                gone_of = (place.wave, swarm.gone_of(&wave.members));
-            }
-            swarm.heir_among(place.wave, &gone_of.1, place.index)
-        };
-        places.iter().map(heir).collect()
-    }
-
-    /// Notes when a bot last did something.
+    /// Notes when somebody last did something for a bot.
     pub(super) fn note_activity(&mut self, place: AssignmentPlace, at_ms: TimeMs) {
         let bot = match self.progress(place) {
             Some(row) => self.bot_of(place, row),
@@ -410,6 +407,7 @@ impl State {
         if let Some(bot) = bot {
             self.edit_record(bot, |record| {
                 record.last_active_ms = record.last_active_ms.max(at_ms);
+                record.contact_ms = record.contact_ms.max(at_ms);
             });
         }
     }

@@ -137,13 +137,14 @@ impl State {
     }
 
     /// Where assignments of a bot may be: in waves over its whole swarm, in those for it alone, among
-    /// what it ended or holds in place of others, and in its share of what waits of those who are gone.
+    /// what it ended or holds in place of others, in its share of what waits of those who are gone, and in
+    /// that of what was made before it came.
     fn sources(
         &self,
         bot: BotPlace,
         way: Way,
         ends: bool,
-    ) -> [Box<dyn Iterator<Item = Look> + '_>; 5] {
+    ) -> [Box<dyn Iterator<Item = Look> + '_>; 6] {
         let (from, to) = way.waves();
         let own = move |wave| (AssignmentPlace { wave, index: bot.index }, true);
         let whole: Box<dyn Iterator<Item = u64> + '_> = match (ends, way.newest_first) {
@@ -171,20 +172,34 @@ impl State {
         let share = orphaned
             .filter(move |wave| (from..=to).contains(wave))
             .flat_map(move |wave| self.share_of(bot, wave, way));
+        let first_own = self.first_whole_of(bot).unwrap_or(u64::MAX);
+        let older = index.whole_open.get(&bot.swarm).into_iter();
+        let older = older.flat_map(move |waves| way.along(waves.range(from..=to).copied()));
+        let taken = older.filter(move |wave| *wave < first_own).map(move |wave| {
+            let found = self.taken_of(wave, bot.index);
+            (place(wave, found.unwrap_or_default()), found.is_some())
+        });
         [
             Box::new(whole.map(own)),
             Box::new(singles.map(own)),
             Box::new(inherited),
             Box::new(leased),
             Box::new(share),
+            Box::new(taken),
         ]
     }
 
     /// What a member has of a wave from bots that are gone. That it was looked for is a look of its
-    /// own, in front of the wave.
+    /// own, in front of the wave, and more when wave and swarm are in many pieces.
     fn share_of(&self, bot: BotPlace, wave: u64, way: Way) -> Box<dyn Iterator<Item = Look> + '_> {
         let rows = self.waves.get(&wave).zip(self.swarms.get(&bot.swarm));
-        let indexes = rows.map(|(row, swarm)| swarm.inheritance(wave, &row.members, bot.index));
+        let (mut cost, mut gone) = (1, Vec::new());
+        if let Some((row, swarm)) = rows {
+            gone = if row.whole { swarm.gone_of(&row.members) } else { row.members.clone() };
+            cost += if row.whole { (row.members.len() + swarm.members.len()) / 16 } else { 0 };
+        }
+        let rank = rows.and_then(|(row, swarm)| Some((row, swarm, swarm.rank_of(bot.index)?)));
+        let indexes = rank.map(|(row, swarm, rank)| swarm.inheritance(row.turn, gone, rank));
         let indexes = indexes.into_iter().flatten();
         let front = match way.newest_first {
             true => AssignmentPlace { wave: wave.saturating_add(1), index: 0 },
@@ -192,7 +207,7 @@ impl State {
         };
         let ahead = indexes.map(move |index| AssignmentPlace { wave, index });
         let ahead = ahead.filter(move |place| way.is_ahead(*place)).map(|place| (place, true));
-        let front = std::iter::once((front, false));
+        let front = std::iter::repeat_n((front, false), cost);
         if way.newest_first {
             let mut all: Vec<Look> = ahead.collect();
             all.reverse();

@@ -46,9 +46,10 @@ pub struct BotView<'a> {
     pub created_at_ms: TimeMs,
     /// When it last got something, or ended it.
     pub last_active_ms: TimeMs,
-    /// Assignments it ever got; those of removed bots once it is their heir.
+    /// Assignments it ever got, without those that others have or ended in its place, and with those of
+    /// others that it has or ended.
     pub total: u64,
-    /// Those that have not ended. Of what removed bots left, so much as a bounded look finds.
+    /// Those that have not ended. Of what it has of others, and they of it, so much as a bounded look finds.
     pub pending: u64,
     /// Those it completed.
     pub completed: u64,
@@ -141,8 +142,7 @@ pub struct BotHealth {
     pub leased: u64,
     /// Leases past their end that nobody has taken back; of the first 20,000 in all.
     pub overdue: u64,
-    /// When somebody who works for it was last heard of, to the second; 0 for never, or when nothing
-    /// of that is retained.
+    /// When somebody who works for it was last heard of, to the second; 0 for never.
     pub last_contact_ms: TimeMs,
 }
 
@@ -208,19 +208,20 @@ impl State {
     #[must_use]
     pub fn bot_view(&self, place: BotPlace) -> Option<BotView<'_>> {
         let view = self.bot_summary(place)?;
-        let inherited = match place.swarm {
-            0 => 0,
-            _ => self.inherited_open(place, LOOKS_MAX),
+        let (more, less) = match place.swarm {
+            0 => (0, 0),
+            _ => (self.open_for_others(place, LOOKS_MAX), self.open_with_others(place, LOOKS_MAX)),
         };
-        Some(BotView { total: view.total + inherited, pending: view.pending + inherited, ..view })
+        let (total, pending) = (view.total + more - less, view.pending + more - less);
+        Some(BotView { total, pending, ..view })
     }
 
-    /// As [`Self::bot_view`], without the open assignments that it has from bots that are gone:
-    /// these would have to be looked for, and lists show many bots.
+    /// As [`Self::bot_view`], with the open assignments that were made for it and none that were made for
+    /// others: whose they are would have to be looked for, and lists show many bots.
     #[must_use]
     pub fn bot_summary(&self, place: BotPlace) -> Option<BotView<'_>> {
         let (id, record) = (self.bot_id(place), self.bot_record(place));
-        let BotRecord { assigned, completed, failed, last_active_ms } = record;
+        let BotRecord { assigned, completed, failed, given, last_active_ms, .. } = record;
         if place.swarm == 0 {
             let row = self.bots.get(&place.index)?;
             let name = match row.name.as_str() {
@@ -245,7 +246,7 @@ impl State {
         let stretch = row.stretch_of(place.index)?;
         let waves = row.waves - stretch.waves_before;
         let got_at_ms = if waves > 0 { row.assigned_at_ms } else { stretch.created_at_ms };
-        let total = waves + assigned;
+        let total = waves + assigned - given;
         Some(BotView {
             place,
             id,
@@ -264,23 +265,6 @@ impl State {
     fn member_name(&self, row: &Swarm, index: u32) -> String {
         let name = if row.name.is_empty() { "swarm" } else { &row.name };
         format!("{name}-bot-{index}")
-    }
-
-    /// How many open assignments a member has from bots that are gone: what is leased as its, and its
-    /// share of what waits, as far as a bounded look finds it.
-    fn inherited_open(&self, bot: BotPlace, mut looks: usize) -> u64 {
-        let leased = self.bot_index.leased_as.get(&bot).map_or(0, |places| places.len());
-        let Some(swarm) = self.swarms.get(&bot.swarm) else { return 0 };
-        let waves = self.bot_index.orphaned.get(&bot.swarm).into_iter().flatten();
-        let mut found = leased as u64;
-        for (_, wave) in waves {
-            let Some(row) = self.waves.get(wave) else { continue };
-            found += self.inherited_of((*wave, row), swarm, bot.index, &mut looks).len() as u64;
-            if looks == 0 {
-                break;
-            }
-        }
-        found
     }
 
     /// One assignment.
@@ -336,20 +320,16 @@ impl State {
         if !self.has_bot(bot) {
             return None;
         }
-        let (mut health, mut tried) = (BotHealth::default(), false);
+        let last_contact_ms = self.bot_record(bot).contact_ms;
+        let mut health = BotHealth { last_contact_ms, ..BotHealth::default() };
         let aged = self.counters().aged_at(now);
-        for view in self.assignments_of(bot, |_| true, LOOKS_MAX) {
-            let Some(row) = view.progress else { continue };
-            tried = true;
-            health.last_contact_ms = health.last_contact_ms.max(row.ended_at_ms);
+        // Of what a bot has to do the oldest is leased first.
+        let is_leased = |state| state == AssignmentState::Leased;
+        for view in self.assignment_page(bot, is_leased, (None, false), LOOKS_MAX).rows {
             let Some(lease) = view.lease() else { continue };
             health.leased += 1;
             health.overdue += u64::from(lease.ends_aged_ms < aged);
             health.last_contact_ms = health.last_contact_ms.max(lease.contact_ms);
-        }
-        // Its record is the last witness: a bot is active, too, when it is given something.
-        if tried && health.last_contact_ms == 0 {
-            health.last_contact_ms = self.bot_record(bot).last_active_ms;
         }
         Some(health)
     }

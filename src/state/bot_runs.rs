@@ -71,7 +71,7 @@ impl EndedRuns {
 impl State {
     /// The first retained wave over a swarm that a member was in from its beginning. From there on it
     /// is in all of them.
-    fn first_whole_of(&self, bot: BotPlace) -> Option<u64> {
+    pub(super) fn first_whole_of(&self, bot: BotPlace) -> Option<u64> {
         let whole = self.bot_index.whole_of.get(&bot.swarm)?;
         let (mut low, mut end) = (*whole.first()?, whole.last()?.checked_add(1)?);
         let mut found = None;
@@ -105,23 +105,21 @@ impl State {
         range.into_iter().flatten().rev().copied()
     }
 
+    /// The first retained wave over its whole swarm from a number on that a member has not ended.
+    pub(super) fn next_unended(&self, bot: BotPlace, from: u64) -> Option<u64> {
+        let whole = self.bot_index.whole_of.get(&bot.swarm)?;
+        let mut next = *whole.range(from..).next()?;
+        while let Some((_, last)) = self.bot_index.ended_runs.covering(bot, next) {
+            next = *whole.range(last.checked_add(1)?..).next()?;
+        }
+        Some(next)
+    }
+
     /// Waves over its whole swarm that a member has not ended, those from a number on.
     pub(super) fn unended_waves_of(&self, bot: BotPlace, from: u64) -> impl Iterator<Item = u64> {
-        let whole = self.bot_index.whole_of.get(&bot.swarm);
-        let after = move |from: u64| whole?.range(from..).next().copied();
-        let mut next = self.first_whole_of(bot).and_then(|first| after(first.max(from)));
-        std::iter::from_fn(move || {
-            while let Some(wave) = next {
-                match self.bot_index.ended_runs.covering(bot, wave) {
-                    Some((_, last)) => next = after(last.checked_add(1)?),
-                    None => {
-                        next = after(wave + 1);
-                        return Some(wave);
-                    }
-                }
-            }
-            None
-        })
+        let first = self.first_whole_of(bot).map(|first| first.max(from));
+        let first = first.and_then(|first| self.next_unended(bot, first));
+        std::iter::successors(first, move |wave| self.next_unended(bot, wave.checked_add(1)?))
     }
 
     /// The same the other way round: those up to a number.

@@ -20,13 +20,13 @@ const BOTS: u32 = 50_000;
 pub(super) struct World {
     pub(super) state: State,
     index: u64,
-    now: u64,
+    pub(super) now: u64,
     rows: BTreeMap<Vec<u8>, Bytes>,
     command_bytes: usize,
     row_bytes: usize,
     took: Duration,
     /// Who is said to complete what is completed.
-    bot: Option<DerivedId>,
+    pub(super) bot: Option<DerivedId>,
 }
 
 impl World {
@@ -35,7 +35,7 @@ impl World {
     }
 
     /// What is read back from the rows is the same state.
-    fn is_what_its_rows_say(&self) {
+    pub(super) fn is_what_its_rows_say(&self) {
         let mut reopened = State::default();
         for (key, value) in &self.rows {
             reopened.load_row(key, value).unwrap();
@@ -91,12 +91,16 @@ impl World {
         assert!(matches!(reply, Ok(Outcome::Bot(BotOutcome::Assigned { .. }))), "{reply:?}");
     }
 
-    fn lease(&mut self, swarms: &[u32], max: u32) -> Vec<(AssignmentPlace, u32)> {
+    pub(super) fn lease(&mut self, swarms: &[u32], max: u32) -> Vec<(AssignmentPlace, u32)> {
         let scope = swarms.iter().map(|swarm| self.state.swarm_id(*swarm)).collect();
         self.lease_of(LeaseScope::Swarms(scope), max)
     }
 
-    fn lease_of_bots(&mut self, bots: &[BotPlace], max: u32) -> Vec<(AssignmentPlace, u32)> {
+    pub(super) fn lease_of_bots(
+        &mut self,
+        bots: &[BotPlace],
+        max: u32,
+    ) -> Vec<(AssignmentPlace, u32)> {
         let scope = bots.iter().map(|bot| self.state.bot_id(*bot)).collect();
         self.lease_of(LeaseScope::Bots(scope), max)
     }
@@ -118,7 +122,11 @@ impl World {
         }
     }
 
-    fn complete(&mut self, leased: &[(AssignmentPlace, u32)], text: &str) -> Vec<Verdict> {
+    pub(super) fn complete(
+        &mut self,
+        leased: &[(AssignmentPlace, u32)],
+        text: &str,
+    ) -> Vec<Verdict> {
         let item = |(place, attempt): &(AssignmentPlace, u32)| BotReport {
             task: self.state.assignment_id(*place),
             bot: self.bot,
@@ -131,7 +139,7 @@ impl World {
     }
 
     /// Removes the first member of the swarm from an index on, if there is one.
-    fn remove_from(&mut self, from: u32) {
+    pub(super) fn remove_from(&mut self, from: u32) {
         let Some(place) = self.state.members_of(1, from).next() else { return };
         let bot = self.state.bot_id(place);
         self.say(BotCommand::RemoveBot { bot }).unwrap();
@@ -146,7 +154,7 @@ impl World {
     }
 }
 
-fn judged(reply: Reply) -> Vec<Verdict> {
+pub(super) fn judged(reply: Reply) -> Vec<Verdict> {
     match reply {
         Ok(Outcome::Bot(BotOutcome::Judged { verdicts })) => verdicts,
         other => panic!("{other:?}"),
@@ -337,7 +345,7 @@ fn a_swarm_grows_in_any_number_of_steps_and_nobodys_figures_change() {
     assert_eq!((row.count, row.members.len()), (STEPS, 4096));
     let waves = row.waves;
     for index in 0..STEPS {
-        let view = world.state.bot_view(BotPlace { swarm: 1, index }).unwrap();
+        let view = world.state.bot_summary(BotPlace { swarm: 1, index }).unwrap();
         let steps = u64::from(index) + 1;
         let missed = if steps <= 100 { steps / 2 } else { steps - 50 };
         assert_eq!((view.total, view.pending), (waves - missed, waves - missed), "{index}");

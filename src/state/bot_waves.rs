@@ -47,19 +47,6 @@ impl State {
         self.wave_blocks.get(&(place.wave, block))?.get(slot)
     }
 
-    /// Who has an open assignment: the bot it was made for, or the heir of one that is gone.
-    pub(super) fn assignee(&self, place: AssignmentPlace) -> Option<BotPlace> {
-        let wave = self.waves.get(&place.wave)?;
-        let swarm = wave.swarm;
-        let index = match self.swarms.get(&swarm) {
-            Some(row) if !row.has(place.index) => {
-                row.heir(place.wave, &wave.members, place.index)?
-            }
-            Some(_) | None => place.index,
-        };
-        Some(BotPlace { swarm, index })
-    }
-
     /// The place of a wave among others that wait: when it was assigned, plus what its urgency lacks.
     pub(super) fn wave_due_ms(&self, wave: &Wave, tier: &str) -> TimeMs {
         let lacks = u64::from(100 - tier_urgency(tier).value());
@@ -229,6 +216,7 @@ impl Txn<'_> {
 
     fn add_wave(&mut self, swarm: u32, whole: bool, members: Vec<Span>, work: BotWork) -> u64 {
         let number = self.state.bot_totals().waves + 1;
+        let turn = self.state.swarm(swarm).filter(|_| whole).map(|row| row.next_turn());
         let size = members.iter().map(|span| span.len()).sum();
         let (owner, part) = (blob_owner(number, 0), BlobPart::WaveData);
         let wave = Wave {
@@ -239,6 +227,7 @@ impl Txn<'_> {
             assigned_at_ms: self.now,
             members,
             size,
+            turn: turn.unwrap_or(number),
         };
         self.state.waves.put(&mut self.state.rows, number, wave);
         self.state.edit_bot_totals(|totals| {
@@ -319,7 +308,7 @@ impl Txn<'_> {
 
 impl State {
     /// Takes a wave out of all that is derived; its rows are deleted later, in turns.
-    fn forget_wave(&mut self, wave: u64) {
+    pub(super) fn forget_wave(&mut self, wave: u64) {
         let Some(tally) = self.bot_index.tallies.get(&wave) else { return };
         if tally.leased > 0 || tally.inherited > 0 {
             let swarm = tally.swarm;
@@ -334,6 +323,8 @@ impl State {
                         let bot = BotPlace { swarm, index };
                         take_out(&mut self.bot_index.inherited, &bot, &place);
                         take_out(&mut self.bot_index.leased_as, &bot, &place);
+                        let lender = BotPlace { swarm, index: place.index };
+                        take_out(&mut self.bot_index.lent, &lender, &place);
                     }
                 }
             }

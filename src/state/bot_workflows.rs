@@ -81,6 +81,7 @@ impl State {
     /// Puts a workflow among those that run or have ended. Derived from its row.
     pub(super) fn note_workflow(&mut self, number: u64) {
         let Some(row) = self.workflows.get(&number) else { return };
+        self.bot_index.requested.insert(row.request_id, number);
         if row.status == WorkflowStatus::Running {
             self.bot_index.running.insert(number);
         } else {
@@ -91,7 +92,13 @@ impl State {
 }
 
 impl Txn<'_> {
+    /// Asked again it makes nothing, also when the answer of the first time is forgotten: whoever waits
+    /// for hours asks again under its key, and services must not be called twice for that.
     pub(super) fn create_workflow(&mut self, tasks: Vec<WorkflowStep>, priority: String) -> Reply {
+        if let Some(number) = self.state.bot_index.requested.get(&self.request_id) {
+            let workflow = self.state.workflow_id(*number);
+            return Ok(Outcome::Bot(BotOutcome::WorkflowCreated { workflow }));
+        }
         check_text("priority", &priority, PRIORITY_MAX)?;
         if tasks.len() > WORKFLOW_TASKS_MAX {
             let text = format!("tasks holds at most {WORKFLOW_TASKS_MAX} tasks");
@@ -120,6 +127,7 @@ impl Txn<'_> {
             WorkflowTask { task_type: task.task_type, params, result: Payload::Absent }
         });
         let row = Workflow {
+            request_id: self.request_id,
             tasks: rows.collect(),
             priority,
             position: 0,
@@ -222,6 +230,7 @@ impl Txn<'_> {
             let Some(row) = self.state.workflows.remove(&mut self.state.rows, &number) else {
                 return;
             };
+            self.state.bot_index.requested.remove(&row.request_id);
             self.state.bot_index.over_bytes -= bytes_of(&row);
             for (place, task) in (0u32..).zip(&row.tasks) {
                 let owner = blob_owner(number, place);
@@ -260,11 +269,20 @@ mod tests {
     }
 
     fn say(script: &mut Script, command: BotCommand) -> Reply {
+        let request_id = RequestId(1 << 100 | u128::from(script.index + 1));
+        say_as(script, request_id, 2000, command)
+    }
+
+    fn say_as(
+        script: &mut Script,
+        request_id: RequestId,
+        at_ms: u64,
+        command: BotCommand,
+    ) -> Reply {
         script.index += 1;
         let command = Command::Bot(Box::new(command));
-        let request_id = RequestId(1 << 100 | u128::from(script.index));
         let envelope = Envelope { request_id, principal: String::new(), command };
-        let entry = encode_entry(&LogEntry { at_ms: 2000, envelopes: vec![envelope] });
+        let entry = encode_entry(&LogEntry { at_ms, envelopes: vec![envelope] });
         let applied = script.state.apply(script.index, &entry).unwrap();
         script.state.take_changes();
         applied.replies.into_iter().next().unwrap()
@@ -294,6 +312,45 @@ mod tests {
         let index = &script.state.bot_index;
         assert_eq!((index.running_bytes, index.over_bytes), (0, all + 1));
         assert_eq!(check_bots(&script.state), Ok(()));
+    }
+
+    /// A client that waited for three videos asked again under its key after its first answer was
+    /// forgotten: a second workflow was made, and every service was called again.
+    #[test]
+    fn a_request_makes_one_workflow_however_long_it_is_asked_again() {
+        let mut script = begun("x");
+        let first = script.state.workflow(1).unwrap().request_id;
+        let create = || {
+            let task = WorkflowStep { task_type: "x".to_owned(), params: "{}".to_owned() };
+            BotCommand::CreateWorkflow { tasks: vec![task], priority: String::new() }
+        };
+        let workflow = script.state.workflow_id(1);
+        let same = Ok(Outcome::Bot(BotOutcome::WorkflowCreated { workflow }));
+        // Time passes by ten seconds an entry at most, as the ledger counts it.
+        let mut at_ms = 2000;
+        while script.state.request(first).is_some() {
+            at_ms += 9_000;
+            say_as(
+                &mut script,
+                RequestId(7 << 90 | u128::from(at_ms)),
+                at_ms,
+                BotCommand::CancelWorkflow { workflow: DerivedId::of(IdOf::Workflow, 1, (9, 0)) },
+            )
+            .unwrap_err();
+        }
+        assert_eq!(say_as(&mut script, first, at_ms, create()), same);
+        assert_eq!(
+            record(&mut script, 0, "1".to_owned()),
+            Ok(Outcome::Judged { accepted: 1, stale: 0 })
+        );
+        assert_eq!(say_as(&mut script, first, at_ms, create()), same, "also when it is over");
+        assert_eq!(script.state.bot_totals().workflows, 1);
+        assert_eq!(check_bots(&script.state), Ok(()));
+        // With the workflow it goes.
+        at_ms += RETENTION_MS;
+        say_as(&mut script, RequestId(9), at_ms, create()).unwrap();
+        assert!(!script.state.bot_index.requested.contains_key(&first));
+        assert_eq!(script.state.workflows_len(), (1, 0));
     }
 
     #[test]

@@ -26,6 +26,7 @@ mod bot_reads;
 mod bot_refound;
 mod bot_rows;
 mod bot_runs;
+mod bot_shares;
 mod bot_waves;
 mod bot_workflows;
 mod bots;

@@ -22,6 +22,8 @@ use crate::model::{RequestId, TaskId, TimeMs};
 pub const REQUEST_WINDOW_MS: TimeMs = 15 * 60 * 1000;
 /// The most answers kept.
 pub const REQUESTS_MAX: usize = 500_000;
+/// The most bytes of answers kept: one that names a thousand leases has some 10 KB.
+pub const REQUEST_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// Ids of deleted tasks are kept so long, unless there are too many.
 pub const TOMBSTONE_WINDOW_MS: TimeMs = 24 * 60 * 60 * 1000;
 /// The most ids of deleted tasks kept.
@@ -49,6 +51,8 @@ trait LedgerRow: Serialize + DeserializeOwned {
     const WINDOW_MS: TimeMs;
     /// The most parts kept.
     const PARTS_MAX: usize;
+    /// The most bytes of rows kept.
+    const BYTES_MAX: usize;
 
     /// When it was written, by the age of the state.
     fn aged_ms(&self) -> TimeMs;
@@ -62,6 +66,8 @@ struct Ledger<R: LedgerRow> {
     /// Key of a part, and the row it is in.
     places: HashTable<(R::Key, u64)>,
     rows: VecDeque<Stored>,
+    /// Of all rows.
+    bytes: usize,
 }
 
 #[derive(Debug)]
@@ -86,7 +92,7 @@ fn stored_key<R: LedgerRow>(key: u64) -> Vec<u8> {
 
 impl<R: LedgerRow> Ledger<R> {
     fn new() -> Self {
-        Self { places: HashTable::new(), rows: VecDeque::new() }
+        Self { places: HashTable::new(), rows: VecDeque::new(), bytes: 0 }
     }
 
     /// The row that holds `part`, by its key.
@@ -106,7 +112,8 @@ impl<R: LedgerRow> Ledger<R> {
     /// Stores a row whose parts are noted already.
     fn append(&mut self, to: &mut Rows, key: u64, row: &R) {
         let encoded = encode(row);
-        let own = Box::from(encoded.as_ref());
+        let own: Box<[u8]> = Box::from(encoded.as_ref());
+        self.bytes += own.len();
         let hash = to.put_bytes(stored_key::<R>(key), None, encoded);
         self.rows.push_back(Stored { key, aged_ms: row.aged_ms(), row: own, hash });
     }
@@ -114,11 +121,12 @@ impl<R: LedgerRow> Ledger<R> {
     fn drop_old(&mut self, to: &mut Rows, aged: TimeMs) {
         for _ in 0..DROPPED_PER_ENTRY_MAX {
             let Some(oldest) = self.rows.front() else { return };
-            let over = self.places.len() > R::PARTS_MAX;
+            let over = self.places.len() > R::PARTS_MAX || self.bytes > R::BYTES_MAX;
             if !over && oldest.aged_ms.saturating_add(R::WINDOW_MS) > aged {
                 return;
             }
             let Some(oldest) = self.rows.pop_front() else { return };
+            self.bytes -= oldest.row.len();
             to.delete(stored_key::<R>(oldest.key), oldest.hash);
             for part in oldest.read::<R>().keys() {
                 let is_it = |place: &(R::Key, u64)| *place == (part, oldest.key);
@@ -137,6 +145,7 @@ impl<R: LedgerRow> Ledger<R> {
         for part in row.keys() {
             self.note(part, key);
         }
+        self.bytes += value.len();
         self.rows.push_back(Stored { key, aged_ms: row.aged_ms(), row: value.into(), hash });
         Ok(())
     }
@@ -163,6 +172,7 @@ impl LedgerRow for RequestsRow {
     const TABLE: TableId = TableId::Requests;
     const WINDOW_MS: TimeMs = REQUEST_WINDOW_MS;
     const PARTS_MAX: usize = REQUESTS_MAX;
+    const BYTES_MAX: usize = REQUEST_BYTES_MAX;
 
     fn aged_ms(&self) -> TimeMs {
         self.aged_ms
@@ -257,6 +267,7 @@ impl LedgerRow for TombstonesRow {
     const TABLE: TableId = TableId::Tombstones;
     const WINDOW_MS: TimeMs = TOMBSTONE_WINDOW_MS;
     const PARTS_MAX: usize = TOMBSTONES_MAX;
+    const BYTES_MAX: usize = usize::MAX;
 
     fn aged_ms(&self) -> TimeMs {
         self.aged_ms
@@ -301,4 +312,29 @@ impl Tombstones {
 
 fn tombstone_hash(task_id: &TaskId) -> u64 {
     xxhash_rust::xxh3::xxh3_64(task_id.as_str().as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::Outcome;
+
+    /// They were bounded by number only: half a million answers of 10 KB each are 5 GB.
+    #[test]
+    fn answers_are_bounded_by_their_bytes_as_well() {
+        let (mut requests, mut rows) = (Requests::new(), Rows::default());
+        let mut answer = |requests: &mut Requests, index: u64| {
+            requests.record(RequestId(index.into()), index, &Ok(Outcome::Done));
+            requests.end_entry(&mut rows, index, 1);
+        };
+        (1..=3).for_each(|index| answer(&mut requests, index));
+        // As if there were others.
+        requests.ledger.bytes = REQUEST_BYTES_MAX;
+        let there = |requests: &Requests| {
+            (1..=4).filter(|id| requests.get(RequestId(*id)).is_some()).collect::<Vec<_>>()
+        };
+        assert_eq!(there(&requests), [1, 2, 3]);
+        answer(&mut requests, 4);
+        assert_eq!((there(&requests), requests.ledger.bytes), (vec![2, 3, 4], REQUEST_BYTES_MAX));
+    }
 }

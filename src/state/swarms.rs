@@ -1,7 +1,8 @@
 //! Swarms: made, scaled and removed. A swarm is one row; its bots are derived from it.
 //!
 //! Nothing is moved when members are removed: an open assignment whose bot is gone is an *orphan*,
-//! and the members have the orphans in turn ([`Swarm::heir`]), whoever they are at that time.
+//! and the members have the orphans in turn ([`Swarm::heir`]), whoever they are at that time. Nor is
+//! anything moved when members are added: they have a share of what waits ([`Swarm::taker`]).
 
 use super::apply::Txn;
 use super::bot_command::{BotFact, BotOutcome, BotRejection, BotSpec};
@@ -87,7 +88,7 @@ impl Txn<'_> {
             tier,
             capabilities,
             created_at_ms: self.now,
-            members: vec![Stretch { span, created_at_ms: self.now, waves_before: 0 }],
+            members: vec![Stretch { span, rank: 0, created_at_ms: self.now, waves_before: 0 }],
             count,
             next_index: count,
             waves: 0,
@@ -139,7 +140,8 @@ impl Txn<'_> {
         let (now, index) = (self.now, self.index);
         let counts = self.state.swarms.edit(&mut self.state.rows, &number, |row| {
             let span = Span { first: next, end };
-            row.members.push(Stretch { span, created_at_ms: now, waves_before: row.waves });
+            let (rank, waves_before) = (row.count, row.waves);
+            row.members.push(Stretch { span, rank, created_at_ms: now, waves_before });
             (row.count, row.next_index, row.revision) = (row.count + by, end, index);
             (row.count - by, row.count)
         });
@@ -168,7 +170,7 @@ impl Txn<'_> {
         }
         self.state.swarms.edit(&mut self.state.rows, &number, |row| {
             let span = Span { first: lower.span.first, end: upper.span.end };
-            row.members[at] = Stretch { span, created_at_ms: lower.created_at_ms, ..upper };
+            row.members[at] = Stretch { span, waves_before: upper.waves_before, ..lower };
             row.members.remove(at + 1);
         });
     }
@@ -260,7 +262,7 @@ impl State {
         }
         for span in gone.iter().filter(|span| !span.is_empty()) {
             let index = &mut self.bot_index;
-            for sets in [&mut index.inherited, &mut index.leased_as] {
+            for sets in [&mut index.inherited, &mut index.leased_as, &mut index.lent] {
                 let bots = sets.range(place(span.first)..place(span.end));
                 let bots: Vec<BotPlace> = bots.map(|(bot, _)| *bot).collect();
                 for bot in bots {

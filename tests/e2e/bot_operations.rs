@@ -3,22 +3,18 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
 
-use futures::future::join_all;
 use reqwest::Method;
 use serde_json::{Value, json};
-use tokio::sync::Barrier;
-use tokio::time::sleep;
 
+use crate::bot_blows::{Blow, Series, UNDER_WAY, asked};
 use crate::bot_failover::{Ask, decided};
 use crate::bots::{Calls, service};
 use crate::house::House;
 use crate::http::{CALL, PATIENCE, Reply, number, text, until};
 
-/// Requests of each operation, and the place of the one that is under way when it happens.
+/// Requests of each operation.
 const TIMES: usize = 6;
-const UNDER_WAY: usize = 2;
 /// Members and assignments of the swarm that shrinks.
 const WIDE: usize = 120;
 /// Of the swarm that members are removed from.
@@ -26,15 +22,10 @@ const NARROW: usize = 20;
 /// Tasks of the workflow that goes on meanwhile. A service takes half a second for each.
 const STEPS: usize = 6;
 
-/// What happens to the leader.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Blow {
-    Dies,
-    HandsOver,
-}
-
-/// One operation, some times over.
-struct Series(Vec<Ask>);
+/// Bots of each swarm that is made, and of the one that is given work as a whole.
+const NEW: usize = 3;
+/// How long somebody waits for work, in seconds: less than a call may take, more than an election.
+const WAIT: u64 = 12;
 
 /// What the operations are about.
 struct Stock {
@@ -53,6 +44,15 @@ struct Stock {
     leases: Vec<Value>,
     /// A swarm in which all waits.
     waits: String,
+    /// A swarm that gets work while the leader is struck.
+    gets: String,
+    /// A swarm whose bots are asked for by name.
+    named: Vec<String>,
+    /// Of its bots some have work, others get it when the leader was struck.
+    polled: String,
+    polled_bots: Vec<String>,
+    /// Has work from the beginning, and gets it when the leader was struck.
+    watched: [String; 2],
     cancelled: Vec<String>,
     goes_on: String,
 }
@@ -64,11 +64,16 @@ async fn make(house: &House, path: &str, body: &Value) -> Value {
     reply.body
 }
 
-/// A swarm of which every bot has something to do: its id, and those of its bots.
-async fn busy_swarm(house: &House, count: usize) -> (String, Vec<String>) {
+/// A swarm: its id, and those of its bots.
+async fn idle_swarm(house: &House, count: usize) -> (String, Vec<String>) {
     let swarm = make(house, "/swarms", &json!({ "count": count })).await;
     let bots = swarm["bot_ids"].as_array().unwrap().iter().map(|id| text(id, "")).collect();
-    let id = text(&swarm, "/id");
+    (text(&swarm, "/id"), bots)
+}
+
+/// As [`idle_swarm`]; every bot has something to do.
+async fn busy_swarm(house: &House, count: usize) -> (String, Vec<String>) {
+    let (id, bots) = idle_swarm(house, count).await;
     make(house, &format!("/swarms/{id}/tasks"), &json!({"type": "scan"})).await;
     (id, bots)
 }
@@ -109,6 +114,14 @@ impl Stock {
         let taken = make(house, &format!("/swarms/{leased}/tasks/lease"), &body).await;
         let leases = taken["assignments"].as_array().unwrap().clone();
         assert_eq!(leases.len(), 3 * TIMES);
+        let (gets, _) = idle_swarm(house, NEW).await;
+        let (_, named) = busy_swarm(house, TIMES).await;
+        let (polled, polled_bots) = idle_swarm(house, TIMES).await;
+        for bot in &polled_bots[..UNDER_WAY] {
+            make(house, &format!("/bots/{bot}/tasks"), &json!({"type": "scan"})).await;
+        }
+        let idle = text(&make(house, "/bots", &json!({})).await, "/id");
+        let watched = [single(house).await.0, idle];
         let goes_on = workflow(house, STEPS).await;
         Self {
             name,
@@ -123,9 +136,60 @@ impl Stock {
             leased,
             leases,
             waits,
+            gets,
+            named,
+            polled,
+            polled_bots,
+            watched,
             cancelled,
             goes_on,
         }
+    }
+
+    fn one(&self, method: &Method, what: &str, ask: &dyn Fn(usize) -> (String, Value)) -> Series {
+        let ask = |n: usize| {
+            let (path, body) = ask(n);
+            let key = format!("{}-{what}-{n}", self.name);
+            Ask { method: method.clone(), path, body, key }
+        };
+        Series((0..TIMES).map(ask).collect())
+    }
+
+    /// What makes something, and what waits for work.
+    fn makings(&self) -> Vec<Series> {
+        let post = Method::POST;
+        let leases = || "/bots/leases".to_owned();
+        let task = json!({"type": "fraud_detection", "params": {"n": 1}});
+        let of_bots = json!({"bots": self.named, "holder": "b"});
+        let waiting = json!({"swarms": [self.polled], "holder": "p", "wait_seconds": WAIT});
+        let watch = |n| {
+            let bot = &self.watched[usize::from(n >= UNDER_WAY)];
+            (format!("/bots/{bot}/tasks?status=assigned&wait={WAIT}"), Value::Null)
+        };
+        vec![
+            self.one(&post, "swarms", &|_| {
+                ("/swarms?bot_ids=false".to_owned(), json!({ "count": NEW }))
+            }),
+            self.one(&post, "wave", &|_| {
+                (format!("/swarms/{}/tasks", self.gets), json!({"type": "late"}))
+            }),
+            self.one(&post, "workflow", &|_| {
+                ("/orchestrate?async=true".to_owned(), json!({ "tasks": [task] }))
+            }),
+            self.one(&post, "named", &|_| (leases(), of_bots.clone())),
+            self.one(&post, "poll", &|_| (leases(), waiting.clone())),
+            self.one(&Method::GET, "watch", &watch),
+        ]
+    }
+
+    /// Gives work to those that wait for it.
+    fn feed(&self) -> Vec<Ask> {
+        let bots = self.polled_bots[UNDER_WAY..].iter().chain([&self.watched[1]]);
+        let ask = |(n, bot): (usize, &String)| {
+            let (path, key) = (format!("/bots/{bot}/tasks"), format!("{}-feed-{n}", self.name));
+            Ask { method: Method::POST, path, body: json!({"type": "scan"}), key }
+        };
+        bots.enumerate().map(ask).collect()
     }
 
     fn series(&self) -> Vec<Series> {
@@ -137,12 +201,7 @@ impl Stock {
         };
         let batch = |key: &str, at: usize| json!({key: [lease(at)], "lease_seconds": 3600});
         let one = |method: &Method, what: &str, ask: &dyn Fn(usize) -> (String, Value)| {
-            let ask = |n: usize| {
-                let (path, body) = ask(n);
-                let key = format!("{}-{what}-{n}", self.name);
-                Ask { method: method.clone(), path, body, key }
-            };
-            Series((0..TIMES).map(ask).collect())
+            self.one(method, what, ask)
         };
         let count = |count: usize| json!({ "count": count });
         let (grows, shrinks) =
@@ -170,50 +229,6 @@ impl Stock {
     }
 }
 
-/// Has all series asked at once, each by a client of its own; when every one of them has a request under
-/// way, it happens to the leader.
-async fn asked(house: &mut House, all: &[Series], blow: Blow) -> Vec<Vec<Reply>> {
-    let leader = house.leader().await;
-    let begin = Arc::new(Barrier::new(all.len() + 1));
-    let clients = all.iter().enumerate().map(|(n, Series(asks))| {
-        let (http, mut urls) = (house.http.clone(), house.urls());
-        urls.rotate_left(n % 3);
-        let (asks, begin) = (asks.clone(), Arc::clone(&begin));
-        tokio::spawn(async move {
-            let mut replies = Vec::new();
-            for (place, ask) in asks.iter().enumerate() {
-                if place == UNDER_WAY {
-                    begin.wait().await;
-                    // Some are on their way by then, some in the log, some answered.
-                    sleep(Duration::from_millis(n as u64 / 2)).await;
-                }
-                replies.push(decided(&http, &urls, ask).await);
-            }
-            replies
-        })
-    });
-    let clients: Vec<_> = clients.collect();
-    begin.wait().await;
-    sleep(Duration::from_millis(4)).await;
-    match blow {
-        Blow::Dies => house.kill(leader),
-        Blow::HandsOver => {
-            let url = house.url(leader, "/api/v1/cluster/transfer-leader");
-            until("another leads", PATIENCE, || async {
-                let reply = house.http.send(Method::POST, &url, Some(&json!({})), None, CALL).await;
-                reply.ok().filter(|reply| reply.status == 200)
-            })
-            .await;
-        }
-    }
-    let replies = join_all(clients).await.into_iter().map(Result::unwrap).collect();
-    if blow == Blow::Dies {
-        house.start(leader);
-        house.ready(leader).await;
-    }
-    replies
-}
-
 /// What an answer says that is the same whenever it is given.
 fn kept(ask: &Ask, reply: &Reply) -> Vec<Value> {
     // A swarm is shown as it is now.
@@ -222,7 +237,7 @@ fn kept(ask: &Ask, reply: &Reply) -> Vec<Value> {
     said.chain([json!(reply.status)]).collect()
 }
 
-const KEPT: [&str; 8] = [
+const KEPT: [&str; 10] = [
     "/id",
     "/deleted",
     "/verdicts",
@@ -230,6 +245,8 @@ const KEPT: [&str; 8] = [
     "/completed_at",
     "/assignments/0/task_id",
     "/assignments/0/attempt",
+    "/tasks/0/task_id",
+    "/workflow_id",
     "/error",
 ];
 
@@ -289,6 +306,9 @@ impl Stock {
         swarm_stands(house, &self.thins, [narrow - times, narrow, 0, 0, 0]).await;
         swarm_stands(house, &self.leased, [3 * times, times, times, 0, times]).await;
         swarm_stands(house, &self.waits, [times, 0, times, 0, 0]).await;
+        swarm_stands(house, &self.polled, [times, 0, times, 0, 0]).await;
+        let new = NEW as u64;
+        swarm_stands(house, &self.gets, [new, new * times, 0, 0, 0]).await;
         // Twice as many assignments as bots are left, and 14 bots with 20: six have two.
         assert_eq!(pending(house, &self.shrinks).await, vec![2; WIDE - 10 * TIMES]);
         let (of_one, of_two) = (NARROW - 2 * TIMES, TIMES);
@@ -306,8 +326,9 @@ impl Stock {
         }
     }
 
-    /// The one that went on is complete, its calls made again once at most; the others are cancelled.
-    async fn workflows_are_over(&self, house: &House, calls: &Calls) {
+    /// The one that went on is complete, its calls made again once at most, and so are those that were
+    /// made meanwhile; the others are cancelled.
+    async fn workflows_are_over(&self, house: &House, calls: &Calls, made: &BTreeSet<String>) {
         let url = house.url(1, &format!("/workflows/{}", self.goes_on));
         let done = until("the end of a workflow", PATIENCE, || async {
             let shown = house.http.get(&url).await.ok()?.body;
@@ -317,11 +338,21 @@ impl Stock {
         assert_eq!(number(&done, "/tasks_executed"), STEPS as u64);
         let result = json!({"task_type": "fraud_detection", "result": {"echo": {"n": 1}}});
         assert_eq!(done["results"], json!(vec![result; STEPS]));
-        let calls = calls.lock().clone();
-        let own = calls.iter().filter(|(key, _)| key.starts_with(&self.goes_on));
-        let times: Vec<u64> = own.map(|(_, times)| *times).collect();
+        let own = |(key, times): (&String, &u64)| key.starts_with(&self.goes_on).then_some(*times);
+        let times: Vec<u64> = calls.lock().iter().filter_map(own).collect();
         assert_eq!(times.len(), STEPS, "a call has the same key however often it is made");
         assert!(times.iter().sum::<u64>() <= STEPS as u64 + 1, "{times:?}");
+        for id in made {
+            let url = house.url(1, &format!("/workflows/{id}"));
+            until("the end of a new workflow", PATIENCE, || async {
+                let shown = house.http.get(&url).await.ok()?.body;
+                (text(&shown, "/status") == "completed").then_some(())
+            })
+            .await;
+            let own = |(key, times): (&String, &u64)| key.starts_with(id).then_some(*times);
+            assert!(calls.lock().iter().filter_map(own).sum::<u64>() <= 2, "{id}");
+        }
+        let calls = calls.lock().clone();
         for id in &self.cancelled {
             let shown = house.http.read(&house.url(1, &format!("/workflows/{id}"))).await;
             assert_eq!(text(&shown, "/status"), "cancelled");
@@ -342,22 +373,29 @@ async fn every_operation_on_bots_takes_effect_once_whatever_the_leader_does() {
     for (blow, name) in [(Blow::Dies, "dies"), (Blow::HandsOver, "handover")] {
         let stock = Stock::make(&house, name).await;
         let before = figures(&house, 0).await;
-        let all = stock.series();
-        let replies = asked(&mut house, &all, blow).await;
+        let all: Vec<Series> = stock.series().into_iter().chain(stock.makings()).collect();
+        let replies = asked(&mut house, &all, &stock.feed(), blow).await;
         asked_again(&house, &all, &replies).await;
         let taken = replies.iter().flatten();
         let taken = taken.filter_map(|reply| reply.body.pointer("/assignments/0/task_id"));
         tasks.extend(taken.map(|id| text(id, "")));
-        let times = TIMES as i64;
+        let made = replies.iter().flatten().map(|reply| text(&reply.body, "/workflow_id"));
+        let begun: BTreeSet<String> = made.filter(|id| !stock.cancelled.contains(id)).collect();
+        let begun: BTreeSet<String> = begun.into_iter().filter(|id| !id.is_empty()).collect();
+        assert_eq!(begun.len(), TIMES, "each is another workflow");
+        let (times, new) = (TIMES as i64, NEW as i64);
         // Grown by 60, shrunk by 60; of members, single ones and six swarms of two there are fewer, and
-        // six are new. Removed with what they had: single ones and swarms.
+        // six are new, with six swarms of three. Removed with what they had: single ones and swarms.
         let changes = [
-            -4 * times + times,
-            10 * times + times,
-            -times,
+            -4 * times + times + new * times,
+            10 * times + times + new * times,
+            -times + times,
             times,
-            -times - 2 * times - times + times - times + times,
-            -2 * times + times,
+            -times - 2 * times - times + times - times + times + new * times
+                - times
+                - UNDER_WAY as i64
+                + 1,
+            -2 * times + times + 2 * times,
         ];
         for place in 0..3 {
             let after = figures(&house, place).await;
@@ -365,9 +403,9 @@ async fn every_operation_on_bots_takes_effect_once_whatever_the_leader_does() {
             assert_eq!(changed, changes, "{FIGURES:?} when the leader {name}");
         }
         stock.is_accounted_for(&house).await;
-        stock.workflows_are_over(&house, &calls).await;
+        stock.workflows_are_over(&house, &calls, &begun).await;
     }
-    assert_eq!(tasks.len(), 2 * TIMES, "nothing was given to two");
+    assert_eq!(tasks.len(), 2 * 3 * TIMES, "nothing was given to two");
     let running = house.http.read(&house.url(0, "/workflows?status=running")).await;
     assert_eq!(number(&running, "/total"), 0);
     house.agree().await;

@@ -17,6 +17,7 @@ mod tools;
 mod agents;
 mod balancer;
 mod boards;
+mod bot_blows;
 mod bot_failover;
 mod bot_line;
 mod bot_operations;

@@ -54,7 +54,7 @@ pub(in crate::api) async fn of_bot(
     let answer = app.show(&mut stamp, |state| {
         let place = state.bot_place(bot)?;
         let (health, view) = (state.bot_health(place, now)?, state.bot_view(place)?);
-        let mut answer = body(&health, view.completed, now);
+        let mut answer = body(&health, view.completed + view.failed, now);
         answer["bot_id"] = json!(bot);
         answer["status"] = "active".into();
         answer["pending_tasks"] = view.pending.into();
@@ -78,7 +78,7 @@ pub(in crate::api) async fn of_swarm(
     let answer = app.show(&mut stamp, |state| {
         let number = state.swarm_number(swarm)?;
         let (health, view) = (state.swarm_health(number, now)?, state.swarm_view(number)?);
-        let mut answer = body(&health, view.figures.completed, now);
+        let mut answer = body(&health, view.figures.completed + view.figures.failed, now);
         answer["swarm_id"] = json!(swarm);
         answer["status"] = "active".into();
         answer["bot_count"] = view.row.count.into();

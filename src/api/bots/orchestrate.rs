@@ -22,11 +22,22 @@ use crate::api::object::{Object, text_of};
 use crate::api::params::Params;
 use crate::api::reply;
 use crate::api::ticket::{Caller, Ticket};
-use crate::model::{DerivedId, WorkflowStatus};
-use crate::state::{BotCommand, BotOutcome, Outcome, WorkflowStep};
+use crate::model::{DerivedId, Service, WorkflowStatus};
+use crate::state::{BotCommand, BotOutcome, Outcome, WORKFLOW_TASKS_MAX, WorkflowStep};
 
-/// How long a workflow is waited for: the longest time of one service, and a failover.
-pub(in crate::api) const WORKFLOW_WAIT: Duration = Duration::from_secs(630);
+/// What a workflow is waited for beyond the times of its services: a failover.
+const SLACK: Duration = Duration::from_secs(30);
+/// The longest that a workflow is waited for: 600 s, the longest time of a service, for each task.
+pub(in crate::api) const WORKFLOW_WAIT_MAX: Duration =
+    Duration::from_secs(600 * WORKFLOW_TASKS_MAX as u64 + SLACK.as_secs());
+
+/// How long a workflow is waited for: as long as its services may take one after another (contract 5.4,
+/// 6), and a failover.
+fn wait_of(tasks: &[WorkflowStep]) -> Duration {
+    let doors = tasks.iter().filter_map(|task| Service::of_type(&task.task_type)?.door());
+    let seconds = doors.map(|(_, seconds)| Duration::from_secs(seconds));
+    (seconds.sum::<Duration>() + SLACK).min(WORKFLOW_WAIT_MAX)
+}
 
 /// One task as sent.
 fn step(place: usize, raw: &RawValue) -> Result<WorkflowStep, ApiError> {
@@ -68,10 +79,14 @@ async fn orchestrate(
 ) -> Result<Response, ApiError> {
     let command = command(&body)?;
     drop(body);
+    let wait = match &command {
+        BotCommand::CreateWorkflow { tasks, .. } => wait_of(tasks),
+        _ => SLACK,
+    };
     let waits = !params.flag("async");
     // Taken before there is a workflow, so that one that nobody could wait for is not made.
     let _place = if waits { Some(app.waits().enter()?) } else { None };
-    let until = Instant::now() + WORKFLOW_WAIT;
+    let until = Instant::now() + wait;
     let Written { index, outcome } = propose(&app, ticket, &caller, command).await?;
     let Outcome::Bot(BotOutcome::WorkflowCreated { workflow }) = outcome else {
         return Err(key_reused(ticket.request_id));
@@ -129,6 +144,25 @@ mod tests {
 
     fn code(body: &str) -> Result<BotCommand, &'static str> {
         command(body.as_bytes()).map_err(|error| error.code())
+    }
+
+    /// The wait ended after 630 s, though each of several services may take 600.
+    #[test]
+    fn contract_5_4_a_client_waits_as_long_as_all_services_may_take() {
+        let step = |task_type: &str| WorkflowStep {
+            task_type: task_type.to_owned(),
+            params: String::new(),
+        };
+        let seconds = |types: &[&str]| {
+            let steps: Vec<_> = types.iter().map(|name| step(name)).collect();
+            wait_of(&steps).as_secs()
+        };
+        assert_eq!(seconds(&["marketing", "odd"]), 30);
+        let all = ["image_generation", "video_generation", "crypto_prediction", "fraud_detection"];
+        assert_eq!(seconds(&all), 300 + 600 + 60 + 30 + 30);
+        let longest = ["video_generation"; WORKFLOW_TASKS_MAX];
+        assert_eq!(seconds(&longest), WORKFLOW_WAIT_MAX.as_secs());
+        assert_eq!(seconds(&[&longest[..], &longest[..1]].concat()), WORKFLOW_WAIT_MAX.as_secs());
     }
 
     #[test]

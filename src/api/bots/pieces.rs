@@ -33,6 +33,12 @@ impl Frame {
         object.extend_from_slice(format!("{comma}\"{key}\":[").as_bytes());
         Self { head: object, tail: "]}" }
     }
+
+    /// JSON text that ends with an empty list and `tail`, around the items of that list.
+    pub(super) fn around_last_list(mut text: Vec<u8>, tail: &'static str) -> Self {
+        text.truncate(text.len().saturating_sub(tail.len()));
+        Self { head: text, tail }
+    }
 }
 
 struct Pieces<I, W> {

@@ -37,13 +37,35 @@ struct AskedBody<'a> {
     params: &'a RawValue,
 }
 
-/// The text of an object that is not empty with one more field, given as JSON text.
-fn with_field(mut object: Vec<u8>, key: &str, json: &[u8]) -> Vec<u8> {
-    object.pop();
-    object.extend_from_slice(format!(",\"{key}\":").as_bytes());
-    object.extend_from_slice(json);
-    object.push(b'}');
-    object
+/// What was asked for.
+#[derive(Debug, Serialize)]
+struct DataBody<'a> {
+    priority: &'a str,
+    tasks: Vec<AskedBody<'a>>,
+}
+
+/// A workflow as a task. What came of it is last: it is sent while it is read.
+#[derive(Debug, Serialize)]
+struct TaskBody<'a> {
+    id: DerivedId,
+    r#type: &'static str,
+    status: &'static str,
+    created_at: String,
+    updated_at: String,
+    /// What went wrong with a task is its result.
+    error: (),
+    data: DataBody<'a>,
+    /// Null while it runs.
+    result: Option<OutcomeBody>,
+}
+
+/// What came of a workflow, in front of the list of its results.
+#[derive(Debug, Serialize)]
+struct OutcomeBody {
+    workflow_id: DerivedId,
+    status: &'static str,
+    tasks_executed: u32,
+    results: [(); 0],
 }
 
 /// What a list says of a workflow.
@@ -122,46 +144,46 @@ impl WorkflowShown {
     /// As `GET /task/{id}` shows it: what was asked for, and once it is over what came of it.
     pub(super) fn task_body(self, machine: &Arc<Machine>) -> Result<Body, ApiError> {
         // Parameters may have 16 MiB in all, as a request may, and are sent on as they came.
-        let mut tasks = vec![b'['];
-        for (place, task) in (0u32..).zip(&self.row.tasks) {
-            let params = load(machine, (self.number, place), BlobPart::StepParams, &task.params)
-                .map_err(|error| pieces::unreadable(&error))?;
-            let params = fragment(&params, "null");
-            tasks.extend_from_slice(if place > 0 { b"," } else { b"" });
-            tasks.extend_from_slice(&encode(&AskedBody { r#type: &task.task_type, params }));
-        }
-        tasks.push(b']');
-        let object = json!({
-            "id": self.id,
-            "type": "workflow",
-            "status": self.row.status.as_str(),
-            "created_at": iso_micros(self.row.created_at_ms),
-            "updated_at": iso_micros(self.row.updated_at_ms),
-            // What went wrong with a task is its result.
-            "error": null,
+        let texts = (0u32..).zip(&self.row.tasks).map(|(place, task)| {
+            load(machine, (self.number, place), BlobPart::StepParams, &task.params)
         });
-        let data = json!({ "priority": self.row.priority });
-        let mut head =
-            with_field(encode(&object), "data", &with_field(encode(&data), "tasks", &tasks));
+        let texts: Vec<String> =
+            texts.collect::<Result<_, _>>().map_err(|error| pieces::unreadable(&error))?;
+        let tasks = self.row.tasks.iter().zip(&texts);
+        let tasks = tasks
+            .map(|(task, text)| AskedBody {
+                r#type: &task.task_type,
+                params: fragment(text, "null"),
+            })
+            .collect();
+        let status = self.row.status.as_str();
+        let result = self.is_over().then_some(OutcomeBody {
+            workflow_id: self.id,
+            status,
+            tasks_executed: self.row.position,
+            results: [],
+        });
+        let body = encode(&TaskBody {
+            id: self.id,
+            r#type: "workflow",
+            status,
+            created_at: iso_micros(self.row.created_at_ms),
+            updated_at: iso_micros(self.row.updated_at_ms),
+            error: (),
+            data: DataBody { priority: &self.row.priority, tasks },
+            result,
+        });
         if !self.is_over() {
-            return Ok(with_field(head, "result", b"null").into());
+            return Ok(body.into());
         }
-        let result = json!({
-            "workflow_id": self.id,
-            "status": self.row.status.as_str(),
-            "tasks_executed": self.row.position,
-        });
-        let inner = Frame::of_object(encode(&result), "results");
-        head.pop();
-        head.extend_from_slice(b",\"result\":");
-        head.extend_from_slice(&inner.head);
-        results(machine, self, Frame { head, tail: "]}}" })
+        results(machine, self, Frame::around_last_list(body, "]}}"))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::RequestId;
 
     #[test]
     fn words_of_the_tasks_of_a_workflow() {
@@ -171,6 +193,7 @@ mod tests {
             result: Payload::Absent,
         };
         let row = |status| Workflow {
+            request_id: RequestId(1),
             tasks: vec![task(), task(), task()],
             priority: "normal".to_owned(),
             position: 1,

@@ -17,7 +17,7 @@ use crate::state::{BotCommand, Command, LeaseScope};
 const PATIENCE: Duration = Duration::from_secs(30);
 
 impl World {
-    async fn lease(&self, path: &str, body: Value) -> Vec<Value> {
+    pub(super) async fn lease(&self, path: &str, body: Value) -> Vec<Value> {
         let answer = timeout(PATIENCE, self.post(path, &body.to_string())).await.unwrap().ok();
         answer["assignments"].as_array().unwrap().clone()
     }
@@ -32,7 +32,7 @@ impl World {
     }
 
     /// Takes back what leases ran out of, as the leader does.
-    async fn expire(&self) {
+    pub(super) async fn expire(&self) {
         let due = || {
             self.cluster.view().read(|state| state.due_leases(clock::now_ms()).collect::<Vec<_>>())
         };

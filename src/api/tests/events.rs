@@ -13,20 +13,20 @@ use super::auth::ROOT;
 use crate::api::ApiOptions;
 
 /// An open stream, read frame by frame.
-struct Stream {
+pub(super) struct Stream {
     body: BodyDataStream,
     buffer: String,
 }
 
 #[derive(Debug)]
-struct Frame {
-    id: String,
-    event: String,
-    data: Value,
+pub(super) struct Frame {
+    pub(super) id: String,
+    pub(super) event: String,
+    pub(super) data: Value,
 }
 
 impl Stream {
-    async fn open(world: &World, query: &str, last_id: Option<&str>) -> Self {
+    pub(super) async fn open(world: &World, query: &str, last_id: Option<&str>) -> Self {
         let headers: Vec<_> = last_id.map(|id| ("last-event-id", id)).into_iter().collect();
         Self::open_with(world, query, &headers).await
     }
@@ -56,7 +56,7 @@ impl Stream {
         }
     }
 
-    async fn next(&mut self) -> Frame {
+    pub(super) async fn next(&mut self) -> Frame {
         loop {
             let piece = self.piece().await.expect("the stream goes on");
             let field = |name: &str| {

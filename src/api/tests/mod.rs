@@ -4,6 +4,7 @@ mod accounts;
 mod again;
 mod auth;
 mod backups;
+mod bot_events;
 mod bot_leases;
 mod bot_lists;
 mod bot_paths;

@@ -17,7 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 impl World {
     /// Records the next task of the oldest workflow that runs, as the leader does.
-    async fn do_next(&self, result: &str) {
+    pub(super) async fn do_next(&self, result: &str) {
         let (workflow, seen) = loop {
             let next = self.cluster.view().read(|state| {
                 let mut running = state.running_workflows();
@@ -39,7 +39,7 @@ impl World {
     }
 
     /// Makes a workflow and does not wait for it.
-    async fn begin(&self, body: &str) -> String {
+    pub(super) async fn begin(&self, body: &str) -> String {
         let answer = self.post("/orchestrate?async=true", body).await;
         assert_eq!(answer.status, StatusCode::ACCEPTED, "{}", answer.text);
         let id = answer.json()["workflow_id"].as_str().unwrap().to_owned();

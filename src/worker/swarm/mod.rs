@@ -198,26 +198,45 @@ fn wanted(programs: &BTreeMap<String, String>) -> Option<Vec<Option<String>>> {
 
 /// A poll that nobody has answered: it may have been given something.
 struct Left {
+    /// When first.
     asked: Instant,
     room: usize,
     key: String,
+    /// It reached a member, perhaps.
+    is_unknown: bool,
+}
+
+/// The next poll, once there is room; `None` when the worker is to leave.
+async fn next_poll(shared: &Shared) -> Option<Left> {
+    loop {
+        let room = shared.book.room().min(ITEMS_MAX);
+        if room > 0 {
+            let key = clock::mint_request_id().to_string();
+            return Some(Left { asked: Instant::now(), room, key, is_unknown: false });
+        }
+        tokio::select! {
+            biased;
+            () = shared.draining.cancelled() => return None,
+            () = shared.changed.notified() => {}
+        }
+    }
 }
 
 /// Asks for assignments whenever there is room, until the worker is to leave; gives the poll that was
-/// under way then.
+/// under way then. A poll that may have been given something is asked again under its key until that is
+/// known: nobody else would do what it was given before the lease ends.
 async fn take(shared: &Arc<Shared>) -> Result<Option<Left>, ClientError> {
+    let mut unknown = None;
     loop {
-        let room = shared.book.room().min(ITEMS_MAX);
-        if room == 0 {
-            tokio::select! {
-                biased;
-                () = shared.draining.cancelled() => return Ok(None),
-                () = shared.changed.notified() => continue,
-            }
-        }
+        let left = match unknown.take() {
+            Some(left) => left,
+            None => match next_poll(shared).await {
+                Some(left) => left,
+                None => return Ok(None),
+            },
+        };
         // Never so long that a lease that was taken at its beginning would be over at its end.
         let wait = POLL_WAIT.min(shared.options.lease / 4);
-        let left = Left { asked: Instant::now(), room, key: clock::mint_request_id().to_string() };
         let answer = tokio::select! {
             biased;
             answer = poll(shared, &left, wait) => answer,
@@ -226,8 +245,16 @@ async fn take(shared: &Arc<Shared>) -> Result<Option<Left>, ClientError> {
         match answer {
             Ok(assignments) => {
                 // The wait is part of the lease: it may have been taken at once.
-                shared.book.add(assignments, Instant::now(), good_until(shared, left.asked));
-                start(shared);
+                let (now, until) = (Instant::now(), good_until(shared, left.asked));
+                if now < until {
+                    shared.book.add(assignments, now, until);
+                    start(shared);
+                    continue;
+                }
+                // Known too late to be begun. If the lease stands, somebody else can have it.
+                for assignment in assignments {
+                    tell::hand_over(shared, Told::given_back(assignment.key())).await;
+                }
             }
             Err(error @ (ClientError::Unavailable { .. } | ClientError::Unknown { .. })) => {
                 tracing::warn!(%error, "no assignments now");
@@ -236,6 +263,8 @@ async fn take(shared: &Arc<Shared>) -> Result<Option<Left>, ClientError> {
                     () = shared.draining.cancelled() => return Ok(Some(left)),
                     () = tokio::time::sleep(PAUSE) => {}
                 }
+                let is_unknown = left.is_unknown || matches!(error, ClientError::Unknown { .. });
+                unknown = is_unknown.then_some(Left { is_unknown, ..left });
             }
             Err(error) => return Err(error),
         }

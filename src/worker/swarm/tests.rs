@@ -38,6 +38,8 @@ struct Cluster {
     silent: Arc<AtomicBool>,
     /// No poll is answered but with 503.
     down: Arc<AtomicBool>,
+    /// Polls are given something, and the answer is lost.
+    lost: Arc<AtomicBool>,
     /// What was given under which key.
     given: Arc<Mutex<BTreeMap<String, Vec<Value>>>>,
 }
@@ -47,6 +49,9 @@ impl Cluster {
     fn give(&self, key: String, max: usize) -> Vec<Value> {
         let (mut waiting, mut given) = (self.waiting.lock(), self.given.lock());
         let some = waiting.len().min(max);
+        if some == 0 && !given.contains_key(&key) {
+            return Vec::new();
+        }
         given.entry(key).or_insert_with(|| waiting.drain(..some).collect()).clone()
     }
 }
@@ -76,6 +81,11 @@ async fn take_call(
                 let _ = tokio::time::timeout(POLL, cluster.more.notified()).await;
             }
             let assignments = cluster.give(key, body["max"].as_u64().unwrap() as usize);
+            if cluster.lost.load(Ordering::Relaxed) {
+                // So long that the client gives up.
+                let headers = [("retry-after", "600")];
+                return (StatusCode::GATEWAY_TIMEOUT, headers).into_response();
+            }
             if cluster.silent.load(Ordering::Relaxed) && body["wait_seconds"] != 0 {
                 return std::future::pending().await;
             }
@@ -111,6 +121,17 @@ struct Bench {
 
 impl Bench {
     async fn start(capacity: usize, edit: impl FnOnce(&mut Options)) -> Self {
+        // A member that is down stands in front: every call goes on to the next.
+        let gone = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        Self::start_behind(vec![format!("http://{gone}")], capacity, edit).await
+    }
+
+    /// With members in front of the one that answers.
+    async fn start_behind(
+        mut urls: Vec<String>,
+        capacity: usize,
+        edit: impl FnOnce(&mut Options),
+    ) -> Self {
         let (sender, heard) = mpsc::unbounded_channel();
         let cluster = Cluster {
             waiting: Arc::default(),
@@ -121,6 +142,7 @@ impl Bench {
             picky: Arc::default(),
             silent: Arc::default(),
             down: Arc::default(),
+            lost: Arc::default(),
             given: Arc::default(),
         };
         let router = axum::Router::new().route("/api/v1/{*path}", axum::routing::any(take_call));
@@ -128,9 +150,7 @@ impl Bench {
         let live = format!("http://{}", listener.local_addr().unwrap());
         let state = cluster.clone();
         tokio::spawn(async move { axum::serve(listener, router.with_state(state)).await });
-        // A member that is down stands in front: every call goes on to the next.
-        let gone = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-        let urls = vec![format!("http://{gone}"), live];
+        urls.push(live);
         let client = Client::new(&client::Options { urls, ..Default::default() }).unwrap();
         let dir = tempfile::tempdir().unwrap();
         let (gate, begun) = (dir.path().join("gate"), dir.path().join("begun"));
@@ -388,6 +408,47 @@ async fn what_a_poll_was_given_while_the_worker_leaves_is_given_back() {
     assert_eq!(told, ("bots/leases/release".to_owned(), given));
     bench.done.await.unwrap().unwrap();
     assert!(!bench.dir.path().join("noted").exists(), "nothing was begun");
+}
+
+/// Has a poll given something, and its answer and some more lost for so long; gives the keys of what was
+/// asked in that time.
+async fn lose_the_answer(bench: &mut Bench, time: Duration) -> Vec<String> {
+    bench.cluster.lost.store(true, Ordering::Relaxed);
+    bench.assign("t", 5, None);
+    let taken = async {
+        while bench.cluster.given.lock().is_empty() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(LONG, taken).await.expect("it is given");
+    while bench.heard.try_recv().is_ok() {}
+    tokio::time::sleep(time).await;
+    bench.cluster.lost.store(false, Ordering::Relaxed);
+    std::iter::from_fn(|| bench.heard.try_recv().ok()).map(|heard| heard.key).collect()
+}
+
+/// A poll whose answer was lost was forgotten: what it was given lay until its lease was over.
+#[tokio::test]
+async fn a_poll_whose_outcome_is_unknown_is_asked_again_until_it_is_known() {
+    let mut bench = Bench::start_behind(Vec::new(), 2, |_| {}).await;
+    let keys = lose_the_answer(&mut bench, PAUSE * 2).await;
+    let done = json!([{"task_id": "t", "attempt": 5, "result": {"x": "t"}}]);
+    assert_eq!(bench.told().await, ("assignments/complete".to_owned(), done));
+    let given: Vec<String> = bench.cluster.given.lock().keys().cloned().collect();
+    assert!(!keys.is_empty() && keys.iter().all(|key| given == [key.as_str()]), "{keys:?}");
+    bench.stop().await;
+}
+
+/// The same when it is known too late to be begun: then somebody else may have it at once.
+#[tokio::test]
+async fn what_a_poll_was_given_is_given_back_when_that_is_known_too_late() {
+    let lease = Duration::from_secs(2);
+    let mut bench = Bench::start_behind(Vec::new(), 2, |options| options.lease = lease).await;
+    lose_the_answer(&mut bench, lease).await;
+    let given = json!([{"task_id": "t", "attempt": 5}]);
+    assert_eq!(bench.told().await, ("bots/leases/release".to_owned(), given));
+    assert!(!bench.dir.path().join("noted").exists(), "nothing was begun");
+    bench.stop().await;
 }
 
 #[tokio::test]

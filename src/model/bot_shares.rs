@@ -1,0 +1,165 @@
+//! Whose an assignment is when bots of its swarm came or went since it was made: rules that give every
+//! member an even share, from nothing but the members of wave and swarm
+//! (docs/decisions/0009-swarms-are-derived.md).
+
+use super::{Span, Stretch, Swarm, Wave, spans_without};
+
+impl Swarm {
+    /// Of the bots of a wave, those that are not in the swarm any more.
+    #[must_use]
+    pub fn gone_of(&self, wave: &[Span]) -> Vec<Span> {
+        spans_without(wave, &self.spans())
+    }
+
+    /// The turn of the next wave over all of it: one more than that of the last. Whenever members have come
+    /// it begins elsewhere, or a swarm that grows by a bot with each wave would give all to the same.
+    #[must_use]
+    pub fn next_turn(&self) -> u64 {
+        let newest = self.members.last().map_or(0, |stretch| stretch.span.first);
+        let begin = u64::from(newest).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 33;
+        begin + self.waves + 1
+    }
+
+    /// Who has the assignment of a bot that is gone: the members have them in turn, so that they
+    /// are spread evenly, and anew whenever the members change. The turn of the wave moves it
+    /// round, so that not all single ones go to the same bot.
+    #[must_use]
+    pub fn heir(&self, wave: &Wave, index: u32) -> Option<u32> {
+        let before = Span { first: 0, end: index };
+        let had: u32 = wave.members.iter().map(|span| span.and(before).len()).sum();
+        // All members that are not newer than a wave over the whole swarm were among its bots.
+        let gone = if wave.whole { had - self.before(index) } else { 0 };
+        let count = u64::from(self.count);
+        let rank = (u64::from(gone) + wave.turn % count.max(1)).checked_rem(count)?;
+        self.at_rank(rank as u32)
+    }
+
+    /// Members whose index is lower than one.
+    fn before(&self, index: u32) -> u32 {
+        let at = self.members.partition_point(|stretch| stretch.span.end <= index);
+        let inside = |stretch: &Stretch| stretch.rank + index.saturating_sub(stretch.span.first);
+        self.members.get(at).map_or(self.count, inside)
+    }
+
+    /// Whether a bot came after a wave was made. Indexes only grow, so it has one behind the wave's last.
+    #[must_use]
+    pub fn has_newer_than(&self, wave: &[Span]) -> bool {
+        let newest = self.members.last().map_or(0, |stretch| stretch.span.end);
+        wave.last().is_some_and(|last| last.end < newest)
+    }
+
+    /// Who has what was made for a member, when that is one that came after the wave: they have an
+    /// even share. Of as many neighbouring turns as there are members, each member has the same number.
+    #[must_use]
+    pub fn taker(&self, turn: u64, wave: &[Span], index: u32) -> Option<u32> {
+        if !self.has_newer_than(wave) {
+            return None;
+        }
+        let count = u64::from(self.count).max(1);
+        let rank = (u64::from(self.rank_of(index)?) + turn % count) % count;
+        let end = wave.last()?.end;
+        self.at_rank(rank as u32).filter(|taker| *taker >= end)
+    }
+
+    /// The bot of a wave whose assignment a member has that came later. It is one at most.
+    #[must_use]
+    pub fn taken(&self, turn: u64, wave: &[Span], index: u32) -> Option<u32> {
+        let end = wave.last()?.end;
+        let rank = u64::from(self.rank_of(index).filter(|_| index >= end)?);
+        let count = u64::from(self.count).max(1);
+        let rank = (rank + count - turn % count) % count;
+        self.at_rank(rank as u32).filter(|member| *member < end)
+    }
+
+    /// Of the bots of a wave that are gone, those whose heir is the member of a rank: every `count`-th.
+    pub fn inheritance(
+        &self,
+        turn: u64,
+        gone: impl AsRef<[Span]>,
+        rank: u32,
+    ) -> impl Iterator<Item = u32> {
+        let count = u64::from(self.count).max(1);
+        let mut next = (u64::from(rank) + count - turn % count) % count;
+        let (mut at, mut passed) = (0, 0);
+        std::iter::from_fn(move || {
+            let (place, gone) = (next, gone.as_ref());
+            while place >= passed + u64::from(gone.get(at)?.len()) {
+                passed += u64::from(gone[at].len());
+                at += 1;
+            }
+            next = place + count;
+            Some(gone[at].first + (place - passed) as u32)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Payload;
+    use super::super::bot::tests::{span, swarm};
+    use super::*;
+
+    fn whole(spans: &[Span]) -> Wave {
+        Wave {
+            swarm: 1,
+            whole: true,
+            task_type: None,
+            data: Payload::Absent,
+            assigned_at_ms: 1,
+            members: spans.to_vec(),
+            size: spans.iter().map(|span| span.len()).sum(),
+            turn: 5,
+        }
+    }
+
+    #[test]
+    fn what_removed_bots_leave_is_spread_evenly() {
+        let swarm = swarm(&[span(0, 7)]);
+        // A hole of one does not put the turns out of step.
+        let wave = [span(0, 8), span(20, 21), span(30, 129)];
+        let mut shares: Vec<Vec<u32>> = vec![Vec::new(); 7];
+        let (gone, wave) = (swarm.gone_of(&wave), whole(&wave));
+        for index in gone.iter().flat_map(|span| span.first..span.end) {
+            shares[swarm.heir(&wave, index).unwrap() as usize].push(index);
+        }
+        assert!(shares.iter().all(|share| (14..=15).contains(&share.len())), "{shares:?}");
+        for (rank, share) in (0..).zip(shares) {
+            assert_eq!(swarm.inheritance(5, &gone, rank).collect::<Vec<_>>(), share);
+        }
+        let empty = self::swarm(&[]);
+        let spans = &wave.members;
+        assert_eq!((empty.taker(5, spans, 7), empty.taken(5, spans, 7)), (None, None));
+        assert_eq!(empty.heir(&wave, 7), None);
+        // What was for one bot goes by the turn alone.
+        let single = Wave { whole: false, members: vec![span(40, 41)], turn: 9, ..wave };
+        assert_eq!(swarm.heir(&single, 40), Some(2));
+    }
+
+    #[test]
+    fn those_that_come_later_have_an_even_share_of_what_was_made_before() {
+        // Three of the wave are left, one came before the hole behind them, four later.
+        let swarm = swarm(&[span(2, 4), span(7, 8), span(12, 13), span(20, 23)]);
+        let wave = [span(0, 5), span(6, 10)];
+        let members: Vec<u32> = (0..7).map(|rank| swarm.at_rank(rank).unwrap()).collect();
+        let mut shares = vec![0; 7];
+        for turn in 40..47 {
+            for (rank, index) in members.iter().enumerate().take(3) {
+                let taker = swarm.taker(turn, &wave, *index);
+                let found = members.iter().position(|member| Some(*member) == taker);
+                assert!(found.is_none_or(|rank| rank >= 3), "{turn}: {taker:?}");
+                shares[found.unwrap_or(rank)] += 1;
+                let back = taker.and_then(|taker| swarm.taken(turn, &wave, taker));
+                assert_eq!(back, taker.map(|_| *index));
+            }
+            let taken =
+                members.iter().filter(|member| swarm.taken(turn, &wave, **member).is_some());
+            assert!(taken.clone().all(|member| *member >= 10));
+            let takers = members[..3].iter().filter_map(|index| swarm.taker(turn, &wave, *index));
+            assert_eq!(taken.count(), takers.count());
+        }
+        assert_eq!(shares, [3; 7]);
+        // Of a wave that all of them had, nobody gives anything away.
+        let wave = [span(2, 23)];
+        assert!(!swarm.has_newer_than(&wave) && swarm.taker(3, &wave, 2).is_none());
+    }
+}
