@@ -31,8 +31,7 @@ impl Txn<'_> {
             // First, so that giving the last one back does not count as an end in peace.
             self.edit_node(node_id, |node| node.drain_until_ms = None);
             for task_id in held {
-                let taken_up = self.state.is_taken_up(&task_id);
-                self.take_back(&task_id, now, taken_up);
+                self.take_back(&task_id, now, true);
             }
             self.facts.push(Fact::NodeDrained { node_id: node_id.clone(), withdrawn });
         }

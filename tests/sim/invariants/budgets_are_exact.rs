@@ -6,7 +6,9 @@
 
 use std::collections::BTreeMap;
 
-use quorate::model::{Budget, CampaignId, CampaignPlan, MICRO, Resource, TaskId, TaskStatus};
+use quorate::model::{
+    Budget, CampaignId, CampaignPlan, Epoch, MICRO, NodeId, Resource, TaskId, TaskStatus,
+};
 use quorate::state::{Fact, State, check_campaigns, parse_candidate};
 
 use super::events_are_the_same::Events;
@@ -37,11 +39,13 @@ impl Limits {
     /// set while jobs run counts what they were promised.
     fn check(&mut self, owner: &str, budgets: &BTreeMap<Resource, Budget>) -> Result<(), String> {
         let used = |budget: Budget| budget.reserved + budget.spent;
-        // One that was taken away is a new one when it is set again.
-        self.0.retain(|(its, resource), _| its != owner || budgets.contains_key(resource));
         for (resource, budget) in budgets {
             let before = self.0.insert((owner.to_owned(), *resource), *budget);
             let Some(before) = before else { continue };
+            if budget.spent < before.spent {
+                let resource = resource.as_str();
+                return Err(format!("{owner} has forgotten {resource}: {before:?}, {budget:?}"));
+            }
             let over = used(*budget) > budget.limit;
             if over && before.limit == budget.limit && used(*budget) > used(before) {
                 let resource = resource.as_str();
@@ -54,12 +58,15 @@ impl Limits {
 
 /// What one job came to.
 #[derive(Debug, Default)]
-struct Bill {
+struct Bill<'a> {
     /// The newest attempt, and whether somebody holds it.
     attempt: u32,
     held: bool,
     /// Its holder has taken it up.
     begun: bool,
+    /// In which it was placed.
+    epoch: Epoch,
+    node_id: Option<&'a NodeId>,
     /// Attempts that used what was promised and gave nothing: they failed, or were taken back.
     lost: u64,
     ended: Option<TaskStatus>,
@@ -67,16 +74,23 @@ struct Bill {
 
 /// What the jobs of each campaign came to, by the events of the whole run.
 #[derive(Default)]
-pub(super) struct Bills<'a>(BTreeMap<&'a TaskId, Bill>);
+pub(super) struct Bills<'a>(BTreeMap<&'a TaskId, Bill<'a>>);
+
+/// What each node gave back, in order, since it was drained last: a job that nothing was counted for, or
+/// anything else.
+type GivenBack<'a> = BTreeMap<&'a NodeId, Vec<Option<&'a TaskId>>>;
 
 impl<'a> Bills<'a> {
     pub(super) fn of(events: &'a Events) -> Self {
         let mut bills = Self::default();
+        let (mut now, mut given_back) = (Epoch::default(), GivenBack::new());
         for (_, fact) in events.iter() {
             match fact {
-                Fact::TaskAssigned { task_id, attempt, .. } => {
+                Fact::EpochOpened { epoch, .. } => now = *epoch,
+                Fact::TaskAssigned { task_id, node_id, attempt } => {
                     let bill = bills.0.entry(task_id).or_default();
                     (bill.attempt, bill.held, bill.begun) = (*attempt, true, false);
+                    (bill.epoch, bill.node_id) = (now, Some(node_id));
                 }
                 Fact::TaskStarted { task_id, .. } => {
                     bills.0.entry(task_id).or_default().begun = true;
@@ -88,11 +102,26 @@ impl<'a> Bills<'a> {
                 // It was refused or taken back, or its back-off is over.
                 Fact::TaskQueued { task_id } => {
                     let bill = bills.0.entry(task_id).or_default();
-                    bill.lost += u64::from(bill.held && bill.begun);
+                    let Some(node_id) = bill.node_id.filter(|_| bill.held) else { continue };
+                    let may_have_run = bill.begun || bill.epoch != now;
+                    bill.lost += u64::from(may_have_run);
                     bill.held = false;
+                    let uncounted = (!may_have_run).then_some(task_id);
+                    given_back.entry(node_id).or_default().push(uncounted);
                 }
-                Fact::TaskEnded { task_id, status, .. } => {
+                Fact::TaskEnded { task_id, status, node_id, .. } => {
                     bills.0.entry(task_id).or_default().ended = Some(*status);
+                    if let Some(node_id) = node_id {
+                        given_back.entry(node_id).or_default().push(None);
+                    }
+                }
+                // What it has just given back it was not asked about: each may have run.
+                Fact::NodeDrained { node_id, withdrawn } => {
+                    let gone = given_back.remove(node_id).unwrap_or_default();
+                    let drained = gone.into_iter().rev().take(*withdrawn as usize);
+                    for task_id in drained.flatten() {
+                        bills.0.entry(task_id).or_default().lost += 1;
+                    }
                 }
                 _other_facts => {}
             }
@@ -142,8 +171,6 @@ impl<'a> Bills<'a> {
 
 #[cfg(test)]
 mod tests {
-    use quorate::model::NodeId;
-
     use super::*;
 
     #[test]
@@ -162,7 +189,37 @@ mod tests {
         assert!(of("c", 10, 11, 0).is_ok(), "it was set while jobs ran");
         assert!(of("c", 10, 0, 11).is_ok() && of("c", 10, 1, 11).is_err());
         assert!(of("d", 10, 4, 5).is_ok() && of("d", 8, 4, 5).is_ok(), "the limit was lowered");
+        assert!(of("e", 10, 0, 4).is_ok() && of("e", 10, 4, 0).is_err(), "it was spent before");
         assert!(of("d", 8, 0, 9).is_ok() && of("d", 8, 1, 9).is_err(), "and more was promised");
+    }
+
+    #[test]
+    fn bills_count_what_may_have_run_when_it_is_taken_back() {
+        let (id, node_id) = (CampaignId::trusted("c"), NodeId::trusted("n"));
+        let plan = CampaignPlan { job: jobs::template(3, false, 0), ..CampaignPlan::default() };
+        let task = |place: u32| TaskId::trusted(&format!("job.c.0.{place}"));
+        let epoch = |term| Fact::EpochOpened { epoch: Epoch { term, member: 1 }, term, leader: 1 };
+        let assigned = |place| Fact::TaskAssigned {
+            task_id: task(place),
+            node_id: node_id.clone(),
+            attempt: 1,
+        };
+        let queued = |place| Fact::TaskQueued { task_id: task(place) };
+        let cancelled = |place| {
+            let (status, node_id) = (TaskStatus::Cancelled, None);
+            Fact::TaskEnded { task_id: task(place), status, node_id, attempt: 1 }
+        };
+        // One refused, one taken from a node before it said anything, one refused to another leader.
+        let facts = [
+            [epoch(1), assigned(0), queued(0), assigned(1), queued(1)].to_vec(),
+            [Fact::NodeDrained { node_id: node_id.clone(), withdrawn: 1 }].to_vec(),
+            [assigned(2), epoch(2), queued(2)].to_vec(),
+            (0..3).map(cancelled).collect(),
+        ];
+        let events = Events::made(facts.into_iter().flatten());
+        let due = Bills::of(&events).due(&id, &plan);
+        assert_eq!(due[&Resource::Simulations], 2 * MICRO, "but for the one that was refused");
+        assert_eq!(due[&Resource::Tokens], 2 * 3 * MICRO);
     }
 
     #[test]
