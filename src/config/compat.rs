@@ -29,7 +29,7 @@ const ALGORITHMS: Kind = Kind::Words(&[
 /// everything below.
 type Section = (&'static str, &'static [(&'static str, Kind)]);
 
-const SECTIONS: [Section; 27] = [
+const SECTIONS: [Section; 28] = [
     (
         "orchestrator",
         &[
@@ -244,6 +244,13 @@ const SECTIONS: [Section; 27] = [
             ("capacity", Kind::Number(1, 1_000_000)),
             ("max_open_assignments", Kind::Number(1, 50_000_000)),
             ("max_retained_assignments", Kind::Number(0, 10_000_000)),
+        ],
+    ),
+    (
+        "campaigns",
+        &[
+            ("max_campaigns", Kind::Number(1, 1_000_000)),
+            ("max_retained_campaigns", Kind::Number(0, 1_000_000)),
         ],
     ),
     ("callbacks", &[("max_tries", Kind::Number(1, 100))]),

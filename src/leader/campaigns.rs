@@ -20,7 +20,7 @@ use super::slot_plan::{self, SLOTS_PER_ROUND};
 use super::step_plan;
 use super::timers::state_now;
 use crate::canary::{self, Canary};
-use crate::model::{Cadence, Closing, Mode, Schedule, TimeMs};
+use crate::model::{Cadence, Closing, Mode, Run, Schedule, TimeMs};
 use crate::state::{Command, State, StepDuty};
 
 /// The longest wait: what was set meanwhile is late by at most so much.
@@ -59,10 +59,8 @@ pub fn plan(
 ) -> (Vec<StepDuty>, Option<TimeMs>) {
     let mut duties = Vec::new();
     for run in view.open_runs() {
-        let task = view.orchestrator(&run.orchestrator).and_then(|row| row.task.as_deref());
-        let attempts = task.map_or(0, |task| u64::from(task.max_retries) + 1);
-        let working_ms = task.map_or(0, |task| task.timeout_ms).saturating_mul(attempts);
-        if now.saturating_sub(run.started_at_ms) > RUN_MAX_MS.saturating_add(working_ms) {
+        if now.saturating_sub(run.started_at_ms) > RUN_MAX_MS.saturating_add(working_ms(view, run))
+        {
             let error = "the run was not finished in time".to_owned();
             duties.push(StepDuty::FailRun { run_id: run.run_id, error });
         } else {
@@ -114,6 +112,15 @@ pub fn plan(
         next = [next, due].into_iter().flatten().min();
     }
     (duties, next)
+}
+
+/// How long the task of a run may take with all its attempts and back-offs, as it was when the run
+/// began; 0 for a run without one.
+fn working_ms(view: &State, run: &Run) -> TimeMs {
+    let Some(task) = run.task_id.as_ref().and_then(|task_id| view.task(task_id)) else { return 0 };
+    let retries = u64::from(task.max_retries);
+    let waits_ms = view.policy().retry_delay_max_ms.saturating_mul(retries);
+    task.timeout_ms.saturating_mul(retries + 1).saturating_add(waits_ms)
 }
 
 /// The next slots of a timetable that has ended. One that no calendar can be made of has none.

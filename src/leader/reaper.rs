@@ -1,4 +1,5 @@
-//! The reaper: deletes tasks that ended longer ago than they are kept, or are too many.
+//! The reaper: deletes tasks that ended longer ago than they are kept, or are too many, and campaigns that
+//! have ended and are too many.
 
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use super::metrics::DutyName;
 use super::seat::Seat;
 use super::timers::state_now;
 use crate::model::{TaskId, TimeMs};
-use crate::state::{Command, State};
+use crate::state::{Command, State, StepDuty};
 
 /// Tasks deleted in one round, which bounds what one entry costs every member.
 const ROUND_MAX: usize = 1000;
@@ -41,15 +42,21 @@ impl<S: Seat> Duty<S> for Reaper {
     const NAME: DutyName = DutyName::Reaper;
 
     async fn round(&mut self, reign: &Reign<S>) -> Result<Next, DutyError> {
-        let task_ids = reign.seat.read(|view| plan(view, state_now(&*reign.seat, view), ROUND_MAX));
-        if task_ids.is_empty() {
-            return Ok(Next::Wait(PERIOD));
-        }
-        let full = task_ids.len() == ROUND_MAX;
+        let (task_ids, campaigns) = reign.seat.read(|view| {
+            let task_ids = plan(view, state_now(&*reign.seat, view), ROUND_MAX);
+            (task_ids, view.campaigns_to_forget() > 0)
+        });
+        let more = campaigns || task_ids.len() == ROUND_MAX;
         let epoch = reign.epoch;
-        let judged = reign.propose(Command::RetireTasks { epoch, task_ids }).await?;
-        reign.metrics.retired.add(judged.unwrap_or_default().accepted);
-        Ok(if full { Next::Again(PAUSE) } else { Next::Wait(PERIOD) })
+        if !task_ids.is_empty() {
+            let judged = reign.propose(Command::RetireTasks { epoch, task_ids }).await?;
+            reign.metrics.retired.add(judged.unwrap_or_default().accepted);
+        }
+        if campaigns {
+            let duty = StepDuty::ForgetCampaigns;
+            reign.propose(Command::Step { epoch, duty }).await?;
+        }
+        Ok(if more { Next::Again(PAUSE) } else { Next::Wait(PERIOD) })
     }
 
     fn wake(wakes: &Wakes) -> &Notify {

@@ -1,13 +1,14 @@
 //! Which slots of a schedule are to be decided now, and how (contract 3.4 "Modes"). Pure.
 //!
 //! A slot that is decided within [`GRACE_MS`] is in time: the loss of a leader takes less. What is
-//! older was missed, unless it only waited for the run before it.
+//! older was missed, unless it fell due during a run: then the overlap policy says what becomes of it,
+//! whenever that is decided.
 
 use crate::model::{CatchUp, Mode, Orchestrator, Overlap, Schedule, TimeMs};
 use crate::state::{SlotChoice, SlotPlan};
 
 /// How late a slot may be decided and still be in time.
-pub const GRACE_MS: u64 = 10_000;
+pub const GRACE_MS: u64 = Schedule::GRACE_MS;
 /// Slots decided in one command.
 pub const SLOTS_PER_ROUND: usize = 500;
 
@@ -85,22 +86,23 @@ fn choose(
         return Some(SlotChoice::SkipInactive);
     }
     let timetable = &schedule.timetable;
-    let queues = timetable.overlap == Overlap::Queue;
     let late_ms = now - nominal_ms;
-    let waited = queues
-        && orchestrator.last_run_at_ms <= nominal_ms
-        && nominal_ms <= orchestrator.last_run_ended_ms;
-    if late_ms <= GRACE_MS || waited {
+    let in_window = late_ms <= timetable.catch_up_window_ms;
+    if schedule.fell_due_during_a_run(nominal_ms, orchestrator) {
+        return match timetable.overlap {
+            Overlap::Forbid => Some(SlotChoice::SkipOverlap),
+            // No slot waits for ever, whatever it waited for.
+            Overlap::Queue if !in_window && late_ms > GRACE_MS => Some(SlotChoice::SkipOverlap),
+            Overlap::Queue => (!busy).then_some(SlotChoice::Run),
+        };
+    }
+    if late_ms <= GRACE_MS {
         return match (busy, timetable.overlap) {
             (false, _) => Some(SlotChoice::Run),
             (true, Overlap::Forbid) => Some(SlotChoice::SkipOverlap),
             (true, Overlap::Queue) => None,
         };
     }
-    if busy && queues && orchestrator.last_run_at_ms <= nominal_ms {
-        return None;
-    }
-    let in_window = late_ms <= timetable.catch_up_window_ms;
     let makes_up = match timetable.catch_up {
         CatchUp::Skip => false,
         CatchUp::Latest => in_window && !superseded,

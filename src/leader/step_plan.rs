@@ -20,10 +20,10 @@ pub const NAMED_MAX: usize = 200;
 const OBSERVATIONS_MAX: usize = 64;
 /// The longest text of what candidates are told.
 const CONTEXT_BYTES_MAX: usize = 12 * 1024;
-/// Newest iterations that are looked through for candidates worth an experiment.
-const ITERATIONS_LOOKED_AT: usize = 8;
 /// Thousand-millionths in a millionth.
 const NANO_PER_MICRO: i64 = 1000;
+/// The best score of family N, 1 (contract 3.2), in thousand-millionths.
+const SCORE_BEST: Score = 1_000_000_000;
 
 /// The next command of a run; `None` when it has ended or its orchestrator is gone.
 #[must_use]
@@ -50,7 +50,8 @@ pub fn requested(view: &State, max: usize) -> Vec<IterationPlan> {
     let open = view.open_jobs(JobKind::Simulation);
     let mut plans = Vec::new();
     for campaign in view.requesting_campaigns() {
-        let Some(orchestrator) = view.orchestrator(&campaign.plan.orchestrator) else { continue };
+        let orchestrator = view.orchestrator(&campaign.plan.orchestrator);
+        let Some(orchestrator) = orchestrator.filter(|row| row.may_launch()) else { continue };
         let left = room
             .entry(&orchestrator.name)
             .or_insert_with(|| u64::from(orchestrator.config.simulations_max).saturating_sub(open));
@@ -89,7 +90,6 @@ fn retraining(view: &State, now: TimeMs, orchestrator: &Orchestrator) -> Vec<Ste
         ))];
     }
     let labeled = view.labeled_samples();
-    let models = view.models().filter(|model| model.active).take(ACTIONS_MAX);
     let judge = |model: &crate::model::Model| {
         let new = labeled.saturating_sub(model.trained_on);
         let (kind, reason, result) = if model.training.is_some() {
@@ -109,7 +109,19 @@ fn retraining(view: &State, now: TimeMs, orchestrator: &Orchestrator) -> Vec<Ste
         let model = Some(model.name.clone());
         StepAction { decision: Decision { model, ..Decision::new(kind, reason, result) }, effect }
     };
-    models.map(judge).collect()
+    // Those that are trained come first: there may be more models than one record names.
+    let all = view.models().filter(|model| model.active).map(judge);
+    let (mut actions, idle): (Vec<_>, Vec<_>) =
+        all.partition(|action| action.effect != StepEffect::Nothing);
+    actions.truncate(ACTIONS_MAX - 1);
+    let named = (ACTIONS_MAX - 1 - actions.len()).min(NAMED_MAX);
+    let unnamed = idle.len().saturating_sub(named);
+    actions.extend(idle.into_iter().take(named));
+    if unnamed > 0 {
+        let (kind, reason) = (DecisionKind::RetrainingCheck, format!("{unnamed} more models"));
+        actions.push(noted(Decision::new(kind, reason, StepResult::Skipped)));
+    }
+    actions
 }
 
 /// Campaigns of an orchestrator in the order they get their turn: by priority, then those that have
@@ -190,25 +202,25 @@ fn experiments(view: &State, orchestrator: &Orchestrator) -> Vec<StepAction> {
         let result = StepResult::CapacityExceeded;
         return vec![noted(Decision::new(DecisionKind::Experiments, reason, result))];
     }
-    let threshold = i64::try_from(config.experiment_threshold_micro).unwrap_or(i64::MAX);
-    let threshold = threshold.saturating_mul(NANO_PER_MICRO);
     let mut told = Told::about(DecisionKind::Experiments);
     for campaign in in_turn(view, orchestrator) {
         let (left, scarce) = view.jobs_left(campaign, JobKind::Experiment);
-        let found = worth_measuring(view, campaign, threshold);
+        let threshold = threshold(orchestrator, campaign).filter(|_| !campaign.tripped);
+        let mut found = threshold.into_iter().flat_map(|least| view.unmeasured(campaign, least));
         let places = usize::try_from(max.saturating_sub(open).min(left)).unwrap_or(usize::MAX);
-        let chosen: Vec<(u32, u32)> = found.iter().copied().take(places).collect();
+        let chosen: Vec<(u32, u32)> = found.by_ref().take(places).collect();
+        let none = chosen.is_empty() && found.next().is_none();
         let (result, reason) = if left == 0 {
             (StepResult::BudgetExceeded, used_up(scarce))
-        } else if found.is_empty() {
+        } else if none {
             (StepResult::Evaluated, "no candidate asks for an experiment".to_owned())
         } else if chosen.is_empty() {
             let reason = format!("{max} experiments wait or run already");
             (StepResult::CapacityExceeded, reason)
         } else {
-            let shown = config.experiment_threshold_micro as f64 / 1e6;
-            let count = chosen.len();
-            let reason = format!("{count} high-scoring candidates found (score > {shown})");
+            let shown = threshold.unwrap_or_default() as f64 / 1e9;
+            let (count, sign) = (chosen.len(), if campaign.plan.minimize { '<' } else { '>' });
+            let reason = format!("{count} high-scoring candidates found (score {sign} {shown})");
             (StepResult::Queued, reason)
         };
         let campaign_id = campaign.campaign_id.clone();
@@ -225,24 +237,16 @@ fn experiments(view: &State, orchestrator: &Orchestrator) -> Vec<StepAction> {
     told.end()
 }
 
-/// Candidates of the newest iterations above the threshold that no experiment was launched for, the
-/// newest first.
-fn worth_measuring(view: &State, campaign: &Campaign, threshold: Score) -> Vec<(u32, u32)> {
-    let hopeless = campaign.best_score.is_none_or(|best| best <= threshold);
-    if campaign.tripped || campaign.plan.generic || campaign.plan.minimize || hopeless {
-        return Vec::new();
+/// The score that a candidate must pass to be worth an experiment: what its campaign says, else what its
+/// orchestrator does, of scores from 0 to 1: the lower, the better, where a campaign minimizes. None for
+/// campaigns of any kind that say nothing: nobody knows what their scores are.
+fn threshold(orchestrator: &Orchestrator, campaign: &Campaign) -> Option<Score> {
+    if campaign.plan.measured_from.is_some() || campaign.plan.generic {
+        return campaign.plan.measured_from;
     }
-    let mut found = Vec::new();
-    for iteration in view.iterations(&campaign.campaign_id).rev().take(ITERATIONS_LOOKED_AT) {
-        for (place, candidate) in (0u32..).zip(&iteration.candidates) {
-            let high =
-                matches!(candidate.state, CandidateState::Scored(score) if score > threshold);
-            if high && !candidate.experiment {
-                found.push((iteration.index, place));
-            }
-        }
-    }
-    found
+    let micro = orchestrator.config.experiment_threshold_micro;
+    let usual = Score::try_from(micro).unwrap_or(Score::MAX).saturating_mul(NANO_PER_MICRO);
+    Some(if campaign.plan.minimize { SCORE_BEST.saturating_sub(usual) } else { usual })
 }
 
 /// How many candidates the next iteration of a campaign would have: what its budget still holds.

@@ -3,6 +3,8 @@
 //! A launch reserves what it may use and its end settles what it used. Both happen in apply, so that no
 //! failover and no retry can overspend: what is promised and what is gone never exceed the limit.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 /// What is counted. Stored: variants are only appended.
@@ -69,6 +71,21 @@ impl Budget {
     #[must_use]
     pub fn of_units(limit: u64) -> Self {
         Self { limit: limit.saturating_mul(MICRO), ..Self::default() }
+    }
+
+    /// The first metered resource that has a limit and of which no job is promised anything: nothing would
+    /// be reserved, so its limit could be passed by all who are under way. A limit of 0 holds nothing in
+    /// any case.
+    #[must_use]
+    pub fn unpromised(
+        budgets: &BTreeMap<Resource, Self>,
+        per_job: &BTreeMap<Resource, u64>,
+    ) -> Option<Resource> {
+        let limited = |budget: &Self| budget.limit > 0 && budget.limit < u64::MAX;
+        let promised = |resource: &Resource| per_job.get(resource).is_some_and(|each| *each > 0);
+        let mut metered = budgets.iter().filter(|(kind, _)| Resource::METERED.contains(kind));
+        let found = metered.find(|(kind, budget)| limited(budget) && !promised(kind));
+        found.map(|(kind, _)| *kind)
     }
 
     /// The same limits, with nothing promised or spent.

@@ -148,6 +148,8 @@ pub struct CampaignPlan {
     pub job: JobTemplate,
     /// Own limits; what is not named has the orchestrator's.
     pub budgets: BTreeMap<Resource, Budget>,
+    /// The score from which on a candidate is worth an experiment, where that is not its orchestrator's.
+    pub measured_from: Option<Score>,
 }
 
 /// What a client wants different in the iterations it asks for (contract 3.5 `override_config`).

@@ -119,6 +119,14 @@ impl Default for StepConfig {
     }
 }
 
+impl Orchestrator {
+    /// Whether it launches anything now, asked or by its schedule (contract 3.4: nothing runs).
+    #[must_use]
+    pub fn may_launch(&self) -> bool {
+        self.is_active && self.mode != Mode::Paused
+    }
+}
+
 /// One setting of a [`StepConfig`], as a client changes it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum StepSetting {
@@ -268,6 +276,9 @@ pub struct Orchestrator {
     pub pause_ms: u64,
     /// Limits over all its campaigns.
     pub budgets: BTreeMap<Resource, Budget>,
+    /// What one attempt at a job is promised of metered resources whose own task does not say, in
+    /// millionths of a unit.
+    pub per_job: BTreeMap<Resource, u64>,
     /// Whether steps may run at all.
     pub is_active: bool,
     /// What the newest run failed with; empty when it did not.

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::TimeMs;
+use super::{Orchestrator, TimeMs};
 
 /// When something is due.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -211,9 +211,33 @@ pub struct Schedule {
     pub counts: [u64; 5],
     /// Slots whose rows are gone, the oldest first.
     pub forgotten: u64,
+    /// Since when one run has followed another: slots that fell due from then on until the last one's end
+    /// fell due during a run, however much later they are decided.
+    pub busy_since_ms: TimeMs,
     /// Timetables that ended before all that was due of them was decided, the oldest first. Slots of
     /// `timetable` are decided when none is left.
     pub closings: Vec<Closing>,
+}
+
+impl Schedule {
+    /// How late a slot may be decided and still be in time: the loss of a leader takes less.
+    pub const GRACE_MS: u64 = 10_000;
+
+    /// Notes that a run begins, for the slot at `slot_ms` (0 for none), when the one before it ended at
+    /// `last_ended_ms`. Runs that follow one another leave no time in which a slot could have run.
+    pub fn run_begins(&mut self, now: TimeMs, slot_ms: TimeMs, last_ended_ms: TimeMs) {
+        if now.saturating_sub(last_ended_ms) > Self::GRACE_MS {
+            let in_time = slot_ms > 0 && now.saturating_sub(slot_ms) <= Self::GRACE_MS;
+            self.busy_since_ms = if in_time { slot_ms } else { now };
+        }
+    }
+
+    /// Whether a slot fell due while a run was under way: one that is open, or the ones before it.
+    #[must_use]
+    pub fn fell_due_during_a_run(&self, nominal_ms: TimeMs, row: &Orchestrator) -> bool {
+        let not_over = row.open_run.is_some() || nominal_ms < row.last_run_ended_ms;
+        self.busy_since_ms <= nominal_ms && not_over
+    }
 }
 
 /// A timetable that has ended. What is due of it and undecided gets `decision`, as soon as somebody who

@@ -286,6 +286,7 @@ impl Txn<'_> {
                 self.advance_run(epoch, run_id, seen, actions)
             }
             StepDuty::FailRun { run_id, error } => self.fail_run(epoch, run_id, &error),
+            StepDuty::ForgetCampaigns => self.forget_campaigns(epoch),
             StepDuty::LaunchIterations { launches } => self.launch_iterations(epoch, &launches),
             StepDuty::CloseLedger { schedule, seen_decided_ms, until_ms, nominal_ms, done } => {
                 self.close_slots(epoch, &schedule, (seen_decided_ms, until_ms), &nominal_ms, done)

@@ -14,7 +14,7 @@ impl Txn<'_> {
         Self::check_batch(dispatches.len())?;
         let (mut accepted, mut stale) = (0, 0);
         for dispatch in dispatches {
-            if self.record_dispatch(dispatch) {
+            if self.record_dispatch(epoch, dispatch) {
                 accepted += 1;
             } else {
                 stale += 1;
@@ -24,7 +24,7 @@ impl Txn<'_> {
     }
 
     /// Takes a node's answer to a dispatch, unless that attempt is over.
-    fn record_dispatch(&mut self, dispatch: Dispatch) -> bool {
+    fn record_dispatch(&mut self, epoch: Epoch, dispatch: Dispatch) -> bool {
         let Dispatch { task_id, attempt, result } = dispatch;
         let Some(task) = self.state.open_task(&task_id) else { return false };
         if task.execution.as_ref().is_none_or(|execution| execution.attempt != attempt) {
@@ -44,21 +44,24 @@ impl Txn<'_> {
             }
             DispatchResult::Refused { retry_after_ms } => {
                 let not_before_ms = self.now.saturating_add(retry_after_ms);
-                let taken_up = status == TaskStatus::Running;
-                self.take_back(&task_id, not_before_ms, taken_up, None);
+                // Whoever refuses what an earlier leader may have handed over speaks of this call alone.
+                let first = task.execution.as_ref().is_some_and(|held| held.epoch == epoch);
+                let may_have_run = status == TaskStatus::Running || !first;
+                self.take_back(&task_id, not_before_ms, may_have_run, None);
                 true
             }
         }
     }
 
-    /// Takes the live attempt back, without blame for task or node: no retry is used. A job whose holder
-    /// had taken it up used what it was promised; where a budget does not hold another try, it ends.
+    /// Takes the live attempt back, without blame for task or node: no retry is used. A job that may
+    /// have run used what it was promised, also when its holder never said that it began: the
+    /// acknowledgement may be what was lost. Where a budget does not hold another try, it ends.
     /// `taken_from` is who may still be at it.
     pub(super) fn take_back(
         &mut self,
         task_id: &TaskId,
         not_before_ms: TimeMs,
-        taken_up: bool,
+        may_have_run: bool,
         taken_from: Option<NodeId>,
     ) {
         let Some(task) = self.state.open_task(task_id) else {
@@ -66,7 +69,7 @@ impl Txn<'_> {
             return;
         };
         let attempt = task.attempt;
-        let paid = if taken_up { self.pay_attempt(task_id) } else { Ok(()) };
+        let paid = if may_have_run { self.pay_attempt(task_id) } else { Ok(()) };
         if let Err(resource) = paid {
             let word = resource.as_str();
             let error = format!("taken back; the budget of {word} holds no other try");

@@ -1,9 +1,9 @@
 //! Budgets: what they still hold, what is promised from them, and what is settled in the end.
 //!
 //! A promise is made in the entry that launches, and settled in the one that ends. An attempt that is to
-//! be followed by another is settled when it fails, or is taken back from a holder who had taken it up:
-//! each may use what a job is promised, so no retry and no failover can spend what is not there (issue 5;
-//! contract 3.4).
+//! be followed by another is settled when it fails, or is taken back from a holder who did not refuse it
+//! itself: each may use what a job is promised, so no retry and no failover can spend what is not there
+//! (issue 5; contract 3.4).
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use super::campaign_command::JobReading;
 use super::{CampaignFact, State};
 use crate::canary::{self, Canary};
 use crate::model::{
-    Budget, Campaign, CampaignId, Job, JobKind, MICRO, Resource, TaskId, TaskStatus,
+    Budget, Campaign, CampaignId, Job, JobKind, JobTemplate, MICRO, Resource, TaskId, TaskStatus,
 };
 
 type Budgets = BTreeMap<Resource, Budget>;
@@ -115,7 +115,7 @@ impl State {
                 least = (left, resource);
             }
         };
-        for (resource, amount) in each_job(campaign, kind) {
+        for (resource, amount) in self.each_job(campaign, kind) {
             let own = campaign.budgets.get(&resource).copied().unwrap_or_default();
             let own = Budget { limit: self.launch_limit(campaign, resource), ..own };
             for budget in [Some(&own), shared.and_then(|all| all.get(&resource))] {
@@ -147,6 +147,27 @@ impl State {
             asked: asked.unwrap_or_default(),
             shared: shared.unwrap_or_default(),
         }
+    }
+
+    /// What one job of a campaign is promised.
+    pub(super) fn each_job(&self, campaign: &Campaign, kind: JobKind) -> BTreeMap<Resource, u64> {
+        self.promise_of(&campaign.plan.orchestrator, &campaign.plan.job, kind)
+    }
+
+    /// What one job is promised: what its task says, else what its orchestrator does.
+    pub(super) fn promise_of(
+        &self,
+        orchestrator: &str,
+        template: &JobTemplate,
+        kind: JobKind,
+    ) -> BTreeMap<Resource, u64> {
+        let usual = self.orchestrator(orchestrator).map(|row| row.per_job.clone());
+        let mut each = usual.unwrap_or_default();
+        // A task that is promised nothing would pass every limit.
+        let own = template.per_job.iter().filter(|(_, each)| **each > 0);
+        each.extend(own.map(|(resource, each)| (*resource, *each)));
+        each.extend(kind.counted().map(|resource| (resource, MICRO)));
+        each
     }
 
     fn owners_of(&self, job: &Job) -> Owners {
@@ -189,13 +210,6 @@ impl State {
         }
         budgets
     }
-}
-
-/// What one job of a campaign is promised.
-pub(super) fn each_job(campaign: &Campaign, kind: JobKind) -> BTreeMap<Resource, u64> {
-    let mut each = campaign.plan.job.per_job.clone();
-    each.extend(kind.counted().map(|resource| (resource, MICRO)));
-    each
 }
 
 fn left_of(budget: &Budget) -> u64 {
@@ -246,12 +260,14 @@ impl Txn<'_> {
     pub(super) fn promise_alone(
         &mut self,
         name: &str,
-        each: &BTreeMap<Resource, u64>,
+        template: &JobTemplate,
+        kind: JobKind,
     ) -> Result<BTreeMap<Resource, u64>, Resource> {
+        let each = self.state.promise_of(name, template, kind);
         let mut owners = self.state.owners(None, 0, name);
-        owners.reserve(each, 1)?;
+        owners.reserve(&each, 1)?;
         self.keep_owners(owners);
-        Ok(each.clone())
+        Ok(each)
     }
 
     /// Settles the live attempt, which is over, and promises the same for another one. The error says

@@ -191,6 +191,8 @@ pub struct OrchestratorPatch {
     pub task: Option<Option<Box<JobTemplate>>>,
     /// Limits over all its campaigns; `None` takes one away. Only `limit` and `soft` are read.
     pub budgets: BTreeMap<Resource, Option<Budget>>,
+    /// What one attempt at a job is promised, in millionths of a unit; `None` takes one away.
+    pub per_job: BTreeMap<Resource, Option<u64>>,
 }
 
 /// Parts of a campaign that are to change.
@@ -301,6 +303,8 @@ pub enum StepDuty {
         /// Nothing is due of it behind these.
         done: bool,
     },
+    /// Campaigns that have ended and are more than are kept: a bounded number of their rows goes.
+    ForgetCampaigns,
 }
 
 /// One slot.

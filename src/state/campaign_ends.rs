@@ -4,10 +4,8 @@
 use super::apply::Txn;
 use super::campaigns::no_campaign;
 use super::{Outcome, Rejection, Reply, State};
-use crate::model::{CampaignId, TimeMs};
+use crate::model::{CampaignId, Epoch};
 
-/// Campaigns that have ended and are kept; the oldest are forgotten first, as others are created.
-pub const CAMPAIGNS_KEPT: usize = 10_000;
 /// Rows of campaigns that one command takes out.
 const REMOVED_MAX: usize = 1000;
 
@@ -20,8 +18,16 @@ impl State {
         }
     }
 
-    fn oldest_ended_campaign(&self, kept: usize) -> Option<(TimeMs, CampaignId)> {
-        self.ended_campaigns.first().filter(|_| self.ended_campaigns.len() > kept).cloned()
+    /// How many campaigns are to be forgotten: more have ended than are kept.
+    #[must_use]
+    pub fn campaigns_to_forget(&self) -> usize {
+        let kept = usize::try_from(self.policy().ended_campaigns_max).unwrap_or(usize::MAX);
+        self.ended_campaigns.len().saturating_sub(kept)
+    }
+
+    fn next_to_forget(&self) -> Option<CampaignId> {
+        let oldest = self.ended_campaigns.first().filter(|_| self.campaigns_to_forget() > 0);
+        oldest.map(|(_, campaign_id)| campaign_id.clone())
     }
 }
 
@@ -43,14 +49,17 @@ impl Txn<'_> {
         Ok(Outcome::Judged { accepted, stale: 0 })
     }
 
-    /// Forgets the campaigns that ended first, as far as one command goes.
-    pub(super) fn forget_ended_campaigns(&mut self) {
+    /// Forgets the campaigns that ended first, as far as one command goes; says how many rows went.
+    pub(super) fn forget_campaigns(&mut self, epoch: Epoch) -> Reply {
+        self.check_epoch(epoch)?;
         let mut room = REMOVED_MAX;
         while room > 0
-            && let Some((_, campaign_id)) = self.state.oldest_ended_campaign(CAMPAIGNS_KEPT)
+            && let Some(campaign_id) = self.state.next_to_forget()
         {
             room -= self.remove_rows(&campaign_id, room);
         }
+        let accepted = u32::try_from(REMOVED_MAX - room).expect("it is bounded");
+        Ok(Outcome::Judged { accepted, stale: 0 })
     }
 
     /// Takes out at most `max` rows of a campaign; gives how many those were.
@@ -94,10 +103,13 @@ impl Txn<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{CampaignPlan, Epoch, JobTemplate, RequestId, StopRules};
+    use crate::model::{CampaignPlan, JobTemplate, RequestId, StopRules};
     use crate::state::{
-        CampaignCommand, CampaignMove, Command, Envelope, LogEntry, encode_entry, invariants,
+        CampaignCommand, CampaignMove, Command, Envelope, LogEntry, StepDuty, encode_entry,
+        invariants,
     };
+
+    const EPOCH: Epoch = Epoch { term: 1, member: 1 };
 
     struct Log {
         state: State,
@@ -106,6 +118,18 @@ mod tests {
     }
 
     impl Log {
+        /// Of a state that holds so many campaigns, and so many that have ended.
+        fn bounded(max: u64, kept: u64) -> Self {
+            let mut log = Self { state: State::default(), index: 0, requests: 0 };
+            let value = format!(r#"{{"max_campaigns":{max},"max_retained_campaigns":{kept}}}"#);
+            let path = "campaigns".to_owned();
+            let bounds = Command::PatchConfig { path, value, expected_revision: None };
+            for reply in log.apply(vec![Command::OpenEpoch(EPOCH), bounds]) {
+                reply.unwrap();
+            }
+            log
+        }
+
         fn apply(&mut self, commands: Vec<Command>) -> Vec<Reply> {
             let envelopes = commands.into_iter().map(|command| {
                 self.requests += 1;
@@ -115,6 +139,38 @@ mod tests {
             let entry = LogEntry { at_ms, envelopes: envelopes.collect() };
             self.index += 1;
             self.state.apply(self.index, &encode_entry(&entry)).unwrap().replies
+        }
+
+        fn create(&mut self, count: usize) -> Vec<CampaignId> {
+            let created = self.apply(vec![create(); count]).into_iter();
+            let ids = created.map(|reply| match reply {
+                Ok(Outcome::CampaignCreated { campaign_id }) => campaign_id,
+                other => panic!("{other:?}"),
+            });
+            ids.collect()
+        }
+
+        fn end(&mut self, ids: &[CampaignId]) {
+            let end = |campaign_id: &CampaignId| {
+                let (campaign_id, how) = (campaign_id.clone(), CampaignMove::Cancel);
+                Command::Campaign(CampaignCommand::MoveCampaign { campaign_id, how })
+            };
+            for reply in self.apply(ids.iter().map(end).collect()) {
+                reply.unwrap();
+            }
+        }
+
+        /// As the leader does; gives how many rows went.
+        fn forget(&mut self) -> u32 {
+            let duty = Command::Step { epoch: EPOCH, duty: StepDuty::ForgetCampaigns };
+            match self.apply(vec![duty]).remove(0) {
+                Ok(Outcome::Judged { accepted, stale: 0 }) => accepted,
+                other => panic!("{other:?}"),
+            }
+        }
+
+        fn known(&self, campaign_id: &CampaignId) -> bool {
+            self.state.campaign(campaign_id).is_some()
         }
     }
 
@@ -132,36 +188,47 @@ mod tests {
 
     #[test]
     fn campaigns_that_ended_first_are_forgotten_first() {
-        let mut log = Log { state: State::default(), index: 0, requests: 0 };
-        log.apply(vec![Command::OpenEpoch(Epoch { term: 1, member: 1 })]);
-        let mut ids = Vec::new();
-        while ids.len() < CAMPAIGNS_KEPT + 2 {
-            let many = 2000.min(CAMPAIGNS_KEPT + 2 - ids.len());
-            for reply in log.apply(vec![create(); many]) {
-                let Ok(Outcome::CampaignCreated { campaign_id }) = reply else {
-                    panic!("{reply:?}")
-                };
-                ids.push(campaign_id);
-            }
+        let mut log = Log::bounded(100, 2);
+        let ids = log.create(6);
+        // The first one runs on; it is no matter how long ago it began.
+        for place in [3, 1, 5, 2] {
+            log.end(&ids[place..=place]);
         }
-        // The last one runs on; it is no matter how long ago it began.
-        let end = |campaign_id: &CampaignId| {
-            let (campaign_id, how) = (campaign_id.clone(), CampaignMove::Cancel);
-            Command::Campaign(CampaignCommand::MoveCampaign { campaign_id, how })
-        };
-        for id in &ids[1..3] {
-            log.apply(vec![end(id)]);
-        }
-        for some in ids[3..].chunks(2000) {
-            log.apply(some.iter().map(end).collect());
-        }
-        let known = |log: &Log, n: usize| log.state.campaign(&ids[n]).is_some();
-        log.apply(vec![create()]);
-        assert_eq!(log.state.campaigns_len(), CAMPAIGNS_KEPT + 2, "one was forgotten, one made");
-        assert!(known(&log, 0) && !known(&log, 1) && known(&log, 2));
-        assert_eq!(log.state.campaign_lines(&ids[1]).count(), 0);
-        log.apply(vec![create()]);
-        assert!(known(&log, 2), "no more have ended than are kept");
+        assert_eq!(log.state.campaigns_to_forget(), 2);
+        assert!(log.forget() > 2, "their lines went as well");
+        let known: Vec<bool> = ids.iter().map(|id| log.known(id)).collect();
+        assert_eq!(known, [true, false, true, false, true, true]);
+        assert_eq!(log.state.campaign_lines(&ids[3]).count(), 0);
+        assert_eq!(log.forget(), 0, "no more have ended than are kept");
         invariants::check(&log.state);
+    }
+
+    /// A creation forgot a thousand rows and no more, and nothing else did: it fell behind.
+    #[test]
+    fn forgetting_catches_up_in_bounded_commands() {
+        let mut log = Log::bounded(10_000, 10);
+        let ids = log.create(1500);
+        log.end(&ids);
+        let mut rounds = Vec::new();
+        while log.state.campaigns_to_forget() > 0 {
+            rounds.push(log.forget());
+        }
+        let most = u32::try_from(REMOVED_MAX).unwrap();
+        assert!(rounds.len() > 3 && rounds.iter().all(|rows| (1..=most).contains(rows)));
+        assert_eq!(log.state.campaigns_len(), 10);
+        invariants::check(&log.state);
+    }
+
+    #[test]
+    fn a_creation_that_is_refused_forgets_nothing() {
+        let mut log = Log::bounded(3, 0);
+        let ids = log.create(3);
+        log.end(&ids[..2]);
+        let refused = log.apply(vec![create()]).remove(0);
+        assert_eq!(refused, Err(Rejection::too_many("campaigns", 3)));
+        assert!(ids.iter().all(|id| log.known(id) && log.state.campaign_lines(id).count() > 0));
+        while log.forget() > 0 {}
+        log.create(2);
+        assert_eq!(log.state.campaigns_len(), 3);
     }
 }

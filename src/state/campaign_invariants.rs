@@ -28,9 +28,12 @@ pub fn check_campaigns(state: &State) -> Result<(), String> {
         equal("open jobs are counted", &state.open_jobs(kind), &(of_kind.count() as u64))?;
     }
     check_promises(state, &open)?;
+    let mut unmeasured = super::unmeasured::Unmeasured::new();
     for campaign in state.campaigns_after(None) {
         check_iterations(state, campaign)?;
+        unmeasured.extend(state.places_of(&campaign.campaign_id));
     }
+    equal("candidates that nobody measures are known", &state.unmeasured, &unmeasured)?;
     for orchestrator in state.orchestrators() {
         let open = state
             .runs()

@@ -71,6 +71,14 @@ impl TableRow for Campaign {
     }
 }
 
+impl Iteration {
+    /// The key that is stored so.
+    pub(super) fn key_of(stored: &[u8]) -> Option<(CampaignId, u32)> {
+        let (campaign_id, rest) = read_text(stored)?;
+        Some((CampaignId::trusted(campaign_id), u32::from_be_bytes(rest.try_into().ok()?)))
+    }
+}
+
 impl TableRow for Iteration {
     type Key = (CampaignId, u32);
     const TABLE: TableId = TableId::Iterations;
@@ -81,8 +89,7 @@ impl TableRow for Iteration {
     }
 
     fn read_key(&self, stored: &[u8]) -> Option<(CampaignId, u32)> {
-        let (campaign_id, rest) = read_text(stored)?;
-        Some((CampaignId::trusted(campaign_id), u32::from_be_bytes(rest.try_into().ok()?)))
+        Self::key_of(stored)
     }
 }
 

@@ -151,6 +151,14 @@ fn orchestrator_patch(words: &Words<'_>) -> OrchestratorPatch {
                     .map(|word| (Resource::parse(&word).unwrap(), None)),
             )
             .collect(),
+        per_job: each(words)
+            .into_iter()
+            .map(|(resource, each)| (resource, Some(each)))
+            .chain(
+                optional::<String>(words, "unpromised")
+                    .map(|word| (Resource::parse(&word).unwrap(), None)),
+            )
+            .collect(),
     }
 }
 

@@ -4,18 +4,17 @@ use super::apply::Txn;
 use super::campaign_command::{CampaignMove, CampaignPatch};
 use super::launches::{candidate_experiment, candidate_job, parse_candidate};
 use super::nodes::ExecutionEnd;
-use super::orchestrators::{check_name, derive_uuid, unknown};
+use super::orchestrators::{check_name, check_promised, derive_uuid, unknown};
 use super::{CONTEXT_MAX, CampaignFact, Outcome, Rejection, Reply, State};
 use crate::model::{
     CANDIDATES_MAX, Campaign, CampaignId, CampaignLine, CampaignPlan, CampaignStatus,
     CandidateState, ITERATIONS_MAX, Iteration, IterationOverride, TaskStatus, TimeMs,
 };
 
-/// Campaigns there may be; those that ended count until they are forgotten
-/// ([`super::CAMPAIGNS_KEPT`]).
-pub const CAMPAIGNS_MAX: usize = 100_000;
 /// Lines of one campaign's log; the oldest are forgotten first.
 pub const CAMPAIGN_LINES_MAX: u64 = 200;
+/// The longest name of a campaign, in bytes: 200 characters of any script (contract 3.5).
+const CAMPAIGN_NAME_MAX: usize = 800;
 /// Iterations asked for in one request.
 const REQUESTED_MAX: u32 = 100;
 
@@ -134,11 +133,11 @@ impl Txn<'_> {
             let text = format!("Orchestrator '{}' does a task of its own", plan.orchestrator);
             return Err(Rejection::InvalidCampaign(text));
         }
-        // A refusal must leave the state as it was: nothing is forgotten before the last of them.
-        if self.state.campaigns_len() >= CAMPAIGNS_MAX {
-            return Err(Rejection::too_many("campaigns", CAMPAIGNS_MAX));
+        // Those that have ended count until the leader has them forgotten.
+        let max = usize::try_from(self.state.policy().campaigns_max).unwrap_or(usize::MAX);
+        if self.state.campaigns_len() >= max {
+            return Err(Rejection::too_many("campaigns", max));
         }
-        self.forget_ended_campaigns();
         let seed = [b"campaign".as_slice(), &self.request_id.0.to_be_bytes()];
         let campaign_id = CampaignId::trusted(&derive_uuid(&seed));
         if self.state.campaign(&campaign_id).is_some() {
@@ -200,11 +199,14 @@ impl Txn<'_> {
             let text = format!("{} iterations were begun already", campaign.iterations);
             return Err(Rejection::InvalidCampaign(format!("max_iterations is too low: {text}")));
         }
-        let index = self.index;
+        let (index, turned) = (self.index, plan.minimize != old.minimize);
         self.edit_campaign(campaign_id, |campaign| {
             campaign.plan = plan;
             campaign.plan_index = index;
         });
+        if turned {
+            self.state.note_iterations(campaign_id);
+        }
         if let Some(budgets) = self.state.campaign(campaign_id).map(|row| self.state.relimited(row))
         {
             self.edit_campaign(campaign_id, |campaign| campaign.budgets = budgets);
@@ -242,11 +244,24 @@ impl Txn<'_> {
             let text = "Campaign was stopped by its kill switch".to_owned();
             return Err(Rejection::CampaignState(text));
         }
+        if to == CampaignStatus::Running {
+            self.check_is_stepped(campaign_id)?;
+        }
         self.set_campaign_status(campaign_id, to, "");
         if how == CampaignMove::Resume {
             self.judge_at_rest(campaign_id);
         }
         Ok(Outcome::Done)
+    }
+
+    /// Refuses to let a campaign run whose orchestrator does a task instead: nothing would advance it.
+    fn check_is_stepped(&self, campaign_id: &CampaignId) -> Result<(), Rejection> {
+        let name = self.state.campaign(campaign_id).map(|row| &row.plan.orchestrator);
+        let row = name.and_then(|name| self.state.orchestrator(name));
+        row.filter(|row| row.task.is_some()).map_or(Ok(()), |row| {
+            let text = format!("Orchestrator '{}' does a task of its own", row.name);
+            Err(Rejection::CampaignState(text))
+        })
     }
 
     /// Pulls the kill switch: it stays pulled.
@@ -295,6 +310,7 @@ impl Txn<'_> {
             check_override(with)?;
         }
         if begins {
+            self.check_is_stepped(campaign_id)?;
             self.set_campaign_status(campaign_id, CampaignStatus::Running, "");
         }
         self.edit_campaign(campaign_id, |campaign| {
@@ -340,6 +356,9 @@ impl Txn<'_> {
                 campaign.requested_with = None;
             }
         });
+        if to.is_terminal() {
+            self.state.note_iterations(campaign_id);
+        }
         self.log_line(campaign_id, &to.as_str().to_lowercase(), why.to_owned());
         self.tell_campaign(campaign_id);
     }
@@ -430,7 +449,10 @@ fn check_override(with: &IterationOverride) -> Result<(), Rejection> {
 
 /// What apply relies on; ranges that only clients care for are checked at the door.
 fn check_plan(plan: &CampaignPlan) -> Result<(), Rejection> {
-    check_name("name", &plan.name)?;
+    if plan.name.is_empty() || plan.name.len() > CAMPAIGN_NAME_MAX {
+        let text = format!("name must hold 1 to {CAMPAIGN_NAME_MAX} bytes");
+        return Err(Rejection::InvalidCampaign(text));
+    }
     check_name("task_type", &plan.job.task_type)?;
     check_name("score_field", &plan.score_field)?;
     let bounded = [&plan.description, &plan.config, &plan.metadata, &plan.job.input];
@@ -446,5 +468,5 @@ fn check_plan(plan: &CampaignPlan) -> Result<(), Rejection> {
         let text = format!("max_iterations must be 1 to {ITERATIONS_MAX}");
         return Err(Rejection::InvalidCampaign(text));
     }
-    Ok(())
+    check_promised(&plan.budgets, &plan.job.per_job)
 }

@@ -35,8 +35,7 @@ impl Txn<'_> {
                 self.edit_node(node_id, |node| node.drain_until_ms = None);
             }
             for task_id in held {
-                let taken_up = self.state.is_taken_up(&task_id);
-                self.take_back(&task_id, now, taken_up, Some(node_id.clone()));
+                self.take_back(&task_id, now, true, Some(node_id.clone()));
             }
             // What is left stays with the node until the next command of this kind.
             if is_last {

@@ -176,7 +176,7 @@ impl Txn<'_> {
         let minimize = campaign.plan.minimize;
         let score = reading.score.filter(|_| completed);
         let key = (campaign_id.clone(), index);
-        let open = self.state.iterations.edit(&mut self.state.rows, &key, |row| {
+        let open = self.state.edit_iteration(&key, |row| {
             let place = row.candidates.get_mut(candidate as usize)?;
             if place.state != CandidateState::Open {
                 return None;

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value};
 
 use super::apply::Txn;
-use super::budgets::{Owners, each_job};
+use super::budgets::Owners;
 use super::campaign_command::IterationPlan;
 use super::command::TaskSpec;
 use super::{CampaignFact, Outcome, Rejection, Reply, State};
@@ -102,7 +102,7 @@ impl State {
         if !self.has_room_for(count) {
             return Err(Refusal::QueueFull);
         }
-        let each = each_job(campaign, JobKind::Simulation);
+        let each = self.each_job(campaign, JobKind::Simulation);
         self.promise(campaign, &room.name, &each, count).map_err(Refusal::Budget)
     }
 
@@ -123,8 +123,7 @@ impl Txn<'_> {
         }
         let (mut accepted, mut stale) = (0, 0);
         for plan in launches {
-            let asked = self.state.campaign(&plan.campaign_id).is_some_and(|row| row.requested > 0);
-            if asked && self.begin_iteration(plan).is_ok() {
+            if self.is_asked_for(&plan.campaign_id) && self.begin_iteration(plan).is_ok() {
                 self.edit_campaign(&plan.campaign_id, |campaign| {
                     // An iteration that ended at once may have ended its campaign.
                     campaign.requested = campaign.requested.saturating_sub(1);
@@ -140,6 +139,13 @@ impl Txn<'_> {
         Ok(Outcome::Judged { accepted, stale })
     }
 
+    /// Whether iterations were asked for, and may begin now.
+    fn is_asked_for(&self, campaign_id: &CampaignId) -> bool {
+        self.state.campaign(campaign_id).filter(|row| row.requested > 0).is_some_and(|row| {
+            self.state.orchestrator(&row.plan.orchestrator).is_some_and(|row| row.may_launch())
+        })
+    }
+
     /// Begins the next iteration of a campaign; gives how many simulations that launched.
     pub(super) fn begin_iteration(&mut self, plan: &IterationPlan) -> Result<u32, Refusal> {
         let campaign = self.state.campaign(&plan.campaign_id).ok_or(Refusal::Stale)?;
@@ -148,7 +154,8 @@ impl Txn<'_> {
         }
         let budgets = self.state.judge_iteration(campaign, plan.candidates)?;
         let count = u64::from(plan.candidates);
-        let (index, promise) = (campaign.iterations, each_job(campaign, JobKind::Simulation));
+        let promise = self.state.each_job(campaign, JobKind::Simulation);
+        let index = campaign.iterations;
         let strategy = plan.strategy.clone();
         self.keep_owners(budgets);
         let open = Candidate { state: CandidateState::Open, experiment: false };
@@ -249,7 +256,7 @@ impl Txn<'_> {
                 return Err(Refusal::Stale);
             }
         }
-        let promise = each_job(campaign, JobKind::Experiment);
+        let promise = self.state.each_job(campaign, JobKind::Experiment);
         let budgets = self.state.promise(campaign, name, &promise, count);
         self.keep_owners(budgets.map_err(Refusal::Budget)?);
         for (index, candidate) in candidates {
@@ -272,7 +279,7 @@ impl Txn<'_> {
                 candidate.experiment = true;
             }
         };
-        self.state.iterations.edit(&mut self.state.rows, &key, mark);
+        self.state.edit_iteration(&key, mark);
         let Some(campaign) = self.state.campaign(campaign_id) else { return };
         let structure = candidate_structure(campaign_id, index, candidate);
         let mut input = Map::new();
@@ -314,7 +321,8 @@ impl Txn<'_> {
             return Err(Refusal::QueueFull);
         }
         let template = row.job.clone();
-        let reserved = self.promise_alone(name, &template.per_job).map_err(Refusal::Budget)?;
+        let reserved = self.promise_alone(name, &template, JobKind::Training);
+        let reserved = reserved.map_err(Refusal::Budget)?;
         let labeled = self.state.labeled_samples();
         let mut input = object(&template.input);
         input.insert("model".to_owned(), model.into());

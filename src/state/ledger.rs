@@ -83,7 +83,7 @@ impl Txn<'_> {
         if nominal_ms > self.now || !may_follow(schedule, orchestrator, nominal_ms) {
             return false;
         }
-        let may_run = orchestrator.is_active && orchestrator.mode != Mode::Paused;
+        let may_run = orchestrator.may_launch();
         let decision = match slot.choice {
             SlotChoice::Run | SlotChoice::CatchUp
                 if !may_run || orchestrator.open_run.is_some() =>
@@ -94,7 +94,10 @@ impl Txn<'_> {
             SlotChoice::CatchUp => {
                 SlotDecision::CaughtUp(self.begin_scheduled_run(key, nominal_ms))
             }
-            SlotChoice::SkipOverlap if orchestrator.open_run.is_some() => {
+            SlotChoice::SkipOverlap
+                if orchestrator.open_run.is_some()
+                    || schedule.fell_due_during_a_run(nominal_ms, orchestrator) =>
+            {
                 SlotDecision::SkippedOverlap
             }
             SlotChoice::SkipInactive if !may_run => SlotDecision::SkippedInactive,

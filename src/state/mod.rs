@@ -77,6 +77,7 @@ mod swarms;
 mod task_table;
 mod tasks;
 mod thresholds;
+mod unmeasured;
 mod unread;
 
 #[cfg(test)]
@@ -126,9 +127,8 @@ pub use campaign_command::{
     AgentAction, AgentOrder, CampaignCommand, CampaignMove, CampaignPatch, IterationPlan,
     JobRequest, OrchestratorPatch, PutWhen, SlotChoice, SlotPlan, StepAction, StepDuty, StepEffect,
 };
-pub use campaign_ends::CAMPAIGNS_KEPT;
 pub use campaign_invariants::check_campaigns;
-pub use campaigns::{CAMPAIGN_LINES_MAX, CAMPAIGNS_MAX};
+pub use campaigns::CAMPAIGN_LINES_MAX;
 pub use changes::{Changes, Digest, TableId, row_hash};
 pub use command::{
     AlertChange, Assignment, Command, DeliveryResult, Dispatch, DispatchResult, Envelope,
@@ -182,6 +182,7 @@ use rows::{Rows, Table};
 use singles::Singles;
 use structures::JobMinute;
 use task_table::TaskTable;
+use unmeasured::Unmeasured;
 
 /// The most commands one log entry carries.
 pub const ENVELOPES_PER_ENTRY_MAX: usize = 4096;
@@ -254,6 +255,8 @@ pub struct State {
     requesting: BTreeSet<CampaignId>,
     /// Campaigns that have ended, by when.
     ended_campaigns: BTreeSet<(TimeMs, CampaignId)>,
+    /// Iterations of the others with candidates that nobody measures.
+    unmeasured: Unmeasured,
     /// Agent commands without an open job.
     idle_commands: BTreeSet<u64>,
     bot_index: BotIndex,
@@ -319,6 +322,7 @@ impl Default for State {
             running: BTreeSet::new(),
             requesting: BTreeSet::new(),
             ended_campaigns: BTreeSet::new(),
+            unmeasured: Unmeasured::new(),
             idle_commands: BTreeSet::new(),
             bot_index: BotIndex::default(),
             indexes: Indexes::default(),
@@ -382,7 +386,7 @@ impl State {
             TableId::Runs => self.runs.load(rest, value, hash),
             TableId::DecisionPages => self.decision_pages.load(rest, value, hash),
             TableId::Campaigns => self.load_campaign(rest, value, hash),
-            TableId::Iterations => self.iterations.load(rest, value, hash),
+            TableId::Iterations => self.load_iteration(rest, value, hash),
             TableId::CandidateNotes => self.candidate_notes.load(rest, value, hash),
             TableId::CampaignLines => self.campaign_lines.load(rest, value, hash),
             TableId::Structures => self.structures.load(rest, value, hash),
@@ -412,6 +416,15 @@ impl State {
         self.campaigns.load(key, value, hash)?;
         let campaign_id = std::str::from_utf8(key).unwrap_or_default();
         self.note_campaign(&CampaignId::trusted(campaign_id), None);
+        Ok(())
+    }
+
+    /// Campaigns come before their iterations.
+    fn load_iteration(&mut self, key: &[u8], value: &[u8], hash: u64) -> Result<(), Fatal> {
+        self.iterations.load(key, value, hash)?;
+        if let Some(key) = Iteration::key_of(key) {
+            self.note_iteration(&key);
+        }
         Ok(())
     }
 

@@ -57,6 +57,30 @@ impl State {
     pub fn schedule(&self, key: &str) -> Option<&Schedule> {
         self.schedules.get(&key.to_owned())
     }
+
+    /// The budgets of an orchestrator under other limits: what is promised and spent stays, also where
+    /// there is no limit any more. A new one counts what was promised before there was one, because
+    /// those jobs will be settled with it.
+    fn rebudgeted(
+        &self,
+        row: &Orchestrator,
+        changes: &BTreeMap<Resource, Option<Budget>>,
+    ) -> BTreeMap<Resource, Budget> {
+        let mut budgets = row.budgets.clone();
+        for (resource, change) in changes {
+            if change.is_none() && !budgets.contains_key(resource) {
+                continue;
+            }
+            let promised = self.indexes.promised.get(&(row.name.clone(), *resource));
+            let reserved = promised.copied().unwrap_or(0);
+            let fresh = Budget { reserved, ..Budget::default() };
+            let known = budgets.entry(*resource).or_insert(fresh);
+            let (limit, soft) = change.map_or((u64::MAX, 0), |asked| (asked.limit, asked.soft));
+            let warned = known.warned && (known.limit, known.soft) == (limit, soft);
+            *known = Budget { limit, soft, warned, ..*known };
+        }
+        budgets
+    }
 }
 
 impl Txn<'_> {
@@ -89,6 +113,7 @@ impl Txn<'_> {
             config: StepConfig::default(),
             pause_ms: PAUSE_DEFAULT_MS,
             budgets: BTreeMap::new(),
+            per_job: BTreeMap::new(),
             is_active: true,
             error: String::new(),
             last_run_at_ms: 0,
@@ -114,6 +139,7 @@ impl Txn<'_> {
             degraded: String::new(),
             counts: [0; 5],
             forgotten: 0,
+            busy_since_ms: 0,
             closings: Vec::new(),
         };
         self.state.orchestrators.put(&mut self.state.rows, name.clone(), orchestrator);
@@ -141,6 +167,13 @@ impl Txn<'_> {
         if let Some(Some(task)) = &patch.task {
             self.check_task(name, task)?;
         }
+        let budgets = self.state.rebudgeted(before, &patch.budgets);
+        let mut per_job = before.per_job.clone();
+        for (resource, each) in &patch.per_job {
+            per_job.remove(resource);
+            per_job.extend(each.map(|each| (*resource, each)));
+        }
+        check_promised(&budgets, &per_job)?;
         // Another cadence counts from now on: what was due before belongs to the old one.
         let other =
             timetable.as_ref().zip(old).is_some_and(|(new, old)| new.cadence != old.cadence);
@@ -154,12 +187,6 @@ impl Txn<'_> {
                 schedule.degraded = String::new();
             });
         }
-        // A budget counts what was promised before there was one: those jobs will be settled with it.
-        let promised = patch.budgets.keys().map(|resource| {
-            let key = (name.to_owned(), *resource);
-            (*resource, self.state.indexes.promised.get(&key).copied().unwrap_or(0))
-        });
-        let promised: BTreeMap<Resource, u64> = promised.collect();
         self.edit_orchestrator(name, |orchestrator| {
             for setting in patch.settings {
                 orchestrator.config.set(setting);
@@ -172,18 +199,8 @@ impl Txn<'_> {
             if let Some(description) = patch.description {
                 orchestrator.description = description;
             }
-            for (resource, budget) in patch.budgets {
-                match budget {
-                    None => drop(orchestrator.budgets.remove(&resource)),
-                    Some(Budget { limit, soft, .. }) => {
-                        let reserved = promised.get(&resource).copied().unwrap_or(0);
-                        let fresh = Budget { reserved, ..Budget::default() };
-                        let known = orchestrator.budgets.entry(resource).or_insert(fresh);
-                        let warned = known.warned && (known.limit, known.soft) == (limit, soft);
-                        *known = Budget { limit, soft, warned, ..*known };
-                    }
-                }
-            }
+            orchestrator.budgets = budgets;
+            orchestrator.per_job = per_job;
         });
         self.tell(CampaignFact::OrchestratorChanged { name: name.to_owned() });
         Ok(Outcome::Done)
@@ -227,6 +244,17 @@ fn check_patch(patch: &OrchestratorPatch) -> Result<(), Rejection> {
         return Err(Rejection::InvalidCampaign("description is too long".to_owned()));
     }
     Ok(())
+}
+
+/// Refuses a metered limit of what no job is promised: it could not be kept.
+pub(super) fn check_promised(
+    budgets: &BTreeMap<Resource, Budget>,
+    per_job: &BTreeMap<Resource, u64>,
+) -> Result<(), Rejection> {
+    Budget::unpromised(budgets, per_job).map_or(Ok(()), |resource| {
+        let text = "must be above 0 where there is a limit of it";
+        Err(Rejection::InvalidCampaign(format!("per_job.{} {text}", resource.as_str())))
+    })
 }
 
 /// What can be checked of a timetable without a calendar.

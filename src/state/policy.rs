@@ -176,6 +176,10 @@ pub struct Policy {
     pub discovery_interval_ms: TimeMs,
     /// `network.discovery_endpoints`, when `orchestrator.auto_discovery` is on.
     pub discovery_endpoints: Vec<String>,
+    /// `campaigns.max_campaigns`: another one beyond it is refused.
+    pub campaigns_max: u64,
+    /// `campaigns.max_retained_campaigns`: campaigns that have ended and are kept.
+    pub ended_campaigns_max: u64,
     /// `bots.capacity`: bots there may be, those of swarms included (contract 5.3).
     pub bots_max: u64,
     /// `bots.max_open_assignments`: assignments of bots that have not ended, and as many more that
@@ -378,6 +382,8 @@ impl Policy {
             initial_mode: initial_mode(document)?,
             discovery_interval_ms: number("network.node_discovery_interval", 60, 1, 86_400)? * 1000,
             discovery_endpoints: discovery_endpoints(document)?,
+            campaigns_max: number("campaigns.max_campaigns", 100_000, 1, 1_000_000)?,
+            ended_campaigns_max: number("campaigns.max_retained_campaigns", 10_000, 0, 1_000_000)?,
             bots_max: number("bots.capacity", 50_000, 1, 1_000_000)?,
             open_assignments_max: number("bots.max_open_assignments", 5_000_000, 1, 50_000_000)?,
             ended_assignments_max: number("bots.max_retained_assignments", 100_000, 0, 10_000_000)?,

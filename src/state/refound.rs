@@ -94,8 +94,7 @@ impl State {
             let ids: Vec<TaskId> = tasks.chain(steps.map(|step| step.task_id.clone())).collect();
             for task_id in ids {
                 if status.is_live() {
-                    let taken_up = txn.state.is_taken_up(&task_id);
-                    txn.take_back(&task_id, 0, taken_up, None);
+                    txn.take_back(&task_id, 0, true, None);
                 }
                 // A job whose budget holds no other try has ended, and others may have with it.
                 if txn.state.open_task(&task_id).is_none() {

@@ -23,7 +23,7 @@ pub const REQUEST_WINDOW_MS: TimeMs = 15 * 60 * 1000;
 /// The most answers kept.
 pub const REQUESTS_MAX: usize = 500_000;
 /// The most bytes of answers kept: one that names a thousand leases has some 10 KB.
-pub const REQUEST_BYTES_MAX: usize = 256 * 1024 * 1024;
+const REQUEST_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// Ids of deleted tasks are kept so long, unless there are too many.
 pub const TOMBSTONE_WINDOW_MS: TimeMs = 24 * 60 * 60 * 1000;
 /// The most ids of deleted tasks kept.

@@ -11,7 +11,7 @@ use super::nodes::ExecutionEnd;
 use super::orchestrators::{check_name, unknown};
 use super::{CONTEXT_MAX, CampaignFact, Outcome, Rejection, Reply, State};
 use crate::model::{
-    CampaignStatus, Decision, DecisionKind, DecisionPage, Epoch, Job, JobKind, Mode, Run, RunId,
+    CampaignStatus, Decision, DecisionKind, DecisionPage, Epoch, Job, JobKind, Run, RunId,
     RunPhase, StepResult, TaskId, TaskStatus, TimeMs, Urgency,
 };
 
@@ -59,7 +59,7 @@ impl Txn<'_> {
             let text = format!("trigger_context holds at most {CONTEXT_MAX} bytes");
             return Err(Rejection::InvalidCampaign(text));
         }
-        if !orchestrator.is_active || orchestrator.mode == Mode::Paused {
+        if !orchestrator.may_launch() {
             return Err(Rejection::OrchestratorNotActive { name: name.to_owned() });
         }
         if let Some(run_id) = orchestrator.open_run {
@@ -99,6 +99,10 @@ impl Txn<'_> {
         };
         self.state.runs.put(&mut self.state.rows, run_id, run);
         let now = self.now;
+        let last_ended_ms = self.state.orchestrator(name).map_or(0, |row| row.last_run_ended_ms);
+        self.state.schedules.edit(&mut self.state.rows, &name.to_owned(), |schedule| {
+            schedule.run_begins(now, slot_ms, last_ended_ms);
+        });
         self.edit_orchestrator(name, |orchestrator| {
             orchestrator.open_run = Some(run_id);
             orchestrator.last_run_at_ms = now;
@@ -226,7 +230,8 @@ impl Txn<'_> {
         if !self.state.has_room_for(1) {
             return Err(Refusal::QueueFull);
         }
-        let reserved = self.promise_alone(name, &template.per_job).map_err(Refusal::Budget)?;
+        let reserved = self.promise_alone(name, &template, JobKind::Scheduled);
+        let reserved = reserved.map_err(Refusal::Budget)?;
         let slot_ms = self.state.run(run_id).map_or(0, |run| run.slot_ms);
         let mut input = object(&template.input);
         input.insert("run_id".to_owned(), run_id.to_string().into());

@@ -8,9 +8,9 @@ use serde_json::Value;
 use super::apply::Txn;
 use super::campaign_command::{JobRequest, PutWhen};
 use super::launches::{object, parse_candidate};
-use super::orchestrators::{check_name, derive_uuid, unknown};
+use super::orchestrators::{check_name, check_promised, derive_uuid, unknown};
 use super::{CONTEXT_MAX, CampaignFact, Outcome, Rejection, Reply, State};
-use crate::model::{Job, JobKind, JobTemplate, MICRO, Model, Structure, TaskId, Urgency};
+use crate::model::{Job, JobKind, JobTemplate, Model, Structure, TaskId, Urgency};
 
 /// Structures that may be registered.
 pub const STRUCTURES_MAX: usize = 1_000_000;
@@ -224,8 +224,8 @@ impl Txn<'_> {
             return Err(unknown(name));
         }
         let kind = if request.experiments { JobKind::Experiment } else { JobKind::Simulation };
-        let mut promise = template.per_job.clone();
-        promise.extend(kind.counted().map(|resource| (resource, MICRO)));
+        let promise = self.state.promise_of(name, &template, kind);
+        check_promised(&request.budgets, &promise)?;
         let mut owners = self.state.owners(None, command, name);
         owners.ask(request.budgets.iter().map(|(kind, asked)| (*kind, asked.fresh())));
         owners

@@ -342,15 +342,6 @@ impl Txn<'_> {
 }
 
 impl State {
-    /// Whether the holder of a live attempt works on it, as far as that is known: nodes say so, and an
-    /// agent that was given one is at it.
-    pub(super) fn is_taken_up(&self, task_id: &TaskId) -> bool {
-        self.open_task(task_id).is_some_and(|task| {
-            let by_agent = task.requirements.agent_type.is_some() && task.execution.is_some();
-            by_agent || task.status == TaskStatus::Running
-        })
-    }
-
     pub(super) fn insert_task(&mut self, task: Task) {
         self.indexes.insert(task.seq, &Places::of(&task, self.policy().aging_ms));
         self.tasks.insert(&mut self.rows, task);

@@ -158,7 +158,7 @@ impl Prometheus {
 /// that are refused, heartbeats.
 async fn keep_working(base: Vec<String>) {
     let http = crate::http::Http::new();
-    let budgets = json!({ "budgets": { "tokens": { "limit": 1000 } } });
+    let budgets = json!({"budgets": {"tokens": {"limit": 1000}}, "per_job": {"tokens": 1}});
     let url = format!("{}/orchestrator/config", base[0]);
     let _ = http.send(Method::POST, &url, Some(&budgets), None, PATIENCE).await;
     for number in 0_u64.. {

@@ -35,8 +35,16 @@ async fn post(house: &House, path: &str, body: &Value) -> Value {
 /// Every slot got one decision, none was left out, and every run it began has ended.
 async fn the_ledger_is_whole(house: &House, place: usize) -> usize {
     let page = house.http.read(&house.url(place, "/api/v1/orchestrator/slots?limit=1000")).await;
-    let runs = house.http.read(&house.url(place, "/api/v1/orchestrator/runs?limit=1000")).await;
-    let runs = runs.as_array().unwrap();
+    let mut runs: Vec<Value> = Vec::new();
+    loop {
+        let path = format!("/api/v1/orchestrator/runs?limit=100&offset={}", runs.len());
+        let page = house.http.read(&house.url(place, &path)).await;
+        let page = page.as_array().unwrap();
+        runs.extend(page.iter().cloned());
+        if page.len() < 100 {
+            break;
+        }
+    }
     let ended: BTreeSet<String> = runs
         .iter()
         .filter(|run| run["completed_at"].is_string())
@@ -136,7 +144,7 @@ async fn agents_and_workers_do_every_kind_of_job() {
     let _agent = agents::agent(&house, &words, &house.dir().join("agent.log")).await;
 
     let settings = json!({"min_new_samples_for_retrain": 10, "max_simultaneous_simulations": 20,
-        "budgets": {"tokens": 1000}});
+        "budgets": {"tokens": 1000}, "per_job": {"tokens": 1}});
     post(&house, "/orchestrator/config", &settings).await;
     let model = json!({"per_job": {"tokens": 8}});
     let url = house.url(0, "/models/m");

@@ -22,6 +22,7 @@ mod bot_failover;
 mod bot_line;
 mod bot_operations;
 mod bots;
+mod campaign_line;
 mod campaigns;
 mod command_line;
 mod configuration;

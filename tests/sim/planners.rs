@@ -7,7 +7,7 @@ use std::time::Duration;
 use quorate::clock;
 use quorate::cluster::Cluster;
 use quorate::model::{
-    Budget, Cadence, CatchUp, Mode, Overlap, Resource, StepSetting, TimeMs, Timetable,
+    Budget, Cadence, CatchUp, MICRO, Mode, Overlap, Resource, StepSetting, TimeMs, Timetable,
 };
 use quorate::state::{CampaignCommand, OrchestratorPatch, Outcome, Rejection, State};
 
@@ -122,6 +122,8 @@ fn settings(random: u64) -> OrchestratorPatch {
             StepSetting::SamplesForRetrain(10),
         ],
         budgets: budget.into_iter().map(|budget| (Resource::Tokens, budget)).collect(),
+        // Every campaign says its own.
+        per_job: [(Resource::Tokens, Some(MICRO))].into(),
         ..OrchestratorPatch::default()
     }
 }

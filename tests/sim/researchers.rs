@@ -98,8 +98,9 @@ pub(crate) fn draw() -> CampaignPlan {
         name: "search".to_owned(),
         // Greedy jobs spend more than a budget holds: that of the first orchestrator stays exact.
         orchestrator: NAMES[usize::from(greedy || bits(32, 3) == 0)].to_owned(),
-        // Candidates of generic campaigns are not measured.
+        // Candidates of generic campaigns are measured where they say from which score on.
         generic: bits(52, 3) == 0,
+        measured_from: (bits(56, 3) == 0).then_some(500_000_000),
         candidates: 1 + bits(36, 3) as u32,
         strategy: "random".to_owned(),
         minimize: bits(40, 2) == 0,

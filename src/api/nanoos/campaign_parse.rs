@@ -7,8 +7,8 @@ use super::merge::merged;
 use crate::api::error::ApiError;
 use crate::api::object::{FieldError, Object};
 use crate::model::{
-    CANDIDATES_MAX, Campaign, CampaignPlan, ITERATIONS_MAX, IterationOverride, JobTemplate, MICRO,
-    Requirements, Resource, Score, StopRules,
+    Budget, CANDIDATES_MAX, Campaign, CampaignPlan, ITERATIONS_MAX, IterationOverride, JobTemplate,
+    MICRO, Requirements, Resource, Score, StopRules,
 };
 use crate::state::{CONTEXT_MAX, CampaignPatch, NAME_MAX};
 
@@ -104,6 +104,11 @@ pub(super) fn configured(config: &Object<'_>, generic: bool) -> Result<CampaignP
     let evaluation = evaluation.as_deref().unwrap_or("ml_prediction");
     let strategy = config.text("generation_strategy")?;
     let score_field = config.text("score_field")?;
+    let (job, budgets) = (job(config, generic, evaluation)?, budgets(config)?);
+    if let Some(resource) = Budget::unpromised(&budgets, &job.per_job) {
+        let field = format!("per_job.{}", resource.as_str());
+        return Err(FieldError::new(&field, "above 0 where there is a limit of it").into());
+    }
     Ok(CampaignPlan {
         generic,
         candidates: bounded("candidates_per_iteration", CANDIDATES, CANDIDATES_MAX, "1 to 100")?,
@@ -116,8 +121,9 @@ pub(super) fn configured(config: &Object<'_>, generic: bool) -> Result<CampaignP
             convergence: scored("convergence_threshold")?,
             target: scored("target_score")?,
         },
-        job: job(config, generic, evaluation)?,
-        budgets: budgets(config)?,
+        job,
+        budgets,
+        measured_from: scored("experiment_trigger_score_threshold")?,
         ..CampaignPlan::default()
     })
 }
@@ -190,7 +196,7 @@ pub(super) fn override_config(
 }
 
 /// Own limits: `simulation_budget`, `experiment_budget`, and `budgets` by resource.
-fn budgets(config: &Object<'_>) -> Result<BTreeMap<Resource, crate::model::Budget>, ApiError> {
+fn budgets(config: &Object<'_>) -> Result<BTreeMap<Resource, Budget>, ApiError> {
     let mut limits = BTreeMap::new();
     let short = [
         ("simulation_budget", Resource::Simulations),
@@ -225,7 +231,7 @@ pub(super) fn per_job(task: &Object<'_>) -> Result<BTreeMap<Resource, u64>, ApiE
 
 fn metered(object: &Object<'_>) -> Result<BTreeMap<Resource, u64>, ApiError> {
     let mut each = BTreeMap::new();
-    for (name, _) in object.fields() {
+    for (name, _) in object.fields().filter(|(_, value)| value.get() != "null") {
         let wanted = || FieldError::new(name, "a number from 0 to 1e9");
         let units = object.number(name)?.filter(|units| (0.0..=1e9).contains(units));
         let micro = (units.ok_or_else(wanted)? * MICRO as f64).round() as u64;

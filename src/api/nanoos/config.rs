@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
-use super::campaign_parse::template;
+use super::campaign_parse::{per_job, template};
 use crate::api::error::ApiError;
 use crate::api::object::{FieldError, Object};
 use crate::leader::Calendar;
@@ -130,6 +130,7 @@ pub(in crate::api) fn parse(body: &Object<'_>, now_ms: u64) -> Result<Orchestrat
                 }
             }
         },
+        per_job: promises(body)?,
         budgets: match body.raw("budgets") {
             None => Default::default(),
             Some(_) => {
@@ -145,6 +146,17 @@ pub(in crate::api) fn parse(body: &Object<'_>, now_ms: u64) -> Result<Orchestrat
             }
         },
     })
+}
+
+/// What each job is promised whose task does not say; null takes one away.
+fn promises(body: &Object<'_>) -> Result<BTreeMap<Resource, Option<u64>>, ApiError> {
+    let given = body.object("per_job")?;
+    let taken = given.fields().filter(|(_, value)| value.get() == "null");
+    let taken = taken.map(|(name, _)| Ok((resource(name)?, None)));
+    let mut changes: BTreeMap<Resource, Option<u64>> =
+        taken.collect::<Result<_, ApiError>>().map_err(|error| error.within("per_job"))?;
+    changes.extend(per_job(body)?.into_iter().map(|(resource, each)| (resource, Some(each))));
+    Ok(changes)
 }
 
 /// A resource by its name.

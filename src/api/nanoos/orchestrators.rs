@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::answers;
-use super::config::{budgets_view, parse, schedule_view, view};
+use super::config::{budgets_view, parse, schedule_view, units_view, view};
 use super::instruments::job_fields;
 use super::runs::{run_view, stats_view};
 use crate::api::App;
@@ -28,6 +28,8 @@ use crate::state::{CampaignCommand, Command, Outcome, State as Tables};
 
 /// Runs in one answer.
 const LIMIT: u64 = 20;
+/// At most; asking for more is no mistake.
+const LIMIT_MAX: usize = 100;
 /// How long one step is waited for, and for the one before it to end.
 const RUN_WAIT: Duration = Duration::from_secs(20);
 /// How often is looked whether it has ended.
@@ -56,6 +58,7 @@ fn orchestrator_view(state: &Tables, name: &str) -> Option<Value> {
         "config": view(&row.config),
         "schedule": state.schedule(name).map(|schedule| schedule_view(row, schedule)),
         "budgets": budgets_view(&row.budgets),
+        "per_job": units_view(&row.per_job),
         "task": row.task.as_deref().map(job_fields),
         "last_run_at": iso_or_null(row.last_run_at_ms),
         "last_training_at": iso_or_null(row.last_training_at_ms),
@@ -162,10 +165,12 @@ async fn run_step(
         let written =
             app.write(ticket.nth(tries), caller, Command::Campaign(command.clone())).await;
         match written {
-            // The run before it is under way: its end is waited for.
+            // The run before it is under way: its end is waited for, here and not in the log.
             Err(error) if error.code() == "RUN_OPEN" && Instant::now() < until => {
+                if !is_over(app, name, until).await {
+                    return Err(error);
+                }
                 tries += 1;
-                tokio::time::sleep(LOOK_EVERY * 5).await;
             }
             other => break other?,
         }
@@ -174,6 +179,23 @@ async fn run_step(
     app.caught_up(ticket, index).await?;
     let (index, run) = ended(app, run_id, until).await?;
     Ok(reply::written(ticket, index, &run))
+}
+
+/// Waits for the end of the run under way, as this member sees it. `false` when that one does a task: it
+/// may take any time.
+async fn is_over(app: &App, name: &str, until: Instant) -> bool {
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        let phase = app.cluster().view().read(|state| {
+            let run_id = state.orchestrator(name)?.open_run?;
+            state.run(run_id).map(|run| run.phase)
+        });
+        match phase {
+            Some(RunPhase::Working) => return false,
+            Some(_) if Instant::now() < until => {}
+            Some(_) | None => return true,
+        }
+    }
 }
 
 /// Waits for the end of a run.
@@ -202,15 +224,21 @@ pub(in crate::api) async fn runs(
     params: Params,
 ) -> Result<Response, ApiError> {
     let name = name(&app, &params);
-    let limit = params.limit(LIMIT)?;
+    let limit = params.limit(LIMIT)?.min(LIMIT_MAX);
     let offset = params.skip("offset")?;
-    let view = |state: &Tables| {
+    let mut stamp = app.admit(&params).await?;
+    let ids = app.show(&mut stamp, |state| {
         state.orchestrator(&name)?;
         let own = state.runs().rev().filter(|run| run.orchestrator == name);
-        let page = own.skip(offset).take(limit);
-        Some(page.map(|run| run_view(state, run)).collect())
-    };
-    answers::read(&app, &params, view, || unknown(&name)).await
+        Some(own.skip(offset).take(limit).map(|run| run.run_id).collect::<Vec<RunId>>())
+    });
+    // One at a time: each may have hundreds of decisions, and whoever writes waits meanwhile.
+    let mut page = Vec::new();
+    for run_id in ids.ok_or_else(|| unknown(&name))? {
+        let view = |state: &Tables| state.run(run_id).map(|run| run_view(state, run));
+        page.extend(app.show(&mut stamp, view));
+    }
+    Ok(reply::read(&stamp, reply::encode(&page)))
 }
 
 /// `GET /orchestrator/runs/{id}`, of any orchestrator.

@@ -3,7 +3,7 @@
 
 use super::Page;
 use crate::clock;
-use crate::model::{JobKind, MICRO, SlotDecision};
+use crate::model::{Budget, JobKind, MICRO, SlotDecision};
 use crate::state::{RUN_BOUNDS_MS, State as Tables};
 
 /// A bound in seconds.
@@ -84,7 +84,9 @@ fn write_budgets(page: &mut Page, state: &Tables) {
         let name_of_family = format!("quorate_budget_{name}");
         page.family(&name_of_family, "gauge", help);
         for orchestrator in state.orchestrators() {
-            for (resource, budget) in &orchestrator.budgets {
+            // One that was taken away is on the books, and no limit.
+            let limited = |budget: &Budget| name != "limit" || budget.limit < u64::MAX;
+            for (resource, budget) in orchestrator.budgets.iter().filter(|(_, row)| limited(row)) {
                 let amount = match name {
                     "limit" => budget.limit,
                     "reserved" => budget.reserved,

@@ -292,7 +292,7 @@ async fn contract_3_7_the_figures_of_family_n_are_the_clusters() {
         assert_eq!(before.types[name], kind);
     }
     assert_eq!(before.value("orchestrator_runs_total", &[]), Some(0.0));
-    let budgets = r#"{"budgets":{"tokens":{"limit":100}}}"#;
+    let budgets = r#"{"budgets":{"tokens":{"limit":100}},"per_job":{"tokens":1}}"#;
     world.post("/orchestrator/config", budgets).await.ok();
     let config = json!({"name": "c", "config": {"candidates_per_iteration": 3,
         "per_job": {"tokens": 5}}});

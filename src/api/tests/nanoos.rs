@@ -75,7 +75,7 @@ async fn contract_3_3_config_is_merged_and_its_ranges_are_kept() {
     let world = World::new().await;
     let seed = r#"{"max_simultaneous_simulations":20,"training_frequency_hours":12.5,"active_learning_threshold":0.85,
         "max_iterations_per_run":null,"mode":"scheduled","schedule":{"cron":"0 */2 * * *","timezone":"Europe/Berlin","overlap":"queue"},
-        "budgets":{"tokens":{"limit":1000,"soft":900}}}"#;
+        "budgets":{"tokens":{"limit":1000,"soft":900}},"per_job":{"tokens":5}}"#;
     let state = world.post("/api/orchestrator/config", seed).await.ok();
     let config = &state["config"];
     assert_eq!(config["max_simultaneous_simulations"], 20);
@@ -90,6 +90,7 @@ async fn contract_3_3_config_is_merged_and_its_ranges_are_kept() {
         (&json!("queue"), &json!("ok"))
     );
     assert_eq!(state["budgets"]["tokens"]["limit"], 1000);
+    assert_eq!(state["per_job"], json!({"tokens": 5}));
     let merged = world
         .post("/api/orchestrator/config", r#"{"schedule":{"overlap":"forbid","catch_up":"all"}}"#)
         .await
@@ -219,6 +220,17 @@ async fn contract_3_6_a_campaign_from_its_creation_to_its_summary() {
     let iterations = world.get(&format!("/campaigns/{id}/iterations")).await.ok();
     assert_eq!(iterations[0]["best_structure_id_this_iter"], format!("{id}.0.1"));
     assert_eq!(iterations[0]["metadata"]["results"][1]["parameters"], json!({"x": 2}));
+    let second = world.get(&format!("/api/v1/campaigns/{id}/iterations/1")).await.ok();
+    assert_eq!(second, iterations[1], "as the list has it");
+    assert_eq!(
+        (&second["iteration_index"], &second["strategy_used"]),
+        (&json!(1), &json!("random"))
+    );
+    assert_eq!(second["created_structures"], json!([format!("{id}.1.0"), format!("{id}.1.1")]));
+    for missing in ["2", "-1", "x"] {
+        let answer = world.get(&format!("/campaigns/{id}/iterations/{missing}")).await;
+        assert_eq!(answer.status, StatusCode::NOT_FOUND, "{missing}: {}", answer.text);
+    }
     let log = world.get(&format!("/agent/campaigns/{id}/log")).await.ok();
     assert_eq!(log["n_entries"], log["entries"].as_array().unwrap().len());
     let stats = world.get("/orchestrator/stats").await.ok();
@@ -313,7 +325,7 @@ async fn contract_3_5_the_kill_switch_cancels_what_runs_and_stays_pulled() {
 }
 
 #[tokio::test]
-async fn slots_are_listed_newest_first_with_their_decisions() {
+async fn contract_3_4_slots_are_listed_newest_first_with_their_decisions() {
     let world = World::new().await;
     world.play_steps();
     let schedule = r#"{"mode":"SCHEDULED","schedule":{"interval_seconds":1}}"#;

@@ -164,6 +164,18 @@ async fn contract_3_6_an_experiment_is_done_as_its_instrument_says() {
     assert_eq!(list["experiments"][0]["experiment_type"], "powder");
     let status = world.get(&format!("/experiments/{id}/status")).await.ok();
     assert_eq!(status["status"], "PENDING");
+    assert_eq!(world.get(&format!("/api/v1/experiments/{id}")).await.ok(), experiment);
+    let early = world.get(&format!("/experiments/{id}/results")).await.ok();
+    assert!(early["results"].is_null(), "{early}");
+    world
+        .commit(Command::CancelTask { task_id: TaskId::trusted(id), reason: "no".to_owned() })
+        .await;
+    let ended = world.get(&format!("/experiments/{id}/results")).await.ok();
+    assert_eq!((&ended["status"], &ended["error_message"]), (&json!("CANCELLED"), &json!("no")));
+    for rest in ["", "/status", "/results"] {
+        let answer = world.get(&format!("/experiments/nobody{rest}")).await;
+        refused(&answer, StatusCode::NOT_FOUND, "NotFoundError", "Experiment nobody not found");
+    }
     let not_a_job = world.get(&format!("/jobs/{id}")).await;
     refused(&not_a_job, StatusCode::NOT_FOUND, "NotFoundError", &format!("Job {id} not found"));
     world.delete("/instruments/xrd-1").await.ok();

@@ -8,7 +8,7 @@ use super::nanoos::{campaign, refused};
 use crate::model::CampaignId;
 
 /// The configuration of a campaign with every key of it, and another value of each.
-fn config_keys() -> [(&'static str, Value, Value); 19] {
+fn config_keys() -> [(&'static str, Value, Value); 20] {
     [
         ("max_iterations", json!(20), json!(30)),
         ("candidates_per_iteration", json!(4), json!(5)),
@@ -23,6 +23,7 @@ fn config_keys() -> [(&'static str, Value, Value); 19] {
         ("target_score", json!(0.5), json!(0.75)),
         ("convergence_threshold", json!(0.01), json!(0.02)),
         ("early_stopping_patience", json!(5), json!(6)),
+        ("experiment_trigger_score_threshold", json!(0.8), json!(-3)),
         ("simulation_budget", json!(100), json!({"limit": 200, "soft": 150})),
         ("experiment_budget", json!(10), json!(20)),
         (

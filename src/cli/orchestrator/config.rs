@@ -7,7 +7,7 @@ use crate::cli::input::{budget, pair, read_object};
 
 /// What may be set by `NAME=VALUE`. The doors pass over what they do not know, so a slip would look
 /// like success.
-const SETTINGS: [&str; 17] = [
+const SETTINGS: [&str; 18] = [
     "max_simultaneous_simulations",
     "max_simultaneous_experiments",
     "training_frequency_hours",
@@ -23,6 +23,7 @@ const SETTINGS: [&str; 17] = [
     "schedule",
     "continuous_pause_seconds",
     "budgets",
+    "per_job",
     "description",
     "task",
 ];
@@ -69,6 +70,9 @@ pub(in crate::cli) struct ConfigArgs {
     /// What all its campaigns together may use, like tokens=1000 or tokens=1000:900; may be repeated
     #[arg(long = "budget", value_name = "RESOURCE=LIMIT")]
     budgets: Vec<String>,
+    /// What one job is promised of a resource unless its own task says, like tokens=50; may be repeated
+    #[arg(long = "per-job", value_name = "RESOURCE=AMOUNT")]
+    per_job: Vec<String>,
 }
 
 impl ConfigArgs {
@@ -97,6 +101,10 @@ impl ConfigArgs {
         for given in &self.budgets {
             let (resource, value) = budget(given)?;
             put(&mut body, &format!("budgets.{resource}"), value)?;
+        }
+        for given in &self.per_job {
+            let (resource, value) = pair(given)?;
+            put(&mut body, &format!("per_job.{resource}"), value)?;
         }
         Ok(body.into())
     }

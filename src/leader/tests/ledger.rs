@@ -46,10 +46,14 @@ fn orchestrator() -> Orchestrator {
     row
 }
 
+/// Runs so far: when each began and ended.
+type Runs = Vec<(u64, Option<u64>)>;
+
 /// One look: plans, takes what is planned, and checks it.
 fn look(
     schedule: &mut Schedule,
     row: &mut Orchestrator,
+    runs: &mut Runs,
     (now, interval_ms): (u64, u64),
 ) -> Result<(), TestCaseError> {
     let timetable = schedule.timetable.clone();
@@ -65,13 +69,24 @@ fn look(
         );
         prop_assert!(nominal_ms <= now, "none before its time");
         prop_assert_eq!(inactive, slot.choice == SlotChoice::SkipInactive);
+        let during = |(began, ended): &(u64, Option<u64>)| {
+            *began <= nominal_ms && ended.is_none_or(|ended| nominal_ms < ended)
+        };
+        if runs.iter().any(during) && !inactive {
+            let waits = timetable.overlap == Overlap::Queue && late_ms <= WINDOW_MS;
+            let due = if waits { SlotChoice::Run } else { SlotChoice::SkipOverlap };
+            prop_assert_eq!(slot.choice, due, "{} fell due during one of {:?}", nominal_ms, runs);
+        }
         match slot.choice {
             SlotChoice::Run | SlotChoice::CatchUp => {
                 prop_assert!(row.open_run.is_none(), "one run at a time");
+                schedule.run_begins(now, nominal_ms, row.last_run_ended_ms);
                 (row.open_run, row.last_run_at_ms) = (Some(1), now);
+                runs.push((now, None));
             }
             SlotChoice::SkipOverlap => {
-                prop_assert!(row.open_run.is_some() && timetable.overlap == Overlap::Forbid);
+                let waited = timetable.overlap == Overlap::Queue && late_ms > WINDOW_MS;
+                prop_assert!(waited || timetable.overlap == Overlap::Forbid);
             }
             SlotChoice::Miss => prop_assert!(late_ms > GRACE_MS, "late by {} ms only", late_ms),
             SlotChoice::SkipInactive => {}
@@ -105,25 +120,90 @@ proptest! {
     ) {
         let mut schedule = schedule(catch_up, overlap);
         schedule.timetable.catch_up_window_ms = WINDOW_MS;
-        let mut row = orchestrator();
+        let (mut row, mut runs) = (orchestrator(), Runs::new());
         let mut now = 0;
         for turn in turns {
             now += turn.passes_ms;
             if turn.run_ends && row.open_run.take().is_some() {
                 row.last_run_ended_ms = now;
+                runs.last_mut().unwrap().1 = Some(now);
             }
             row.is_active = turn.active;
             row.mode = if turn.paused { Mode::Paused } else { Mode::Scheduled };
-            look(&mut schedule, &mut row, (now, interval_ms))?;
+            look(&mut schedule, &mut row, &mut runs, (now, interval_ms))?;
         }
     }
+}
+
+/// Looks every second at slots of every 60 s while each run takes 90 s, but for an outage; gives what
+/// became of each slot.
+fn ledger_of_long_runs(
+    (catch_up, overlap): (CatchUp, Overlap),
+    outage: std::ops::Range<u64>,
+    until_s: u64,
+) -> Vec<SlotChoice> {
+    let mut schedule = schedule(catch_up, overlap);
+    schedule.timetable.catch_up_window_ms = 3_600_000;
+    let (mut row, mut all) = (orchestrator(), Vec::new());
+    let next = |after: u64| Some(after / 60_000 * 60_000 + 60_000);
+    for now in (0..until_s).filter(|now| !outage.contains(now)).map(|now| now * 1000) {
+        if row.open_run.is_some() && now >= row.last_run_at_ms + 90_000 {
+            (row.open_run, row.last_run_ended_ms) = (None, now);
+        }
+        let (slots, _) = slot_plan::plan(&schedule, &row, now, next);
+        for slot in slots {
+            if matches!(slot.choice, SlotChoice::Run | SlotChoice::CatchUp) {
+                schedule.run_begins(now, slot.nominal_ms, row.last_run_ended_ms);
+                (row.open_run, row.last_run_at_ms) = (Some(1), now);
+            }
+            schedule.decided_ms = slot.nominal_ms;
+            all.push(slot.choice);
+        }
+    }
+    all
+}
+
+/// With `all` and `forbid`, slots that fell due while others were caught up queued behind them, and ran
+/// later and later.
+#[test]
+fn what_falls_due_while_others_are_caught_up_is_skipped_and_the_ledger_is_in_time_again() {
+    let policies = (CatchUp::All, Overlap::Forbid);
+    let ledger = ledger_of_long_runs(policies, 130..430, 1500);
+    use SlotChoice::{CatchUp as Caught, Run, SkipOverlap as Skip};
+    // 60 runs until 150, which is seen at 430; 120 fell due meanwhile, 180 to 420 during the outage.
+    assert_eq!(ledger[..2], [Run, Skip]);
+    // The run of 60 is seen to end at 430 only, so all until then fell due during it.
+    assert_eq!(ledger[2..7], [Skip; 5]);
+    let in_turn = |rest: &[SlotChoice]| rest.chunks(2).all(|pair| pair[0] == Run);
+    assert!(in_turn(&ledger[7..]), "{ledger:?}");
+    // An outage without a run: what was missed is made up for, one after another, and nothing else.
+    let ledger = ledger_of_long_runs(policies, 0..330, 1500);
+    assert_eq!(ledger[..5], [Caught; 5], "60 to 300");
+    let late = ledger.iter().filter(|choice| **choice == Caught).count();
+    assert_eq!(late, 5, "{ledger:?}");
+    // Five runs of 90 s, from 330 on: until 780.
+    assert_eq!(ledger[5..12], [Skip; 7], "360 to 720");
+    assert_eq!(ledger[12], Run, "780, as the last of them ends: {ledger:?}");
+}
+
+/// With `queue`, a slot counted as waiting only for the newest run, and was then missed without outage.
+#[test]
+fn what_waits_behind_more_than_one_run_is_not_missed() {
+    let ledger = ledger_of_long_runs((CatchUp::Skip, Overlap::Queue), 0..0, 1500);
+    assert!(ledger.len() > 15 && ledger.iter().all(|choice| *choice == SlotChoice::Run));
+    // What waited for too long was not missed either: others ran.
+    let ledger = ledger_of_long_runs((CatchUp::Skip, Overlap::Queue), 0..0, 40_000);
+    let skipped = ledger.iter().filter(|choice| **choice == SlotChoice::SkipOverlap).count();
+    let ran = ledger.iter().filter(|choice| **choice == SlotChoice::Run).count();
+    assert!(skipped > 50 && skipped + ran == ledger.len(), "{ledger:?}");
 }
 
 #[test]
 fn the_latest_slot_that_was_missed_is_caught_up() {
     let mut row = orchestrator();
     let plan = |row: &Orchestrator, catch_up, now| {
-        let schedule = schedule(catch_up, Overlap::Forbid);
+        let mut schedule = schedule(catch_up, Overlap::Forbid);
+        schedule.busy_since_ms = 50_000;
         let next = |after: u64| Some(after / 20_000 * 20_000 + 20_000);
         let (slots, _) = slot_plan::plan(&schedule, row, now, next);
         slots.into_iter().map(|slot| slot.choice).collect::<Vec<_>>()

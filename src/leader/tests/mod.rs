@@ -4,6 +4,7 @@
 mod bots;
 mod calendars;
 mod calls;
+mod choosing;
 mod guarding;
 mod ledger;
 mod mailing;

@@ -13,7 +13,7 @@ use crate::state::{
     TaskOutcome, TaskReport, candidate_job,
 };
 
-const EPOCH: Epoch = Epoch { term: 1, member: 1 };
+pub(super) const EPOCH: Epoch = Epoch { term: 1, member: 1 };
 
 pub(super) fn led() -> std::sync::Arc<Solo> {
     let solo = Solo::new();
@@ -22,17 +22,17 @@ pub(super) fn led() -> std::sync::Arc<Solo> {
     solo
 }
 
-fn ask(solo: &Solo, command: CampaignCommand) -> Outcome {
+pub(super) fn ask(solo: &Solo, command: CampaignCommand) -> Outcome {
     solo.commit(Command::Campaign(command)).unwrap()
 }
 
-fn set(solo: &Solo, patch: OrchestratorPatch) {
+pub(super) fn set(solo: &Solo, patch: OrchestratorPatch) {
     let name = "default".to_owned();
     ask(solo, CampaignCommand::PatchOrchestrator { name, patch: Box::new(patch) });
 }
 
 /// A campaign that runs.
-fn campaign(solo: &Solo, edit: impl FnOnce(&mut CampaignPlan)) -> CampaignId {
+pub(super) fn campaign(solo: &Solo, edit: impl FnOnce(&mut CampaignPlan)) -> CampaignId {
     let mut plan = CampaignPlan {
         name: "search".to_owned(),
         candidates: 10,
@@ -58,7 +58,7 @@ fn campaign(solo: &Solo, edit: impl FnOnce(&mut CampaignPlan)) -> CampaignId {
 }
 
 /// Goes round as the duty does, until nothing is left to do.
-fn go_round(solo: &Solo) {
+pub(super) fn go_round(solo: &Solo) {
     let mut calendars = Calendars::default();
     for _ in 0..100 {
         let now = clock::now_ms();
@@ -74,7 +74,7 @@ fn go_round(solo: &Solo) {
 }
 
 /// Runs one step and gives its decisions as `kind: result (reason)`.
-fn step(solo: &Solo) -> Vec<String> {
+pub(super) fn step(solo: &Solo) -> Vec<String> {
     let command = CampaignCommand::BeginRun {
         name: "default".to_owned(),
         triggered_by: "manual".to_owned(),
@@ -93,7 +93,7 @@ fn step(solo: &Solo) -> Vec<String> {
 }
 
 /// Ends the job of a candidate with a result.
-fn finish(solo: &Solo, campaign_id: &CampaignId, place: (u32, u32), result: &str) {
+pub(super) fn finish(solo: &Solo, campaign_id: &CampaignId, place: (u32, u32), result: &str) {
     let task_id: TaskId = candidate_job(campaign_id, place.0, place.1);
     let seen_revision = solo.state.read().open_task(&task_id).unwrap().revision;
     let node_id = crate::model::NodeId::trusted("n");
@@ -273,25 +273,6 @@ async fn a_degraded_schedule_holds_no_other_up() {
 }
 
 #[tokio::test]
-async fn contract_3_4_high_scores_get_experiments_once() {
-    let solo = led();
-    let id = campaign(&solo, |plan| plan.candidates = 3);
-    step(&solo);
-    for (place, score) in [(0, "0.95"), (1, "0.5"), (2, "0.91")] {
-        finish(&solo, &id, (0, place), &format!("{{\"score\": {score}}}"));
-    }
-    let decisions = step(&solo);
-    let wanted = "experiment_scheduling: queued (2 high-scoring candidates found (score > 0.9))";
-    assert!(decisions.iter().any(|text| text == wanted), "{decisions:?}");
-    let again = step(&solo);
-    assert!(!again.iter().any(|text| text == wanted), "{again:?}");
-    let state = solo.state.read();
-    let row = state.campaign(&id).unwrap();
-    assert_eq!(row.best_score, Some(950_000_000));
-    assert_eq!(state.open_jobs(crate::model::JobKind::Experiment), 2);
-}
-
-#[tokio::test]
 async fn contract_3_4_trainings_wait_for_samples_and_for_their_time() {
     let solo = led();
     let settings = vec![StepSetting::SamplesForRetrain(10)];
@@ -347,6 +328,7 @@ async fn a_step_over_many_campaigns_is_a_small_record() {
 
 pub(super) fn schedule(catch_up: CatchUp, overlap: Overlap) -> Schedule {
     Schedule {
+        busy_since_ms: 0,
         closings: Vec::new(),
         key: "default".to_owned(),
         timetable: Timetable {
@@ -445,8 +427,9 @@ async fn iterations_that_no_budget_holds_are_not_proposed_again_and_again() {
     };
     let small = campaign(&solo, |plan| metered(plan, 0));
     let large = campaign(&solo, |plan| metered(plan, 90));
-    let budgets = std::collections::BTreeMap::from([(Resource::Tokens, Some(tokens(15)))]);
-    set(&solo, OrchestratorPatch { budgets, ..OrchestratorPatch::default() });
+    let budgets = [(Resource::Tokens, Some(tokens(15)))].into();
+    let per_job = [(Resource::Tokens, Some(MICRO))].into();
+    set(&solo, OrchestratorPatch { budgets, per_job, ..OrchestratorPatch::default() });
     for campaign_id in [small.clone(), large.clone()] {
         ask(
             &solo,

@@ -16,8 +16,8 @@ use crate::leader::http::HttpCaller;
 use crate::leader::seat::SeatError;
 use crate::leader::solo::Solo;
 use crate::leader::{LeaderOptions, Leadership};
-use crate::model::{Payload, TaskStatus};
-use crate::state::{Command, TaskReport};
+use crate::model::{CampaignPlan, JobTemplate, Payload, StopRules, TaskStatus};
+use crate::state::{CampaignCommand, CampaignMove, Command, Outcome, TaskReport};
 
 struct Work {
     solo: Arc<Solo>,
@@ -372,4 +372,32 @@ async fn an_answer_that_is_there_is_recorded_before_a_peaceful_end() {
     let solo = Arc::clone(&work.solo);
     work.stop().await;
     assert_eq!(solo.status(&task_id), Some(TaskStatus::Completed));
+}
+
+/// Ended campaigns were forgotten when others were created, and only then.
+#[tokio::test]
+async fn the_leader_forgets_campaigns_that_have_ended_until_it_has_caught_up() {
+    let work = lead(LeaderOptions::default());
+    let plan = CampaignPlan {
+        name: "c".to_owned(),
+        candidates: 1,
+        score_field: "score".to_owned(),
+        stop: StopRules { max_iterations: 1, ..StopRules::default() },
+        job: JobTemplate { task_type: "t".to_owned(), ..JobTemplate::default() },
+        ..CampaignPlan::default()
+    };
+    for _ in 0..600 {
+        let create = CampaignCommand::CreateCampaign(Box::new(plan.clone()));
+        let created = work.solo.commit(Command::Campaign(create)).unwrap();
+        let Outcome::CampaignCreated { campaign_id } = created else { panic!("{created:?}") };
+        let how = CampaignMove::Cancel;
+        let cancel = CampaignCommand::MoveCampaign { campaign_id, how };
+        work.solo.commit(Command::Campaign(cancel)).unwrap();
+    }
+    assert_eq!(work.solo.state.read().campaigns_len(), 600, "so many are kept");
+    let path = "campaigns.max_retained_campaigns".to_owned();
+    let fewer = Command::PatchConfig { path, value: "7".to_owned(), expected_revision: None };
+    work.solo.commit(fewer).unwrap();
+    work.solo.until("the rest is forgotten", |state| state.campaigns_len() == 7).await;
+    work.stop().await;
 }

@@ -6,7 +6,9 @@
 
 use std::collections::BTreeMap;
 
-use quorate::model::{Budget, CampaignId, CampaignPlan, MICRO, Resource, TaskId, TaskStatus};
+use quorate::model::{
+    Budget, CampaignId, CampaignPlan, Epoch, MICRO, NodeId, Resource, TaskId, TaskStatus,
+};
 use quorate::state::{Fact, State, check_campaigns, parse_candidate};
 
 use super::events_are_the_same::Events;
@@ -37,11 +39,13 @@ impl Limits {
     /// set while jobs run counts what they were promised.
     fn check(&mut self, owner: &str, budgets: &BTreeMap<Resource, Budget>) -> Result<(), String> {
         let used = |budget: Budget| budget.reserved + budget.spent;
-        // One that was taken away is a new one when it is set again.
-        self.0.retain(|(its, resource), _| its != owner || budgets.contains_key(resource));
         for (resource, budget) in budgets {
             let before = self.0.insert((owner.to_owned(), *resource), *budget);
             let Some(before) = before else { continue };
+            if budget.spent < before.spent {
+                let resource = resource.as_str();
+                return Err(format!("{owner} has forgotten {resource}: {before:?}, {budget:?}"));
+            }
             let over = used(*budget) > budget.limit;
             if over && before.limit == budget.limit && used(*budget) > used(before) {
                 let resource = resource.as_str();
@@ -60,6 +64,8 @@ struct Bill {
     held: bool,
     /// Its holder has taken it up.
     begun: bool,
+    /// In which it was placed.
+    epoch: Epoch,
     /// Attempts that used what was promised and gave nothing: they failed, or were taken back.
     lost: u64,
     ended: Option<TaskStatus>,
@@ -72,11 +78,14 @@ pub(super) struct Bills<'a>(BTreeMap<&'a TaskId, Bill>);
 impl<'a> Bills<'a> {
     pub(super) fn of(events: &'a Events) -> Self {
         let mut bills = Self::default();
+        let mut now = Epoch::default();
         for (_, fact) in events.iter() {
             match fact {
+                Fact::EpochOpened { epoch, .. } => now = *epoch,
                 Fact::TaskAssigned { task_id, attempt, .. } => {
                     let bill = bills.0.entry(task_id).or_default();
                     (bill.attempt, bill.held, bill.begun) = (*attempt, true, false);
+                    bill.epoch = now;
                 }
                 Fact::TaskStarted { task_id, .. } => {
                     bills.0.entry(task_id).or_default().begun = true;
@@ -85,10 +94,11 @@ impl<'a> Bills<'a> {
                     let bill = bills.0.entry(task_id).or_default();
                     (bill.lost, bill.held) = (bill.lost + 1, false);
                 }
-                // It was refused or taken back, or its back-off is over.
-                Fact::TaskQueued { task_id, .. } => {
+                // It was refused, or taken from a holder who was not asked, or its back-off is over.
+                Fact::TaskQueued { task_id, taken_from, .. } => {
                     let bill = bills.0.entry(task_id).or_default();
-                    bill.lost += u64::from(bill.held && bill.begun);
+                    let may_have_run = taken_from.is_some() || bill.begun || bill.epoch != now;
+                    bill.lost += u64::from(bill.held && may_have_run);
                     bill.held = false;
                 }
                 Fact::TaskEnded { task_id, status, .. } => {
@@ -142,8 +152,6 @@ impl<'a> Bills<'a> {
 
 #[cfg(test)]
 mod tests {
-    use quorate::model::NodeId;
-
     use super::*;
 
     #[test]
@@ -162,7 +170,38 @@ mod tests {
         assert!(of("c", 10, 11, 0).is_ok(), "it was set while jobs ran");
         assert!(of("c", 10, 0, 11).is_ok() && of("c", 10, 1, 11).is_err());
         assert!(of("d", 10, 4, 5).is_ok() && of("d", 8, 4, 5).is_ok(), "the limit was lowered");
+        assert!(of("e", 10, 0, 4).is_ok() && of("e", 10, 4, 0).is_err(), "it was spent before");
         assert!(of("d", 8, 0, 9).is_ok() && of("d", 8, 1, 9).is_err(), "and more was promised");
+    }
+
+    #[test]
+    fn bills_count_what_may_have_run_when_it_is_taken_back() {
+        let (id, node_id) = (CampaignId::trusted("c"), NodeId::trusted("n"));
+        let plan = CampaignPlan { job: jobs::template(3, false, 0), ..CampaignPlan::default() };
+        let task = |place: u32| TaskId::trusted(&format!("job.c.0.{place}"));
+        let epoch = |term| Fact::EpochOpened { epoch: Epoch { term, member: 1 }, term, leader: 1 };
+        let assigned = |place| Fact::TaskAssigned {
+            task_id: task(place),
+            node_id: node_id.clone(),
+            attempt: 1,
+        };
+        let queued =
+            |place, taken_from| Fact::TaskQueued { task_id: task(place), attempt: 1, taken_from };
+        let cancelled = |place| {
+            let (status, node_id) = (TaskStatus::Cancelled, None);
+            Fact::TaskEnded { task_id: task(place), status, node_id, attempt: 1 }
+        };
+        // One refused, one taken from a node before it said anything, one refused to another leader.
+        let facts = [
+            [epoch(1), assigned(0), queued(0, None)].to_vec(),
+            [assigned(1), queued(1, Some(node_id.clone()))].to_vec(),
+            [assigned(2), epoch(2), queued(2, None)].to_vec(),
+            (0..3).map(cancelled).collect(),
+        ];
+        let events = Events::made(facts.into_iter().flatten());
+        let due = Bills::of(&events).due(&id, &plan);
+        assert_eq!(due[&Resource::Simulations], 2 * MICRO, "but for the one that was refused");
+        assert_eq!(due[&Resource::Tokens], 2 * 3 * MICRO);
     }
 
     #[test]
