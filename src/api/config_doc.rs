@@ -239,7 +239,7 @@ pub(super) async fn change_document(
     // Against the document that this very request has made, the change may be none, or none that
     // is allowed.
     if let Some(recorded) = app.recorded(ticket) {
-        return patched(ticket, recorded?);
+        return patched(ticket, &recorded?);
     }
     let config = app.cluster().view().read(|state| state.config().clone());
     let (change, config) = tokio::task::spawn_blocking(move || {
@@ -254,10 +254,10 @@ pub(super) async fn change_document(
     check_mail_password(&change, (&config, &after))?;
     let Change { path, expected_revision, .. } = change;
     let command = Command::PatchConfig { path, value: patch, expected_revision };
-    patched(ticket, app.write(ticket, caller, command).await?)
+    patched(ticket, &app.write(ticket, caller, command).await?)
 }
 
-fn patched(ticket: Ticket, written: Written) -> Result<u64, ApiError> {
+fn patched(ticket: Ticket, written: &Written) -> Result<u64, ApiError> {
     match written.outcome {
         Outcome::ConfigPatched { .. } => Ok(written.index),
         _ => Err(key_reused(ticket.request_id)),
