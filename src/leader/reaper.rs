@@ -12,26 +12,45 @@ use super::timers::state_now;
 use crate::model::{TaskId, TimeMs};
 use crate::state::{Command, State, StepDuty};
 
-/// Tasks deleted in one round, which bounds what one entry costs every member.
+/// Tasks and steps deleted in one round, which bounds what one entry costs every member.
 const ROUND_MAX: usize = 1000;
 /// How often it looks.
 const PERIOD: Duration = Duration::from_secs(1);
 /// The pause between rounds while there is more: deleting is never urgent.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// The tasks to delete at `now`, those that ended first, at most `max`. Tasks whose callbacks are still
-/// to be made wait for those.
+/// What is to be deleted.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// Which tasks, those that ended first.
+    pub task_ids: Vec<TaskId>,
+    /// Whether there may be more.
+    pub more: bool,
+}
+
+/// The tasks to delete at `now`, those that ended first: of at most `rows_max` tasks and steps, but one
+/// in any case. Tasks whose callbacks are still to be made wait for those.
 #[must_use]
-pub fn plan(view: &State, now: TimeMs, max: usize) -> Vec<TaskId> {
+pub fn plan(view: &State, now: TimeMs, rows_max: usize) -> Plan {
     let policy = view.policy();
     let kept = usize::try_from(policy.retained_tasks_max).unwrap_or(usize::MAX);
-    let too_many = view.ended_len().saturating_sub(kept);
-    let old = |ended_at_ms: TimeMs| ended_at_ms.saturating_add(policy.retention_ms) <= now;
-    let ends = view.told_ends().enumerate();
-    ends.take_while(|(place, (ended_at_ms, _))| *place < too_many || old(*ended_at_ms))
-        .filter_map(|(_, (_, seq))| view.task_at(seq).map(|task| task.task_id.clone()))
-        .take(max)
-        .collect()
+    // What goes with the tasks that are taken, and how much of that there is too much.
+    let (mut rows, too_many) = (0, view.ended_len().saturating_sub(kept));
+    let mut plan = Plan::default();
+    for (ended_at_ms, seq) in view.told_ends() {
+        let old = ended_at_ms.saturating_add(policy.retention_ms) <= now;
+        if rows >= too_many && !old {
+            break;
+        }
+        if rows >= rows_max {
+            plan.more = true;
+            break;
+        }
+        let Some(task) = view.task_at(seq) else { continue };
+        rows += 1 + task.flow.as_ref().map_or(0, |flow| flow.steps.len());
+        plan.task_ids.push(task.task_id.clone());
+    }
+    plan
 }
 
 /// The duty around [`plan`].
@@ -42,11 +61,11 @@ impl<S: Seat> Duty<S> for Reaper {
     const NAME: DutyName = DutyName::Reaper;
 
     async fn round(&mut self, reign: &Reign<S>) -> Result<Next, DutyError> {
-        let (task_ids, campaigns) = reign.seat.read(|view| {
-            let task_ids = plan(view, state_now(&*reign.seat, view), ROUND_MAX);
-            (task_ids, view.campaigns_to_forget() > 0)
+        let (Plan { task_ids, more }, campaigns) = reign.seat.read(|view| {
+            let plan = plan(view, state_now(&*reign.seat, view), ROUND_MAX);
+            (plan, view.campaigns_to_forget() > 0)
         });
-        let more = campaigns || task_ids.len() == ROUND_MAX;
+        let more = campaigns || more;
         let epoch = reign.epoch;
         if !task_ids.is_empty() {
             let judged = reign.propose(Command::RetireTasks { epoch, task_ids }).await?;

@@ -67,6 +67,8 @@ pub(super) struct Indexes {
     pub(super) open_steps: BTreeSet<u64>,
     /// How many steps wait: for others of their task, for a place, or for their back-off.
     pub(super) waiting_steps: u64,
+    /// How many steps have ended and are retained.
+    pub(super) ended_steps: usize,
 }
 
 /// Jobs of one kind that have not ended.
@@ -135,6 +137,7 @@ pub(super) struct Places {
     ended: Option<TimeMs>,
     holds: Option<String>,
     open_step: bool,
+    ended_step: bool,
     waiting_steps: u64,
     /// Each with the time it is due.
     timers: [Option<(TimeMs, TimerKey)>; 3],
@@ -164,6 +167,7 @@ impl Places {
                 .filter(|_| task.holds_place() && !is_step)
                 .map(|limit| limit.key.clone()),
             open_step: is_step && !status.is_terminal(),
+            ended_step: is_step && status.is_terminal(),
             waiting_steps: waiting_steps(task),
             timers: [
                 deadline.map(|at| (at, TimerKey::Deadline)),
@@ -202,6 +206,7 @@ impl Indexes {
             self.open_steps.insert(seq);
         }
         self.waiting_steps += places.waiting_steps;
+        self.ended_steps += usize::from(places.ended_step);
         if let Some(kind) = places.job {
             self.jobs.entry(kind).or_default().insert(seq);
             if let Some(live) = places.open_job {
@@ -267,6 +272,7 @@ impl Indexes {
         }
         self.open_steps.remove(&seq);
         self.waiting_steps -= places.waiting_steps;
+        self.ended_steps -= usize::from(places.ended_step);
         if let Some(kind) = places.job {
             if let Some(jobs) = self.jobs.get_mut(&kind) {
                 jobs.remove(&seq);

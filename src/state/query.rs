@@ -129,10 +129,10 @@ impl State {
         self.indexes.ended.iter().copied()
     }
 
-    /// How many tasks have ended and are retained.
+    /// How many tasks and steps have ended and are retained.
     #[must_use]
     pub fn ended_len(&self) -> usize {
-        self.indexes.ended.len() + self.indexes.untold.len()
+        self.indexes.ended.len() + self.indexes.untold.len() + self.indexes.ended_steps
     }
 
     /// Tasks and steps waiting to be placed, in the order of [`QueueKey`]. Takes as long as what is

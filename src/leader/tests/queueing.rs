@@ -8,8 +8,10 @@ use serde_json::json;
 use crate::leader::courier::{Receiver, plan};
 use crate::leader::reaper;
 use crate::leader::solo::Solo;
-use crate::model::{AlertState, Delivery, DeliveryId, Epoch, Severity, TaskId, TimeMs};
-use crate::state::{AlertChange, Command, DeliveryResult};
+use crate::model::{
+    AlertState, Delivery, DeliveryId, Epoch, FlowMode, Severity, StepSpec, TaskId, TimeMs,
+};
+use crate::state::{AlertChange, Command, DeliveryResult, FlowRequest};
 
 const EPOCH: Epoch = Epoch { term: 1, member: 1 };
 
@@ -151,7 +153,7 @@ fn the_reaper_does_not_look_at_tasks_whose_callbacks_are_still_to_be_made() {
     post.callbacks("dead:1", 300);
     let task_id = post.0.submit("plain", |_| ());
     post.0.commit(Command::CancelTask { task_id, reason: String::new() }).unwrap();
-    let old = |max| reaper::plan(&post.0.state.read(), TimeMs::MAX, max);
+    let old = |max| reaper::plan(&post.0.state.read(), TimeMs::MAX, max).task_ids;
     assert_eq!(old(1000), [TaskId::trusted("plain")]);
     assert_eq!(post.0.state.read().told_ends().count(), 1, "it walks these alone");
     assert_eq!(post.0.state.read().ended_keys(None, false).count(), 301, "lists have them all");
@@ -160,5 +162,35 @@ fn the_reaper_does_not_look_at_tasks_whose_callbacks_are_still_to_be_made() {
     assert_eq!(old(1000).len(), 2, "a task that was told of may go");
     assert_eq!(old(1).len(), 1);
     post.set("tasks.max_retained_tasks", "300");
-    assert_eq!(reaper::plan(&post.0.state.read(), 0, 1000).len(), 1, "the untold count, too");
+    let too_many = reaper::plan(&post.0.state.read(), 0, 1000);
+    assert_eq!((too_many.task_ids.len(), too_many.more), (1, false), "the untold count, too");
+}
+
+/// A hundred thousand retained tasks could be 6.5 million rows, and deleting a thousand 65,000.
+#[test]
+fn the_reaper_counts_tasks_with_their_steps() {
+    let post = Post::new();
+    for name in ["a", "b", "c"] {
+        let task_id = post.0.submit(name, |spec| {
+            let step = |place: u16| StepSpec {
+                name: format!("s{place}"),
+                agent_type: "x".to_owned(),
+                ..StepSpec::default()
+            };
+            let steps = (0..4).map(step).collect();
+            spec.flow = Some(FlowRequest::Steps { mode: FlowMode::Parallel, steps });
+        });
+        post.0.commit(Command::CancelTask { task_id, reason: String::new() }).unwrap();
+    }
+    let plan = |now, rows| reaper::plan(&post.0.state.read(), now, rows);
+    let named = |names: &[&str], more| {
+        let task_ids = names.iter().map(|name| TaskId::trusted(name)).collect();
+        reaper::Plan { task_ids, more }
+    };
+    assert_eq!(plan(TimeMs::MAX, 1), named(&["a"], true), "one in any case");
+    assert_eq!(plan(TimeMs::MAX, 10), named(&["a", "b"], true));
+    assert_eq!(plan(TimeMs::MAX, 11), named(&["a", "b", "c"], false));
+    assert_eq!(plan(0, 1000), named(&[], false), "none is old, and all may stay");
+    post.set("tasks.max_retained_tasks", "9");
+    assert_eq!(plan(0, 1000), named(&["a", "b"], false), "15 rows are six too many");
 }
