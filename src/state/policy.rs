@@ -18,6 +18,9 @@ use crate::model::{MailChannel, Mode, Reach, TimeMs};
 
 /// The deepest path or document accepted.
 const DEPTH_MAX: usize = 32;
+/// How often nodes are probed. Family W's older name counts where the newer one says nothing.
+const HEALTH: &str = "performance.health_checks.interval";
+const OLD_HEALTH: &str = "network.health_check_interval";
 /// The largest document accepted, in bytes of JSON text.
 const DOCUMENT_BYTES_MAX: usize = 256 * 1024;
 
@@ -328,9 +331,6 @@ impl Policy {
         let small = |path: &str, default: u64, min: u64, max: u32| {
             number(path, default, min, u64::from(max)).map(|value| value as u32)
         };
-        // Family W's older name for it counts where the newer one says nothing.
-        const HEALTH: &str = "performance.health_checks.interval";
-        const OLD_HEALTH: &str = "network.health_check_interval";
         const YEAR_S: u64 = 366 * 24 * 3600;
         Ok(Self {
             algorithm: algorithm(document)?,

@@ -48,8 +48,7 @@ async fn contract_3_5_a_design_campaign_is_created_as_pending_and_stored_as_crea
     assert_eq!(campaign["budgets"]["simulations"]["limit"], 100);
     let mut body = design();
     body["budget"] = json!({"simulations": 7, "tokens": {"limit": 90, "soft": 80}, "money": 5});
-    body["budgets"] = json!({"money": 6});
-    body["per_job"] = json!({"tokens": 2, "money": 0.5});
+    (body["budgets"], body["per_job"]) = (json!({"money": 6}), json!({"tokens": 2, "money": 0.5}));
     let id = created(&world, body).await;
     let budgets = world.get(&format!("/campaigns/{id}")).await.ok()["budgets"].clone();
     assert_eq!(

@@ -165,8 +165,11 @@ async fn contract_3_6_an_experiment_is_done_as_its_instrument_says() {
     let status = world.get(&format!("/experiments/{id}/status")).await.ok();
     assert_eq!(status["status"], "PENDING");
     assert_eq!(world.get(&format!("/api/v1/experiments/{id}")).await.ok(), experiment);
-    let early = world.get(&format!("/experiments/{id}/results")).await.ok();
-    assert!(early["results"].is_null(), "{early}");
+    let early = world.get(&format!("/experiments/{id}/results")).await;
+    assert_eq!(
+        (early.status, &early.json()["code"]),
+        (StatusCode::BAD_REQUEST, &json!("JOB_UNFINISHED"))
+    );
     world
         .commit(Command::CancelTask { task_id: TaskId::trusted(id), reason: "no".to_owned() })
         .await;

@@ -386,6 +386,7 @@ async fn the_leader_forgets_campaigns_that_have_ended_until_it_has_caught_up() {
         job: JobTemplate { task_type: "t".to_owned(), ..JobTemplate::default() },
         ..CampaignPlan::default()
     };
+    work.solo.until("a reign", |state| state.orchestrator("default").is_some()).await;
     for _ in 0..600 {
         let create = CampaignCommand::CreateCampaign(Box::new(plan.clone()));
         let created = work.solo.commit(Command::Campaign(create)).unwrap();
