@@ -128,7 +128,8 @@ impl Solo {
         let mut changes = self.events.subscribe();
         let wait = async {
             while !look(&self.state.read()) {
-                let _ = changes.recv().await;
+                // Not every change is told of.
+                let _ = tokio::time::timeout(Duration::from_millis(20), changes.recv()).await;
             }
         };
         if tokio::time::timeout(Duration::from_secs(20), wait).await.is_err() {
