@@ -23,7 +23,8 @@ fn worker(house: &House, name: &str, swarm: &str, exec: &str, more: &[&str]) -> 
 async fn stands(house: &House, swarm: &str, wanted: [u64; 4]) {
     let url = house.url(1, &format!("/swarms/{swarm}?bot_ids=false"));
     until(&format!("{wanted:?}"), PATIENCE, || async {
-        let shown = house.http.get(&url).await.ok()?.body;
+        // A busy member may be without a leader for a moment.
+        let shown = house.http.get(&url).await.ok().filter(|reply| reply.status == 200)?.body;
         let keys = ["waiting_tasks", "leased_tasks", "total_tasks_completed", "failed_tasks"];
         (keys.map(|key| number(&shown, &format!("/{key}"))) == wanted).then_some(())
     })

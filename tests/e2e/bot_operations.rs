@@ -231,8 +231,12 @@ impl Stock {
 
 /// What an answer says that is the same whenever it is given.
 fn kept(ask: &Ask, reply: &Reply) -> Vec<Value> {
-    // A swarm is shown as it is now.
-    let keys = if ask.method == Method::PATCH { &["/id"][..] } else { &KEPT };
+    // Swarms and workflows are shown as they are now.
+    let keys = match ask.method {
+        Method::PATCH => &["/id"][..],
+        _ if ask.path.starts_with("/orchestrate") => &["/workflow_id"],
+        _ => &KEPT,
+    };
     let said = keys.iter().map(|key| reply.body.pointer(key).cloned().unwrap_or_default());
     said.chain([json!(reply.status)]).collect()
 }
