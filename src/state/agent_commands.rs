@@ -201,7 +201,11 @@ mod tests {
         log.apply(vec![Command::OpenEpoch(Epoch { term: 1, member: 1 })]);
         let request = JobRequest {
             structure_ids: vec!["s".to_owned()],
-            job: JobTemplate { task_type: "t".to_owned(), ..JobTemplate::default() },
+            job: JobTemplate {
+                task_type: "t".to_owned(),
+                per_job: BTreeMap::from([(Resource::Tokens, 1)]),
+                ..JobTemplate::default()
+            },
             budgets: BTreeMap::from([(Resource::Tokens, Budget::of_units(5))]),
             ..JobRequest::default()
         };
