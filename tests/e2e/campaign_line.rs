@@ -28,7 +28,9 @@ async fn all_say(house: &House, id: &str, status: &str) {
 }
 
 fn created(urls: &str, task_type: &str) -> String {
-    let words = ["campaign", "create", "search", "-t", task_type, "--iterations", "6"];
+    // Workers have what they can do as capabilities.
+    let words = ["campaign", "create", "search", "-t", task_type, "--require", task_type];
+    let words = [&words[..], &["--iterations", "6"]].concat();
     let made =
         ran(urls, 0, &[&words[..], &["--candidates", "2", "--start", "-o", "json"]].concat());
     text(&made.json(), "/id")

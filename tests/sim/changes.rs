@@ -7,8 +7,8 @@ use std::time::Duration;
 use quorate::clock;
 use quorate::cluster::Cluster;
 use quorate::model::{
-    Budget, Cadence, CampaignPlan, CampaignStatus, CatchUp, Mode, Overlap, RequestId, Resource,
-    StepSetting, StopRules, Timetable,
+    Budget, Cadence, CampaignPlan, CampaignStatus, CatchUp, MICRO, Mode, Overlap, RequestId,
+    Resource, StepSetting, StopRules, Timetable,
 };
 use quorate::state::{CampaignCommand, CampaignMove, Command, OrchestratorPatch, Outcome, State};
 use rand::rngs::SmallRng;
@@ -121,6 +121,8 @@ fn every_second() -> OrchestratorPatch {
             .into(),
         ),
         budgets: BTreeMap::from([(Resource::Tokens, Some(Budget::of_units(1_000_000)))]),
+        // Every campaign says its own.
+        per_job: BTreeMap::from([(Resource::Tokens, Some(MICRO))]),
         ..OrchestratorPatch::default()
     }
 }

@@ -113,9 +113,11 @@ fn bills(history: &History, jobs: &BTreeMap<&str, Begun<'_>>) -> Verdict {
                     // Attempts before the last one used what was promised, unless nobody had them.
                     again += begun.attempt.saturating_sub(1) as f64;
                 }
-                (Some("failed"), begun) => {
+                // It was tried more often than its worker began, where it was taken from somebody
+                // who may have had it.
+                (Some("failed"), _) => {
                     open += 1.0;
-                    again += begun.map_or(TRIES_MAX, |begun| begun.attempt) as f64;
+                    again += TRIES_MAX as f64;
                 }
                 (state, begun) => {
                     let known = begun.is_some();
@@ -300,9 +302,10 @@ mod tests {
         }
         let mut failed = campaign();
         failed["jobs"][1][1] = json!("failed");
-        failed["budgets"]["tokens"] = budget(6, 0, 4);
+        let most = 1 + TRIES_MAX * PROMISED;
+        failed["budgets"]["tokens"] = budget(99, 0, most);
         assert_eq!(judged(&failed, |_| ())[1], Validity::Unknown, "none is exact");
-        failed["budgets"]["tokens"] = budget(6, 0, 5);
+        failed["budgets"]["tokens"] = budget(99, 0, most + 1);
         assert_eq!(judged(&failed, |_| ())[1], Validity::Invalid, "more than it was promised");
     }
 
