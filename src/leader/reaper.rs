@@ -34,8 +34,8 @@ pub struct Plan {
 pub fn plan(view: &State, now: TimeMs, rows_max: usize) -> Plan {
     let policy = view.policy();
     let kept = usize::try_from(policy.retained_tasks_max).unwrap_or(usize::MAX);
-    // What goes with the tasks that are taken, and how much of that there is too much.
-    let (mut rows, too_many) = (0, view.ended_len().saturating_sub(kept));
+    // Rows of the tasks that are taken, and how many of those that could be are too many.
+    let (mut rows, too_many) = (0, view.told_rows().saturating_sub(kept));
     let mut plan = Plan::default();
     for (ended_at_ms, seq) in view.told_ends() {
         let old = ended_at_ms.saturating_add(policy.retention_ms) <= now;
@@ -47,7 +47,7 @@ pub fn plan(view: &State, now: TimeMs, rows_max: usize) -> Plan {
             break;
         }
         let Some(task) = view.task_at(seq) else { continue };
-        rows += 1 + task.flow.as_ref().map_or(0, |flow| flow.steps.len());
+        rows += task.rows();
         plan.task_ids.push(task.task_id.clone());
     }
     plan

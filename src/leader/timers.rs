@@ -25,7 +25,7 @@ pub fn plan(view: &State, now: TimeMs, rows_max: usize) -> (Vec<TaskExpiry>, Opt
     let mut rows = 0;
     let due = view.due_timers(now).take_while(|(task, _)| {
         let fits = rows < rows_max;
-        rows += 1 + task.flow.as_ref().map_or(0, |flow| flow.steps.len());
+        rows += task.rows();
         fits
     });
     let expiries = due.map(|(task, kind)| TaskExpiry {

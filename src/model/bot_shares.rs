@@ -15,8 +15,7 @@ impl Swarm {
     /// it begins elsewhere, or a swarm that grows by a bot with each wave would give all to the same.
     #[must_use]
     pub fn next_turn(&self) -> u64 {
-        let newest = self.members.last().map_or(0, |stretch| stretch.span.first);
-        let begin = u64::from(newest).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 33;
+        let begin = u64::from(self.next_index).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 33;
         begin + self.waves + 1
     }
 
@@ -109,6 +108,7 @@ mod tests {
             members: spans.to_vec(),
             size: spans.iter().map(|span| span.len()).sum(),
             turn: 5,
+            next_index: spans.last().map_or(0, |span| span.end),
         }
     }
 

@@ -34,6 +34,9 @@ pub struct Wave {
     /// What turns its shares round, so that not all waves give to the same bots: [`super::Swarm::next_turn`], or
     /// the number of one that is not over a whole swarm.
     pub turn: u64,
+    /// [`super::Swarm::next_index`] when it was made, which only grows: waves over one swarm that have the
+    /// same were made with no bot added in between.
+    pub next_index: u32,
 }
 
 impl Wave {
@@ -188,6 +191,7 @@ mod tests {
             members: vec![span(2, 4), span(8, 9)],
             size: 3,
             turn: 0,
+            next_index: 9,
         };
         let has: Vec<u32> = (0..10).filter(|index| wave.has(*index)).collect();
         assert_eq!(has, [2, 3, 8]);

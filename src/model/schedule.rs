@@ -226,7 +226,9 @@ impl Schedule {
     /// Notes that a run begins, for the slot at `slot_ms` (0 for none), when the one before it ended at
     /// `last_ended_ms`. Runs that follow one another leave no time in which a slot could have run.
     pub fn run_begins(&mut self, now: TimeMs, slot_ms: TimeMs, last_ended_ms: TimeMs) {
-        if now.saturating_sub(last_ended_ms) > Self::GRACE_MS {
+        // One that has waited since an earlier run follows it, however long nobody could begin it.
+        let waited = slot_ms > 0 && (self.busy_since_ms..last_ended_ms).contains(&slot_ms);
+        if !waited && now.saturating_sub(last_ended_ms) > Self::GRACE_MS {
             let in_time = slot_ms > 0 && now.saturating_sub(slot_ms) <= Self::GRACE_MS;
             self.busy_since_ms = if in_time { slot_ms } else { now };
         }

@@ -258,6 +258,12 @@ pub struct Task {
 }
 
 impl Task {
+    /// How many rows it takes, with those that its steps have or may get.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        1 + self.flow.as_ref().map_or(0, |flow| flow.steps.len())
+    }
+
     /// A task that waits, with nothing to do yet: for whoever says what.
     #[must_use]
     pub fn blank(task_id: TaskId, seq: u64, created_at_ms: TimeMs, revision: u64) -> Self {

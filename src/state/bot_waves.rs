@@ -216,7 +216,9 @@ impl Txn<'_> {
 
     fn add_wave(&mut self, swarm: u32, whole: bool, members: Vec<Span>, work: BotWork) -> u64 {
         let number = self.state.bot_totals().waves + 1;
-        let turn = self.state.swarm(swarm).filter(|_| whole).map(|row| row.next_turn());
+        let of_swarm = self.state.swarm(swarm).filter(|_| whole);
+        let of_swarm = of_swarm.map(|row| (row.next_turn(), row.next_index));
+        let (turn, next_index) = of_swarm.unwrap_or((number, 0));
         let size = members.iter().map(|span| span.len()).sum();
         let (owner, part) = (blob_owner(number, 0), BlobPart::WaveData);
         let wave = Wave {
@@ -227,7 +229,8 @@ impl Txn<'_> {
             assigned_at_ms: self.now,
             members,
             size,
-            turn: turn.unwrap_or(number),
+            turn,
+            next_index,
         };
         self.state.waves.put(&mut self.state.rows, number, wave);
         self.state.edit_bot_totals(|totals| {

@@ -54,8 +54,9 @@ impl State {
     }
 
     fn keep_end(&mut self, task_id: &TaskId, untold: bool) {
-        if let Some(end) = self.task(task_id).map(|task| (task.completed_at_ms, task.seq)) {
-            self.indexes.keep_end(end, untold);
+        let end = self.task(task_id).map(|task| ((task.completed_at_ms, task.seq), task.rows()));
+        if let Some((end, rows)) = end {
+            self.indexes.keep_end(end, rows, untold);
         }
     }
 

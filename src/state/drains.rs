@@ -1,12 +1,12 @@
 //! Draining a node: no more work, and what it still holds is taken away when its time is over.
 
 use super::apply::Txn;
-use super::{Fact, Outcome, Rejection, Reply};
+use super::{Fact, Outcome, Reply};
 use crate::model::{Epoch, NodeId, NodeStatus};
 
 impl Txn<'_> {
     pub(super) fn drain_node(&mut self, node_id: &NodeId, within_ms: u64) -> Reply {
-        let old = self.state.node(node_id).ok_or(Rejection::NodeNotFound)?.status;
+        let old = self.present(node_id)?;
         let until_ms = self.now.saturating_add(within_ms);
         self.change_status(node_id, NodeStatus::Maintenance);
         self.edit_node(node_id, |node| node.drain_until_ms = Some(until_ms));

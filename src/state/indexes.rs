@@ -67,8 +67,8 @@ pub(super) struct Indexes {
     pub(super) open_steps: BTreeSet<u64>,
     /// How many steps wait: for others of their task, for a place, or for their back-off.
     pub(super) waiting_steps: u64,
-    /// How many steps have ended and are retained.
-    pub(super) ended_steps: usize,
+    /// How many rows the tasks in `ended` have, those of their steps included.
+    pub(super) told_rows: usize,
 }
 
 /// Jobs of one kind that have not ended.
@@ -137,7 +137,7 @@ pub(super) struct Places {
     ended: Option<TimeMs>,
     holds: Option<String>,
     open_step: bool,
-    ended_step: bool,
+    ended_rows: usize,
     waiting_steps: u64,
     /// Each with the time it is due.
     timers: [Option<(TimeMs, TimerKey)>; 3],
@@ -167,7 +167,7 @@ impl Places {
                 .filter(|_| task.holds_place() && !is_step)
                 .map(|limit| limit.key.clone()),
             open_step: is_step && !status.is_terminal(),
-            ended_step: is_step && status.is_terminal(),
+            ended_rows: if status.is_terminal() && !is_step { task.rows() } else { 0 },
             waiting_steps: waiting_steps(task),
             timers: [
                 deadline.map(|at| (at, TimerKey::Deadline)),
@@ -206,7 +206,6 @@ impl Indexes {
             self.open_steps.insert(seq);
         }
         self.waiting_steps += places.waiting_steps;
-        self.ended_steps += usize::from(places.ended_step);
         if let Some(kind) = places.job {
             self.jobs.entry(kind).or_default().insert(seq);
             if let Some(live) = places.open_job {
@@ -221,6 +220,7 @@ impl Indexes {
         }
         if let Some(at) = places.ended {
             self.ended.insert((at, seq));
+            self.told_rows += places.ended_rows;
         }
         for (at, key) in places.timers.into_iter().flatten() {
             self.timers.insert((at, seq, key));
@@ -272,7 +272,6 @@ impl Indexes {
         }
         self.open_steps.remove(&seq);
         self.waiting_steps -= places.waiting_steps;
-        self.ended_steps -= usize::from(places.ended_step);
         if let Some(kind) = places.job {
             if let Some(jobs) = self.jobs.get_mut(&kind) {
                 jobs.remove(&seq);
@@ -301,7 +300,9 @@ impl Indexes {
             self.regroup(need, |group| group.remove(&(at, seq)));
         }
         if let Some(at) = places.ended {
-            self.ended.remove(&(at, seq));
+            if self.ended.remove(&(at, seq)) {
+                self.told_rows -= places.ended_rows;
+            }
             self.untold.remove(&(at, seq));
         }
         for (at, key) in places.timers.into_iter().flatten() {
@@ -325,13 +326,13 @@ impl Indexes {
     }
 
     /// Keeps the end of a task among those that are to be told, or among the others.
-    pub(super) fn keep_end(&mut self, end: EndedKey, untold: bool) {
-        let (from, to) = match untold {
-            true => (&mut self.ended, &mut self.untold),
-            false => (&mut self.untold, &mut self.ended),
-        };
-        if from.remove(&end) {
-            to.insert(end);
+    pub(super) fn keep_end(&mut self, end: EndedKey, rows: usize, untold: bool) {
+        if untold && self.ended.remove(&end) {
+            self.untold.insert(end);
+            self.told_rows -= rows;
+        } else if !untold && self.untold.remove(&end) {
+            self.ended.insert(end);
+            self.told_rows += rows;
         }
     }
 

@@ -66,8 +66,8 @@ impl Txn<'_> {
 mod tests {
     use super::super::scripts::node_spec;
     use super::super::{
-        Assignment, Command, Envelope, Event, Fact, LogEntry, NodeObservation, Outcome, Reply,
-        State, TaskOutcome, TaskReport, TaskSpec, encode_entry, invariants,
+        Assignment, Command, Envelope, Event, Fact, LogEntry, NodeObservation, Outcome, Rejection,
+        Reply, State, TaskOutcome, TaskReport, TaskSpec, encode_entry, invariants,
     };
     use super::*;
     use crate::model::{Epoch, RequestId, TaskId, TaskStatus};
@@ -206,11 +206,35 @@ mod tests {
     }
 
     #[test]
+    fn the_same_run_that_registers_again_goes_on_losing_what_it_was_losing() {
+        let mut world = World::new();
+        let command = Command::SetNodeStatus { node_id: id(), status: NodeStatus::Offline };
+        world.say(command).unwrap();
+        world.register("one");
+        assert_eq!(world.stands(), (NodeStatus::Offline, 500, Some(Loss::Offline)));
+        world.observe();
+        world.observe();
+        assert_eq!(world.stands(), (NodeStatus::Active, 0, None));
+        let told = |event: &&Event| match &event.fact {
+            Fact::TaskRetried { taken_from, .. } => taken_from.is_some(),
+            _other_facts => true,
+        };
+        assert!(world.events.iter().all(|event| told(&event)), "it is still at all of them");
+        world.all_lost_once(0);
+    }
+
+    #[test]
     fn a_removed_node_that_held_much_goes_when_the_last_of_it_is_gone() {
         let mut world = World::new();
         world.say(Command::RemoveNode { node_id: id() }).unwrap();
         let rest = HELD - LOSSES_MAX;
         assert_eq!(world.stands(), (NodeStatus::Offline, rest, Some(Loss::Removed)));
+        // Nobody brings it back by the way.
+        let status = NodeStatus::Active;
+        let refused = world.say(Command::SetNodeStatus { node_id: id(), status });
+        assert_eq!(refused, Err(Rejection::NodeNotFound));
+        let refused = world.say(Command::DrainNode { node_id: id(), within_ms: 1 });
+        assert_eq!(refused, Err(Rejection::NodeNotFound));
         world.observe();
         world.observe();
         assert!(world.state.node(&id()).is_none());

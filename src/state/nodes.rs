@@ -78,8 +78,11 @@ impl Txn<'_> {
                 && !spec.instance.is_empty()
                 && known.instance != spec.instance
         });
-        let losing = known.as_ref().is_some_and(|known| known.losing.is_some());
-        let loss = (restarted || losing).then_some(Loss::Restarted);
+        let loss = match known.as_ref().and_then(|known| known.losing) {
+            // The same run of its program is still at what it has not lost yet, and goes on losing it.
+            Some(Loss::Offline) if !restarted => Some(Loss::Offline),
+            losing => (restarted || losing.is_some()).then_some(Loss::Restarted),
+        };
         let losing = loss.filter(|loss| !self.lose_attempts(&spec.node_id, *loss));
         let old_status = known.as_ref().map(|known| known.status);
         // Losing its attempts has changed the row, so it is read again.
@@ -133,13 +136,19 @@ impl Txn<'_> {
     }
 
     pub(super) fn set_node_status(&mut self, node_id: &NodeId, status: NodeStatus) -> Reply {
-        let old = self.state.node(node_id).ok_or(Rejection::NodeNotFound)?.status;
+        let old = self.present(node_id)?;
         self.change_status(node_id, status);
         if status != NodeStatus::Maintenance {
             // Whoever puts a node back into service ends its draining.
             self.edit_node(node_id, |node| node.drain_until_ms = None);
         }
         Ok(Outcome::NodeStatusSet { old, new: status })
+    }
+
+    /// The status of a node that is there, and not about to go.
+    pub(super) fn present(&self, node_id: &NodeId) -> Result<NodeStatus, Rejection> {
+        let node = self.state.node(node_id).filter(|node| node.losing != Some(Loss::Removed));
+        Ok(node.ok_or(Rejection::NodeNotFound)?.status)
     }
 
     pub(super) fn remove_node(&mut self, node_id: &NodeId) -> Reply {

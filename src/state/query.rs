@@ -129,10 +129,10 @@ impl State {
         self.indexes.ended.iter().copied()
     }
 
-    /// How many tasks and steps have ended and are retained.
+    /// How many rows those have, with their steps.
     #[must_use]
-    pub fn ended_len(&self) -> usize {
-        self.indexes.ended.len() + self.indexes.untold.len() + self.indexes.ended_steps
+    pub fn told_rows(&self) -> usize {
+        self.indexes.told_rows
     }
 
     /// Tasks and steps waiting to be placed, in the order of [`QueueKey`]. Takes as long as what is

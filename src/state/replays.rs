@@ -2,12 +2,17 @@
 
 use super::apply::Txn;
 use super::rows::BlobPart;
-use super::{Fact, Outcome, Reply};
+use super::{Fact, Outcome, Rejection, Reply};
 use crate::model::{StepState, Task, TaskId, TaskStatus};
 
 impl Txn<'_> {
     pub(super) fn replay_tasks(&mut self, task_ids: &[TaskId]) -> Reply {
         Self::check_batch(task_ids.len())?;
+        let rows = self.check_rows(task_ids, Self::may_be_replayed)?;
+        if rows > 0 && !self.state.has_room_for(rows as u64) {
+            let max = self.state.policy().pending_tasks_max;
+            return Err(Rejection::QueueFull { max });
+        }
         let (mut accepted, mut stale) = (0, 0);
         for task_id in task_ids {
             if self.replay_task(task_id) {
@@ -17,6 +22,20 @@ impl Txn<'_> {
             }
         }
         Ok(Outcome::Judged { accepted, stale })
+    }
+
+    /// Refuses what would change too many rows at once; gives how many it is.
+    fn check_rows(
+        &self,
+        task_ids: &[TaskId],
+        is_meant: impl Fn(&Self, &TaskId) -> bool,
+    ) -> Result<usize, Rejection> {
+        let meant = task_ids.iter().filter(|task_id| is_meant(self, task_id));
+        let rows = meant.filter_map(|task_id| Some(self.state.task(task_id)?.rows())).sum();
+        if rows > 0 {
+            Self::check_batch(rows)?;
+        }
+        Ok(rows)
     }
 
     /// One whose end is still to be told is left alone: its callback would tell of what came after.
@@ -94,6 +113,7 @@ impl Txn<'_> {
 
     pub(super) fn purge_tasks(&mut self, task_ids: Vec<TaskId>) -> Reply {
         Self::check_batch(task_ids.len())?;
+        self.check_rows(&task_ids, Self::is_dead_letter)?;
         let offered = task_ids.len();
         let dead: Vec<TaskId> =
             task_ids.into_iter().filter(|task_id| self.is_dead_letter(task_id)).collect();

@@ -118,3 +118,17 @@ async fn a_change_of_the_configuration_that_would_be_refused_by_now_was_made() {
     let shown = world.ask("GET", "/api/v1/config", &[ROOT], "").await.ok();
     assert_eq!(shown["config"]["alerts"]["webhook"]["enabled"], false, "it is not made again");
 }
+
+#[tokio::test]
+async fn a_task_whose_pipeline_is_gone_by_now_was_accepted() {
+    let world = World::new().await;
+    let pipeline = r#"{"mode":"sequential","steps":[{"name":"a","agent_type":"x"}]}"#;
+    world.put("/api/v1/pipelines/mine", pipeline).await.ok();
+    let body = r#"{"task_id":"t","task_type":"mine","inputs":[{"type":"text","data":"a"}]}"#;
+    let first = world.post_keyed("/api/v1/tasks", "k", body).await.ok();
+    world.delete("/api/v1/pipelines/mine").await.ok();
+    let again = world.post_keyed("/api/v1/tasks", "k", body).await.ok();
+    assert_eq!((&again["task_id"], &again["status"]), (&first["task_id"], &first["status"]));
+    let other = world.post_keyed("/api/v1/tasks", "other", body).await;
+    assert_eq!(other.status, StatusCode::BAD_REQUEST, "{}", other.text);
+}

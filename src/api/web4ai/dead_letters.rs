@@ -17,7 +17,7 @@ use crate::api::reply;
 use crate::api::ticket::{Caller, Ticket};
 use crate::cluster::Consistency;
 use crate::model::{TaskId, TaskStatus};
-use crate::state::{Command, Outcome, State as Tables};
+use crate::state::{Command, Outcome, ROWS_PER_COMMAND_MAX, State as Tables};
 
 const LIMIT: u64 = 50;
 /// Dead letters that one request for all of them takes. More are left for the next one.
@@ -85,8 +85,14 @@ async fn named(app: &App, body: &Object<'_>) -> Result<Vec<TaskId>, ApiError> {
         // What this member shows may be old, and all means all there are.
         app.barrier(Consistency::Linearizable).await?;
         let dead = |state: &Tables| {
-            let dead = state.tasks_by_status(TaskStatus::DeadLetter);
-            dead.take(BULK_MAX).map(|task| task.task_id.clone()).collect()
+            // With their steps they are no more than one command may change.
+            let mut rows = 0;
+            let dead = state.tasks_by_status(TaskStatus::DeadLetter).take(BULK_MAX);
+            let fit = dead.take_while(|task| {
+                rows += task.rows();
+                rows <= ROWS_PER_COMMAND_MAX
+            });
+            fit.map(|task| task.task_id.clone()).collect()
         };
         return Ok(app.cluster().view().read(dead));
     }

@@ -24,6 +24,8 @@ const TIMEOUT_MS_MAX: u64 = 366 * 24 * 3600 * 1000;
 const RETRIES_MAX: u64 = 1000;
 const TASK_TYPE_BYTES_MAX: usize = 256;
 const COPIES_MAX: u64 = 16;
+/// How long a task takes of whose type nobody said anything.
+pub(super) const ESTIMATE_MS: u64 = 1000;
 
 /// Fields with a place of their own in a task; all others join its metadata.
 pub(super) const KNOWN: [&str; 13] = [
@@ -117,7 +119,7 @@ pub(in crate::api) fn parse(body: &Object<'_>, defaults: &Defaults) -> Result<Su
     let callback_url = callback::url(body, &defaults.reach.hosts).map_err(refuse_as)?;
     let spec = spec_of(body, shape, task_type, defaults).map_err(refuse)?;
     let spec = TaskSpec { callback_url, ..spec };
-    Ok(Submission { spec, estimate_ms: estimate_ms.unwrap_or(1000), is_guess })
+    Ok(Submission { spec, estimate_ms: estimate_ms.unwrap_or(ESTIMATE_MS), is_guess })
 }
 
 fn shape_of(

@@ -96,18 +96,17 @@ pub(in crate::api) async fn submit(
     caller: Caller,
     RequestBody(body): RequestBody,
 ) -> Result<Response, ApiError> {
-    let submission = {
-        let body = Object::parse(&body)?;
-        match submit::parse(&body, &defaults(&app)) {
-            Ok(Submission { is_guess: true, .. }) | Err(Refusal { is_guess: true, .. }) => {
-                submit::parse(&body, &caught_up(&app).await?)?
-            }
-            known => known?,
+    let (Written { index, outcome }, estimate_ms) = match submission(&app, &body).await {
+        Ok(Submission { spec, estimate_ms, .. }) => {
+            drop(body);
+            (app.write(ticket, &caller, Command::SubmitTasks(vec![spec])).await?, estimate_ms)
         }
+        // What it was accepted by before, a pipeline or a host, may not be there any more.
+        Err(refused) => match app.recorded(ticket) {
+            Some(written) => (written?, submit::ESTIMATE_MS),
+            None => return Err(refused),
+        },
     };
-    drop(body);
-    let command = Command::SubmitTasks(vec![submission.spec]);
-    let Written { index, outcome } = app.write(ticket, &caller, command).await?;
     let Outcome::TaskSubmitted { task_id, duplicate } = outcome else {
         return Err(key_reused(ticket.request_id));
     };
@@ -116,10 +115,20 @@ pub(in crate::api) async fn submit(
         task_id: task_id.as_str(),
         status: "queued",
         message: "Task submitted successfully",
-        estimated_completion_ms: submission.estimate_ms,
+        estimated_completion_ms: estimate_ms,
         details: duplicate.then_some(Duplicate { duplicate }),
     };
     Ok(reply::written(ticket, index, &submitted))
+}
+
+async fn submission(app: &App, body: &Bytes) -> Result<Submission, ApiError> {
+    let body = Object::parse(body)?;
+    match submit::parse(&body, &defaults(app)) {
+        Ok(Submission { is_guess: true, .. }) | Err(Refusal { is_guess: true, .. }) => {
+            Ok(submit::parse(&body, &caught_up(app).await?)?)
+        }
+        known => Ok(known?),
+    }
 }
 
 /// `POST /api/v1/tasks/batch`: all of the tasks or none.
