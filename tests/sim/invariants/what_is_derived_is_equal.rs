@@ -45,7 +45,7 @@ fn describe(state: &State) -> String {
     let newest = state.ended_keys(None, true).next();
     let told = state.told_ends().count();
     let (timer, due) = (state.next_timer_ms(), state.due_deliveries_len());
-    let (ended, logouts) = (state.ended_len(), state.revocations_len());
+    let (ended, logouts) = (state.told_rows(), state.revocations_len());
     let open = (state.waiting_len(), state.tasks_len(), state.requests_len());
     // Writing to a string cannot fail.
     let _ =
