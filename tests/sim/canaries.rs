@@ -62,12 +62,12 @@ fn nodes_given_too_much_are_found() {
 
 #[test]
 fn slots_decided_twice_are_found() {
-    is_found(Canary::SlotTwice, 3);
+    is_found(Canary::SlotTwice, 6);
 }
 
 #[test]
 fn budgets_that_race_are_found() {
-    is_found(Canary::BudgetRace, 4);
+    is_found(Canary::BudgetRace, 9);
 }
 
 #[test]
