@@ -331,6 +331,14 @@ impl Txn<'_> {
         Ok(())
     }
 
+    /// Refuses so many more tasks and steps where the queue has no room for them; none ask for none.
+    pub(super) fn check_queue(&self, rows: usize) -> Result<(), Rejection> {
+        if rows > 0 && !self.state.has_room_for(rows as u64) {
+            return Err(Rejection::QueueFull { max: self.state.policy().pending_tasks_max });
+        }
+        Ok(())
+    }
+
     fn patch_config(&mut self, path: &str, value: &str, expected: Option<u64>) -> Reply {
         let actual = self.state.config().revision;
         if let Some(expected) = expected

@@ -9,10 +9,7 @@ impl Txn<'_> {
     pub(super) fn replay_tasks(&mut self, task_ids: &[TaskId]) -> Reply {
         Self::check_batch(task_ids.len())?;
         let rows = self.check_rows(task_ids, Self::may_be_replayed)?;
-        if rows > 0 && !self.state.has_room_for(rows as u64) {
-            let max = self.state.policy().pending_tasks_max;
-            return Err(Rejection::QueueFull { max });
-        }
+        self.check_queue(rows)?;
         let (mut accepted, mut stale) = (0, 0);
         for task_id in task_ids {
             if self.replay_task(task_id) {

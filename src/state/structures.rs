@@ -211,10 +211,7 @@ impl Txn<'_> {
         }
         let template = self.job_of(request)?;
         let new = self.new_structures(&request.structure_ids)?;
-        if !self.state.has_room_for(count as u64) {
-            let max = self.state.policy().pending_tasks_max;
-            return Err(Rejection::QueueFull { max });
-        }
+        self.check_queue(count)?;
         let name = match request.orchestrator.as_str() {
             "" => self.state.policy().default_orchestrator.clone(),
             name => name.to_owned(),

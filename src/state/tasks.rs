@@ -45,10 +45,7 @@ impl Txn<'_> {
             Self::check_batch(begins)?;
         }
         let rows = new().count() + flows().map(|flow| flow.steps.len()).sum::<usize>();
-        if rows > 0 && !self.state.has_room_for(rows as u64) {
-            let max = self.state.policy().pending_tasks_max;
-            return Err(Rejection::QueueFull { max });
-        }
+        self.check_queue(rows)?;
         let (mut created, mut duplicates, mut last) = (0, 0, None);
         for (task_id, known, spec, flow) in named {
             // An id may stand twice in one batch.
