@@ -149,6 +149,12 @@ impl Book {
         }
     }
 
+    /// Notes that the leader has to be told of every node.
+    pub(super) fn note_all_unsent(&mut self) {
+        self.rows.iter_mut().for_each(|row| row.unsent = true);
+        self.unsent = (0..self.rows.len()).collect();
+    }
+
     /// Whether the leader has to be told of something.
     pub(super) fn has_unsent(&self) -> bool {
         !self.unsent.is_empty()

@@ -2,9 +2,11 @@
 //!
 //! Heartbeats never become log entries. Any member takes them and records them here; a follower
 //! folds them into one batch to the leader every 250 ms; the leader's answer carries what changed
-//! in its book and the asker does not know, so that every member knows every age and a new leader starts warm. Ages travel as
-//! durations, because members do not share a clock. With them goes what the leader holds back: nodes
-//! that it gives nothing for a moment, so that every member can say why a task waits.
+//! in its book and the asker does not know, so that every member knows every age. A follower tells
+//! a book that it has not seen before all that it knows itself, so that a new leader starts warm,
+//! even one that was restarted a moment ago. Ages travel as durations, because members do not share
+//! a clock. With them goes what the leader holds back: nodes that it gives nothing for a moment, so
+//! that every member can say why a task waits.
 
 use std::time::Duration;
 
@@ -215,6 +217,12 @@ impl Heartbeats {
     pub(crate) fn learn(&self, book_name: u64, known: u64, ages: Vec<WireAge>) {
         let now = Instant::now();
         let mut shelf = self.shelf.lock();
+        let knows_more = shelf.seen.0 != 0 || shelf.name != 0;
+        if shelf.seen.0 != book_name && knows_more {
+            // Before the leader's own rows join them: it need not be told of those. A member that
+            // never followed or led has nothing but what it is about to tell anyway.
+            shelf.book.note_all_unsent();
+        }
         for age in ages {
             if let Some(at) = now.checked_sub(Duration::from_millis(age.age_ms)) {
                 shelf.book.merge(&age.node_id, at, age.beat);
@@ -310,6 +318,25 @@ mod tests {
         assert_eq!(exchange(&two, &one), 3);
         assert_eq!(two.ages().len(), 3);
         assert!(two.ages().iter().all(|(_, heard)| heard.age == Duration::from_millis(40)));
+    }
+
+    /// It gave every node that had died before a full timeout anew.
+    #[tokio::test(start_paused = true)]
+    async fn a_leader_that_was_restarted_a_moment_ago_learns_every_age_from_the_others() {
+        let (one, old) = (Heartbeats::default(), Heartbeats::default());
+        old.record(&id("a"), beat(NodeStatus::Active));
+        one.record(&id("b"), beat(NodeStatus::Active));
+        exchange(&one, &old);
+        exchange(&one, &old);
+        tokio::time::advance(Duration::from_secs(9)).await;
+        let restarted = Heartbeats::default();
+        exchange(&one, &restarted);
+        exchange(&one, &restarted);
+        for node in ["a", "b"] {
+            let heard = restarted.heard(&id(node)).unwrap();
+            assert_eq!((heard.age, heard.beat), (Duration::from_secs(9), beat(NodeStatus::Active)));
+        }
+        assert!(!one.has_unsent(), "once is enough");
     }
 
     #[tokio::test(start_paused = true)]
