@@ -82,6 +82,8 @@ struct Shelf {
     name: u64,
     /// The leader's book and change last seen, while this member follows.
     seen: (u64, u64),
+    /// When this member last learnt what a leader's book says, if it ever followed.
+    learnt_at: Option<Instant>,
     /// Nodes that the leader gives nothing now, in the order of ids, and until when.
     held: Vec<(NodeId, Instant)>,
 }
@@ -229,6 +231,13 @@ impl Heartbeats {
             }
         }
         shelf.seen = (book_name, known);
+        shelf.learnt_at = Some(now);
+    }
+
+    /// How long ago this member last learnt what a leader's book says. What the leader heard after
+    /// that is lost when it dies.
+    pub(crate) fn learnt_ago(&self) -> Option<Duration> {
+        self.shelf.lock().learnt_at.map(|at| at.elapsed())
     }
 }
 

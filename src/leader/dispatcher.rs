@@ -8,7 +8,7 @@
 //! Answers are recorded in batches: while one batch is on its way the next one collects, so that
 //! there is no timer and an idle system answers at once.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -18,6 +18,7 @@ use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::Instant;
 use tracing::error;
 
+use super::cancels::Cancels;
 use super::duty::{DutyError, Reign};
 use super::handover::{Job, agent_job, hand_over, job};
 use super::ladder::{self, Climbed, Reach, Target};
@@ -36,10 +37,6 @@ const RECORD_BYTES_MAX: usize = 1 << 20;
 const UNRECORDED_MAX: usize = 8192;
 /// Calls started in one go, which bounds the time the state is locked for.
 const LAUNCH_MAX: usize = 256;
-/// Cancel calls under way at once.
-const CANCELS_MAX: usize = 64;
-/// Cancel calls that wait for their turn; more are left out, since they are a courtesy.
-const CANCELS_WAITING_MAX: usize = 4096;
 
 /// How long a reign's last answers may take to be recorded.
 const WIND_DOWN: Duration = Duration::from_millis(250);
@@ -61,8 +58,8 @@ pub(super) struct Dispatcher<S: Seat> {
     lanes: Lanes,
     calls: JoinSet<Climbed>,
     flights: HashMap<Id, Flight>,
-    cancels: JoinSet<Cancelled>,
-    cancels_waiting: VecDeque<(Target, Attempt)>,
+    cancels: Cancels,
+    cancel_calls: JoinSet<Cancelled>,
     answers: Vec<Dispatch>,
     recording: Option<Recording>,
 }
@@ -79,8 +76,8 @@ impl<S: Seat> Dispatcher<S> {
             lanes: Lanes::default(),
             calls: JoinSet::new(),
             flights: HashMap::new(),
-            cancels: JoinSet::new(),
-            cancels_waiting: VecDeque::new(),
+            cancels: Cancels::default(),
+            cancel_calls: JoinSet::new(),
             answers: Vec::new(),
             recording: None,
         };
@@ -123,7 +120,7 @@ impl<S: Seat> Dispatcher<S> {
                         self.land(landed);
                     }
                 }
-                Some(Ok((node_id, understood))) = self.cancels.join_next() => {
+                Some(Ok((node_id, understood))) = self.cancel_calls.join_next() => {
                     self.cancelled(&node_id, understood);
                 }
                 // There was more to launch than goes in one go.
@@ -172,11 +169,12 @@ impl<S: Seat> Dispatcher<S> {
                 let attempt = (task_id.clone(), *attempt);
                 // Whoever still works on it need not.
                 let is_needless = matches!(status, TaskStatus::Cancelled | TaskStatus::TimedOut);
-                self.take_away(attempt, node_id.as_ref().filter(|_| is_needless));
+                let is_asked = *status == TaskStatus::Cancelled;
+                self.take_away(attempt, node_id.as_ref().filter(|_| is_needless), is_asked);
             }
             Fact::TaskRetried { task_id, attempt, not_before_ms: _, taken_from }
             | Fact::TaskQueued { task_id, attempt, taken_from } => {
-                self.take_away((task_id.clone(), *attempt), taken_from.as_ref());
+                self.take_away((task_id.clone(), *attempt), taken_from.as_ref(), false);
             }
             Fact::NodeRegistered { node_id, new: _ } => self.lanes.unlearn(node_id),
             Fact::NodeRemoved { node_id } => self.lanes.remove(node_id),
@@ -312,51 +310,46 @@ impl<S: Seat> Dispatcher<S> {
     }
 
     /// Breaks off the call for an attempt that is over, and tells `holder`, who may be at it.
-    fn take_away(&mut self, attempt: Attempt, holder: Option<&NodeId>) {
+    fn take_away(&mut self, attempt: Attempt, holder: Option<&NodeId>, is_asked: bool) {
         let told = self.lanes.withdraw(&attempt);
         if let Some(node_id) = holder.filter(|_| told) {
-            self.cancel(node_id, attempt);
+            self.cancel(node_id, attempt, is_asked);
         }
     }
 
     /// Tells a node, out of courtesy, that an attempt is not wanted any more. One that was taken out
     /// is told where it was called last; to an agent, the end of its call says as much.
-    fn cancel(&mut self, node_id: &NodeId, attempt: Attempt) {
-        if self.cancels_waiting.len() >= CANCELS_WAITING_MAX {
-            return;
-        }
+    fn cancel(&mut self, node_id: &NodeId, attempt: Attempt, is_asked: bool) {
         let agent_port = self.reign.options.agent_port;
         let known = self.reign.seat.read(|view| {
             let node = view.node(node_id)?;
             Some((!node.is_agent()).then(|| Target::of(node, agent_port)))
         });
         let Some(target) = known.unwrap_or_else(|| self.lanes.target(node_id)) else { return };
-        self.cancels_waiting.push_back((target, attempt));
+        self.cancels.push(target, attempt, is_asked);
         self.send_cancels();
     }
 
-    /// A cancel call ended. A node that does not answer is told no more of what it lost.
+    /// A cancel call ended.
     fn cancelled(&mut self, node_id: &NodeId, understood: Option<bool>) {
-        match understood {
-            Some(understood) => self.lanes.cancelled(node_id, understood),
-            None => self.cancels_waiting.retain(|(target, _)| target.node_id != *node_id),
+        if let Some(understood) = understood {
+            self.lanes.cancelled(node_id, understood);
         }
+        self.cancels.ended(node_id, understood.is_some());
         self.send_cancels();
     }
 
     /// Starts as many cancel calls as may be under way.
     fn send_cancels(&mut self) {
-        while self.cancels.len() < CANCELS_MAX {
-            let Some((target, (task_id, number))) = self.cancels_waiting.pop_front() else {
-                return;
-            };
+        while let Some((target, (task_id, number))) = self.cancels.next() {
             if !self.lanes.may_cancel(&target.node_id) {
+                self.cancels.ended(&target.node_id, false);
                 continue;
             }
             self.reign.metrics.cancels.add(1);
             let rung = self.lanes.rung(&target.node_id);
             let caller = Arc::clone(&self.reign.caller);
-            self.cancels.spawn(async move {
+            self.cancel_calls.spawn(async move {
                 let understood =
                     ladder::cancel(caller.as_ref(), &target, &task_id, number, rung).await;
                 (target.node_id, understood)

@@ -41,6 +41,8 @@ pub enum Obstacle {
     LeftToPrograms,
     /// It is not in service.
     Status(NodeStatus),
+    /// It has yet to lose some of what it held.
+    Losing,
     /// It holds as much as it takes.
     Full,
     /// The leader leaves it alone for a moment: it did not answer, or asked for that.
@@ -157,6 +159,9 @@ impl<'a> Rules<'a> {
     pub(super) fn standing(&self, node: &Node) -> Option<Obstacle> {
         if node.status != NodeStatus::Active {
             return Some(Obstacle::Status(node.status));
+        }
+        if node.losing.is_some() {
+            return Some(Obstacle::Losing);
         }
         if node.live >= node.capacity {
             return Some(Obstacle::Full);

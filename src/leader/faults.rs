@@ -1,6 +1,7 @@
 //! Faults of nodes (contract 2.9): figures beyond bounds, and nodes that are lost again and again.
 //!
-//! In memory only, and dropped with the reign: a new leader degrades a node after three scans of its own.
+//! In memory only, and dropped with the reign: a new leader degrades a node after three scans of its
+//! own. One that is degraded already, and whose figures are beyond bounds still, stays so meanwhile.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -27,6 +28,8 @@ const LOST_WINDOW: Duration = Duration::from_secs(24 * 3600);
 /// What one reign has seen.
 #[derive(Debug, Default)]
 pub(super) struct Faults {
+    /// Whether faults degrade nodes.
+    on: bool,
     /// Whether the look that is under way is a scan.
     scans: bool,
     scanned: Option<Duration>,
@@ -42,7 +45,7 @@ impl Faults {
     /// Begins a look, `now` after the reign began. With `on` false nothing is a fault.
     pub(super) fn begin(&mut self, view: &State, on: bool, now: Duration) {
         let due = self.scanned.is_none_or(|at| now.saturating_sub(at) >= SCAN_EVERY);
-        self.scans = due && on;
+        (self.on, self.scans) = (on, due && on);
         if !on {
             self.seen.clear();
         }
@@ -65,7 +68,8 @@ impl Faults {
         if node.is_agent() {
             return heard;
         }
-        if self.scans && is_fault(&sighting.load.unwrap_or(node.load)) {
+        let is_fault = self.on && is_fault(&sighting.load.unwrap_or(node.load));
+        if self.scans && is_fault {
             self.seen.entry(node.node_id.clone()).or_default().push(now);
         }
         let recent = |at: &&Duration| now.saturating_sub(**at) < FAULT_WINDOW;
@@ -76,6 +80,10 @@ impl Faults {
                 return NodeStatus::Degraded;
             }
             return heard;
+        }
+        if is_fault && heard == NodeStatus::Active && node.status == NodeStatus::Degraded {
+            self.degraded.insert(node.node_id.clone());
+            return NodeStatus::Degraded;
         }
         let was_ours = self.degraded.remove(&node.node_id);
         let silent = sighting.status.is_none() && heard == NodeStatus::Degraded;
@@ -110,6 +118,7 @@ fn forget(times: &mut BTreeMap<NodeId, Vec<Duration>>, now: Duration, window: Du
 mod tests {
     use super::*;
     use crate::leader::solo::Solo;
+    use crate::state::Command;
 
     fn secs(seconds: u64) -> Duration {
         Duration::from_secs(seconds)
@@ -146,6 +155,30 @@ mod tests {
             assert_eq!(look(true, 302, well, Some(Degraded)), Degraded, "its own word counts");
             assert_eq!(look(true, 331, bad, None), Degraded, "nobody here degraded it");
             assert_eq!(look(false, 332, bad, Some(Active)), Active, "{name}: not asked for");
+        }
+    }
+
+    /// It got work until three scans of the new leader had passed.
+    #[test]
+    fn a_node_that_the_last_leader_degraded_stays_so_while_its_figures_are_beyond_bounds() {
+        let solo = Solo::new();
+        solo.register("n", |_| {});
+        let node_id = NodeId::trusted("n");
+        let status = NodeStatus::Degraded;
+        solo.commit(Command::SetNodeStatus { node_id: node_id.clone(), status }).unwrap();
+        let (state, mut faults) = (solo.state.read(), Faults::default());
+        let node = state.node(&node_id).unwrap();
+        for (cpu_milli, on, becomes) in [
+            (99_000, true, NodeStatus::Degraded),
+            (99_000, false, NodeStatus::Active),
+            (50_000, true, NodeStatus::Active),
+        ] {
+            let load = Some(Load { cpu_milli, ..Load::default() });
+            let status = Some(NodeStatus::Active);
+            let seen = Sighting { node_id: node_id.clone(), age: secs(1), status, load };
+            faults.begin(&state, on, secs(1));
+            let judged = faults.judge(node, &seen, NodeStatus::Active, secs(1));
+            assert_eq!(judged, becomes, "{cpu_milli} {on}");
         }
     }
 

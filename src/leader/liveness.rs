@@ -3,7 +3,9 @@
 //! Heartbeats live in the members' books, not in the log. [`plan`] is pure: from the nodes of the
 //! state and what the books say it works out the few changes that have to be replicated. A node
 //! that this reign has not heard of gets a full timeout from the start of the reign; a node whose
-//! age is known from before is judged by that age, so that a new leader starts warm.
+//! age is known from before is judged by that age, so that a new leader starts warm. The heartbeats
+//! that the last leader took in its last moment died with it, though: whoever may have sent one of
+//! those has until it must have sent the next.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -27,6 +29,8 @@ use crate::state::{Command, NodeObservation, Policy, State};
 const PERIOD: Duration = Duration::from_secs(1);
 /// Rounds further apart than this mean that the program, or its machine, stood still.
 const ASLEEP: Duration = Duration::from_secs(15);
+/// So long a heartbeat may be under way from a node to this member's book.
+const BEAT_DELAY: Duration = Duration::from_millis(500);
 /// Observations in one command.
 const ROUND_MAX: usize = 2000;
 /// Figures of one node are replicated at most so often.
@@ -56,6 +60,9 @@ pub struct Seen {
     pub latencies_us: Vec<(NodeId, u32)>,
     /// Time since the reign began.
     pub now: Duration,
+    /// Before the reign, for how long this member did not know what the last leader heard; `None` when
+    /// it does not know for how long.
+    pub blind: Option<Duration>,
     /// Time since this member itself was asleep, if it was: it heard nobody then.
     pub awake_for: Option<Duration>,
     /// The state machine's time.
@@ -134,7 +141,7 @@ pub fn plan(
             NodeStatus::Offline | NodeStatus::Maintenance => false,
         };
         present += usize::from(watched);
-        if watched && silence >= timeout {
+        if watched && silence >= timeout && !may_have_beaten(silence, timeout, seen) {
             silent.push((silence, node));
             continue;
         }
@@ -162,8 +169,8 @@ pub fn plan(
             loads.push(observation(node, status, load));
         }
     }
-    evict(view, &mut look, silent, present, (memory, seen, options, node_timeout));
-    look.more = look.observations.len() + loads.len() > max;
+    evict(view, &mut look, silent, present, (memory, seen, options, node_timeout, max));
+    look.more |= look.observations.len() + loads.len() > max;
     look.observations.extend(loads);
     look.observations.truncate(max);
     memory.note_sent(&look.observations, seen.now);
@@ -204,8 +211,9 @@ fn take_out(
     seen: &Seen,
     max: usize,
 ) -> bool {
+    let is_losing = node.losing.is_some();
     let over = node.drain_until_ms.is_some_and(|until_ms| until_ms <= seen.state_now);
-    if over && look.drained.len() < max {
+    if over && !is_losing && look.drained.len() < max {
         look.unfinished = true;
         look.drained.push(node.node_id.clone());
     }
@@ -218,17 +226,26 @@ fn take_out(
     if is_gone && look.gone.len() < max {
         look.gone.push(node.node_id.clone());
     }
-    if node.losing.is_some() {
+    if is_losing {
         look.observations.push(observation(node, node.status, None));
         look.unfinished = true;
     }
-    node.losing.is_some()
+    is_losing
 }
 
 /// How long nothing was heard of a node, as far as it may be held against it.
 fn silence(sighting: Option<&Sighting>, changed_ago: Option<Duration>, seen: &Seen) -> Duration {
     let heard = sighting.map_or(seen.now, |sighting| sighting.age);
     [changed_ago, seen.awake_for].into_iter().flatten().fold(heard, Duration::min)
+}
+
+/// Whether the newest heartbeat of a node may have been lost with the last leader, and its next one
+/// still be under way. It is expected to send two within its timeout at least.
+fn may_have_beaten(silence: Duration, timeout: Duration, seen: &Seen) -> bool {
+    let period_max = timeout / 2;
+    let silent_before = silence.saturating_sub(seen.now);
+    seen.now < (period_max + BEAT_DELAY).min(timeout)
+        && seen.blind.is_none_or(|blind| silent_before <= blind + period_max)
 }
 
 /// What a node that was heard of is to be, given its own word.
@@ -307,7 +324,7 @@ fn evict(
     look: &mut Look,
     mut silent: Vec<(Duration, &Node)>,
     present: usize,
-    (memory, seen, options, timeout): (&mut Memory, &Seen, BrakeOptions, Duration),
+    (memory, seen, options, timeout, max): (&mut Memory, &Seen, BrakeOptions, Duration, usize),
 ) {
     let is_offline = |node_id: &NodeId| {
         view.node(node_id).is_some_and(|node| node.status == NodeStatus::Offline)
@@ -318,7 +335,10 @@ fn evict(
         other.0.cmp(&one.0).then_with(|| one.1.node_id.cmp(&other.1.node_id))
     });
     look.held = silent.len() - allowed;
-    for (_, node) in silent.into_iter().take(allowed) {
+    // The others are found again by the next look, at once.
+    let room = max.saturating_sub(look.observations.len());
+    look.more |= allowed > room;
+    for (_, node) in silent.into_iter().take(allowed.min(room)) {
         memory.brake.evicted(&node.node_id);
         if memory.faults.lost(&node.node_id, seen.now) {
             look.unsteady.push(node.node_id.clone());
@@ -357,9 +377,11 @@ impl<S: Seat> Duty<S> for Liveness {
             changed_ago: Vec::new(),
             latencies_us: probed,
             now: now.duration_since(reign.since),
+            blind: None,
             awake_for: self.woke_up.map(|at| now.duration_since(at)),
             state_now: 0,
         };
+        seen.blind = reign.seat.learnt_ago().map(|ago| ago.saturating_sub(seen.now));
         let was_on = self.memory.brake.is_on();
         let (brake, memory) = (reign.options.brake, &mut self.memory);
         let look = reign.seat.read(|view| {

@@ -100,6 +100,10 @@ impl Seat for Cluster {
         ages.map(sighting).collect()
     }
 
+    fn learnt_ago(&self) -> Option<Duration> {
+        self.heartbeats().learnt_ago()
+    }
+
     fn tell_held(&self, held: Vec<(NodeId, Duration)>) {
         self.heartbeats().set_held(held);
     }

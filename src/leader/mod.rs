@@ -17,6 +17,7 @@ pub mod balance;
 mod brake;
 mod calendar;
 pub mod campaigns;
+mod cancels;
 mod courier;
 mod cron;
 mod dispatcher;

@@ -84,6 +84,10 @@ pub trait Seat: Send + Sync + 'static {
     /// When each node was last heard of, anywhere in the cluster, in the order of ids.
     fn sightings(&self) -> Vec<Sighting>;
 
+    /// How long ago this member, following, last learnt all that the leader had heard; `None` when it
+    /// has not followed since it was started.
+    fn learnt_ago(&self) -> Option<Duration>;
+
     /// Lets all members know which nodes are given nothing now, and for how long.
     fn tell_held(&self, held: Vec<(NodeId, Duration)>);
 

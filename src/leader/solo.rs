@@ -225,6 +225,10 @@ impl Seat for Solo {
         sightings
     }
 
+    fn learnt_ago(&self) -> Option<Duration> {
+        Some(Duration::ZERO)
+    }
+
     fn tell_held(&self, held: Vec<(NodeId, Duration)>) {
         *self.held.lock() = held;
     }

@@ -144,8 +144,10 @@ pub struct Node {
     pub agent_type: Option<String>,
     /// While it is drained: when what it still holds is taken away.
     pub drain_until_ms: Option<TimeMs>,
-    /// While it is offline and has yet to lose some of what it held: how it came to that. What it is
-    /// next, it is when the last of it is gone.
+    /// How many attempts the end of its drain has taken from it so far.
+    pub drained: u32,
+    /// While it has yet to lose some of what it held: how it came to that. It gets nothing until the
+    /// last of it is gone, and one that nobody gave a status meanwhile is offline until then.
     pub losing: Option<Loss>,
     /// An agent whose newest attempt to end failed by its fault (contract 4.7).
     pub failing: bool,
@@ -182,7 +184,7 @@ impl Node {
     /// Whether it may be given one more execution.
     #[must_use]
     pub fn takes_work(&self) -> bool {
-        self.status == NodeStatus::Active && self.live < self.capacity
+        self.status == NodeStatus::Active && self.live < self.capacity && self.losing.is_none()
     }
 
     /// Where its HTTP API is.

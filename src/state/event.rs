@@ -160,7 +160,7 @@ pub enum Fact {
     NodeDrained {
         /// Which.
         node_id: NodeId,
-        /// How many attempts were taken away from it at the end, by the last command.
+        /// How many attempts were taken away from it when its time was over.
         withdrawn: u32,
     },
     /// There is something to post.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::State;
-use crate::model::{DeliveryState, Lane, NodeStatus, StepState, Task, TaskStatus};
+use crate::model::{DeliveryState, Lane, StepState, Task, TaskStatus};
 
 /// Panics at the first invariant that does not hold.
 pub(super) fn check(state: &State) {
@@ -23,8 +23,7 @@ pub(super) fn check(state: &State) {
     for node in state.holders_of_work() {
         let holds = live.remove(&node.node_id).unwrap_or(0);
         assert_eq!(node.live, holds, "node {} counts its executions", node.node_id);
-        let is_out = node.status == NodeStatus::Offline;
-        assert!(node.losing.is_none() || is_out, "node {} is in service", node.node_id);
+        assert!(node.losing.is_none() || !node.takes_work(), "node {} gets work", node.node_id);
         assert_eq!(state.live_on(&node.node_id).len(), holds as usize);
     }
     assert!(

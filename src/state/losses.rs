@@ -25,7 +25,6 @@ impl Txn<'_> {
         }
         self.edit_node(node_id, |node| {
             node.losing = (!is_empty).then_some(loss);
-            node.drain_until_ms = node.drain_until_ms.filter(|_| is_empty);
         });
     }
 
@@ -35,11 +34,16 @@ impl Txn<'_> {
         if !self.lose_attempts(node_id, loss) {
             return;
         }
-        match loss {
-            Loss::Offline => self.edit_node(node_id, |node| node.losing = None),
-            // It registered, and that puts it in service.
-            Loss::Restarted => self.put_status(node_id, NodeStatus::Offline, NodeStatus::Active),
-            Loss::Removed => self.take_out(node_id),
+        if loss == Loss::Removed {
+            self.take_out(node_id);
+            return;
+        }
+        self.edit_node(node_id, |node| node.losing = None);
+        let is_offline =
+            self.state.node(node_id).is_some_and(|node| node.status == NodeStatus::Offline);
+        if loss == Loss::Restarted && is_offline {
+            // It registered, and that puts it in service, unless somebody has decided otherwise.
+            self.put_status(node_id, NodeStatus::Offline, NodeStatus::Active);
         }
     }
 
@@ -145,7 +149,7 @@ mod tests {
 
         /// What the liveness watch says once more of a node that it hears.
         fn observe(&mut self) {
-            let seen = NodeStatus::Offline;
+            let seen = self.stands().0;
             let status = NodeStatus::Active;
             let observations = vec![NodeObservation { node_id: id(), seen, status, load: None }];
             self.say(Command::ObserveNodes { epoch: EPOCH, observations }).unwrap();
@@ -264,6 +268,45 @@ mod tests {
         }
     }
 
+    /// It kept what it had not lost yet, which a new run of it knows nothing of.
+    #[test]
+    fn a_node_that_an_operator_gives_a_status_goes_on_losing_what_it_was_losing() {
+        use NodeStatus::{Active, Maintenance, Offline};
+        for (restarts, status) in
+            [(false, Active), (true, Active), (false, Maintenance), (true, Maintenance)]
+        {
+            let mut world = World::new();
+            if restarts {
+                world.register("two");
+            } else {
+                world.say(Command::SetNodeStatus { node_id: id(), status: Offline }).unwrap();
+            }
+            let loss = if restarts { Loss::Restarted } else { Loss::Offline };
+            let rest = HELD - LOSSES_MAX;
+            assert_eq!(world.stands(), (Offline, rest, Some(loss)));
+            world.say(Command::SetNodeStatus { node_id: id(), status }).unwrap();
+            assert_eq!(world.stands(), (status, rest, Some(loss)));
+            assert_eq!(world.place(0..1), Outcome::Judged { accepted: 0, stale: 1 });
+            world.observe();
+            world.observe();
+            assert_eq!(world.stands(), (status, 0, None));
+            world.all_lost_once(0);
+        }
+    }
+
+    #[test]
+    fn a_drain_whose_node_goes_offline_is_over_when_the_last_of_it_is_lost() {
+        let mut world = World::new();
+        world.say(Command::DrainNode { node_id: id(), within_ms: 1 }).unwrap();
+        world.say(Command::SetNodeStatus { node_id: id(), status: NodeStatus::Offline }).unwrap();
+        world.observe();
+        world.observe();
+        assert_eq!(world.stands(), (NodeStatus::Offline, 0, None));
+        let drained = |event: &&Event| matches!(event.fact, Fact::NodeDrained { .. });
+        assert_eq!(world.events.iter().filter(drained).count(), 1);
+        world.all_lost_once(0);
+    }
+
     #[test]
     fn a_drain_that_is_over_gives_much_back_in_commands_of_bounded_size() {
         let mut world = World::new();
@@ -272,8 +315,11 @@ mod tests {
             world.say(Command::EndDrains { epoch: EPOCH, node_ids: vec![id()] }).unwrap();
             assert_eq!(world.stands(), (NodeStatus::Maintenance, left, None));
         }
-        let drained = |event: &&Event| matches!(event.fact, Fact::NodeDrained { .. });
-        assert_eq!(world.events.iter().filter(drained).count(), 1);
+        let drained = world.events.iter().filter_map(|event| match &event.fact {
+            Fact::NodeDrained { withdrawn, .. } => Some(*withdrawn as usize),
+            _other_facts => None,
+        });
+        assert_eq!(drained.collect::<Vec<_>>(), [HELD]);
         let queued = |event: &&Event| matches!(event.fact, Fact::TaskQueued { .. });
         assert_eq!(world.events.iter().filter(queued).count(), HELD);
         assert_eq!(world.state.node(&id()).unwrap().drain_until_ms, None);

@@ -80,7 +80,7 @@ impl Txn<'_> {
         });
         let loss = match known.as_ref().and_then(|known| known.losing) {
             // The same run of its program is still at what it has not lost yet, and goes on losing it.
-            Some(Loss::Offline) if !restarted => Some(Loss::Offline),
+            Some(Loss::Offline | Loss::Removed) if !restarted => Some(Loss::Offline),
             losing => (restarted || losing.is_some()).then_some(Loss::Restarted),
         };
         let losing = loss.filter(|loss| !self.lose_attempts(&spec.node_id, *loss));
@@ -138,7 +138,7 @@ impl Txn<'_> {
     pub(super) fn set_node_status(&mut self, node_id: &NodeId, status: NodeStatus) -> Reply {
         let old = self.present(node_id)?;
         self.change_status(node_id, status);
-        if status != NodeStatus::Maintenance {
+        if !matches!(status, NodeStatus::Maintenance | NodeStatus::Offline) {
             // Whoever puts a node back into service ends its draining.
             self.edit_node(node_id, |node| node.drain_until_ms = None);
         }
@@ -206,13 +206,12 @@ impl Txn<'_> {
         }
     }
 
-    /// Writes a status. A node that is in service again keeps what it has not lost yet.
+    /// Writes a status. What a node has yet to lose it goes on losing, whatever it is.
     pub(super) fn put_status(&mut self, node_id: &NodeId, old: NodeStatus, new: NodeStatus) {
         let now = self.now;
         self.edit_node(node_id, |node| {
             node.status = new;
             node.status_since_ms = now;
-            node.losing = None;
         });
         self.facts.push(Fact::NodeStatusChanged { node_id: node_id.clone(), old, new });
     }
@@ -316,6 +315,7 @@ fn merge_registration(
         tasks_failed: known.map_or(0, |known| known.tasks_failed),
         revision: index,
         agent_type: spec.agent_type,
+        drained: goes_on.filter(|_| is_kept).map_or(0, |known| known.drained),
         drain_until_ms: goes_on.filter(|_| is_kept).and_then(|known| known.drain_until_ms),
         losing,
         failing,

@@ -187,6 +187,7 @@ pub(in crate::api) mod tests {
             revision: 1,
             agent_type: None,
             drain_until_ms: None,
+            drained: 0,
             losing: None,
             failing: false,
         }

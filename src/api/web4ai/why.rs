@@ -200,6 +200,7 @@ impl Look<'_> {
                 ("draining", node.status_since_ms)
             }
             Obstacle::Status(status) => (status.as_str(), node.status_since_ms),
+            Obstacle::Losing => ("losing_work", node.status_since_ms),
             Obstacle::Full => ("full", self.full_since_ms(node)),
             Obstacle::Held => ("held", 0),
             Obstacle::Overloaded => ("overloaded", 0),

@@ -92,8 +92,33 @@ fn a_new_leader_judges_by_what_it_knows_and_gives_others_a_full_timeout() {
     ] {
         // The known one was last heard of 100 s before the reign began.
         let sightings = Arc::new(vec![sighting("known", now + secs(100), None)]);
-        let seen = Seen { sightings, now, ..Seen::default() };
+        let seen = Seen { sightings, now, blind: Some(secs(2)), ..Seen::default() };
         assert_eq!(changes(&look(&solo, &seen, &mut Memory::default())), gone, "{now:?}");
+    }
+}
+
+/// Its last heartbeat was acknowledged by the leader that died, and was in no other book.
+#[test]
+fn a_heartbeat_that_died_with_the_leader_is_not_held_against_its_node() {
+    let solo = fleet(&[("n", NodeStatus::Active)]);
+    let ms = Duration::from_millis;
+    for (silent_before, blind, now, evicted) in [
+        // It may have beaten while this member was blind, and has not missed its next turn yet.
+        (secs(62), Some(secs(2)), secs(59), 0),
+        (secs(62), Some(secs(2)), ms(60_499), 0),
+        (secs(62), Some(secs(2)), ms(60_500), 1),
+        // It was silent for longer than two heartbeats may lie apart when this member saw all.
+        (ms(62_001), Some(secs(2)), secs(59), 1),
+        (secs(119), Some(secs(2)), secs(1), 1),
+        (secs(119), Some(secs(59)), secs(1), 0),
+        // Whoever was just started does not know since when it knows nothing.
+        (secs(119), None, secs(1), 0),
+        (secs(119), None, ms(60_500), 1),
+    ] {
+        let sightings = Arc::new(vec![sighting("n", silent_before + now, None)]);
+        let seen = Seen { sightings, now, blind, ..Seen::default() };
+        let look = look(&solo, &seen, &mut Memory::default());
+        assert_eq!(look.evicted, evicted, "{silent_before:?} {blind:?} {now:?}");
     }
 }
 
@@ -226,6 +251,14 @@ fn a_look_is_bounded_and_says_when_there_is_more() {
     let options = BrakeOptions::default();
     let look = plan(&solo.state.read(), &seen, &mut Memory::default(), options, 10);
     assert_eq!((look.observations.len(), look.more), (10, true));
+    // Those that are cut off are not counted before they are taken.
+    let silent = |name: &String| name.as_str() < "n15";
+    let age = |name| if silent(name) { LONG } else { secs(1) };
+    let sightings = names.iter().map(|name| sighting(name, age(name), None));
+    let sightings = Arc::new(sightings.collect());
+    let seen = Seen { sightings, now: LONG, ..Seen::default() };
+    let look = plan(&solo.state.read(), &seen, &mut Memory::default(), options, 10);
+    assert_eq!((look.evicted, look.observations.len(), look.more), (10, 10, true));
 }
 
 #[test]
