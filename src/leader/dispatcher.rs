@@ -168,13 +168,9 @@ impl<S: Seat> Dispatcher<S> {
             Fact::TaskAssigned { task_id, node_id, attempt } => {
                 self.lanes.add(task_id, *attempt, node_id);
             }
-            Fact::TaskEnded { task_id, status, node_id, attempt } => {
-                let attempt = (task_id.clone(), *attempt);
-                // Whoever still works on it need not.
-                let is_needless = matches!(status, TaskStatus::Cancelled | TaskStatus::TimedOut);
-                self.take_away(attempt, node_id.as_ref().filter(|_| is_needless));
-            }
-            Fact::TaskRetried { task_id, attempt, not_before_ms: _, taken_from }
+            // Whoever still works on it need not.
+            Fact::TaskEnded { task_id, status: _, node_id: _, attempt, taken_from }
+            | Fact::TaskRetried { task_id, attempt, not_before_ms: _, taken_from }
             | Fact::TaskQueued { task_id, attempt, taken_from } => {
                 self.take_away((task_id.clone(), *attempt), taken_from.as_ref());
             }
