@@ -165,12 +165,10 @@ impl<S: Seat> Dispatcher<S> {
             Fact::TaskAssigned { task_id, node_id, attempt } => {
                 self.lanes.add(task_id, *attempt, node_id);
             }
-            Fact::TaskEnded { task_id, status, node_id, attempt } => {
-                let attempt = (task_id.clone(), *attempt);
+            Fact::TaskEnded { task_id, status, node_id: _, attempt, taken_from } => {
                 // Whoever still works on it need not.
-                let is_needless = matches!(status, TaskStatus::Cancelled | TaskStatus::TimedOut);
                 let is_asked = *status == TaskStatus::Cancelled;
-                self.take_away(attempt, node_id.as_ref().filter(|_| is_needless), is_asked);
+                self.take_away((task_id.clone(), *attempt), taken_from.as_ref(), is_asked);
             }
             Fact::TaskRetried { task_id, attempt, not_before_ms: _, taken_from }
             | Fact::TaskQueued { task_id, attempt, taken_from } => {

@@ -39,7 +39,10 @@ impl Txn<'_> {
                 true
             }
             DispatchResult::Finished(outcome) => {
-                self.finish_attempt(&task_id, AttemptEnd::of(outcome));
+                let holder = task.execution.as_ref().map(|execution| execution.node_id.clone());
+                // Whoever was waited for in vain has said nothing, unlike one who reports.
+                let taken_from = holder.filter(|_| outcome.is_time_out());
+                self.finish_attempt(&task_id, AttemptEnd { taken_from, ..AttemptEnd::of(outcome) });
                 true
             }
             DispatchResult::Refused { retry_after_ms } => {
@@ -56,7 +59,7 @@ impl Txn<'_> {
     /// Takes the live attempt back, without blame for task or node: no retry is used. A job that may
     /// have run used what it was promised, also when its holder never said that it began: the
     /// acknowledgement may be what was lost. Where a budget does not hold another try, it ends.
-    /// `taken_from` is who may still be at it.
+    /// `taken_from` is its holder, if that may still be at it.
     pub(super) fn take_back(
         &mut self,
         task_id: &TaskId,
@@ -69,16 +72,18 @@ impl Txn<'_> {
             return;
         };
         let attempt = task.attempt;
+        let end = match taken_from {
+            Some(_) => ExecutionEnd::Withdrawn,
+            None => ExecutionEnd::GivenBack,
+        };
         let paid = if may_have_run { self.pay_attempt(task_id) } else { Ok(()) };
         if let Err(resource) = paid {
             let word = resource.as_str();
             let error = format!("taken back; the budget of {word} holds no other try");
-            self.end_task(task_id, TaskStatus::Failed, ExecutionEnd::Withdrawn, |task| {
-                task.error = Some(error);
-            });
+            self.end_task(task_id, TaskStatus::Failed, end, |task| task.error = Some(error));
             return;
         }
-        self.withdraw_attempt(task_id, not_before_ms, ExecutionEnd::Withdrawn);
+        self.withdraw_attempt(task_id, not_before_ms, end);
         self.facts.push(Fact::TaskQueued { task_id: task_id.clone(), attempt, taken_from });
     }
 
@@ -172,13 +177,13 @@ impl Txn<'_> {
                 });
             }
             TaskOutcome::Failed { failure, error } => {
-                self.fail_attempt(task_id, failure, error, None);
+                self.fail_attempt(task_id, failure, error, end.taken_from);
             }
         }
     }
 
-    /// Ends the live attempt without a result: another try, or a dead letter. `taken_from` is who
-    /// may still be at it.
+    /// Ends the live attempt without a result: another try, or a dead letter. `taken_from` is its
+    /// holder, if that may still be at it.
     pub(super) fn fail_attempt(
         &mut self,
         task_id: &TaskId,
@@ -189,6 +194,10 @@ impl Txn<'_> {
         let Some(task) = self.state.open_task(task_id) else { return };
         let by_agents = task.requirements.agent_type.is_some();
         let unavailable = by_agents && failure == TaskFailure::Network;
+        let end = match taken_from {
+            Some(_) => ExecutionEnd::Lost,
+            None => ExecutionEnd::Failed,
+        };
         if task.retry_count >= task.max_retries {
             let error = match failure {
                 TaskFailure::NodeLost => format!("{error}, max retries exceeded"),
@@ -197,7 +206,7 @@ impl Txn<'_> {
                 | TaskFailure::Retryable
                 | TaskFailure::Permanent => error,
             };
-            self.end_task(task_id, TaskStatus::DeadLetter, ExecutionEnd::Failed, |task| {
+            self.end_task(task_id, TaskStatus::DeadLetter, end, |task| {
                 task.error = Some(error);
                 task.unavailable = unavailable;
                 note_time_out(task, failure);
@@ -208,7 +217,7 @@ impl Txn<'_> {
         let step_of = task.step_of.clone();
         if let Err(resource) = self.pay_attempt(task_id) {
             let error = format!("{error}; the budget of {} holds no other try", resource.as_str());
-            self.end_task(task_id, TaskStatus::Failed, ExecutionEnd::Failed, |task| {
+            self.end_task(task_id, TaskStatus::Failed, end, |task| {
                 task.error = Some(error);
                 note_time_out(task, failure);
             });
@@ -233,7 +242,7 @@ impl Txn<'_> {
             | TaskFailure::Permanent => self.state.policy().back_off_ms(retry),
         };
         let not_before_ms = self.now.saturating_add(wait_ms);
-        self.withdraw_attempt(task_id, not_before_ms, ExecutionEnd::Failed);
+        self.withdraw_attempt(task_id, not_before_ms, end);
         self.edit_task(task_id, |task| {
             task.retry_count = retry;
             task.error = Some(error);
@@ -309,7 +318,8 @@ impl Txn<'_> {
             }
             ExpiryKind::Attempt => {
                 let error = format!("no result within {} ms", task.timeout_ms);
-                self.fail_attempt(&expiry.task_id, TaskFailure::Timeout, error, None);
+                let holder = task.execution.as_ref().map(|execution| execution.node_id.clone());
+                self.fail_attempt(&expiry.task_id, TaskFailure::Timeout, error, holder);
             }
             ExpiryKind::Deadline => {
                 self.end_task(
@@ -345,11 +355,25 @@ struct AttemptEnd {
     agent_id: Option<String>,
     execution_ms: u64,
     performance_metrics: String,
+    /// Its holder, if that may still be at it.
+    taken_from: Option<NodeId>,
 }
 
 impl AttemptEnd {
     fn of(outcome: TaskOutcome) -> Self {
-        Self { outcome, agent_id: None, execution_ms: 0, performance_metrics: String::new() }
+        Self {
+            outcome,
+            agent_id: None,
+            execution_ms: 0,
+            performance_metrics: String::new(),
+            taken_from: None,
+        }
+    }
+}
+
+impl TaskOutcome {
+    fn is_time_out(&self) -> bool {
+        matches!(self, Self::Failed { failure: TaskFailure::Timeout, .. })
     }
 }
 

@@ -112,6 +112,9 @@ pub enum Fact {
         node_id: Option<NodeId>,
         /// Its newest try.
         attempt: u32,
+        /// Who held it without having ended it, and may still be at it.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        taken_from: Option<NodeId>,
     },
     /// Tasks that ended long ago were deleted.
     TasksRetired {

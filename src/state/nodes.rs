@@ -241,13 +241,13 @@ impl Txn<'_> {
                         (node.reliability_milli + RELIABILITY_STEP_MILLI).min(1000);
                     node.failing = false;
                 }
-                ExecutionEnd::Failed | ExecutionEnd::Refused => {
+                ExecutionEnd::Failed | ExecutionEnd::Lost | ExecutionEnd::Refused => {
                     node.tasks_failed += 1;
                     node.reliability_milli =
                         node.reliability_milli.saturating_sub(RELIABILITY_STEP_MILLI).max(100);
-                    node.failing |= node.is_agent() && matches!(end, ExecutionEnd::Failed);
+                    node.failing |= node.is_agent() && !matches!(end, ExecutionEnd::Refused);
                 }
-                ExecutionEnd::Withdrawn => {}
+                ExecutionEnd::Withdrawn | ExecutionEnd::GivenBack => {}
             }
         });
         self.end_drain_if_empty(node_id);
@@ -261,10 +261,24 @@ pub(super) enum ExecutionEnd {
     Completed,
     /// It did not.
     Failed,
+    /// It did not, and has not said so: it may still be at it.
+    Lost,
     /// It says that the work itself cannot be done, by nobody: it may be well all the same.
     Refused,
-    /// Nobody asked it to go on, or it was never started: not its fault.
+    /// It was not let finish, which is not its fault: it may still be at it.
     Withdrawn,
+    /// It has not begun: not its fault.
+    GivenBack,
+}
+
+impl ExecutionEnd {
+    /// Whether the holder is to be told, because it may go on with what is not wanted any more.
+    pub(super) fn may_go_on(self) -> bool {
+        match self {
+            Self::Lost | Self::Withdrawn => true,
+            Self::Completed | Self::Failed | Self::Refused | Self::GivenBack => false,
+        }
+    }
 }
 
 /// `losing` is how it comes that the node has yet to lose what an earlier run of its program held:

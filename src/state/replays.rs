@@ -2,13 +2,13 @@
 
 use super::apply::Txn;
 use super::rows::BlobPart;
-use super::{Fact, Outcome, Rejection, Reply};
+use super::{Fact, Outcome, Rejection, Reply, State};
 use crate::model::{StepState, Task, TaskId, TaskStatus};
 
 impl Txn<'_> {
     pub(super) fn replay_tasks(&mut self, task_ids: &[TaskId]) -> Reply {
         Self::check_batch(task_ids.len())?;
-        let rows = self.check_rows(task_ids, Self::may_be_replayed)?;
+        let rows = self.check_rows(task_ids, State::may_be_replayed)?;
         self.check_queue(rows)?;
         let (mut accepted, mut stale) = (0, 0);
         for task_id in task_ids {
@@ -25,36 +25,22 @@ impl Txn<'_> {
     fn check_rows(
         &self,
         task_ids: &[TaskId],
-        is_meant: impl Fn(&Self, &TaskId) -> bool,
+        is_meant: impl Fn(&State, &Task) -> bool,
     ) -> Result<usize, Rejection> {
-        let meant = task_ids.iter().filter(|task_id| is_meant(self, task_id));
-        let rows = meant.filter_map(|task_id| Some(self.state.task(task_id)?.rows())).sum();
+        let tasks = task_ids.iter().filter_map(|task_id| self.state.task(task_id));
+        let rows = tasks.filter(|task| is_meant(self.state, task)).map(|task| task.rows()).sum();
         if rows > 0 {
             Self::check_batch(rows)?;
         }
         Ok(rows)
     }
 
-    /// One whose end is still to be told is left alone: its callback would tell of what came after.
-    fn is_dead_letter(&self, task_id: &TaskId) -> bool {
-        if self.state.is_untold(task_id) {
-            return false;
-        }
-        let task = self.state.task(task_id);
-        task.is_some_and(|task| task.status == TaskStatus::DeadLetter && task.step_of.is_none())
-    }
-
-    /// Whether it may be tried again: what a job came to was settled when it ended.
-    fn may_be_replayed(&self, task_id: &TaskId) -> bool {
-        let task = self.state.task(task_id);
-        self.is_dead_letter(task_id) && task.is_some_and(|task| task.job.is_none())
-    }
-
     /// Puts a dead letter back under its own id, as a new task that has never been tried. Only the
     /// attempt goes on counting, so that late reports of old tries stay refused; and steps that
     /// have ended well are not done again.
     fn replay_task(&mut self, task_id: &TaskId) -> bool {
-        if !self.may_be_replayed(task_id) {
+        let task = self.state.task(task_id);
+        if !task.is_some_and(|task| self.state.may_be_replayed(&task)) {
             return false;
         }
         let mut again = Vec::new();
@@ -110,10 +96,28 @@ impl Txn<'_> {
 
     pub(super) fn purge_tasks(&mut self, task_ids: Vec<TaskId>) -> Reply {
         Self::check_batch(task_ids.len())?;
-        self.check_rows(&task_ids, Self::is_dead_letter)?;
+        self.check_rows(&task_ids, State::may_be_purged)?;
         let offered = task_ids.len();
-        let dead: Vec<TaskId> =
-            task_ids.into_iter().filter(|task_id| self.is_dead_letter(task_id)).collect();
+        let is_meant = |task_id: &TaskId| {
+            self.state.task(task_id).is_some_and(|task| self.state.may_be_purged(&task))
+        };
+        let dead: Vec<TaskId> = task_ids.into_iter().filter(is_meant).collect();
         Ok(self.retire(dead, offered))
+    }
+}
+
+impl State {
+    /// Whether a task is a dead letter that may be deleted. One whose end is still to be told is
+    /// left alone: its callback would tell of what came after.
+    #[must_use]
+    pub fn may_be_purged(&self, task: &Task) -> bool {
+        let is_dead = task.status == TaskStatus::DeadLetter && task.step_of.is_none();
+        is_dead && !self.is_untold(&task.task_id)
+    }
+
+    /// Whether it may be tried again as well: what a job came to was settled when it ended.
+    #[must_use]
+    pub fn may_be_replayed(&self, task: &Task) -> bool {
+        task.job.is_none() && self.may_be_purged(task)
     }
 }

@@ -280,7 +280,9 @@ impl Txn<'_> {
             task.attempt
         });
         let ended = task_id.clone();
-        self.facts.push(Fact::TaskEnded { task_id: ended, status, node_id: holder, attempt });
+        let taken_from = holder.clone().filter(|_| end.may_go_on());
+        let node_id = holder;
+        self.facts.push(Fact::TaskEnded { task_id: ended, status, node_id, attempt, taken_from });
         if let Some(url) = callback_url {
             self.deliver("callback", url, DeliveryBody::Task(task_id.clone()));
         }

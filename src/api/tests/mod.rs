@@ -13,6 +13,7 @@ mod common;
 mod contract;
 mod control;
 mod dashboard;
+mod dead_letters;
 mod drills;
 mod errors;
 mod events;

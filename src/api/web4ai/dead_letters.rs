@@ -16,12 +16,14 @@ use crate::api::params::{Params, Path};
 use crate::api::reply;
 use crate::api::ticket::{Caller, Ticket};
 use crate::cluster::Consistency;
-use crate::model::{TaskId, TaskStatus};
+use crate::model::{Task, TaskId, TaskStatus};
 use crate::state::{Command, Outcome, ROWS_PER_COMMAND_MAX, State as Tables};
 
 const LIMIT: u64 = 50;
 /// Dead letters that one request for all of them takes. More are left for the next one.
 const BULK_MAX: usize = 1000;
+/// Dead letters looked at while the state is held.
+const CHUNK: usize = 500;
 
 #[derive(Serialize)]
 struct ListReply<'a> {
@@ -78,23 +80,64 @@ pub(in crate::api) async fn list(
     Ok(reply::read(&stamp, body))
 }
 
+/// What is done with dead letters.
+struct Change {
+    /// Whether that may be done with a task.
+    may: fn(&Tables, &Task) -> bool,
+    command: fn(Vec<TaskId>) -> Command,
+}
+
+const REPLAY: Change =
+    Change { may: Tables::may_be_replayed, command: |task_ids| Command::ReplayTasks { task_ids } };
+const PURGE: Change =
+    Change { may: Tables::may_be_purged, command: |task_ids| Command::PurgeTasks { task_ids } };
+
+/// The oldest dead letters that `may` lets through, as many as one request takes: however many there
+/// are before them that it does not.
+#[derive(Default)]
+struct Oldest {
+    task_ids: Vec<TaskId>,
+    /// With their steps they are no more than one command may change.
+    rows: usize,
+    /// The last one looked at.
+    after: Option<u64>,
+}
+
+impl Oldest {
+    /// Looks at some more; gives whether there may be others.
+    fn step(&mut self, state: &Tables, may: fn(&Tables, &Task) -> bool) -> bool {
+        let mut scanned = 0;
+        for seq in state.task_seqs(&[TaskStatus::DeadLetter], self.after, false) {
+            if self.task_ids.len() == BULK_MAX {
+                return false;
+            }
+            if scanned == CHUNK {
+                return true;
+            }
+            scanned += 1;
+            self.after = Some(seq);
+            let Some(task) = state.task_at(seq).filter(|task| may(state, task)) else { continue };
+            self.rows += task.rows();
+            if self.rows > ROWS_PER_COMMAND_MAX {
+                return false;
+            }
+            self.task_ids.push(task.task_id.clone());
+        }
+        false
+    }
+}
+
 /// The tasks a request names: `task_ids`, or `all: true` for the oldest ones.
-async fn named(app: &App, body: &Object<'_>) -> Result<Vec<TaskId>, ApiError> {
+async fn named(app: &App, body: &Object<'_>, change: &Change) -> Result<Vec<TaskId>, ApiError> {
     let invalid = |text: String| ApiError::bad_request("INVALID_FIELD", text);
     if body.flag("all")?.unwrap_or(false) {
         // What this member shows may be old, and all means all there are.
         app.barrier(Consistency::Linearizable).await?;
-        let dead = |state: &Tables| {
-            // With their steps they are no more than one command may change.
-            let mut rows = 0;
-            let dead = state.tasks_by_status(TaskStatus::DeadLetter).take(BULK_MAX);
-            let fit = dead.take_while(|task| {
-                rows += task.rows();
-                rows <= ROWS_PER_COMMAND_MAX
-            });
-            fit.map(|task| task.task_id.clone()).collect()
-        };
-        return Ok(app.cluster().view().read(dead));
+        let mut oldest = Oldest::default();
+        while app.cluster().view().read(|state| oldest.step(state, change.may)) {
+            tokio::task::yield_now().await;
+        }
+        return Ok(oldest.task_ids);
     }
     let ids = body.texts("task_ids")?;
     if ids.is_empty() || ids.len() > BULK_MAX {
@@ -127,8 +170,12 @@ async fn judged(
     Ok(Judged { index, accepted, skipped: stale })
 }
 
+fn remaining(app: &App) -> u64 {
+    app.cluster().view().read(|state| state.tasks_in(TaskStatus::DeadLetter))
+}
+
 fn changed(app: &App, ticket: Ticket, judged: &Judged) -> Response {
-    let remaining = app.cluster().view().read(|state| state.tasks_in(TaskStatus::DeadLetter));
+    let remaining = remaining(app);
     let Judged { index, accepted, skipped } = *judged;
     reply::written(ticket, index, &Changed { success: true, accepted, skipped, remaining })
 }
@@ -138,15 +185,16 @@ async fn change(
     app: &App,
     ticket: Ticket,
     caller: &Caller,
-    task_ids: Vec<TaskId>,
-    command: fn(Vec<TaskId>) -> Command,
+    body: &[u8],
+    change: &Change,
 ) -> Result<Response, ApiError> {
+    let task_ids = named(app, &Object::parse(body)?, change).await?;
     // There may be none because this request has been here before.
     if task_ids.is_empty() && app.recorded(ticket).is_none() {
-        let none = Changed { success: true, accepted: 0, skipped: 0, remaining: 0 };
+        let none = Changed { success: true, accepted: 0, skipped: 0, remaining: remaining(app) };
         return Ok(reply::json(reply::encode(&none)));
     }
-    Ok(changed(app, ticket, &judged(app, ticket, caller, command(task_ids)).await?))
+    Ok(changed(app, ticket, &judged(app, ticket, caller, (change.command)(task_ids)).await?))
 }
 
 /// `POST /api/v1/dead-letters/replay`: under their own ids, as if they had never been tried.
@@ -156,8 +204,7 @@ pub(in crate::api) async fn replay(
     caller: Caller,
     RequestBody(body): RequestBody,
 ) -> Result<Response, ApiError> {
-    let task_ids = named(&app, &Object::parse(&body)?).await?;
-    change(&app, ticket, &caller, task_ids, |task_ids| Command::ReplayTasks { task_ids }).await
+    change(&app, ticket, &caller, &body, &REPLAY).await
 }
 
 /// `POST /api/v1/dead-letters/purge`.
@@ -167,8 +214,7 @@ pub(in crate::api) async fn purge(
     caller: Caller,
     RequestBody(body): RequestBody,
 ) -> Result<Response, ApiError> {
-    let task_ids = named(&app, &Object::parse(&body)?).await?;
-    change(&app, ticket, &caller, task_ids, |task_ids| Command::PurgeTasks { task_ids }).await
+    change(&app, ticket, &caller, &body, &PURGE).await
 }
 
 /// Of one. Whether it is a dead letter is for apply to say, which knows whether this request has been

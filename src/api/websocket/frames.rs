@@ -128,7 +128,7 @@ pub(super) fn event(event: &Event) -> Option<Utf8Bytes> {
         Fact::TaskSubmitted { task_id } => framed(event, "task_submitted", TaskData { task_id }),
         // What a step of a task did is no news of family W.
         Fact::TaskEnded { task_id, .. } if is_step_id(task_id) => return None,
-        Fact::TaskEnded { task_id, status, node_id, attempt } => {
+        Fact::TaskEnded { task_id, status, node_id, attempt, taken_from: _ } => {
             let (status, node_id) = (end_word(*status), node_id.as_ref());
             let data = TaskEnd { task_id, status, node_id, attempt: *attempt };
             framed(event, "task_completed", data)
@@ -254,8 +254,9 @@ mod tests {
             (TaskStatus::TimedOut, "timeout"),
             (TaskStatus::Cancelled, "cancelled"),
         ] {
-            let node_id = Some(node_id.clone());
-            let ended = Fact::TaskEnded { task_id: task_id.clone(), status, node_id, attempt: 2 };
+            let (task_id, node_id) = (task_id.clone(), Some(node_id.clone()));
+            let (attempt, taken_from) = (2, node_id.clone());
+            let ended = Fact::TaskEnded { task_id, status, node_id, attempt, taken_from };
             let data = json!({"task_id": "t1", "status": word, "node_id": "n1", "attempt": 2});
             expect(ended, "task_completed", data);
         }
@@ -272,6 +273,7 @@ mod tests {
             status: TaskStatus::Completed,
             node_id: None,
             attempt: 1,
+            taken_from: None,
         };
         assert_eq!(of(step), None);
     }

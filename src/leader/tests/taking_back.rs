@@ -18,6 +18,7 @@ use crate::model::{FlowMode, NodeId, NodeStatus, StepSpec, TaskStatus};
 use crate::state::{Command, FlowRequest};
 
 const LONG: Duration = Duration::from_secs(20);
+const LONG_MS: u64 = 20_000;
 
 /// A leader at work until it is dropped.
 struct Reign {
@@ -75,6 +76,31 @@ async fn a_node_whose_work_is_taken_away_is_told_to_stop() {
         reign.solo.commit(command.clone()).unwrap();
         let heard = tokio::time::timeout(LONG, told.notified()).await;
         assert!(heard.is_ok(), "nobody told the node: {command:?}");
+    }
+}
+
+/// Whatever becomes of the task: it may be tried again elsewhere, or not at all.
+#[tokio::test]
+async fn a_node_whose_last_try_was_given_up_is_told_to_stop() {
+    for (max_retries, timeout_ms) in [(0, LONG_MS), (0, 50), (3, 50)] {
+        let (port, told) = taker().await;
+        let reign = reign(Arc::new(NoAgents));
+        reign.solo.register("n", |spec| spec.port = port);
+        let task_id = reign.solo.submit("t", |spec| {
+            (spec.max_retries, spec.timeout_ms) = (max_retries, timeout_ms);
+        });
+        let began = |state: &crate::state::State| {
+            state.task(&task_id).is_some_and(|task| task.started_at_ms > 0)
+        };
+        reign.solo.until("it began", began).await;
+        if timeout_ms == LONG_MS {
+            reign.solo.commit(Command::RemoveNode { node_id: NodeId::trusted("n") }).unwrap();
+        }
+        let heard = tokio::time::timeout(LONG, told.notified()).await;
+        assert!(heard.is_ok(), "nobody told the node: {max_retries} {timeout_ms}");
+        let status = reign.solo.state.read().task(&task_id).unwrap().status;
+        let end = if max_retries == 0 { TaskStatus::DeadLetter } else { TaskStatus::Retrying };
+        assert_eq!(status, end);
     }
 }
 

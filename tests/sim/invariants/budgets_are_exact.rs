@@ -189,7 +189,8 @@ mod tests {
             |place, taken_from| Fact::TaskQueued { task_id: task(place), attempt: 1, taken_from };
         let cancelled = |place| {
             let (status, node_id) = (TaskStatus::Cancelled, None);
-            Fact::TaskEnded { task_id: task(place), status, node_id, attempt: 1 }
+            let (task_id, attempt, taken_from) = (task(place), 1, None);
+            Fact::TaskEnded { task_id, status, node_id, attempt, taken_from }
         };
         // One refused, one taken from a node before it said anything, one refused to another leader.
         let facts = [
@@ -228,6 +229,7 @@ mod tests {
                 status,
                 node_id: None,
                 attempt,
+                taken_from: None,
             });
             facts
         };
