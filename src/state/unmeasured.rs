@@ -78,7 +78,8 @@ impl State {
         Some((id.clone(), best, Reverse(*index)))
     }
 
-    /// Puts all iterations of a campaign into the index anew: it has another direction, or has ended.
+    /// Puts all iterations of a campaign into the index anew: it has another direction, or
+    /// has ended.
     pub(super) fn note_iterations(&mut self, id: &CampaignId) {
         let first = (id.clone(), Score::MIN, Reverse(u32::MAX));
         let known = self.unmeasured.range(first..).take_while(|(its, _, _)| its == id);
