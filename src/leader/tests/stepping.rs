@@ -329,6 +329,7 @@ async fn a_step_over_many_campaigns_is_a_small_record() {
 pub(super) fn schedule(catch_up: CatchUp, overlap: Overlap) -> Schedule {
     Schedule {
         busy_since_ms: 0,
+        stretches: Vec::new(),
         closings: Vec::new(),
         key: "default".to_owned(),
         timetable: Timetable {
