@@ -383,7 +383,7 @@ impl Told {
 mod tests {
     use super::*;
     use crate::leader::solo::Solo;
-    use crate::model::{CampaignPlan, Epoch, JobTemplate, StopRules};
+    use crate::model::{CampaignPlan, Epoch};
     use crate::state::{CampaignCommand, Command};
 
     /// The counts of those that are not named came on top of a full record, and the command was refused.
@@ -391,15 +391,7 @@ mod tests {
     async fn a_full_record_with_counts_on_top_still_fits_its_command() {
         let solo = Solo::new();
         solo.commit(Command::OpenEpoch(Epoch { term: 1, member: 1 })).unwrap();
-        let plan = CampaignPlan {
-            name: "c".to_owned(),
-            candidates: 1,
-            score_field: "score".to_owned(),
-            stop: StopRules { max_iterations: 1, ..StopRules::default() },
-            job: JobTemplate { task_type: "t".to_owned(), ..JobTemplate::default() },
-            ..CampaignPlan::default()
-        };
-        let create = CampaignCommand::CreateCampaign(Box::new(plan));
+        let create = CampaignCommand::CreateCampaign(Box::new(CampaignPlan::plain(1, 1)));
         solo.commit(Command::Campaign(create)).unwrap();
         let state = solo.state.read();
         let campaign = state.campaigns_after(None).next().unwrap();
