@@ -16,6 +16,8 @@ use crate::state::{
 /// Campaigns that are named one by one in one phase; the rest are summed up in one decision, so that
 /// a step over ten thousand campaigns is still a small record.
 pub const NAMED_MAX: usize = 200;
+/// Trainings of one step; what is said of the other models still fits into the command.
+const TRAININGS_MAX: usize = ACTIONS_MAX - 2;
 /// Results that a new iteration's candidates are told of: the newest ones.
 const OBSERVATIONS_MAX: usize = 64;
 /// The longest text of what candidates are told.
@@ -113,8 +115,14 @@ fn retraining(view: &State, now: TimeMs, orchestrator: &Orchestrator) -> Vec<Ste
     let all = view.models().filter(|model| model.active).map(judge);
     let (mut actions, idle): (Vec<_>, Vec<_>) =
         all.partition(|action| action.effect != StepEffect::Nothing);
-    actions.truncate(ACTIONS_MAX - 1);
-    let named = (ACTIONS_MAX - 1 - actions.len()).min(NAMED_MAX);
+    let cut = actions.len().saturating_sub(TRAININGS_MAX);
+    actions.truncate(TRAININGS_MAX);
+    let named = (TRAININGS_MAX - actions.len()).min(NAMED_MAX);
+    if cut > 0 {
+        let reason = format!("{cut} more models have new samples");
+        let (kind, result) = (DecisionKind::RetrainingCheck, StepResult::Deferred);
+        actions.push(noted(Decision::new(kind, reason, result)));
+    }
     let unnamed = idle.len().saturating_sub(named);
     actions.extend(idle.into_iter().take(named));
     if unnamed > 0 {

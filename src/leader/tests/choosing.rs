@@ -61,6 +61,34 @@ async fn contract_3_4_every_model_is_trained_however_many_there_are() {
     assert!(solo.state.read().model("z").unwrap().training.is_some());
 }
 
+/// What one command does not hold was cut off, and the time to the next trainings began all the same.
+#[tokio::test]
+async fn contract_3_4_trainings_that_are_too_many_for_one_step_go_on_in_the_next() {
+    let solo = led();
+    let settings = vec![StepSetting::SamplesForRetrain(10)];
+    set(&solo, OrchestratorPatch { settings, ..Default::default() });
+    for number in 0..600 {
+        put_model(&solo, &format!("m{number:03}"), None);
+    }
+    let id = campaign(&solo, |_| ());
+    step(&solo);
+    for place in 0..10 {
+        finish(&solo, &id, (0, place), "{}");
+    }
+    let trained = |solo: &Solo| {
+        let state = solo.state.read();
+        let last = state.orchestrator("default").unwrap().last_training_at_ms;
+        (state.models().filter(|model| model.training.is_some()).count(), last > 0)
+    };
+    let decisions = step(&solo);
+    let wanted = "model_retraining_check: deferred (90 more models have new samples)";
+    assert!(decisions.iter().any(|text| text == wanted), "{:?}", &decisions[505..]);
+    assert_eq!(trained(&solo), (510, false));
+    step(&solo);
+    assert_eq!(trained(&solo), (600, true));
+    assert!(step(&solo)[0].contains("too soon"));
+}
+
 /// Iterations that clients had asked for were launched by an orchestrator that was paused.
 #[tokio::test]
 async fn contract_3_4_a_paused_orchestrator_launches_nothing_that_was_asked_for() {
