@@ -89,6 +89,39 @@ async fn contract_3_4_trainings_that_are_too_many_for_one_step_go_on_in_the_next
     assert!(step(&solo)[0].contains("too soon"));
 }
 
+/// Those of the iteration with the best one came first, however good the others were.
+#[tokio::test]
+async fn contract_3_4_the_best_candidates_of_all_iterations_are_measured_first() {
+    let solo = led();
+    let settings = vec![StepSetting::ExperimentThreshold(800_000), StepSetting::ExperimentsMax(3)];
+    set(&solo, OrchestratorPatch { settings, ..Default::default() });
+    let id = campaign(&solo, |plan| plan.candidates = 2);
+    for (index, scores) in [(0, ["0.81", "0.99"]), (1, ["0.95", "0.93"]), (2, ["0.1", "0.95"])] {
+        let request = CampaignCommand::RequestIterations {
+            campaign_id: id.clone(),
+            count: 1,
+            start: false,
+            with: None,
+        };
+        ask(&solo, request);
+        go_round(&solo);
+        for (place, score) in (0..).zip(scores) {
+            finish(&solo, &id, (index, place), &format!("{{\"score\": {score}}}"));
+        }
+    }
+    {
+        let state = solo.state.read();
+        let campaign = state.campaign(&id).unwrap();
+        let order: Vec<(u32, u32)> = state.unmeasured(campaign, 800_000_000).collect();
+        assert_eq!(order, [(0, 1), (2, 1), (1, 0), (1, 1), (0, 0)], "of equal ones the newest");
+    }
+    step(&solo);
+    let state = solo.state.read();
+    let measured = |index, place| state.has_task(&candidate_experiment(&id, index, place));
+    assert_eq!([measured(0, 1), measured(2, 1), measured(1, 0)], [true; 3]);
+    assert_eq!([measured(1, 1), measured(0, 0)], [false; 2]);
+}
+
 /// Iterations that clients had asked for were launched by an orchestrator that was paused.
 #[tokio::test]
 async fn contract_3_4_a_paused_orchestrator_launches_nothing_that_was_asked_for() {
