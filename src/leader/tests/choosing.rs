@@ -6,8 +6,8 @@ use crate::leader::campaigns::{Calendars, plan};
 use crate::leader::solo::Solo;
 use crate::model::{JobKind, JobTemplate, Mode, StepSetting};
 use crate::state::{
-    CampaignCommand, CampaignMove, Command, IterationPlan, OrchestratorPatch, Outcome, StepDuty,
-    candidate_experiment,
+    CampaignCommand, CampaignMove, Command, IterationPlan, JobRequest, OrchestratorPatch, Outcome,
+    StepDuty, candidate_experiment,
 };
 
 #[tokio::test]
@@ -156,6 +156,24 @@ async fn contract_3_4_a_paused_orchestrator_launches_nothing_that_was_asked_for(
     assert_eq!(judged, Outcome::Judged { accepted: 0, stale: 1 });
     switch(true);
     assert_eq!(begun(), 1);
+}
+
+/// The mode says when steps run. Jobs that a client asks for by their structures are no part of one.
+#[tokio::test]
+async fn contract_3_5_jobs_are_made_whatever_the_mode_of_their_orchestrator() {
+    let solo = led();
+    set(&solo, OrchestratorPatch { mode: Some(Mode::Paused), ..Default::default() });
+    for experiments in [false, true] {
+        let task_type = "dft".to_owned();
+        let request = JobRequest {
+            experiments,
+            structure_ids: vec!["s".to_owned()],
+            job: JobTemplate { task_type, ..JobTemplate::default() },
+            ..JobRequest::default()
+        };
+        let made = ask(&solo, CampaignCommand::RequestJobs(Box::new(request)));
+        assert_eq!(made, Outcome::JobsCreated { count: 1 });
+    }
 }
 
 /// Another timeout of the task made a run that was under way too old.
