@@ -82,6 +82,7 @@ impl<S: Seat> Dispatcher<S> {
             recording: None,
         };
         dispatcher.look_through();
+        dispatcher.lanes.inherit();
         dispatcher
     }
 
@@ -267,8 +268,9 @@ impl<S: Seat> Dispatcher<S> {
         }
         if self.lanes.landed(&attempt) {
             let result = self.weigh(climbed.result);
+            let again = self.lanes.is_inherited(&attempt);
             let (task_id, attempt) = attempt;
-            self.answers.push(Dispatch { task_id, attempt, result });
+            self.answers.push(Dispatch { task_id, attempt, again, result });
         }
     }
 
@@ -395,9 +397,10 @@ fn take_jobs<S: Seat>(
             };
             if held {
                 lanes.landed(&attempt);
+                let again = lanes.is_inherited(&attempt);
                 let (task_id, attempt) = attempt;
                 let result = DispatchResult::Refused { retry_after_ms: 0 };
-                answers.push(Dispatch { task_id, attempt, result });
+                answers.push(Dispatch { task_id, attempt, again, result });
                 continue;
             }
             let target = Target::of(node, reign.options.agent_port);

@@ -28,6 +28,8 @@ enum Standing {
 #[derive(Debug)]
 struct Known {
     attempt: u32,
+    /// It was there when the reign began: an earlier one may have handed it over.
+    inherited: bool,
     standing: Standing,
 }
 
@@ -58,7 +60,7 @@ impl Lanes {
         if self.known.get(task_id).is_some_and(|known| known.attempt >= attempt) {
             return;
         }
-        let known = Known { attempt, standing: Standing::Queued };
+        let known = Known { attempt, inherited: false, standing: Standing::Queued };
         let replaced = self.known.insert(task_id.clone(), known);
         if let Some(Known { standing: Standing::Flying(call), .. }) = replaced {
             call.abort();
@@ -68,6 +70,18 @@ impl Lanes {
             self.turns.push_back(node_id.clone());
         }
         lane.queue.push_back((task_id.clone(), attempt));
+    }
+
+    /// All that is known by now was there when the reign began.
+    pub(super) fn inherit(&mut self) {
+        self.known.values_mut().for_each(|known| known.inherited = true);
+    }
+
+    /// Whether an earlier reign may have handed an attempt over.
+    #[must_use]
+    pub(super) fn is_inherited(&self, (task_id, attempt): &Attempt) -> bool {
+        let known = self.known.get(task_id).filter(|known| known.attempt == *attempt);
+        known.is_some_and(|known| known.inherited)
     }
 
     /// The node whose turn it is.

@@ -16,6 +16,8 @@ use crate::state::{
 /// Campaigns that are named one by one in one phase; the rest are summed up in one decision, so that
 /// a step over ten thousand campaigns is still a small record.
 pub const NAMED_MAX: usize = 200;
+/// Trainings of one step; what is said of the other models still fits into the command.
+const TRAININGS_MAX: usize = ACTIONS_MAX - 2;
 /// Results that a new iteration's candidates are told of: the newest ones.
 const OBSERVATIONS_MAX: usize = 64;
 /// The longest text of what candidates are told.
@@ -113,8 +115,14 @@ fn retraining(view: &State, now: TimeMs, orchestrator: &Orchestrator) -> Vec<Ste
     let all = view.models().filter(|model| model.active).map(judge);
     let (mut actions, idle): (Vec<_>, Vec<_>) =
         all.partition(|action| action.effect != StepEffect::Nothing);
-    actions.truncate(ACTIONS_MAX - 1);
-    let named = (ACTIONS_MAX - 1 - actions.len()).min(NAMED_MAX);
+    let cut = actions.len().saturating_sub(TRAININGS_MAX);
+    actions.truncate(TRAININGS_MAX);
+    let named = (TRAININGS_MAX - actions.len()).min(NAMED_MAX);
+    if cut > 0 {
+        let reason = format!("{cut} more models have new samples");
+        let (kind, result) = (DecisionKind::RetrainingCheck, StepResult::Deferred);
+        actions.push(noted(Decision::new(kind, reason, result)));
+    }
     let unnamed = idle.len().saturating_sub(named);
     actions.extend(idle.into_iter().take(named));
     if unnamed > 0 {
@@ -383,7 +391,7 @@ impl Told {
 mod tests {
     use super::*;
     use crate::leader::solo::Solo;
-    use crate::model::{CampaignPlan, Epoch, JobTemplate, StopRules};
+    use crate::model::{CampaignPlan, Epoch};
     use crate::state::{CampaignCommand, Command};
 
     /// The counts of those that are not named came on top of a full record, and the command was refused.
@@ -391,15 +399,7 @@ mod tests {
     async fn a_full_record_with_counts_on_top_still_fits_its_command() {
         let solo = Solo::new();
         solo.commit(Command::OpenEpoch(Epoch { term: 1, member: 1 })).unwrap();
-        let plan = CampaignPlan {
-            name: "c".to_owned(),
-            candidates: 1,
-            score_field: "score".to_owned(),
-            stop: StopRules { max_iterations: 1, ..StopRules::default() },
-            job: JobTemplate { task_type: "t".to_owned(), ..JobTemplate::default() },
-            ..CampaignPlan::default()
-        };
-        let create = CampaignCommand::CreateCampaign(Box::new(plan));
+        let create = CampaignCommand::CreateCampaign(Box::new(CampaignPlan::plain(1, 1)));
         solo.commit(Command::Campaign(create)).unwrap();
         let state = solo.state.read();
         let campaign = state.campaigns_after(None).next().unwrap();

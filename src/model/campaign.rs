@@ -152,6 +152,26 @@ pub struct CampaignPlan {
     pub measured_from: Option<Score>,
 }
 
+#[cfg(test)]
+impl CampaignPlan {
+    /// One for tests: of so many candidates and iterations, whose jobs are plain tasks.
+    pub(crate) fn plain(candidates: u32, max_iterations: u32) -> Self {
+        Self {
+            name: "search".to_owned(),
+            candidates,
+            strategy: "random".to_owned(),
+            score_field: "score".to_owned(),
+            stop: StopRules { max_iterations, ..StopRules::default() },
+            job: JobTemplate {
+                task_type: "simulate".to_owned(),
+                timeout_ms: 1000,
+                ..JobTemplate::default()
+            },
+            ..Self::default()
+        }
+    }
+}
+
 /// What a client wants different in the iterations it asks for (contract 3.5 `override_config`).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IterationOverride {

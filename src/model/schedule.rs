@@ -211,9 +211,12 @@ pub struct Schedule {
     pub counts: [u64; 5],
     /// Slots whose rows are gone, the oldest first.
     pub forgotten: u64,
-    /// Since when one run has followed another: slots that fell due from then on until the last one's end
-    /// fell due during a run, however much later they are decided.
+    /// Since when the newest runs have followed one another: slots that fell due from then on until the
+    /// last one's end fell due during a run, however much later they are decided.
     pub busy_since_ms: TimeMs,
+    /// The same of runs before those, the oldest first: from when until when. Only where slots may be
+    /// undecided; at most [`Schedule::STRETCHES_MAX`].
+    pub stretches: Vec<(TimeMs, TimeMs)>,
     /// Timetables that ended before all that was due of them was decided, the oldest first. Slots of
     /// `timetable` are decided when none is left.
     pub closings: Vec<Closing>,
@@ -223,22 +226,53 @@ impl Schedule {
     /// How late a slot may be decided and still be in time: the loss of a leader takes less.
     pub const GRACE_MS: u64 = 10_000;
 
+    /// Stretches of runs that are told apart behind the newest one. More of them take as many outages
+    /// with slots that wait over all of them.
+    pub const STRETCHES_MAX: usize = 8;
+
     /// Notes that a run begins, for the slot at `slot_ms` (0 for none), when the one before it ended at
-    /// `last_ended_ms`. Runs that follow one another leave no time in which a slot could have run.
+    /// `last_ended_ms`.
     pub fn run_begins(&mut self, now: TimeMs, slot_ms: TimeMs, last_ended_ms: TimeMs) {
-        // One that has waited since an earlier run follows it, however long nobody could begin it.
-        let waited = slot_ms > 0 && (self.busy_since_ms..last_ended_ms).contains(&slot_ms);
-        if !waited && now.saturating_sub(last_ended_ms) > Self::GRACE_MS {
-            let in_time = slot_ms > 0 && now.saturating_sub(slot_ms) <= Self::GRACE_MS;
-            self.busy_since_ms = if in_time { slot_ms } else { now };
+        let from = self.holds_up_from(now, slot_ms, last_ended_ms);
+        if from <= last_ended_ms {
+            self.busy_since_ms = self.busy_since_ms.min(from);
+            return;
+        }
+        // Nobody could begin a run between the two, or nothing was due: what falls due there does not
+        // fall due during a run.
+        let decided_ms = self.decided_ms.max(slot_ms);
+        self.stretches.push((self.busy_since_ms, last_ended_ms));
+        self.stretches.retain(|(from, until)| from < until && *until > decided_ms);
+        if self.stretches.len() > Self::STRETCHES_MAX {
+            let (oldest_ms, _) = self.stretches.remove(0);
+            self.stretches[0].0 = oldest_ms;
+        }
+        self.busy_since_ms = from;
+    }
+
+    /// From when on slots wait for a run that begins at `now`, as those do that fall due while it is under
+    /// way.
+    fn holds_up_from(&self, now: TimeMs, slot_ms: TimeMs, last_ended_ms: TimeMs) -> TimeMs {
+        let grace_ms = now.saturating_sub(Self::GRACE_MS);
+        // Its slot waited for the run before it: nothing behind it could have run in between.
+        if slot_ms > 0 && slot_ms < last_ended_ms && last_ended_ms >= grace_ms {
+            return last_ended_ms;
+        }
+        let in_time = slot_ms >= grace_ms && slot_ms > 0;
+        match self.timetable.overlap {
+            // What could still have run in time waits its turn.
+            Overlap::Queue => grace_ms,
+            Overlap::Forbid if in_time => slot_ms,
+            Overlap::Forbid => now,
         }
     }
 
-    /// Whether a slot fell due while a run was under way: one that is open, or the ones before it.
+    /// Whether a slot fell due while a run was under way: one that is open, or one before it.
     #[must_use]
     pub fn fell_due_during_a_run(&self, nominal_ms: TimeMs, row: &Orchestrator) -> bool {
         let not_over = row.open_run.is_some() || nominal_ms < row.last_run_ended_ms;
-        self.busy_since_ms <= nominal_ms && not_over
+        let before = |(from, until): &(TimeMs, TimeMs)| (*from..*until).contains(&nominal_ms);
+        self.busy_since_ms <= nominal_ms && not_over || self.stretches.iter().any(before)
     }
 }
 

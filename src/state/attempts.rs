@@ -14,7 +14,7 @@ impl Txn<'_> {
         Self::check_batch(dispatches.len())?;
         let (mut accepted, mut stale) = (0, 0);
         for dispatch in dispatches {
-            if self.record_dispatch(epoch, dispatch) {
+            if self.record_dispatch(dispatch) {
                 accepted += 1;
             } else {
                 stale += 1;
@@ -24,8 +24,8 @@ impl Txn<'_> {
     }
 
     /// Takes a node's answer to a dispatch, unless that attempt is over.
-    fn record_dispatch(&mut self, epoch: Epoch, dispatch: Dispatch) -> bool {
-        let Dispatch { task_id, attempt, result } = dispatch;
+    fn record_dispatch(&mut self, dispatch: Dispatch) -> bool {
+        let Dispatch { task_id, attempt, again, result } = dispatch;
         let Some(task) = self.state.open_task(&task_id) else { return false };
         if task.execution.as_ref().is_none_or(|execution| execution.attempt != attempt) {
             return false;
@@ -47,9 +47,8 @@ impl Txn<'_> {
             }
             DispatchResult::Refused { retry_after_ms } => {
                 let not_before_ms = self.now.saturating_add(retry_after_ms);
-                // Whoever refuses what an earlier leader may have handed over speaks of this call alone.
-                let first = task.execution.as_ref().is_some_and(|held| held.epoch == epoch);
-                let may_have_run = status == TaskStatus::Running || !first;
+                // Whoever refuses what an earlier reign may have handed over speaks of this call alone.
+                let may_have_run = status == TaskStatus::Running || again;
                 self.take_back(&task_id, not_before_ms, may_have_run, None);
                 true
             }

@@ -103,7 +103,7 @@ impl Txn<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{CampaignPlan, JobTemplate, RequestId, StopRules};
+    use crate::model::{CampaignPlan, RequestId};
     use crate::state::{
         CampaignCommand, CampaignMove, Command, Envelope, LogEntry, StepDuty, encode_entry,
         invariants,
@@ -175,15 +175,7 @@ mod tests {
     }
 
     fn create() -> Command {
-        let plan = CampaignPlan {
-            name: "c".to_owned(),
-            candidates: 1,
-            score_field: "score".to_owned(),
-            stop: StopRules { max_iterations: 9, ..StopRules::default() },
-            job: JobTemplate { task_type: "t".to_owned(), ..JobTemplate::default() },
-            ..CampaignPlan::default()
-        };
-        Command::Campaign(CampaignCommand::CreateCampaign(Box::new(plan)))
+        Command::Campaign(CampaignCommand::CreateCampaign(Box::new(CampaignPlan::plain(1, 9))))
     }
 
     #[test]

@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+use super::bests::best_candidate;
 use super::{State, candidate_job};
 use crate::model::{
     Campaign, CandidateState, JobKind, MICRO, Resource, RunPhase, Schedule, Task, TaskStatus,
@@ -62,6 +63,7 @@ fn check_iterations(state: &State, campaign: &Campaign) -> Result<(), String> {
     holds(kept, "no iteration is beyond the last", campaign)?;
     let rests = !campaign.tripped || campaign.requested == 0 && !campaign.iterating;
     holds(rests, "nothing goes on behind a kill switch", campaign)?;
+    check_bests(state, campaign)?;
     for iteration in state.iterations(&campaign.campaign_id) {
         let places = (0u32..).zip(&iteration.candidates);
         let waits = places.filter(|(_, row)| row.state == CandidateState::Open);
@@ -75,6 +77,24 @@ fn check_iterations(state: &State, campaign: &Campaign) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// The bests are those of the direction that the campaign has.
+fn check_bests(state: &State, campaign: &Campaign) -> Result<(), String> {
+    for row in state.iterations(&campaign.campaign_id) {
+        let best = best_candidate(row, campaign.plan.minimize).map(|(score, _)| score);
+        equal("the best of an iteration is its best", &row.best_score, &best)?;
+        let its = row.candidates.get(row.best_candidate as usize).map(|candidate| candidate.state);
+        let has = best.is_none_or(|best| its == Some(CandidateState::Scored(best)));
+        holds(has, "the best of an iteration has its score", row)?;
+    }
+    // Iterations of one that has ended may be on their way out.
+    let best = state.best_ended(campaign).filter(|_| !campaign.status.is_terminal());
+    let Some((score, index, candidate)) = best else { return Ok(()) };
+    let structure = super::candidate_structure(&campaign.campaign_id, index, candidate);
+    let must = (Some(score), Some(structure), index);
+    let told = (campaign.best_score, campaign.best_structure.clone(), campaign.best_iteration);
+    equal("the best of a campaign is the best of its iterations", &told, &must)
 }
 
 fn check_ledger(state: &State, schedule: &Schedule) -> Result<(), String> {

@@ -199,13 +199,18 @@ impl Txn<'_> {
             let text = format!("{} iterations were begun already", campaign.iterations);
             return Err(Rejection::InvalidCampaign(format!("max_iterations is too low: {text}")));
         }
+        // Scores that were read from another field do not compare with those to come.
+        if plan.score_field != old.score_field && campaign.evaluated > 0 {
+            let text = format!("score_field: {} scores were read already", campaign.evaluated);
+            return Err(Rejection::InvalidCampaign(text));
+        }
         let (index, turned) = (self.index, plan.minimize != old.minimize);
         self.edit_campaign(campaign_id, |campaign| {
             campaign.plan = plan;
             campaign.plan_index = index;
         });
         if turned {
-            self.state.note_iterations(campaign_id);
+            self.turn_campaign(campaign_id);
         }
         if let Some(budgets) = self.state.campaign(campaign_id).map(|row| self.state.relimited(row))
         {

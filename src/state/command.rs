@@ -399,6 +399,8 @@ pub struct Dispatch {
     pub task_id: TaskId,
     /// Which try.
     pub attempt: u32,
+    /// An earlier reign may have handed the same try over: the answer speaks of this call alone.
+    pub again: bool,
     /// What came of it.
     pub result: DispatchResult,
 }

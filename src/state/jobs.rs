@@ -292,7 +292,8 @@ impl Txn<'_> {
     }
 }
 
-fn is_better(score: Score, than: Option<Score>, minimize: bool) -> bool {
+/// Whether a score is better than another one, or the first.
+pub(super) fn is_better(score: Score, than: Option<Score>, minimize: bool) -> bool {
     than.is_none_or(|than| if minimize { score < than } else { score > than })
 }
 

@@ -140,6 +140,7 @@ impl Txn<'_> {
             counts: [0; 5],
             forgotten: 0,
             busy_since_ms: 0,
+            stretches: Vec::new(),
             closings: Vec::new(),
         };
         self.state.orchestrators.put(&mut self.state.rows, name.clone(), orchestrator);

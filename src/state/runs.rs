@@ -147,13 +147,28 @@ impl Txn<'_> {
                 let error = decided.into_iter().next().map_or_else(String::new, |row| row.reason);
                 self.end_run(run_id, error);
             }
-            RunPhase::Retraining => self.enter_phase(run_id, RunPhase::Campaigns),
+            RunPhase::Retraining => {
+                self.begin_training_gap(run_id, &name, &decided);
+                self.enter_phase(run_id, RunPhase::Campaigns);
+            }
             RunPhase::Campaigns => self.enter_phase(run_id, RunPhase::Experiments),
             RunPhase::Experiments | RunPhase::Working | RunPhase::Ended => {
                 self.end_run(run_id, String::new());
             }
         }
         Ok(Outcome::Judged { accepted: 1, stale: 0 })
+    }
+
+    /// Trainings were launched, and the next ones come after a while; while some are left for want of
+    /// room the next step goes on with them.
+    fn begin_training_gap(&mut self, run_id: RunId, name: &str, decided: &[Decision]) {
+        let left = decided.iter().any(|decision| {
+            matches!(decision.result, StepResult::Deferred | StepResult::CapacityExceeded)
+        });
+        if !left && self.state.run(run_id).is_some_and(|run| !run.retrained.is_empty()) {
+            let now = self.now;
+            self.edit_orchestrator(name, |row| row.last_training_at_ms = now);
+        }
     }
 
     pub(super) fn fail_run(&mut self, epoch: Epoch, run_id: RunId, error: &str) -> Reply {
@@ -322,9 +337,6 @@ impl Txn<'_> {
             orchestrator.simulations += u64::from(run.simulations);
             orchestrator.experiments += u64::from(run.experiments);
             orchestrator.trainings += run.retrained.len() as u64;
-            if !run.retrained.is_empty() {
-                orchestrator.last_training_at_ms = now;
-            }
             if run.experiments > 0 {
                 orchestrator.last_experiment_at_ms = now;
             }

@@ -297,6 +297,7 @@ impl Script {
                 dispatches: vec![Dispatch {
                     task_id: task_id(1),
                     attempt: words.places[2].parse().unwrap(),
+                    again: words.pairs.contains_key("again"),
                     result: match words.places.get(3) {
                         Some(&"ack") => DispatchResult::Acknowledged,
                         Some(&"refused") => {

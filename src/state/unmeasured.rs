@@ -5,13 +5,16 @@
 //! were tried, without looking at those that are not good enough. Derived from rows.
 
 use std::cmp::Reverse;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, BinaryHeap};
 
 use super::State;
 use crate::model::{Campaign, CampaignId, CandidateState, Iteration, Score};
 
 /// Whose, how good the best one is, less being better, and which iteration.
 pub(super) type Unmeasured = BTreeSet<(CampaignId, Score, Reverse<u32>)>;
+
+/// How good a candidate is, less being better, of which iteration, and its place.
+type Found = (Score, Reverse<u32>, u32);
 
 /// How good a score is, less being better.
 fn rank(score: Score, minimize: bool) -> Score {
@@ -30,7 +33,8 @@ fn scored(row: &Iteration, minimize: bool) -> impl Iterator<Item = (Score, u32)>
 
 impl State {
     /// Candidates of a campaign that are better than `threshold` and have no experiment, as iteration and
-    /// place: those of the iteration with the best one first, the best of each first.
+    /// place: the best one first; of equal ones those of the newest iteration. What is not asked for costs
+    /// nothing: an iteration is looked into when its best one is next.
     pub fn unmeasured(
         &self,
         campaign: &Campaign,
@@ -41,11 +45,20 @@ impl State {
         let first = (id.clone(), Score::MIN, Reverse(u32::MAX));
         let rest = self.unmeasured.range(first..);
         let good = rest.take_while(move |(its, best, _)| its == id && *best < bound);
-        good.filter_map(move |(_, _, index)| self.iteration(id, index.0)).flat_map(move |row| {
-            let mut better: Vec<_> =
-                scored(row, minimize).filter(|(rank, _)| *rank < bound).collect();
-            better.sort_unstable();
-            better.into_iter().map(move |(_, place)| (row.index, place))
+        let (mut good, mut found) = (good.peekable(), BinaryHeap::new());
+        std::iter::from_fn(move || {
+            loop {
+                let best = found.peek().map(|Reverse((best, ..)): &Reverse<Found>| *best);
+                let is_next = |(_, its, _): &&(CampaignId, Score, Reverse<u32>)| {
+                    best.is_none_or(|best| *its <= best)
+                };
+                let Some((_, _, index)) = good.next_if(is_next) else { break };
+                let better = self.iteration(id, index.0).into_iter();
+                let better = better.flat_map(|row| scored(row, minimize));
+                let better = better.filter(|(rank, _)| *rank < bound);
+                found.extend(better.map(|(rank, place)| Reverse((rank, *index, place))));
+            }
+            found.pop().map(|Reverse((_, index, place))| (index.0, place))
         })
     }
 
@@ -78,7 +91,8 @@ impl State {
         Some((id.clone(), best, Reverse(*index)))
     }
 
-    /// Puts all iterations of a campaign into the index anew: it has another direction, or has ended.
+    /// Puts all iterations of a campaign into the index anew: it has another direction, or
+    /// has ended.
     pub(super) fn note_iterations(&mut self, id: &CampaignId) {
         let first = (id.clone(), Score::MIN, Reverse(u32::MAX));
         let known = self.unmeasured.range(first..).take_while(|(its, _, _)| its == id);

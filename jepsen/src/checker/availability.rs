@@ -8,8 +8,20 @@ use crate::history::{Call, FaultSpan, History};
 /// After healing the cluster takes a write within this time.
 const BUDGET_NS: u64 = 5_000_000_000;
 
-/// Functions that write, in any workload.
-const WRITES: [&str; 8] = ["write", "cas", "txn", "submit", "put", "assign", "complete", "make"];
+/// Functions that write, in any workload. Not those that wait for more than a write, or that are refused
+/// for reasons of their own.
+const WRITES: [&str; 10] = [
+    "write",
+    "cas",
+    "txn",
+    "submit",
+    "put",
+    "assign",
+    "complete",
+    "make",
+    "activate",
+    "deactivate",
+];
 
 /// Whether `call` was meant to change something.
 fn is_write(call: &Call<'_>) -> bool {
@@ -70,12 +82,28 @@ fn outage(fault: &FaultSpan, writes: &[(u64, u64)], run_end: u64) -> Outage {
     }
 }
 
-/// Whether each end of a fault, unless another fault came over it, was followed by a write soon.
+/// Whether a write could have shown service in `[healed, until)`: one that was begun in it, or one that
+/// waited over all of it. `tries` are (begun, over); one that was given up in it, or that was acknowledged
+/// although it was begun before, says nothing.
+fn was_tried(tries: &[(u64, u64)], healed: u64, until: u64) -> bool {
+    let shows = |&(begun, over): &(u64, u64)| {
+        begun < until && over >= healed && (begun >= healed || over >= until)
+    };
+    tries.iter().any(shows)
+}
+
+/// Whether each end of a fault, unless another fault came over it, was followed by a write soon. An end
+/// behind which no write was tried shows nothing either way.
 #[must_use]
 pub fn check(history: &History) -> Verdict {
     let faults = history.faults();
     let outages = outages(history);
     let run_end = history.end_ns();
+    let calls = history.all_calls();
+    // The line that ends a call, also where nobody knows what became of it: nobody waits any more.
+    let over = |call: &Call<'_>| call.end.map_or(u64::MAX, |end| end.time);
+    let tries = calls.iter().filter(|call| is_write(call));
+    let tries: Vec<(u64, u64)> = tries.map(|call| (call.invoke.time, over(call))).collect();
     let mut findings = Findings::default();
     let (mut judged, mut worst) = (0, 0.0_f64);
     for (fault, outage) in faults.iter().zip(&outages) {
@@ -87,7 +115,8 @@ pub fn check(history: &History) -> Verdict {
                 && other.healed_ns.is_none_or(|gone| gone > healed)
         };
         let in_time = outage.first_write_ms.is_some_and(|ms| ms * 1e6 <= BUDGET_NS as f64);
-        if faults.iter().any(disturbed) || (!in_time && until > run_end) {
+        let unseen = until > run_end || !was_tried(&tries, healed, until);
+        if faults.iter().any(disturbed) || (!in_time && unseen) {
             continue;
         }
         judged += 1;
@@ -99,13 +128,16 @@ pub fn check(history: &History) -> Verdict {
         }
     }
     let looked_at = match judged {
-        0 => format!("{} faults, none that ended alone", faults.len()),
+        0 => format!("{} faults, none that ended alone with a write tried behind it", faults.len()),
         _ => {
             format!("{judged} of {} faults judged, slowest first write {worst:.0} ms", faults.len())
         }
     };
     Verdict::of("run", "serves within 5 s of healing", looked_at, findings)
-        .unless_too_little(faults.is_empty() || judged > 0, "no fault ended alone")
+        .unless_too_little(
+            faults.is_empty() || judged > 0,
+            "no fault ended alone, with a write behind it",
+        )
         .figures(json!({"judged": judged, "outages": outages}))
 }
 
@@ -136,15 +168,23 @@ mod tests {
 
     /// A fault from 10 s to 20 s, and writes that return at `writes`.
     fn history(writes: &[u64]) -> History {
+        let tries: Vec<_> = writes.iter().map(|end| (end - 1, Some((*end, Kind::Ok)))).collect();
+        tried(&tries)
+    }
+
+    /// A fault from 10 s to 20 s, and writes that begin and end so.
+    fn tried(tries: &[(u64, Option<(u64, Kind)>)]) -> History {
         let nemesis = |time, phase: &str| {
             let value = json!({"fault": 0, "phase": phase, "members": [1]});
             line(time, Process::Named(NEMESIS.into()), Kind::Info, "kill", value)
         };
         let mut ops = vec![nemesis(10 * S, "begin"), nemesis(20 * S, "healed")];
-        for (number, end) in writes.iter().enumerate() {
+        for (number, (begun, end)) in tries.iter().enumerate() {
             let process = Process::Client(number as u64);
-            ops.push(line(end - 1, process.clone(), Kind::Invoke, "write", json!(1)));
-            ops.push(line(*end, process, Kind::Ok, "write", json!(1)));
+            ops.push(line(*begun, process.clone(), Kind::Invoke, "write", json!(1)));
+            if let Some((at, kind)) = end {
+                ops.push(line(*at, process, *kind, "write", json!(1)));
+            }
         }
         ops.push(line(60 * S, Process::Client(99), Kind::Invoke, "read", json!(null)));
         ops.sort_by_key(|op| op.time);
@@ -155,8 +195,34 @@ mod tests {
     fn a_write_within_the_budget_is_good_and_a_later_one_is_not() {
         let verdict = check(&history(&[9 * S, 12 * S, 24 * S]));
         assert_eq!(verdict.validity, Validity::Valid, "{verdict:?}");
-        assert_eq!(check(&history(&[9 * S, 26 * S])).validity, Validity::Invalid);
-        assert_eq!(check(&history(&[9 * S])).validity, Validity::Invalid);
+        let late =
+            check(&tried(&[(9 * S, Some((10 * S, Kind::Ok))), (24 * S, Some((26 * S, Kind::Ok)))]));
+        assert_eq!(late.validity, Validity::Invalid, "{late:?}");
+    }
+
+    /// With a workload that had nothing to write after the fault, a whole system was called down.
+    #[test]
+    fn an_outage_takes_a_write_that_was_tried() {
+        let (ok, fail, info) = (Kind::Ok, Kind::Fail, Kind::Info);
+        let cases = [
+            ("nothing is tried", None, Validity::Unknown),
+            ("begun after it, and refused", Some((21, Some((22, fail)))), Validity::Invalid),
+            ("begun after it, and unknown", Some((21, Some((22, info)))), Validity::Invalid),
+            ("begun before, never answered", Some((15, None)), Validity::Invalid),
+            ("begun before, unknown later on", Some((15, Some((30, info)))), Validity::Invalid),
+            ("begun before, given up soon after", Some((15, Some((22, info)))), Validity::Unknown),
+            ("begun before, taken soon after", Some((15, Some((22, ok)))), Validity::Unknown),
+            ("begun too late", Some((26, None)), Validity::Unknown),
+        ];
+        for (what, tries, wanted) in cases {
+            let tries = tries.map(|(begun, end): (u64, Option<(u64, Kind)>)| {
+                (begun * S, end.map(|(at, kind)| (at * S, kind)))
+            });
+            let before = (8 * S, Some((9 * S, ok)));
+            let all: Vec<_> = [before].into_iter().chain(tries).collect();
+            let verdict = check(&tried(&all));
+            assert_eq!(verdict.validity, wanted, "{what}: {verdict:?}");
+        }
     }
 
     #[test]

@@ -40,7 +40,7 @@ const ADVANCE_MAX: u64 = 10;
 const NAME_CHARS_MAX: usize = 200;
 /// What of `create_design_campaign` goes into the campaign's configuration as it is; what the
 /// contract does not name lets an agent ask for any kind of campaign.
-const PASSED_ON: [&str; 13] = [
+const PASSED_ON: [&str; 14] = [
     "goal",
     "target_properties",
     "constraints",
@@ -53,6 +53,7 @@ const PASSED_ON: [&str; 13] = [
     "target_score",
     "convergence_threshold",
     "early_stopping_patience",
+    "experiment_trigger_score_threshold",
     "per_job",
 ];
 

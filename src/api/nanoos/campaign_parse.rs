@@ -58,6 +58,10 @@ pub(in crate::api) fn patch(
             let config = Object::parse(text.as_bytes())?;
             let plan = configured(&config, campaign.plan.generic);
             let plan = plan.map_err(|error| error.within("config"))?;
+            if plan.score_field != campaign.plan.score_field && campaign.evaluated > 0 {
+                let text = "as it was: scores were read from that field already";
+                return Err(FieldError::new("config.score_field", text).into());
+            }
             Some(CampaignPlan { config: text.clone(), ..plan })
         }
     };

@@ -21,12 +21,14 @@ use crate::api::params::{Params, Path};
 use crate::api::reply;
 use crate::api::ticket::{Caller, Ticket};
 use crate::api::wire_time::iso_or_null;
-use crate::cluster::Consistency;
+use crate::cluster::{Consistency, ReadStamp};
 use crate::model::{Campaign, CampaignId, CampaignStatus};
 use crate::state::{CampaignCommand, CampaignMove, Command, Outcome, State as Tables};
 
 /// Iterations in one answer.
 const LIMIT_MAX: u64 = 100;
+/// Campaigns that a listing looks at while the state is held.
+const CHUNK: usize = 500;
 /// How long an answer waits for an iteration to begin.
 const BEGIN_WAIT: Duration = Duration::from_secs(1);
 /// Commands that the largest campaign is taken out with.
@@ -103,17 +105,44 @@ pub(in crate::api) async fn list(
         ),
     };
     let mut stamp = app.admit(&params).await?;
-    let (campaigns, total) = app.show(&mut stamp, |state| {
-        let wanted = |row: &&Campaign| status.is_none_or(|status| row.status == status);
-        let total = match status {
-            None => state.campaigns_len(),
-            Some(_) => state.campaigns_after(None).filter(wanted).count(),
-        };
-        let rows = asked.take(state.campaigns_after(None).filter(wanted));
-        (rows.map(campaign_view).collect::<Vec<_>>(), total)
-    });
+    let (ids, total) = found(&app, &mut stamp, status, asked).await;
+    let mut campaigns = Vec::with_capacity(ids.len());
+    for id in &ids {
+        campaigns.extend(app.show(&mut stamp, view(id)));
+    }
     let list = asked.list_of("campaigns", campaigns, total);
     Ok(reply::read(&stamp, reply::encode(&list)))
+}
+
+/// The campaigns of a page, and how many there are on all pages.
+async fn found(
+    app: &App,
+    stamp: &mut ReadStamp,
+    status: Option<CampaignStatus>,
+    page: Page,
+) -> (Vec<CampaignId>, usize) {
+    let (mut ids, mut total, mut after) = (Vec::new(), 0, None);
+    loop {
+        let is_over = app.show(stamp, |state| {
+            let chunk: Vec<&Campaign> = state.campaigns_after(after.as_ref()).take(CHUNK).collect();
+            for row in chunk.iter().filter(|row| status.is_none_or(|word| row.status == word)) {
+                if total >= page.skip && ids.len() < page.size {
+                    ids.push(row.campaign_id.clone());
+                }
+                total += 1;
+            }
+            if status.is_none() && ids.len() == page.size {
+                total = state.campaigns_len();
+                return true;
+            }
+            after = chunk.last().map(|row| row.campaign_id.clone());
+            chunk.len() < CHUNK
+        });
+        if is_over {
+            return (ids, total);
+        }
+        tokio::task::yield_now().await;
+    }
 }
 
 /// `GET /campaigns/{id}`.
@@ -257,11 +286,23 @@ pub(in crate::api) async fn iterations(
 ) -> Result<Response, ApiError> {
     let limit = params.number("limit")?.unwrap_or(LIMIT_MAX).clamp(1, LIMIT_MAX);
     let skip = params.skip("skip")?;
-    let page = |state: &Tables, campaign: &Campaign| {
-        let rows = state.iterations(&campaign.campaign_id).skip(skip).take(limit as usize);
-        Some(rows.map(|row| iteration_view(state, row)).collect::<Vec<_>>().into())
-    };
-    read(&app, &params, &id, page).await
+    let campaign_id = campaign_id(&id)?;
+    let mut stamp = app.admit(&params).await?;
+    let page = app.show(&mut stamp, |state| {
+        state.campaign(&campaign_id)?;
+        let rows = state.iterations(&campaign_id).skip(skip).take(limit as usize);
+        Some(rows.map(|row| row.index).collect::<Vec<_>>())
+    });
+    let page = page.ok_or_else(|| not_found(&id))?;
+    let mut rows = Vec::with_capacity(page.len());
+    for index in page {
+        // A hundred candidates with what each tried are enough for one look.
+        rows.extend(app.show(&mut stamp, |state| {
+            Some(iteration_view(state, state.iteration(&campaign_id, index)?))
+        }));
+        tokio::task::yield_now().await;
+    }
+    Ok(reply::read(&stamp, reply::encode(&Value::from(rows))))
 }
 
 /// `GET /campaigns/{id}/iterations/{index}`, counted from 0.

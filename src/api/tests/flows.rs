@@ -18,7 +18,7 @@ impl World {
         self.place(step, holder).await;
         let task_id = TaskId::trusted(step);
         let result = DispatchResult::Finished(outcome);
-        let dispatches = vec![Dispatch { task_id, attempt: 1, result }];
+        let dispatches = vec![Dispatch { task_id, attempt: 1, again: false, result }];
         let command = Command::RecordDispatches { epoch: self.epoch, dispatches };
         assert_eq!(self.commit(command).await, Outcome::Judged { accepted: 1, stale: 0 });
     }

@@ -205,7 +205,8 @@ impl World {
     /// Acknowledges an attempt, as the dispatcher does.
     pub(super) async fn acknowledge(&self, task_id: &str, attempt: u32) {
         let task_id = TaskId::trusted(task_id);
-        let dispatch = Dispatch { task_id, attempt, result: DispatchResult::Acknowledged };
+        let dispatch =
+            Dispatch { task_id, attempt, again: false, result: DispatchResult::Acknowledged };
         let command = Command::RecordDispatches { epoch: self.epoch, dispatches: vec![dispatch] };
         assert_eq!(self.commit(command).await, Outcome::Judged { accepted: 1, stale: 0 });
     }

@@ -87,6 +87,22 @@ async fn contract_3_5_a_design_campaign_is_created_as_pending_and_stored_as_crea
     assert_eq!(world.get("/agent/commands").await.ok().as_array().unwrap().len(), 6);
 }
 
+/// It was left out of what goes into the configuration, and nothing of a generic campaign was measured.
+#[tokio::test]
+async fn the_score_from_which_an_agent_wants_candidates_measured_is_kept() {
+    let world = World::new().await;
+    let mut body = design();
+    body["kind"] = json!("generic");
+    body["task"] = json!({"task_type": "tune"});
+    body["experiment_trigger_score_threshold"] = json!(0.75);
+    let id = created(&world, body).await;
+    let config = world.get(&format!("/campaigns/{id}")).await.ok()["config"].clone();
+    assert_eq!(config["experiment_trigger_score_threshold"], 0.75);
+    let id = crate::model::CampaignId::trusted(&id);
+    let from = world.cluster.view().read(|state| state.campaign(&id).unwrap().plan.measured_from);
+    assert_eq!(from, Some(750_000_000));
+}
+
 #[tokio::test]
 async fn contract_3_5_advancing_starts_a_campaign_and_is_on_record_when_refused() {
     let world = World::new().await;

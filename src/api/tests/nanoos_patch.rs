@@ -4,7 +4,7 @@ use axum::http::StatusCode;
 use serde_json::{Value, json};
 
 use super::World;
-use super::nanoos::{campaign, refused};
+use super::nanoos::{campaign, finish, refused};
 use crate::model::CampaignId;
 
 /// The configuration of a campaign with every key of it, and another value of each.
@@ -133,4 +133,35 @@ async fn of_patches_at_once_none_is_lost() {
     for key in ["goal", "note", "x", "score_field"] {
         assert_eq!(shown["config"][key], "new", "{key}");
     }
+}
+
+/// Only the index of what nobody measures was turned: the worst candidate completed the campaign.
+#[tokio::test]
+async fn a_campaign_that_is_turned_is_judged_by_its_new_direction() {
+    let world = World::new().await;
+    world.post("/api/v1/nodes/n/register", r#"{"host":"h","capacity":50}"#).await.ok();
+    world.play_steps();
+    let config = json!({"max_iterations": 5, "candidates_per_iteration": 2});
+    let id = campaign(&world, json!({"name": "c", "config": config})).await;
+    let path = format!("/campaigns/{id}");
+    world.post(&format!("{path}/start"), "").await.ok();
+    world.post("/orchestrator/run_once", "").await.ok();
+    finish(&world, &id, (0, 0), r#"{"score":0.3}"#).await;
+    finish(&world, &id, (0, 1), r#"{"score":0.9}"#).await;
+    world.post(&format!("{path}/pause"), "").await.ok();
+    let body = r#"{"config":{"score_field":"loss"}}"#;
+    let refusal = world.call("PATCH", &path, body).await;
+    refused(&refusal, StatusCode::UNPROCESSABLE_ENTITY, "ValidationError", "Validation failed");
+    let body = r#"{"config":{"direction":"minimize","target_score":0.2}}"#;
+    let turned = world.call("PATCH", &path, body).await.ok();
+    assert_eq!(turned["best_score"], 0.3);
+    assert_eq!(turned["best_structure_id"], format!("{id}.0.0"));
+    let iteration = world.get(&format!("{path}/iterations/0")).await.ok();
+    assert_eq!(iteration["best_structure_id_this_iter"], format!("{id}.0.0"));
+    let summary = world.get(&format!("{path}/summary")).await.ok();
+    assert_eq!(summary["score_history"], json!([0.3]));
+    let found = world.get("/agent/summary").await.ok();
+    assert_eq!(found["recent_discoveries"], json!([]), "0.9 was one while more was better");
+    let resumed = world.post(&format!("{path}/resume"), "").await.ok();
+    assert_eq!(resumed["status"], "RUNNING", "0.9 is no 0.2");
 }

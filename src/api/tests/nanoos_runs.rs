@@ -112,3 +112,38 @@ async fn contract_3_5_a_name_has_characters_and_not_bytes() {
     let long = json!({"name": "x".repeat(801)}).to_string();
     assert_eq!(world.post("/campaigns", &long).await.status, StatusCode::UNPROCESSABLE_ENTITY);
 }
+
+/// A hundred thousand campaigns were looked at, and a page of them shown, in one hold of the state.
+#[tokio::test]
+async fn contract_3_6_a_page_of_campaigns_is_found_in_parts() {
+    let world = World::new().await;
+    let mut ids = Vec::new();
+    for _ in 0..520 {
+        let plan = Box::new(crate::model::CampaignPlan::plain(1, 1));
+        let made = world.commit(Command::Campaign(CampaignCommand::CreateCampaign(plan))).await;
+        let Outcome::CampaignCreated { campaign_id } = made else { panic!("{made:?}") };
+        ids.push(campaign_id.as_str().to_owned());
+    }
+    ids.sort();
+    let page = |list: &Value| {
+        let rows = list["campaigns"].as_array().unwrap().iter();
+        rows.map(|row| row["id"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    for (query, wanted) in [
+        ("limit=3", &ids[..3]),
+        ("skip=495&limit=10", &ids[495..505]),
+        ("skip=510&limit=100", &ids[510..]),
+        ("skip=600", &ids[520..]),
+    ] {
+        let list = world.get(&format!("/campaigns?{query}")).await.ok();
+        assert_eq!((page(&list).as_slice(), &list["total"]), (wanted, &json!(520)), "{query}");
+    }
+    let running = [&ids[3], &ids[502], &ids[519]];
+    for id in running {
+        world.post(&format!("/campaigns/{id}/start"), "").await.ok();
+    }
+    let list = world.get("/campaigns?status=running&skip=1&limit=1").await.ok();
+    assert_eq!((page(&list).as_slice(), &list["total"]), (&ids[502..503], &json!(3)));
+    let list = world.get("/campaigns?status=created&skip=515").await.ok();
+    assert_eq!((page(&list).as_slice(), &list["total"]), (&ids[517..519], &json!(517)));
+}

@@ -277,7 +277,7 @@ async fn why_knows_since_when_a_back_off_lasts() {
 
 /// Records what became of the first attempt, as the dispatcher does.
 async fn dispatched(world: &World, task_id: &str, result: DispatchResult) {
-    let dispatch = Dispatch { task_id: TaskId::trusted(task_id), attempt: 1, result };
+    let dispatch = Dispatch { task_id: TaskId::trusted(task_id), attempt: 1, again: false, result };
     let command = Command::RecordDispatches { epoch: world.epoch, dispatches: vec![dispatch] };
     assert_eq!(world.commit(command).await, Outcome::Judged { accepted: 1, stale: 0 });
 }

@@ -6,8 +6,8 @@ use crate::leader::campaigns::{Calendars, plan};
 use crate::leader::solo::Solo;
 use crate::model::{JobKind, JobTemplate, Mode, StepSetting};
 use crate::state::{
-    CampaignCommand, CampaignMove, Command, IterationPlan, OrchestratorPatch, Outcome, StepDuty,
-    candidate_experiment,
+    CampaignCommand, CampaignMove, Command, IterationPlan, JobRequest, OrchestratorPatch, Outcome,
+    StepDuty, candidate_experiment,
 };
 
 #[tokio::test]
@@ -61,6 +61,67 @@ async fn contract_3_4_every_model_is_trained_however_many_there_are() {
     assert!(solo.state.read().model("z").unwrap().training.is_some());
 }
 
+/// What one command does not hold was cut off, and the time to the next trainings began all the same.
+#[tokio::test]
+async fn contract_3_4_trainings_that_are_too_many_for_one_step_go_on_in_the_next() {
+    let solo = led();
+    let settings = vec![StepSetting::SamplesForRetrain(10)];
+    set(&solo, OrchestratorPatch { settings, ..Default::default() });
+    for number in 0..600 {
+        put_model(&solo, &format!("m{number:03}"), None);
+    }
+    let id = campaign(&solo, |_| ());
+    step(&solo);
+    for place in 0..10 {
+        finish(&solo, &id, (0, place), "{}");
+    }
+    let trained = |solo: &Solo| {
+        let state = solo.state.read();
+        let last = state.orchestrator("default").unwrap().last_training_at_ms;
+        (state.models().filter(|model| model.training.is_some()).count(), last > 0)
+    };
+    let decisions = step(&solo);
+    let wanted = "model_retraining_check: deferred (90 more models have new samples)";
+    assert!(decisions.iter().any(|text| text == wanted), "{:?}", &decisions[505..]);
+    assert_eq!(trained(&solo), (510, false));
+    step(&solo);
+    assert_eq!(trained(&solo), (600, true));
+    assert!(step(&solo)[0].contains("too soon"));
+}
+
+/// Those of the iteration with the best one came first, however good the others were.
+#[tokio::test]
+async fn contract_3_4_the_best_candidates_of_all_iterations_are_measured_first() {
+    let solo = led();
+    let settings = vec![StepSetting::ExperimentThreshold(800_000), StepSetting::ExperimentsMax(3)];
+    set(&solo, OrchestratorPatch { settings, ..Default::default() });
+    let id = campaign(&solo, |plan| plan.candidates = 2);
+    for (index, scores) in [(0, ["0.81", "0.99"]), (1, ["0.95", "0.93"]), (2, ["0.1", "0.95"])] {
+        let request = CampaignCommand::RequestIterations {
+            campaign_id: id.clone(),
+            count: 1,
+            start: false,
+            with: None,
+        };
+        ask(&solo, request);
+        go_round(&solo);
+        for (place, score) in (0..).zip(scores) {
+            finish(&solo, &id, (index, place), &format!("{{\"score\": {score}}}"));
+        }
+    }
+    {
+        let state = solo.state.read();
+        let campaign = state.campaign(&id).unwrap();
+        let order: Vec<(u32, u32)> = state.unmeasured(campaign, 800_000_000).collect();
+        assert_eq!(order, [(0, 1), (2, 1), (1, 0), (1, 1), (0, 0)], "of equal ones the newest");
+    }
+    step(&solo);
+    let state = solo.state.read();
+    let measured = |index, place| state.has_task(&candidate_experiment(&id, index, place));
+    assert_eq!([measured(0, 1), measured(2, 1), measured(1, 0)], [true; 3]);
+    assert_eq!([measured(1, 1), measured(0, 0)], [false; 2]);
+}
+
 /// Iterations that clients had asked for were launched by an orchestrator that was paused.
 #[tokio::test]
 async fn contract_3_4_a_paused_orchestrator_launches_nothing_that_was_asked_for() {
@@ -95,6 +156,24 @@ async fn contract_3_4_a_paused_orchestrator_launches_nothing_that_was_asked_for(
     assert_eq!(judged, Outcome::Judged { accepted: 0, stale: 1 });
     switch(true);
     assert_eq!(begun(), 1);
+}
+
+/// The mode says when steps run. Jobs that a client asks for by their structures are no part of one.
+#[tokio::test]
+async fn contract_3_5_jobs_are_made_whatever_the_mode_of_their_orchestrator() {
+    let solo = led();
+    set(&solo, OrchestratorPatch { mode: Some(Mode::Paused), ..Default::default() });
+    for experiments in [false, true] {
+        let task_type = "dft".to_owned();
+        let request = JobRequest {
+            experiments,
+            structure_ids: vec!["s".to_owned()],
+            job: JobTemplate { task_type, ..JobTemplate::default() },
+            ..JobRequest::default()
+        };
+        let made = ask(&solo, CampaignCommand::RequestJobs(Box::new(request)));
+        assert_eq!(made, Outcome::JobsCreated { count: 1 });
+    }
 }
 
 /// Another timeout of the task made a run that was under way too old.

@@ -22,6 +22,7 @@ const WINDOW_MS: u64 = 15_000;
 struct Turn {
     passes_ms: u64,
     run_ends: bool,
+    by_hand: bool,
     active: bool,
     paused: bool,
 }
@@ -29,10 +30,12 @@ struct Turn {
 fn turn() -> impl Strategy<Value = Turn> {
     let passes = prop_oneof![4 => 0u64..3000, 2 => 3000u64..12_000, 1 => 12_000u64..60_000];
     let mostly = || prop::bool::weighted(0.85);
-    (passes, any::<bool>(), mostly(), mostly()).prop_map(
-        |(passes_ms, run_ends, active, goes_on)| Turn {
+    let seldom = prop::bool::weighted(0.15);
+    (passes, any::<bool>(), seldom, mostly(), mostly()).prop_map(
+        |(passes_ms, run_ends, by_hand, active, goes_on)| Turn {
             passes_ms,
             run_ends,
+            by_hand,
             active,
             paused: !goes_on,
         },
@@ -46,8 +49,31 @@ fn orchestrator() -> Orchestrator {
     row
 }
 
-/// Runs so far: when each began and ended.
-type Runs = Vec<(u64, Option<u64>)>;
+/// A run so far: for which slot (0 for none), when it began, and when it ended.
+type Ran = (u64, u64, Option<u64>);
+type Runs = Vec<Ran>;
+
+/// Whether a run was under way at `nominal_ms`.
+fn during(nominal_ms: u64) -> impl Fn(&Ran) -> bool {
+    move |(_, began, ended)| *began <= nominal_ms && ended.is_none_or(|ended| nominal_ms < ended)
+}
+
+/// Whether a slot waited for a run that began soon behind it: by `forbid` for one of an older slot, by
+/// `queue` for any.
+fn held_up(nominal_ms: u64, overlap: Overlap) -> impl Fn(&Ran) -> bool {
+    move |(slot, began, _)| {
+        let older = *slot > 0 && *slot <= nominal_ms;
+        let soon = nominal_ms < *began && *began - nominal_ms <= GRACE_MS;
+        soon && (older || overlap == Overlap::Queue)
+    }
+}
+
+fn begin(schedule: &mut Schedule, row: &mut Orchestrator, runs: &mut Runs, now: u64, slot: u64) {
+    schedule.run_begins(now, slot, row.last_run_ended_ms);
+    assert!(schedule.stretches.len() <= Schedule::STRETCHES_MAX);
+    (row.open_run, row.last_run_at_ms) = (Some(1), now);
+    runs.push((slot, now, None));
+}
 
 /// One look: plans, takes what is planned, and checks it.
 fn look(
@@ -69,20 +95,24 @@ fn look(
         );
         prop_assert!(nominal_ms <= now, "none before its time");
         prop_assert_eq!(inactive, slot.choice == SlotChoice::SkipInactive);
-        let during = |(began, ended): &(u64, Option<u64>)| {
-            *began <= nominal_ms && ended.is_none_or(|ended| nominal_ms < ended)
-        };
-        if runs.iter().any(during) && !inactive {
+        let fell_due_during = runs.iter().any(during(nominal_ms));
+        if fell_due_during && !inactive {
             let waits = timetable.overlap == Overlap::Queue && late_ms <= WINDOW_MS;
             let due = if waits { SlotChoice::Run } else { SlotChoice::SkipOverlap };
             prop_assert_eq!(slot.choice, due, "{} fell due during one of {:?}", nominal_ms, runs);
         }
+        // And the other way round: nothing else is told of as overlapping, or runs late as if in time.
+        let waited = fell_due_during || runs.iter().any(held_up(nominal_ms, timetable.overlap));
+        let told = match slot.choice {
+            SlotChoice::Run => late_ms > GRACE_MS,
+            SlotChoice::SkipOverlap => late_ms > GRACE_MS || row.open_run.is_none(),
+            SlotChoice::CatchUp | SlotChoice::Miss | SlotChoice::SkipInactive => false,
+        };
+        prop_assert!(waited || !told, "{:?} did not wait for one of {:?}", slot, runs);
         match slot.choice {
             SlotChoice::Run | SlotChoice::CatchUp => {
                 prop_assert!(row.open_run.is_none(), "one run at a time");
-                schedule.run_begins(now, nominal_ms, row.last_run_ended_ms);
-                (row.open_run, row.last_run_at_ms) = (Some(1), now);
-                runs.push((now, None));
+                begin(schedule, row, runs, now, nominal_ms);
             }
             SlotChoice::SkipOverlap => {
                 let waited = timetable.overlap == Overlap::Queue && late_ms > WINDOW_MS;
@@ -126,10 +156,13 @@ proptest! {
             now += turn.passes_ms;
             if turn.run_ends && row.open_run.take().is_some() {
                 row.last_run_ended_ms = now;
-                runs.last_mut().unwrap().1 = Some(now);
+                runs.last_mut().unwrap().2 = Some(now);
             }
             row.is_active = turn.active;
             row.mode = if turn.paused { Mode::Paused } else { Mode::Scheduled };
+            if turn.by_hand && row.open_run.is_none() && row.may_launch() {
+                begin(&mut schedule, &mut row, &mut runs, now, 0);
+            }
             look(&mut schedule, &mut row, &mut runs, (now, interval_ms))?;
         }
     }
@@ -196,6 +229,64 @@ fn what_waits_behind_more_than_one_run_is_not_missed() {
     let skipped = ledger.iter().filter(|choice| **choice == SlotChoice::SkipOverlap).count();
     let ran = ledger.iter().filter(|choice| **choice == SlotChoice::Run).count();
     assert!(skipped > 50 && skipped + ran == ledger.len(), "{ledger:?}");
+}
+
+/// A slot that had waited over an outage made all of the outage count as one run, and some 300 slots ran
+/// back to back.
+#[test]
+fn what_falls_due_while_nobody_leads_is_missed_although_older_slots_wait() {
+    let mut schedule = schedule(CatchUp::Skip, Overlap::Queue);
+    schedule.timetable.catch_up_window_ms = 3_600_000;
+    schedule.decided_ms = 100_000;
+    let (mut row, mut runs, mut all) = (orchestrator(), Runs::new(), Vec::new());
+    let next = |after: u64| Some(after / 1000 * 1000 + 1000);
+    let mut look = |row: &mut Orchestrator, now: u64| {
+        for slot in slot_plan::plan(&schedule, row, now, next).0 {
+            if slot.choice == SlotChoice::Run {
+                begin(&mut schedule, row, &mut runs, now, slot.nominal_ms);
+            }
+            schedule.decided_ms = slot.nominal_ms;
+            all.push((slot.nominal_ms, slot.choice));
+        }
+    };
+    let end = |row: &mut Orchestrator, now: u64| {
+        if row.open_run.take().is_some() {
+            row.last_run_ended_ms = now;
+        }
+    };
+    look(&mut row, 101_000);
+    end(&mut row, 103_500);
+    // 102 and 103 s wait, and the leader dies: nobody leads for 300 s.
+    for now in (403_500..=420_000).step_by(500) {
+        look(&mut row, now);
+        end(&mut row, now + 300);
+    }
+    let of = |choice| all.iter().filter(move |(_, is)| *is == choice);
+    let ran: Vec<u64> = of(SlotChoice::Run).map(|(at, _)| at / 1000).collect();
+    // Those of the last 10 s could have run in time, but for the two that waited.
+    let wanted: Vec<u64> = [101, 102, 103].into_iter().chain(394..=420).collect();
+    assert_eq!(ran, wanted);
+    assert_eq!(of(SlotChoice::Miss).count(), (104..394).count());
+}
+
+/// A run by hand made all that fell due soon before it count as overlapped, though nothing ran then.
+#[test]
+fn what_fell_due_before_a_run_by_hand_did_not_fall_due_during_one() {
+    let mut schedule = schedule(CatchUp::Latest, Overlap::Forbid);
+    let (mut row, mut runs) = (orchestrator(), Runs::new());
+    begin(&mut schedule, &mut row, &mut runs, 50_000, 50_000);
+    (row.open_run, row.last_run_ended_ms, schedule.decided_ms) = (None, 52_000, 50_000);
+    begin(&mut schedule, &mut row, &mut runs, 58_000, 0);
+    (row.open_run, row.last_run_ended_ms) = (None, 59_000);
+    let fell_due = |at| schedule.fell_due_during_a_run(at, &row);
+    assert_eq!(
+        [51_000, 52_000, 55_000, 58_000, 59_000].map(fell_due),
+        [true, false, false, true, false]
+    );
+    let next = |after: u64| Some(after / 5000 * 5000 + 5000);
+    let (slots, _) = slot_plan::plan(&schedule, &row, 59_100, next);
+    let choices: Vec<SlotChoice> = slots.into_iter().map(|slot| slot.choice).collect();
+    assert_eq!(choices, [SlotChoice::Run], "55 s is in time");
 }
 
 #[test]

@@ -248,7 +248,8 @@ fn contract_4_7_an_agent_that_failed_comes_last_until_it_succeeds() {
     let end = |task_id: &TaskId, outcome: crate::state::TaskOutcome| {
         let result = crate::state::DispatchResult::Finished(outcome);
         let attempt = solo.state.read().open_task(task_id).unwrap().attempt;
-        let dispatch = crate::state::Dispatch { task_id: task_id.clone(), attempt, result };
+        let dispatch =
+            crate::state::Dispatch { task_id: task_id.clone(), attempt, again: false, result };
         solo.commit(Command::RecordDispatches { epoch, dispatches: vec![dispatch] }).unwrap();
     };
     let failed = |failure| crate::state::TaskOutcome::Failed { failure, error: "no".to_owned() };

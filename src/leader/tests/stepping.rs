@@ -6,7 +6,7 @@ use crate::leader::slot_plan;
 use crate::leader::solo::Solo;
 use crate::model::{
     Budget, Cadence, CampaignId, CampaignPlan, CatchUp, Epoch, JobTemplate, MICRO, Mode, Overlap,
-    Resource, Run, Schedule, StepSetting, StopRules, TaskId, Timetable,
+    Resource, Run, Schedule, StepSetting, TaskId, Timetable,
 };
 use crate::state::{
     CampaignCommand, CampaignMove, Command, OrchestratorPatch, Outcome, SlotChoice, StepDuty,
@@ -33,19 +33,7 @@ pub(super) fn set(solo: &Solo, patch: OrchestratorPatch) {
 
 /// A campaign that runs.
 pub(super) fn campaign(solo: &Solo, edit: impl FnOnce(&mut CampaignPlan)) -> CampaignId {
-    let mut plan = CampaignPlan {
-        name: "search".to_owned(),
-        candidates: 10,
-        strategy: "random".to_owned(),
-        score_field: "score".to_owned(),
-        stop: StopRules { max_iterations: 10, ..StopRules::default() },
-        job: JobTemplate {
-            task_type: "simulate".to_owned(),
-            timeout_ms: 1000,
-            ..JobTemplate::default()
-        },
-        ..CampaignPlan::default()
-    };
+    let mut plan = CampaignPlan::plain(10, 10);
     edit(&mut plan);
     let Outcome::CampaignCreated { campaign_id } =
         ask(solo, CampaignCommand::CreateCampaign(Box::new(plan)))
@@ -329,6 +317,7 @@ async fn a_step_over_many_campaigns_is_a_small_record() {
 pub(super) fn schedule(catch_up: CatchUp, overlap: Overlap) -> Schedule {
     Schedule {
         busy_since_ms: 0,
+        stretches: Vec::new(),
         closings: Vec::new(),
         key: "default".to_owned(),
         timetable: Timetable {

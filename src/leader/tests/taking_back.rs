@@ -1,6 +1,7 @@
 //! What is taken away from a node or an agent is broken off there before it goes on elsewhere.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::http::StatusCode;
@@ -9,13 +10,15 @@ use tokio::sync::Notify;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::nodes::{json, serve};
+use super::stepping::{ask, campaign};
 use crate::leader::http::HttpCaller;
+use crate::leader::seat::SeatError;
 use crate::leader::solo::Solo;
 use crate::leader::{
     AgentAnswer, AgentCall, AgentCaller, LeaderOptions, Leadership, NoAgents, Outward,
 };
-use crate::model::{FlowMode, NodeId, NodeStatus, StepSpec, TaskStatus};
-use crate::state::{Command, FlowRequest};
+use crate::model::{Budget, FlowMode, MICRO, NodeId, NodeStatus, Resource, StepSpec, TaskStatus};
+use crate::state::{CampaignCommand, Command, FlowRequest};
 
 const LONG: Duration = Duration::from_secs(20);
 const LONG_MS: u64 = 20_000;
@@ -151,4 +154,55 @@ async fn the_call_of_a_drained_agent_ends_before_its_step_begins_elsewhere() {
     assert!(broken_off.is_ok(), "the call stayed open");
     register("agent:b");
     tokio::time::timeout(LONG, sleeper.begun.notified()).await.expect("it goes on elsewhere");
+}
+
+/// An agent that never answers the first call, is busy at the second, and never answers another.
+#[derive(Clone, Default)]
+struct Moody {
+    sleeper: Sleeper,
+    calls: Arc<AtomicUsize>,
+}
+
+impl AgentCaller for Moody {
+    fn execute(&self, call: AgentCall) -> BoxFuture<'static, AgentAnswer> {
+        match self.calls.fetch_add(1, Ordering::SeqCst) {
+            1 => Box::pin(std::future::ready(AgentAnswer::Busy)),
+            _ => self.sleeper.execute(call),
+        }
+    }
+}
+
+/// Two reigns of one term have one epoch, by which a refusal in the second one counted as the first time
+/// that anybody was asked: what had begun in the first one was free.
+#[tokio::test]
+async fn what_a_reign_before_handed_over_in_the_same_term_is_paid_for_when_it_is_refused() {
+    let moody = Moody::default();
+    let reign = reign(Arc::new(moody.clone()));
+    let solo = &reign.solo;
+    let led = |state: &crate::state::State| state.orchestrator("default").is_some();
+    solo.until("it leads", led).await;
+    solo.register("agent:a", |spec| spec.agent_type = Some("alpha".to_owned()));
+    let id = campaign(solo, |plan| {
+        plan.candidates = 1;
+        plan.job.timeout_ms = 600_000;
+        plan.job.requirements.agent_type = Some("alpha".to_owned());
+        plan.budgets.insert(Resource::Tokens, Budget::of_units(10));
+        plan.job.per_job.insert(Resource::Tokens, MICRO);
+    });
+    let (count, start, campaign_id) = (1, false, id.clone());
+    ask(solo, CampaignCommand::RequestIterations { campaign_id, count, start, with: None });
+    tokio::time::timeout(LONG, moody.sleeper.begun.notified()).await.expect("the job begins");
+    *solo.barrier.lock() = Err(SeatError::NotStarted("no quorum".to_owned()));
+    tokio::time::timeout(LONG, moody.sleeper.dropped.notified()).await.expect("the reign ends");
+    *solo.barrier.lock() = Ok(());
+    let taken_back = |state: &crate::state::State| {
+        let job = crate::state::candidate_job(&id, 0, 0);
+        moody.calls.load(Ordering::SeqCst) > 1
+            && state.open_task(&job).is_none_or(|job| job.status != TaskStatus::Assigned)
+            || moody.calls.load(Ordering::SeqCst) > 2
+    };
+    solo.until("the next reign asks again, and is refused", taken_back).await;
+    let state = solo.state.read();
+    assert_eq!(state.epoch(), crate::model::Epoch { term: 1, member: 1 });
+    assert_eq!(state.campaign(&id).unwrap().budgets[&Resource::Tokens].spent, MICRO);
 }

@@ -16,7 +16,7 @@ use crate::leader::http::HttpCaller;
 use crate::leader::seat::SeatError;
 use crate::leader::solo::Solo;
 use crate::leader::{LeaderOptions, Leadership};
-use crate::model::{CampaignPlan, JobTemplate, Payload, StopRules, TaskStatus};
+use crate::model::{CampaignPlan, Payload, TaskStatus};
 use crate::state::{CampaignCommand, CampaignMove, Command, Outcome, TaskReport};
 
 struct Work {
@@ -378,14 +378,7 @@ async fn an_answer_that_is_there_is_recorded_before_a_peaceful_end() {
 #[tokio::test]
 async fn the_leader_forgets_campaigns_that_have_ended_until_it_has_caught_up() {
     let work = lead(LeaderOptions::default());
-    let plan = CampaignPlan {
-        name: "c".to_owned(),
-        candidates: 1,
-        score_field: "score".to_owned(),
-        stop: StopRules { max_iterations: 1, ..StopRules::default() },
-        job: JobTemplate { task_type: "t".to_owned(), ..JobTemplate::default() },
-        ..CampaignPlan::default()
-    };
+    let plan = CampaignPlan::plain(1, 1);
     work.solo.until("a reign", |state| state.orchestrator("default").is_some()).await;
     for _ in 0..600 {
         let create = CampaignCommand::CreateCampaign(Box::new(plan.clone()));
