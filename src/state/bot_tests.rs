@@ -25,6 +25,8 @@ pub(super) struct World {
     command_bytes: usize,
     row_bytes: usize,
     took: Duration,
+    /// Rows that the last command changed.
+    pub(super) changed: usize,
     /// Who is said to complete what is completed.
     pub(super) bot: Option<DerivedId>,
 }
@@ -42,6 +44,20 @@ impl World {
         }
         assert_eq!(check_bots(&reopened), Ok(()));
         assert_eq!(reopened.digest(), self.state.digest());
+    }
+
+    /// A member that has read its rows back.
+    pub(super) fn restarted(&self) -> Self {
+        let mut state = State::default();
+        for (key, value) in &self.rows {
+            state.load_row(key, value).unwrap();
+        }
+        Self { state, index: self.index, now: self.now, rows: self.rows.clone(), ..Self::default() }
+    }
+
+    /// How long apply has taken since this was last asked.
+    pub(super) fn took(&mut self) -> Duration {
+        std::mem::take(&mut self.took)
     }
 
     /// What a move takes. Of bots those that are there.
@@ -68,6 +84,7 @@ impl World {
         self.took += start.elapsed();
         let changes = self.state.take_changes();
         self.row_bytes += changes.bytes();
+        self.changed = changes.rows.len();
         for (key, value) in changes.rows {
             match value {
                 Some(value) => drop(self.rows.insert(key, value)),
@@ -380,10 +397,10 @@ fn make_use_and_remove(
 ) -> usize {
     let rows = |world: &World| world.state.waves.len() + world.state.wave_blocks.len();
     let mut note = |world: &World| {
-        let folding = &world.state.bot_index.folding;
         let blocks = world.state.wave_blocks.iter().map(|((wave, _), _)| *wave);
         let waves = world.state.waves.iter().map(|(wave, _)| *wave);
-        let live = blocks.chain(waves).filter(|wave| !folding.contains(wave)).count();
+        let is_live = |wave: &u64| world.state.live_wave(*wave).is_some();
+        let live = blocks.chain(waves).filter(is_live).count();
         most = most.max(live);
         assert!(
             rows(world) <= most,
