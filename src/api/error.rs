@@ -244,6 +244,7 @@ fn bot_status(rejection: &BotRejection) -> StatusCode {
         | BotRejection::SwarmCapacity
         | BotRejection::Invalid(_) => StatusCode::BAD_REQUEST,
         BotRejection::TooManyAssignments { .. }
+        | BotRejection::TooManyWaves { .. }
         | BotRejection::TooManyWorkflows { .. }
         | BotRejection::WorkflowsTooLarge { .. } => StatusCode::TOO_MANY_REQUESTS,
         BotRejection::WorkflowEnded => StatusCode::CONFLICT,

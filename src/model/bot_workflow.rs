@@ -1,6 +1,7 @@
 //! Workflows (contract 5.4): tasks for the external services, one after another.
 
 use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::Xxh3;
 
 use super::{Payload, RequestId, TimeMs, Urgency};
 
@@ -47,11 +48,27 @@ pub struct WorkflowTask {
     pub result: Payload,
 }
 
+/// A digest of what a workflow is asked to do: each task's type and parameters, and the priority.
+pub fn workflow_digest<'a>(
+    tasks: impl Iterator<Item = (&'a str, &'a str)>,
+    priority: &'a str,
+) -> u64 {
+    let mut digest = Xxh3::new();
+    let texts = std::iter::once(priority).chain(tasks.flat_map(|(name, params)| [name, params]));
+    for text in texts {
+        digest.update(&(text.len() as u64).to_be_bytes());
+        digest.update(text.as_bytes());
+    }
+    digest.digest()
+}
+
 /// A workflow.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Workflow {
     /// The request that made it: asked again it is this one, as long as it is retained.
     pub request_id: RequestId,
+    /// Digest of what was asked: [`workflow_digest`].
+    pub asked: u64,
     /// In the order they are done in.
     pub tasks: Vec<WorkflowTask>,
     /// As sent.

@@ -45,7 +45,7 @@ pub use bot_id::{DerivedId, IdOf};
 pub use bot_wave::{
     AssignmentPlace, AssignmentState, BotLease, Progress, Wave, WaveBlock, block_slot,
 };
-pub use bot_workflow::{Workflow, WorkflowStatus, WorkflowTask, workflow_urgency};
+pub use bot_workflow::{Workflow, WorkflowStatus, WorkflowTask, workflow_digest, workflow_urgency};
 pub use budget::{Budget, MICRO, Resource};
 pub use campaign::{
     CANDIDATES_MAX, Campaign, CampaignId, CampaignLine, CampaignPlan, CampaignStatus, Candidate,

@@ -17,7 +17,8 @@ pub enum BotCommand {
         /// How many.
         count: u32,
     },
-    /// Adds bots to a swarm, up to the room that is left, or removes those of the highest indexes.
+    /// Adds bots to a swarm, up to the room that is left, or removes those of the highest indexes: as
+    /// many as one command goes over the work of. Said again it goes on.
     ScaleSwarm {
         /// Which.
         swarm: DerivedId,
@@ -212,7 +213,8 @@ pub enum BotOutcome {
         /// Its bots; fewer than asked for when there was no more room.
         count: u32,
     },
-    /// A swarm has as many bots as it was to have, or as there was room for.
+    /// A swarm has as many bots as it was to have, or as there was room for; more when it is to shrink
+    /// further.
     SwarmScaled {
         /// How many.
         count: u32,
@@ -330,6 +332,12 @@ pub enum BotRejection {
         /// The bound, in bytes.
         max: u64,
     },
+    /// Too many pieces of work are open over one swarm, or for one bot alone.
+    #[error("{max} pieces of work are open there already")]
+    TooManyWaves {
+        /// The bound.
+        max: u64,
+    },
 }
 
 impl BotRejection {
@@ -343,7 +351,7 @@ impl BotRejection {
             Self::SwarmNotFound { .. } => "SWARM_NOT_FOUND",
             Self::WorkflowNotFound { .. } => "WORKFLOW_NOT_FOUND",
             Self::WorkflowEnded => "WORKFLOW_ENDED",
-            Self::TooManyAssignments { .. } => "TOO_MANY_ASSIGNMENTS",
+            Self::TooManyAssignments { .. } | Self::TooManyWaves { .. } => "TOO_MANY_ASSIGNMENTS",
             Self::TooManyWorkflows { .. } | Self::WorkflowsTooLarge { .. } => "TOO_MANY_WORKFLOWS",
             Self::Invalid(_) => "INVALID_BOT",
         }

@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::bot_runs::EndedRuns;
-use crate::model::{AssignmentPlace, BotPlace, Progress, RequestId, Span, Swarm, TimeMs, Wave};
+use crate::model::{
+    AssignmentPlace, BOT_BLOCK, BotPlace, Progress, RequestId, Span, Swarm, TimeMs, Wave, WaveBlock,
+};
 
 /// Place of a wave among those that wait: a time, as that of a task, and its number.
 pub(super) type Due = (TimeMs, u64);
@@ -81,6 +83,12 @@ impl Tally {
         }
     }
 
+    /// Whose waves go together: a swarm, as index 0, or a bot of none.
+    pub(super) fn owner(&self) -> BotPlace {
+        let index = self.single.filter(|_| self.swarm == 0).unwrap_or(0);
+        BotPlace { swarm: self.swarm, index }
+    }
+
     pub(super) fn open(&self) -> u32 {
         self.size - self.completed - self.failed
     }
@@ -107,9 +115,38 @@ struct Stand {
     ended: Option<TimeMs>,
 }
 
+/// What is held of waves: of a swarm, or of all.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Holding {
+    /// Waves that have not ended.
+    pub(super) open_waves: u64,
+    /// Their assignments, those of them that have ended included.
+    pub(super) standing: u64,
+    /// Assignments of waves that have ended.
+    pub(super) retained: u64,
+}
+
+impl Holding {
+    fn of(tally: &Tally, stand: Option<Stand>) -> Self {
+        let size = u64::from(tally.size);
+        match stand.map(|stand| stand.ended) {
+            None => Self::default(),
+            Some(None) => Self { open_waves: 1, standing: size, retained: 0 },
+            Some(Some(_)) => Self { retained: size, ..Self::default() },
+        }
+    }
+
+    fn shift(&mut self, from: Self, to: Self) {
+        self.open_waves = self.open_waves + to.open_waves - from.open_waves;
+        self.standing = self.standing + to.standing - from.standing;
+        self.retained = self.retained + to.retained - from.retained;
+    }
+}
+
 /// See the module's description.
 #[derive(Debug, Default)]
 pub(super) struct BotIndex {
+    /// Those of removed bots included, until their rows are cleared away.
     pub(super) tallies: BTreeMap<u64, Tally>,
     /// Waves of a swarm with something that waits.
     pub(super) ready: BTreeMap<u32, BTreeSet<Due>>,
@@ -140,12 +177,14 @@ pub(super) struct BotIndex {
     /// By the age of the state at which they end.
     pub(super) leases: BTreeSet<(TimeMs, AssignmentPlace)>,
     pub(super) ended: BTreeSet<Due>,
-    /// Assignments of ended waves.
-    pub(super) retained: u64,
-    /// Assignments of waves that have not ended, those of them that have included.
-    pub(super) standing: u64,
-    /// Waves whose rows are being deleted.
+    /// What is held by swarm, 0 for bots of none, and in all.
+    pub(super) held_of: BTreeMap<u32, Holding>,
+    pub(super) held: Holding,
+    /// Waves that are forgotten and whose blocks are being deleted.
     pub(super) folding: BTreeSet<u64>,
+    /// Removed swarms (as index 0) and bots of none whose waves are being cleared away. Nobody looks
+    /// at what is kept of those waves, and it counts for nothing.
+    pub(super) going: BTreeSet<BotPlace>,
     pub(super) swarms: BTreeMap<u32, Figures>,
     pub(super) tiers: BTreeMap<Arc<str>, Figures>,
     pub(super) all: Figures,
@@ -215,6 +254,86 @@ impl BotIndex {
         self.tallies.insert(wave, tally);
     }
 
+    /// Whether the bots of a wave were removed.
+    pub(super) fn is_going(&self, tally: &Tally) -> bool {
+        !self.going.is_empty() && self.going.contains(&tally.owner())
+    }
+
+    /// A swarm goes. What is counted of it is taken off at once; its waves are cleared away in turns.
+    pub(super) fn drop_swarm(&mut self, swarm: u32, tier: &str) {
+        let figures = self.swarms.get(&swarm).copied().unwrap_or_default();
+        self.shift(swarm, tier, &figures, &Figures::default());
+        self.drop_owner(BotPlace { swarm, index: 0 });
+        self.ended_runs.forget_swarm(swarm);
+    }
+
+    /// The same of a bot of none. What it has done is the caller's.
+    pub(super) fn drop_bot(&mut self, bot: BotPlace, tier: &str) {
+        let len = |sets: &BTreeMap<BotPlace, BTreeSet<u64>>| {
+            sets.get(&bot).map_or(0, BTreeSet::len) as u64
+        };
+        let (all, open) = (len(&self.singles_of), len(&self.singles_open));
+        let waiting = self.single_ready.get(&bot).map_or(0, BTreeSet::len) as u64;
+        let figures = Figures { waiting, leased: open - waiting, ..Figures::default() };
+        self.shift(bot.swarm, tier, &figures, &Figures::default());
+        let held = Holding { open_waves: open, standing: open, retained: all - open };
+        self.shift_held(bot.swarm, held, Holding::default());
+        if all > 0 {
+            self.going.insert(bot);
+        }
+    }
+
+    fn drop_owner(&mut self, owner: BotPlace) {
+        let held = self.held_of.get(&owner.swarm).copied().unwrap_or_default();
+        self.shift_held(owner.swarm, held, Holding::default());
+        if self.wave_of(owner).is_some() {
+            self.going.insert(owner);
+        }
+    }
+
+    /// The wave of a removed owner that is cleared away first: those over all of a swarm in order, then
+    /// those of one bot, bot by bot. All members clear away the same.
+    fn wave_of(&self, owner: BotPlace) -> Option<u64> {
+        if owner.swarm == 0 {
+            return self.singles_of.get(&owner)?.first().copied();
+        }
+        let place = |index| BotPlace { swarm: owner.swarm, index };
+        let whole = self.whole_of.get(&owner.swarm).and_then(BTreeSet::first);
+        let singles = || self.singles_of.range(place(0)..=place(u32::MAX)).next()?.1.first();
+        whole.or_else(singles).copied()
+    }
+
+    /// The wave of a removed owner that is cleared away next.
+    pub(super) fn next_going(&mut self) -> Option<u64> {
+        while let Some(owner) = self.going.first().copied() {
+            if let Some(wave) = self.wave_of(owner) {
+                return Some(wave);
+            }
+            self.going.remove(&owner);
+        }
+        None
+    }
+
+    fn shift_held(&mut self, swarm: u32, from: Holding, to: Holding) {
+        let of_swarm = self.held_of.entry(swarm).or_default();
+        of_swarm.shift(from, to);
+        if *of_swarm == Holding::default() {
+            self.held_of.remove(&swarm);
+        }
+        self.held.shift(from, to);
+    }
+
+    /// The retained wave that ended first.
+    pub(super) fn oldest_ended(&mut self) -> Option<u64> {
+        while let Some((at, wave)) = self.ended.first().copied() {
+            if self.tallies.get(&wave).is_some_and(|tally| !self.is_going(tally)) {
+                return Some(wave);
+            }
+            self.ended.remove(&(at, wave));
+        }
+        None
+    }
+
     /// Changes how a wave stands.
     pub(super) fn edit(&mut self, wave: u64, edit: impl FnOnce(&mut Tally)) {
         let Some(mut tally) = self.tallies.remove(&wave) else { return };
@@ -272,6 +391,24 @@ impl BotIndex {
         }
     }
 
+    /// Takes out the leases of a block, and what is noted of those who end or hold in place of others.
+    pub(super) fn take_block(&mut self, swarm: u32, (wave, block): (u64, u32), row: &WaveBlock) {
+        for progress in &row.rows {
+            let place =
+                AssignmentPlace { wave, index: block * BOT_BLOCK + u32::from(progress.slot) };
+            if let Some(lease) = &progress.lease {
+                self.leases.remove(&(lease.ends_aged_ms, place));
+            }
+            if let Some(index) = progress.bot {
+                let bot = BotPlace { swarm, index };
+                take_out(&mut self.inherited, &bot, &place);
+                take_out(&mut self.leased_as, &bot, &place);
+                let lender = BotPlace { swarm, index: place.index };
+                take_out(&mut self.lent, &lender, &place);
+            }
+        }
+    }
+
     /// Takes a wave out. Its leases and what others ended of it are the caller's.
     pub(super) fn take(&mut self, wave: u64) {
         let Some(tally) = self.tallies.remove(&wave) else { return };
@@ -286,10 +423,14 @@ impl BotIndex {
     }
 
     fn move_wave(&mut self, wave: u64, tally: &Tally, from: Option<Stand>, to: Option<Stand>) {
-        let (due, swarm, size) = ((tally.due_ms, wave), tally.swarm, u64::from(tally.size));
+        let (due, swarm) = ((tally.due_ms, wave), tally.swarm);
         let figures = |stand: Option<Stand>| stand.map(|stand| stand.figures).unwrap_or_default();
         let (before, after) = (figures(from), figures(to));
-        self.shift(swarm, &tally.tier, &before, &after);
+        if !self.is_going(tally) {
+            self.shift(swarm, &tally.tier, &before, &after);
+            let held = |stand| Holding::of(tally, stand);
+            self.shift_held(swarm, held(from), held(to));
+        }
         if (before.waiting > 0) != (after.waiting > 0) {
             self.move_ready(tally, due, after.waiting > 0);
         }
@@ -308,23 +449,11 @@ impl BotIndex {
             (true, false) => take_out(&mut self.orphaned, &swarm, &due),
             (true, true) | (false, false) => {}
         }
-        if let Some(before) = from {
-            match before.ended {
-                Some(at) => {
-                    self.ended.remove(&(at, wave));
-                    self.retained -= size;
-                }
-                None => self.standing -= size,
-            }
+        if let Some(at) = from.and_then(|stand| stand.ended) {
+            self.ended.remove(&(at, wave));
         }
-        if let Some(after) = to {
-            match after.ended {
-                Some(at) => {
-                    self.ended.insert((at, wave));
-                    self.retained += size;
-                }
-                None => self.standing += size,
-            }
+        if let Some(at) = to.and_then(|stand| stand.ended) {
+            self.ended.insert((at, wave));
         }
     }
 
@@ -351,10 +480,5 @@ impl BotIndex {
         if self.ready_of.get(&swarm).is_some_and(BTreeMap::is_empty) {
             self.ready_of.remove(&swarm);
         }
-    }
-
-    /// Waves that have not ended.
-    pub(super) fn open_waves(&self) -> usize {
-        self.tallies.len() - self.ended.len()
     }
 }

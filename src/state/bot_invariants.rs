@@ -19,28 +19,37 @@ pub fn check_bots(state: &State) -> Result<(), String> {
     equal("figures of swarms", &is.swarms, &fresh.swarms)?;
     equal("figures of tiers", &is.tiers, &fresh.tiers)?;
     equal("figures of all", &is.all, &fresh.all)?;
-    equal("assignments of open waves", &is.standing, &fresh.standing)?;
-    equal("retained assignments", &is.retained, &fresh.retained)?;
+    equal("what is held", &is.held, &fresh.held)?;
+    equal("what is held of swarms", &is.held_of, &fresh.held_of)?;
+    let live = |wave: u64| state.live_wave(wave).is_some();
     let hintless = |tallies: &BTreeMap<u64, Tally>| {
         let blank = |tally: &Tally| Tally { first_waiting: 0, ..tally.clone() };
-        tallies.iter().map(|(wave, tally)| (*wave, blank(tally))).collect::<BTreeMap<_, _>>()
+        let tallies = tallies.iter().filter(|(wave, _)| live(**wave));
+        tallies.map(|(wave, tally)| (*wave, blank(tally))).collect::<BTreeMap<_, _>>()
     };
     equal("how waves stand", &hintless(&is.tallies), &hintless(&fresh.tallies))?;
-    equal("waves that wait", &is.ready, &fresh.ready)?;
-    equal("waves that wait by type", &is.ready_of, &fresh.ready_of)?;
-    equal("whole waves that wait", &is.whole_ready, &fresh.whole_ready)?;
-    equal("single waves that wait", &is.single_ready, &fresh.single_ready)?;
-    equal("waves with orphans", &is.orphaned, &fresh.orphaned)?;
-    equal("waves of swarms", &is.whole_of, &fresh.whole_of)?;
-    equal("open waves of swarms", &is.whole_open, &fresh.whole_open)?;
-    equal("waves of bots", &is.singles_of, &fresh.singles_of)?;
-    equal("open waves of bots", &is.singles_open, &fresh.singles_open)?;
-    equal("what was inherited", &is.inherited, &fresh.inherited)?;
-    equal("what is leased as another's", &is.leased_as, &fresh.leased_as)?;
-    equal("what is lent to another", &is.lent, &fresh.lent)?;
+    let there = |swarm: u32| state.swarm(swarm).is_some();
+    equal_where("waves that wait", there, &is.ready, &fresh.ready)?;
+    equal_where("waves that wait by type", there, &is.ready_of, &fresh.ready_of)?;
+    equal_where("whole waves that wait", there, &is.whole_ready, &fresh.whole_ready)?;
+    equal_where("waves with orphans", there, &is.orphaned, &fresh.orphaned)?;
+    equal_where("waves of swarms", there, &is.whole_of, &fresh.whole_of)?;
+    equal_where("open waves of swarms", there, &is.whole_open, &fresh.whole_open)?;
+    let there = |bot: BotPlace| match bot.swarm {
+        0 => state.has_bot(bot),
+        swarm => state.swarm(swarm).is_some(),
+    };
+    equal_where("single waves that wait", there, &is.single_ready, &fresh.single_ready)?;
+    equal_where("waves of bots", there, &is.singles_of, &fresh.singles_of)?;
+    equal_where("open waves of bots", there, &is.singles_open, &fresh.singles_open)?;
+    equal_where("what was inherited", there, &is.inherited, &fresh.inherited)?;
+    equal_where("what is leased as another's", there, &is.leased_as, &fresh.leased_as)?;
+    equal_where("what is lent to another", there, &is.lent, &fresh.lent)?;
     state.check_runs()?;
-    equal("leases by their end", &is.leases, &fresh.leases)?;
-    equal("ended waves", &is.ended, &fresh.ended)?;
+    let leases = is.leases.iter().filter(|(_, place)| live(place.wave)).copied();
+    equal("leases by their end", &leases.collect(), &fresh.leases)?;
+    let ended = is.ended.iter().filter(|(_, wave)| live(*wave)).copied();
+    equal("ended waves", &ended.collect(), &fresh.ended)?;
     equal("waves to be cleared away", &is.folding, &fresh.folding)?;
     equal("running workflows", &is.running, &fresh.running)?;
     equal("workflows by their requests", &is.requested, &fresh.requested)?;
@@ -53,6 +62,18 @@ pub fn check_bots(state: &State) -> Result<(), String> {
 
 fn equal<T: PartialEq + std::fmt::Debug>(what: &str, is: &T, must: &T) -> Result<(), String> {
     if is == must { Ok(()) } else { Err(format!("{what}: {is:?}, and must be {must:?}")) }
+}
+
+/// Of two maps, what has keys that are there: what else is kept until it is cleared away is not looked at.
+fn equal_where<K: Ord + Copy + std::fmt::Debug, V: PartialEq + std::fmt::Debug>(
+    what: &str,
+    there: impl Fn(K) -> bool,
+    is: &BTreeMap<K, V>,
+    must: &BTreeMap<K, V>,
+) -> Result<(), String> {
+    let is: BTreeMap<K, &V> =
+        is.iter().filter(|(key, _)| there(**key)).map(|(key, value)| (*key, value)).collect();
+    equal(what, &is, &must.iter().map(|(key, value)| (*key, value)).collect())
 }
 
 fn holds(holds: bool, what: &str, of: impl std::fmt::Debug) -> Result<(), String> {
@@ -109,11 +130,15 @@ fn recomputed(state: &State) -> Result<BotIndex, String> {
     for (number, _) in state.waves.iter() {
         match tally(state, *number, &mut fresh)? {
             Some(tally) => fresh.put(*number, tally),
-            None => drop(fresh.folding.insert(*number)),
+            None => {
+                let tally = state.bot_index.tallies.get(number);
+                let is_going = tally.is_some_and(|tally| state.bot_index.is_going(tally));
+                holds(is_going, "waves of removed bots are cleared away", number)?;
+            }
         }
     }
     for ((wave, _), _) in state.wave_blocks.iter() {
-        if !fresh.tallies.contains_key(wave) {
+        if state.waves.get(wave).is_none() {
             fresh.folding.insert(*wave);
         }
     }
@@ -187,6 +212,9 @@ fn tally(state: &State, number: u64, fresh: &mut BotIndex) -> Result<Option<Tall
 /// Nothing waits in front of where a wave is looked at first, and bots add up.
 fn check_hints(state: &State) -> Result<(), String> {
     for (number, tally) in &state.bot_index.tallies {
+        if state.live_wave(*number).is_none() {
+            continue;
+        }
         let waits = |index: &u32| {
             let place = AssignmentPlace { wave: *number, index: *index };
             state.progress(place).is_none_or(|row| row.state == AssignmentState::Waiting)

@@ -307,6 +307,8 @@ impl Txn<'_> {
         if !picked.is_empty() {
             let count = picked.len() as u32;
             self.tell_bots(BotFact::AssignmentsLeased { holder, count });
+            // Each of them can have made a block.
+            self.tend_waves(picked.len());
         }
         Ok(Outcome::Bot(BotOutcome::Leased { runs, deadline_ms }))
     }

@@ -7,7 +7,8 @@ use super::{Outcome, Reply, State};
 use crate::model::{AssignmentPlace, BotLease, Epoch, TimeMs};
 
 impl State {
-    /// Leases whose time is over for an entry that says it is `now`, the oldest end first.
+    /// Leases whose time is over for an entry that says it is `now`, the oldest end first. Those of
+    /// removed swarms, which go in turns, are left out.
     pub fn due_leases(&self, now: TimeMs) -> impl Iterator<Item = ExpiredLease> {
         let aged = self.counters().aged_at(now);
         let due = self.bot_index.leases.iter().take_while(move |(at, _)| *at <= aged);
@@ -17,14 +18,15 @@ impl State {
     /// The lease that ends next, due or not.
     #[must_use]
     pub fn next_lease(&self) -> Option<ExpiredLease> {
-        let (_, place) = self.bot_index.leases.first()?;
-        self.expired_lease(*place)
+        self.bot_index.leases.iter().find_map(|(_, place)| self.expired_lease(*place))
     }
 
     /// When the next lease runs out, unless time leaps.
     #[must_use]
     pub fn next_lease_end_ms(&self) -> Option<TimeMs> {
-        self.bot_index.leases.first().map(|(at, _)| self.time_of_age(*at))
+        let mut leases = self.bot_index.leases.iter();
+        let next = leases.find(|(_, place)| self.live_wave(place.wave).is_some());
+        next.map(|(at, _)| self.time_of_age(*at))
     }
 
     /// When a lease ends by itself, unless time leaps.
@@ -34,6 +36,7 @@ impl State {
     }
 
     fn expired_lease(&self, place: AssignmentPlace) -> Option<ExpiredLease> {
+        self.live_wave(place.wave)?;
         Some(ExpiredLease { place, attempt: self.progress(place)?.attempt })
     }
 

@@ -21,6 +21,7 @@ impl State {
             return;
         }
         let leases = self.bot_index.leases.iter().map(|(_, place)| *place);
+        let leases = leases.filter(|place| self.live_wave(place.wave).is_some());
         for place in leases.collect::<Vec<AssignmentPlace>>() {
             self.edit_progress(place, back_to_waiting);
         }

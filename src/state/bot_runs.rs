@@ -7,10 +7,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::State;
 use crate::model::{BotPlace, Span};
 
-/// By bot and the first wave of a run, its last one. What is between two waves of a run is ended, or
-/// forgotten because all of it is.
+/// By swarm, and there by bot and the first wave of a run, its last one. What is between two waves of a
+/// run is ended, or forgotten because all of it is.
 #[derive(Debug, Default)]
-pub(super) struct EndedRuns(BTreeMap<(BotPlace, u64), u64>);
+pub(super) struct EndedRuns(BTreeMap<u32, Runs>);
+
+type Runs = BTreeMap<(u32, u64), u64>;
 
 impl EndedRuns {
     /// Notes an end; `whole` are the retained waves over the bot's swarm.
@@ -20,51 +22,61 @@ impl EndedRuns {
         }
         let are_neighbours =
             |one: u64, other: u64| one + 1 >= other || whole.range(one + 1..other).next().is_none();
+        let runs = self.0.entry(bot.swarm).or_default();
+        let bot = bot.index;
         let (mut first, mut last) = (wave, wave);
-        let before = self.0.range((bot, 0)..(bot, wave)).next_back();
+        let before = runs.range((bot, 0)..(bot, wave)).next_back();
         if let Some(((_, from), to)) = before
             && are_neighbours(*to, wave)
         {
             first = *from;
         }
-        let after = self.0.range((bot, wave)..=(bot, u64::MAX)).next();
+        let after = runs.range((bot, wave)..=(bot, u64::MAX)).next();
         if let Some((from, to)) = after.map(|((_, from), to)| (*from, *to))
             && are_neighbours(wave, from)
         {
-            self.0.remove(&(bot, from));
+            runs.remove(&(bot, from));
             last = to;
         }
-        self.0.insert((bot, first), last);
+        runs.insert((bot, first), last);
         // Runs of waves that are all forgotten.
         let oldest = whole.first().copied().unwrap_or_default();
-        while let Some(((_, from), to)) = self.0.range((bot, 0)..(bot, first)).next() {
+        while let Some(((_, from), to)) = runs.range((bot, 0)..(bot, first)).next() {
             if *to >= oldest {
                 break;
             }
             let key = (bot, *from);
-            self.0.remove(&key);
+            runs.remove(&key);
         }
     }
 
     /// The run that a wave is in.
     fn covering(&self, bot: BotPlace, wave: u64) -> Option<(u64, u64)> {
-        let ((_, first), last) = self.0.range((bot, 0)..=(bot, wave)).next_back()?;
+        let runs = self.0.get(&bot.swarm)?;
+        let ((_, first), last) = runs.range((bot.index, 0)..=(bot.index, wave)).next_back()?;
         (*last >= wave).then_some((*first, *last))
     }
 
     /// Forgets bots that go.
     pub(super) fn forget(&mut self, swarm: u32, span: Span) {
-        let place = |index| (BotPlace { swarm, index }, 0);
-        let keys = self.0.range(place(span.first)..place(span.end)).map(|(key, _)| *key);
+        let Some(runs) = self.0.get_mut(&swarm) else { return };
+        let keys = runs.range((span.first, 0)..(span.end, 0)).map(|(key, _)| *key);
         for key in keys.collect::<Vec<_>>() {
-            self.0.remove(&key);
+            runs.remove(&key);
         }
     }
 
+    /// Forgets all bots of a swarm that goes.
+    pub(super) fn forget_swarm(&mut self, swarm: u32) {
+        self.0.remove(&swarm);
+    }
+
     /// Every run: whose it is, its first and its last wave.
-    #[cfg(test)]
     fn all(&self) -> impl Iterator<Item = (BotPlace, u64, u64)> {
-        self.0.iter().map(|((bot, first), last)| (*bot, *first, *last))
+        self.0.iter().flat_map(|(swarm, runs)| {
+            let bot = |index| BotPlace { swarm: *swarm, index };
+            runs.iter().map(move |((index, first), last)| (bot(*index), *first, *last))
+        })
     }
 }
 
@@ -163,8 +175,8 @@ impl State {
                 }
             }
         }
-        for ((bot, first), last) in &self.bot_index.ended_runs.0 {
-            for wave in self.whole_waves_of(*bot, *first).take_while(|wave| wave <= last) {
+        for (bot, first, last) in self.bot_index.ended_runs.all() {
+            for wave in self.whole_waves_of(bot, first).take_while(|wave| *wave <= last) {
                 let place = crate::model::AssignmentPlace { wave, index: bot.index };
                 if !self.progress(place).is_some_and(|row| row.state.is_ended()) {
                     return Err(format!("a run of {bot:?} holds wave {wave}"));

@@ -25,6 +25,8 @@ pub(super) struct World {
     command_bytes: usize,
     row_bytes: usize,
     took: Duration,
+    /// Rows that the last command changed.
+    pub(super) changed: usize,
     /// Who is said to complete what is completed.
     pub(super) bot: Option<DerivedId>,
 }
@@ -42,6 +44,20 @@ impl World {
         }
         assert_eq!(check_bots(&reopened), Ok(()));
         assert_eq!(reopened.digest(), self.state.digest());
+    }
+
+    /// A member that has read its rows back.
+    pub(super) fn restarted(&self) -> Self {
+        let mut state = State::default();
+        for (key, value) in &self.rows {
+            state.load_row(key, value).unwrap();
+        }
+        Self { state, index: self.index, now: self.now, rows: self.rows.clone(), ..Self::default() }
+    }
+
+    /// How long apply has taken since this was last asked.
+    pub(super) fn took(&mut self) -> Duration {
+        std::mem::take(&mut self.took)
     }
 
     /// What a move takes. Of bots those that are there.
@@ -68,6 +84,7 @@ impl World {
         self.took += start.elapsed();
         let changes = self.state.take_changes();
         self.row_bytes += changes.bytes();
+        self.changed = changes.rows.len();
         for (key, value) in changes.rows {
             match value {
                 Some(value) => drop(self.rows.insert(key, value)),
@@ -370,6 +387,58 @@ fn open_work_is_found_behind_any_number_of_ended_ones_and_pages_go_past_all() {
     assert_eq!((page.rows.len(), page.next), (1, None));
 }
 
+/// Makes a swarm, has some of its work leased and some of that completed, and removes it; gives the most
+/// rows of waves that are there there ever were, which is all that there may be of those that are not.
+fn make_use_and_remove(
+    world: &mut World,
+    bots: u32,
+    leases: &[(u32, bool)],
+    mut most: usize,
+) -> usize {
+    let rows = |world: &World| world.state.waves.len() + world.state.wave_blocks.len();
+    let mut note = |world: &World| {
+        let blocks = world.state.wave_blocks.iter().map(|((wave, _), _)| *wave);
+        let waves = world.state.waves.iter().map(|(wave, _)| *wave);
+        let is_live = |wave: &u64| world.state.live_wave(*wave).is_some();
+        let live = blocks.chain(waves).filter(is_live).count();
+        most = most.max(live);
+        assert!(
+            rows(world) <= most,
+            "{} rows, {live} of them of waves that are there",
+            rows(world)
+        );
+    };
+    world.swarm(bots, "standard");
+    note(world);
+    let number = world.state.bot_totals().swarms;
+    world.assign(number);
+    note(world);
+    for (max, completes) in leases {
+        let leased = world.lease(&[number], *max);
+        note(world);
+        if *completes && !leased.is_empty() {
+            world.complete(&leased, "");
+            note(world);
+        }
+    }
+    let swarm = world.state.swarm_id(number);
+    world.say(BotCommand::RemoveSwarm { swarm }).unwrap();
+    note(world);
+    most
+}
+
+/// The rows of removed swarms piled up: a lease made up to a thousand blocks and cleared none away.
+#[test]
+fn what_leases_of_removed_swarms_leave_is_cleared_away_by_the_next_ones() {
+    let mut world = World::new();
+    let mut most = 0;
+    for _ in 0..6 {
+        most = make_use_and_remove(&mut world, 20_000, &[(1000, false); 20], most);
+    }
+    assert!(most <= 316, "{most}");
+    assert_eq!(check_bots(&world.state), Ok(()));
+}
+
 /// What workers may do with what they hold.
 #[derive(Debug, Clone)]
 enum Move {
@@ -401,6 +470,22 @@ fn moves() -> impl Strategy<Value = Vec<Move>> {
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..Default::default() })]
+
+    /// However swarms come and go, rows of those that are gone are no more than there once were of others.
+    #[test]
+    fn rows_of_removed_swarms_are_bounded(
+        rounds in proptest::collection::vec(
+            (1..3000u32, proptest::collection::vec((1..1000u32, any::<bool>()), 0..8)),
+            1..8,
+        ),
+    ) {
+        let (mut world, mut most) = (World::new(), 0);
+        for (bots, leases) in rounds {
+            most = make_use_and_remove(&mut world, bots, &leases, most);
+        }
+        prop_assert_eq!(check_bots(&world.state), Ok(()));
+        world.is_what_its_rows_say();
+    }
 
     /// Two workers never hold one assignment, and each is completed by one of them at most.
     #[test]

@@ -3,19 +3,21 @@
 
 use super::apply::Txn;
 use super::bot_command::{BotFact, BotOutcome, BotRejection, BotWork};
-use super::bot_index::{Tally, take_out};
+use super::bot_index::Tally;
 use super::bots::check_text;
 use super::rows::BlobPart;
 use super::{NAME_MAX, Outcome, Rejection, Reply, State, blob_owner};
 use crate::model::{
-    AssignmentPlace, BOT_BLOCK, BotPlace, DerivedId, IdOf, Progress, Span, TimeMs, Wave,
+    AssignmentPlace, BOT_BLOCK, BotPlace, DerivedId, IdOf, Progress, Span, TimeMs, Wave, WaveBlock,
     block_slot, tier_urgency,
 };
 
 /// The longest data of work for bots, in bytes.
 const DATA_MAX: usize = 256 * 1024;
 /// Waves that may be open.
-const OPEN_WAVES_MAX: usize = 300_000;
+const OPEN_WAVES_MAX: u64 = 300_000;
+/// Waves that may be open over one swarm, and of one bot beside them: who removes bots goes over them.
+pub(super) const OPEN_WAVES_OF_ONE_MAX: usize = 25_000;
 /// Rows that are cleared away after a command, beside one for each of its items.
 const FOLDED_PER_COMMAND: usize = 16;
 
@@ -36,8 +38,8 @@ impl State {
 
     /// A wave whose bots are there.
     pub(super) fn live_wave(&self, wave: u64) -> Option<&Wave> {
-        self.bot_index.tallies.get(&wave)?;
-        self.waves.get(&wave)
+        let tally = self.bot_index.tallies.get(&wave)?;
+        if self.bot_index.is_going(tally) { None } else { self.waves.get(&wave) }
     }
 
     /// What has come of an assignment; `None` when nothing has.
@@ -76,8 +78,8 @@ impl State {
             _ => swarm.is_some(),
         };
         if !there {
-            self.bot_index.folding.insert(number);
-            return;
+            let index = if wave.swarm == 0 { first } else { 0 };
+            self.bot_index.going.insert(BotPlace { swarm: wave.swarm, index });
         }
         let gone = swarm.map_or(Vec::new(), |row| row.gone_of(&wave.members));
         let tier = self.tier_of(BotPlace { swarm: wave.swarm, index: first });
@@ -132,7 +134,7 @@ impl State {
         self.note_progress(place, &before, &after);
         let key = (place.wave, block);
         if self.wave_blocks.get(&key).is_none() {
-            let row = crate::model::WaveBlock { rows: vec![after] };
+            let row = WaveBlock { rows: vec![after] };
             self.wave_blocks.put(&mut self.rows, key, row);
         } else {
             self.wave_blocks.edit_unwritten(&key, |row| row.put(after));
@@ -163,6 +165,8 @@ impl Txn<'_> {
     pub(super) fn assign_bot(&mut self, bot: DerivedId, work: BotWork) -> Reply {
         let place = self.state.bot_place(bot).ok_or(BotRejection::BotNotFound { bot })?;
         self.check_work(&work, 1)?;
+        let of_bot = self.state.bot_index.singles_open.get(&place);
+        check_waves(of_bot.map_or(0, |waves| waves.len()))?;
         let span = Span { first: place.index, end: place.index + 1 };
         let wave = self.add_wave(place.swarm, false, vec![span], work);
         let now = self.now;
@@ -182,6 +186,8 @@ impl Txn<'_> {
         let row = self.state.swarm(number).ok_or(BotRejection::SwarmNotFound { swarm })?;
         let (count, members) = (row.count, row.spans());
         self.check_work(&work, count)?;
+        let of_swarm = self.state.bot_index.whole_open.get(&number);
+        check_waves(of_swarm.map_or(0, |waves| waves.len()))?;
         let Some(first) = members.first().map(|span| span.first) else {
             // A swarm whose last bot was removed.
             return Ok(Outcome::Bot(BotOutcome::Assigned { wave: 0, first: 0, count: 0 }));
@@ -204,12 +210,11 @@ impl Txn<'_> {
         let index = &self.state.bot_index;
         let fits = |held: u64, max: u64| held.saturating_add(count.into()) <= max;
         // What has ended of waves that have not takes as much memory, and is let go with its wave.
-        if !fits(index.open(), max) || !fits(index.standing, max.saturating_mul(2)) {
+        if !fits(index.open(), max) || !fits(index.held.standing, max.saturating_mul(2)) {
             return Err(BotRejection::TooManyAssignments { max }.into());
         }
-        if self.state.bot_index.open_waves() >= OPEN_WAVES_MAX {
-            let max = OPEN_WAVES_MAX as u64;
-            return Err(BotRejection::TooManyAssignments { max }.into());
+        if index.held.open_waves >= OPEN_WAVES_MAX {
+            return Err(BotRejection::TooManyAssignments { max: OPEN_WAVES_MAX }.into());
         }
         Ok(())
     }
@@ -241,25 +246,6 @@ impl Txn<'_> {
         number
     }
 
-    /// A bot of no swarm goes, and all that was assigned to it.
-    pub(super) fn forget_waves_of_bot(&mut self, bot: BotPlace) {
-        let waves = self.state.bot_index.singles_of.get(&bot).into_iter().flatten();
-        for wave in waves.copied().collect::<Vec<_>>() {
-            self.state.forget_wave(wave);
-        }
-    }
-
-    /// A swarm goes, and all that was assigned to its bots.
-    pub(super) fn forget_waves_of_swarm(&mut self, swarm: u32) {
-        let place = |index| BotPlace { swarm, index };
-        let singles = self.state.bot_index.singles_of.range(place(0)..=place(u32::MAX));
-        let singles = singles.flat_map(|(_, waves)| waves);
-        let whole = self.state.bot_index.whole_of.get(&swarm).into_iter().flatten();
-        for wave in singles.chain(whole).copied().collect::<Vec<_>>() {
-            self.state.forget_wave(wave);
-        }
-    }
-
     /// Clears away what is over: waves beyond those that are retained, the oldest end first, and a
     /// bounded number of rows of waves that are forgotten. Each of `items` can have left one row,
     /// so what is left over does not grow.
@@ -267,16 +253,21 @@ impl Txn<'_> {
         self.state.write_bot_blocks();
         let max = self.state.policy().ended_assignments_max;
         for _ in 0..FOLDED_PER_COMMAND + items {
-            let oldest = self.state.bot_index.ended.first().map(|(_, wave)| *wave);
-            let Some(oldest) = oldest.filter(|_| self.state.bot_index.retained > max) else {
+            if self.state.bot_index.held.retained <= max {
                 break;
-            };
+            }
+            let Some(oldest) = self.state.bot_index.oldest_ended() else { break };
             self.state.forget_wave(oldest);
             self.delete_wave(oldest);
         }
         for _ in 0..FOLDED_PER_COMMAND + items {
-            let Some(wave) = self.state.bot_index.folding.first().copied() else { break };
-            self.delete_part(wave);
+            if let Some(wave) = self.state.bot_index.folding.first().copied() {
+                self.delete_part(wave);
+            } else if let Some(wave) = self.state.bot_index.next_going() {
+                self.delete_going(wave);
+            } else {
+                break;
+            }
         }
     }
 
@@ -294,19 +285,44 @@ impl Txn<'_> {
 
     /// Deletes the row of a forgotten wave, or else one of its blocks.
     fn delete_part(&mut self, wave: u64) {
-        if self.state.waves.get(&wave).is_some() {
-            return self.delete_wave(wave);
+        if self.state.waves.get(&wave).is_none() {
+            self.delete_block(wave);
         }
+        self.delete_wave(wave);
+    }
+
+    /// Deletes a block of a wave whose bots were removed, with the leases in it, or when there is none
+    /// its row: as long as that is there, it says whose wave it was.
+    fn delete_going(&mut self, wave: u64) {
+        let swarm = self.state.waves.get(&wave).map_or(0, |row| row.swarm);
+        match self.delete_block(wave) {
+            Some((block, row)) => self.state.bot_index.take_block(swarm, (wave, block), &row),
+            None => {
+                self.state.bot_index.take(wave);
+                self.delete_wave(wave);
+            }
+        }
+    }
+
+    /// Deletes the first block of a wave.
+    fn delete_block(&mut self, wave: u64) -> Option<(u32, WaveBlock)> {
         let block = self.state.wave_blocks.range((wave, 0), (wave, u32::MAX)).next();
-        let Some(((_, block), _)) = block else { return self.delete_wave(wave) };
-        let key = (wave, *block);
-        let row = self.state.wave_blocks.remove(&mut self.state.rows, &key).unwrap_or_default();
+        let key = (wave, block?.0.1);
+        let row = self.state.wave_blocks.remove(&mut self.state.rows, &key)?;
         for progress in &row.rows {
             let owner = blob_owner(wave, key.1 * BOT_BLOCK + u32::from(progress.slot));
             self.state.rows.delete_payload(&owner, BlobPart::BotResult, &progress.result);
         }
-        self.delete_wave(wave);
+        Some((key.1, row))
     }
+}
+
+fn check_waves(open: usize) -> Result<(), Rejection> {
+    if open >= OPEN_WAVES_OF_ONE_MAX {
+        let max = OPEN_WAVES_OF_ONE_MAX as u64;
+        return Err(BotRejection::TooManyWaves { max }.into());
+    }
+    Ok(())
 }
 
 impl State {
@@ -316,20 +332,7 @@ impl State {
         if tally.leased > 0 || tally.inherited > 0 {
             let swarm = tally.swarm;
             for ((_, block), row) in self.wave_blocks.range((wave, 0), (wave, u32::MAX)) {
-                for progress in &row.rows {
-                    let index = block * BOT_BLOCK + u32::from(progress.slot);
-                    let place = AssignmentPlace { wave, index };
-                    if let Some(lease) = &progress.lease {
-                        self.bot_index.leases.remove(&(lease.ends_aged_ms, place));
-                    }
-                    if let Some(index) = progress.bot {
-                        let bot = BotPlace { swarm, index };
-                        take_out(&mut self.bot_index.inherited, &bot, &place);
-                        take_out(&mut self.bot_index.leased_as, &bot, &place);
-                        let lender = BotPlace { swarm, index: place.index };
-                        take_out(&mut self.bot_index.lent, &lender, &place);
-                    }
-                }
+                self.bot_index.take_block(swarm, (wave, *block), row);
             }
         }
         self.bot_index.take(wave);

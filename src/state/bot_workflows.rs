@@ -8,6 +8,7 @@ use super::rows::BlobPart;
 use super::{NAME_MAX, Outcome, Rejection, Reply, State, blob_owner};
 use crate::model::{
     DerivedId, Epoch, IdOf, Payload, TimeMs, Workflow, WorkflowStatus, WorkflowTask,
+    workflow_digest,
 };
 
 /// The most tasks of a workflow.
@@ -93,7 +94,8 @@ impl State {
 
 impl Txn<'_> {
     /// Asked again it makes nothing, also when the answer of the first time is forgotten: whoever waits
-    /// for hours asks again under its key, and services must not be called twice for that.
+    /// for hours asks again under its key, and services must not be called twice for that. Whether it is
+    /// the same that is asked is seen by who asked ([`Workflow::asked`]).
     pub(super) fn create_workflow(&mut self, tasks: Vec<WorkflowStep>, priority: String) -> Reply {
         if let Some(number) = self.state.bot_index.requested.get(&self.request_id) {
             let workflow = self.state.workflow_id(*number);
@@ -121,6 +123,8 @@ impl Txn<'_> {
         self.ensure_bot_seed();
         let number = self.state.bot_totals().workflows + 1;
         self.state.edit_bot_totals(|totals| totals.workflows = number);
+        let texts = tasks.iter().map(|task| (task.task_type.as_str(), task.params.as_str()));
+        let asked_digest = workflow_digest(texts, &priority);
         let rows = (0u32..).zip(tasks).map(|(place, task)| {
             let (owner, part) = (blob_owner(number, place), BlobPart::StepParams);
             let params = self.state.rows.put_payload_beyond(64, &owner, part, task.params);
@@ -128,6 +132,7 @@ impl Txn<'_> {
         });
         let row = Workflow {
             request_id: self.request_id,
+            asked: asked_digest,
             tasks: rows.collect(),
             priority,
             position: 0,

@@ -133,8 +133,10 @@ impl State {
                 let Some(row) = self.wave_blocks.get(&(long, block)).cloned() else {
                     return Ok(());
                 };
-                if !self.bot_index.tallies.contains_key(&long) {
+                if self.waves.get(&long).is_none() {
                     self.bot_index.folding.insert(long);
+                }
+                if self.live_wave(long).is_none() {
                     return Ok(());
                 }
                 for progress in &row.rows {
@@ -229,7 +231,8 @@ impl Txn<'_> {
     fn remove_bot(&mut self, bot: DerivedId) -> Reply {
         let place = self.state.bot_place(bot).ok_or(BotRejection::BotNotFound { bot })?;
         if place.swarm == 0 {
-            self.forget_waves_of_bot(place);
+            let tier = self.state.tier_of(place).to_owned();
+            self.state.bot_index.drop_bot(place, &tier);
             self.state.edit_record(place, |record| *record = BotRecord::default());
             self.state.count_bots(place, 1, 0);
             self.state.bots.remove(&mut self.state.rows, &place.index);

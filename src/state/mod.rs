@@ -84,6 +84,8 @@ mod unread;
 #[cfg(test)]
 mod bot_accounts;
 #[cfg(test)]
+mod bot_removal_tests;
+#[cfg(test)]
 mod bot_tests;
 #[cfg(test)]
 mod bot_words;

@@ -6,6 +6,7 @@
 
 use super::apply::Txn;
 use super::bot_command::{BotFact, BotOutcome, BotRejection, BotSpec};
+use super::bot_index::Figures;
 use super::bots::check_spec;
 use super::{Outcome, Rejection, Reply, State};
 use crate::model::{
@@ -16,6 +17,11 @@ use crate::model::{
 const STRETCHES_KEPT: usize = 4096;
 /// Pieces that they may fall into, which takes as many bots that were removed from between others.
 const STRETCHES_MAX: usize = 65_536;
+/// What one command that shrinks a swarm goes over at most: blocks of its waves, and single waves; or
+/// one bot's, which are bounded.
+const LOOKS_PER_SHRINK: usize = 20_000;
+/// What forgetting a block of records costs of that.
+const RECORDS_COST: usize = 16;
 
 impl State {
     /// One swarm.
@@ -112,10 +118,12 @@ impl Txn<'_> {
         let number = self.state.swarm_number(swarm);
         let number = number.ok_or(BotRejection::SwarmNotFound { swarm })?;
         let row = self.state.swarm(number).ok_or(BotRejection::SwarmNotFound { swarm })?;
-        let (before, gone) = (row.count, row.highest(row.count.saturating_sub(count)));
+        let before = row.count;
         if count > before {
             self.grow_swarm(number, count - before)?;
-        } else if !gone.is_empty() {
+        } else if count < before {
+            let most = self.state.removable(number, row).max(1);
+            let gone = row.highest((before - count).min(most));
             self.remove_members(number, &gone);
         }
         let count = self.state.swarm(number).map_or(0, |row| row.count);
@@ -188,7 +196,7 @@ impl Txn<'_> {
     /// Takes members out of a swarm; what is open of theirs is had by those that remain.
     pub(super) fn remove_members(&mut self, number: u32, gone: &[Span]) {
         for span in gone {
-            self.forget_records(number, *span);
+            self.state.forget_records(number, *span);
         }
         let index = self.index;
         let counts = self.state.swarms.edit(&mut self.state.rows, &number, |row| {
@@ -202,34 +210,16 @@ impl Txn<'_> {
         self.state.orphan_members(number, gone);
     }
 
-    /// Blanks the records of bots that go.
-    fn forget_records(&mut self, number: u32, span: Span) {
-        let (first, last) = (span.first / BOT_BLOCK, span.end.div_ceil(BOT_BLOCK));
-        let blocks = self.state.bot_blocks.range((number, first), (number, last));
-        let slots = blocks.flat_map(|((_, block), row)| {
-            let first = block * BOT_BLOCK;
-            row.records.iter().map(move |(slot, _)| first + u32::from(*slot))
-        });
-        let inside = |index: &u32| span.first <= *index && *index < span.end;
-        let indexes: Vec<u32> = slots.filter(inside).collect();
-        for index in indexes {
-            let bot = BotPlace { swarm: number, index };
-            self.state.edit_record(bot, |record| *record = Default::default());
-        }
-    }
-
     pub(super) fn remove_swarm(&mut self, swarm: DerivedId) -> Reply {
         let number = self.state.swarm_number(swarm);
         let number = number.ok_or(BotRejection::SwarmNotFound { swarm })?;
         let row = self.state.swarm(number).ok_or(BotRejection::SwarmNotFound { swarm })?;
-        let (count, all) = (row.count, row.spans());
-        self.forget_waves_of_swarm(number);
-        let everybody = Span { first: 0, end: u32::MAX };
-        self.state.bot_index.ended_runs.forget(number, everybody);
-        for span in all {
-            self.forget_records(number, span);
+        let (count, tier) = (row.count, row.tier.clone());
+        let records = self.state.bot_blocks.range((number, 0), (number, u32::MAX));
+        for key in records.map(|(key, _)| *key).collect::<Vec<_>>() {
+            self.state.bot_blocks.remove(&mut self.state.rows, &key);
         }
-        self.state.count_bots(BotPlace { swarm: number, index: 0 }, count, 0);
+        self.state.bot_index.drop_swarm(number, &tier);
         self.state.swarms.remove(&mut self.state.rows, &number);
         self.tell_bots(BotFact::SwarmRemoved { swarm, count });
         self.tend_waves(1);
@@ -238,6 +228,56 @@ impl Txn<'_> {
 }
 
 impl State {
+    /// How many of the highest members of a swarm one command removes, unless that is none.
+    fn removable(&self, number: u32, row: &Swarm) -> u32 {
+        let place = |index| BotPlace { swarm: number, index };
+        let singles = self.bot_index.singles_open.range(place(0)..=place(u32::MAX)).rev();
+        let (mut looks, mut from) = (LOOKS_PER_SHRINK, 0);
+        for (bot, waves) in singles {
+            let Some(left) = looks.checked_sub(waves.len()) else {
+                from = bot.index.saturating_add(1);
+                break;
+            };
+            looks = left;
+        }
+        let waves = self.bot_index.whole_open.get(&number).map_or(0, |waves| waves.len());
+        let mut blocks = (LOOKS_PER_SHRINK / (waves + RECORDS_COST)).max(1) as u32;
+        for stretch in row.members.iter().rev() {
+            let last = (stretch.span.end - 1) / BOT_BLOCK;
+            let own = last + 1 - stretch.span.first / BOT_BLOCK;
+            if own > blocks {
+                from = from.max((last + 1 - blocks) * BOT_BLOCK);
+                break;
+            }
+            blocks -= own;
+        }
+        let rest = Span { first: from, end: u32::MAX };
+        row.members.iter().map(|stretch| stretch.span.and(rest).len()).sum()
+    }
+
+    /// Blanks the records of bots that go.
+    fn forget_records(&mut self, number: u32, span: Span) {
+        let (first, last) = (span.first / BOT_BLOCK, span.end.div_ceil(BOT_BLOCK));
+        let blocks = self.bot_blocks.range((number, first), (number, last));
+        let mut gone = Figures::default();
+        for key in blocks.map(|(key, _)| *key).collect::<Vec<_>>() {
+            let index = |slot: u8| key.1 * BOT_BLOCK + u32::from(slot);
+            self.bot_blocks.edit_unwritten(&key, |row| {
+                row.records.retain(|(slot, record)| {
+                    let stays = index(*slot) < span.first || span.end <= index(*slot);
+                    if !stays {
+                        gone.completed += record.completed;
+                        gone.failed += record.failed;
+                    }
+                    stays
+                });
+            });
+            self.bot_index.unwritten_bots.insert(key);
+        }
+        let tier = self.tier_of(BotPlace { swarm: number, index: 0 }).to_owned();
+        self.bot_index.shift(number, &tier, &gone, &Figures::default());
+    }
+
     /// Counts what removed members leave as orphans. Goes over what they have still to do: of one member,
     /// no wave that it has ended is looked at.
     fn orphan_members(&mut self, number: u32, gone: &[Span]) {

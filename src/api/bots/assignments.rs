@@ -186,11 +186,13 @@ impl Asked {
         Some((rows, page.next.map(cursor)))
     }
 
-    /// Whether there is something to be shown behind a place, or that the bot is gone.
+    /// Whether there is something to be shown behind a place, or where to look on, or that the bot is
+    /// gone. An empty page that has a cursor is an answer: what is wanted may lie behind it.
     fn has_answer(&self, state: &Tables, after: Option<AssignmentPlace>) -> bool {
         let Some(place) = state.bot_place(self.bot) else { return true };
         let (wanted, way) = (|state| self.wanted.holds(state), (after, self.query.descending));
-        !state.assignment_page(place, wanted, way, 1).rows.is_empty()
+        let page = state.assignment_page(place, wanted, way, 1);
+        !page.rows.is_empty() || page.next.is_some()
     }
 }
 
@@ -285,6 +287,58 @@ pub(in crate::api) async fn complete(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::{BotPlace, RequestId};
+    use crate::state::{BotReport, BotSpec, BotWork, Command, Envelope, LogEntry, encode_entry};
+
+    fn apply(state: &mut Tables, index: u64, commands: impl Iterator<Item = BotCommand>) {
+        let envelope = |(at, command)| Envelope {
+            request_id: RequestId(u128::from(index) << 64 | at),
+            principal: String::new(),
+            command: Command::Bot(Box::new(command)),
+        };
+        let envelopes = (1..).zip(commands).map(envelope).collect();
+        let applied =
+            state.apply(index, &encode_entry(&LogEntry { at_ms: index, envelopes })).unwrap();
+        assert!(applied.replies.iter().all(Result::is_ok));
+    }
+
+    /// A bot with so many assignments that are done.
+    fn busy(thousands: u64) -> (Tables, DerivedId) {
+        let mut state = Tables::default();
+        apply(&mut state, 1, [BotCommand::CreateBot(BotSpec::default())].into_iter());
+        let bot = state.bot_id(BotPlace::default());
+        for turn in 0..thousands {
+            let work = BotWork::default();
+            let assign = std::iter::repeat_n(BotCommand::AssignBot { bot, work }, 1000);
+            apply(&mut state, 2 * turn + 2, assign);
+            let item = |number| BotReport {
+                task: state.assignment_id(AssignmentPlace { wave: number, index: 0 }),
+                bot: None,
+                attempt: None,
+                text: String::new(),
+                permanent: false,
+            };
+            let items = (turn * 1000 + 1..=turn * 1000 + 1000).map(item).collect();
+            let complete = BotCommand::CompleteAssignments { items };
+            apply(&mut state, 2 * turn + 3, [complete].into_iter());
+        }
+        (state, bot)
+    }
+
+    /// Who waited for what lies behind 20,000 others was answered when its time was over.
+    #[test]
+    fn a_page_that_is_empty_and_has_a_cursor_is_an_answer_for_those_who_wait() {
+        let (state, bot) = busy(21);
+        for (query, has_answer) in
+            [("status=failed", true), ("status=completed", true), ("status=assigned", false)]
+        {
+            let asked = Asked::of(&bot.to_string(), &Params::of(query)).unwrap();
+            assert_eq!(asked.has_answer(&state, None), has_answer, "{query}");
+        }
+        let asked = Asked::of(&bot.to_string(), &Params::of("status=failed")).unwrap();
+        let (rows, cursor) = asked.page(&state, None).unwrap();
+        assert!(rows.is_empty() && cursor.is_some());
+    }
 
     #[test]
     fn contract_5_2_words_of_status() {

@@ -22,7 +22,7 @@ use crate::api::object::{Object, text_of};
 use crate::api::params::Params;
 use crate::api::reply;
 use crate::api::ticket::{Caller, Ticket};
-use crate::model::{DerivedId, Service, WorkflowStatus};
+use crate::model::{DerivedId, Service, WorkflowStatus, workflow_digest};
 use crate::state::{BotCommand, BotOutcome, Outcome, WORKFLOW_TASKS_MAX, WorkflowStep};
 
 /// What a workflow is waited for beyond the times of its services: a failover.
@@ -65,6 +65,12 @@ fn command(body: &[u8]) -> Result<BotCommand, ApiError> {
     Ok(BotCommand::CreateWorkflow { tasks, priority })
 }
 
+/// What tells this workflow from another under the same key.
+fn asked(tasks: &[WorkflowStep], priority: &str) -> u64 {
+    let texts = tasks.iter().map(|task| (task.task_type.as_str(), task.params.as_str()));
+    workflow_digest(texts, priority)
+}
+
 /// The door of workflows.
 pub(in crate::api) fn orchestrating() -> MethodRouter<App> {
     post(|State(app), params, ticket, caller, body| orchestrate(app, params, ticket, caller, body))
@@ -79,9 +85,9 @@ async fn orchestrate(
 ) -> Result<Response, ApiError> {
     let command = command(&body)?;
     drop(body);
-    let wait = match &command {
-        BotCommand::CreateWorkflow { tasks, .. } => wait_of(tasks),
-        _ => SLACK,
+    let (wait, asked) = match &command {
+        BotCommand::CreateWorkflow { tasks, priority } => (wait_of(tasks), asked(tasks, priority)),
+        _ => (SLACK, 0),
     };
     let waits = !params.flag("async");
     // Taken before there is a workflow, so that one that nobody could wait for is not made.
@@ -92,6 +98,14 @@ async fn orchestrate(
         return Err(key_reused(ticket.request_id));
     };
     app.caught_up(ticket, index).await?;
+    // Neither the ledger of requests nor the workflow says what else was asked under the same key.
+    let is_other = app.cluster().view().read(|state| {
+        let row = state.workflow_number(workflow).and_then(|number| state.workflow(number));
+        row.is_some_and(|row| row.asked != asked)
+    });
+    if is_other {
+        return Err(key_reused(ticket.request_id));
+    }
     if waits {
         return over(&app, ticket, workflow, until).await;
     }

@@ -23,6 +23,8 @@ use crate::state::{BotCommand, BotOutcome, Outcome, State as Tables};
 
 /// Bots of a swarm when nothing is said (contract 5.1).
 const COUNT: i64 = 100;
+/// Commands that one request to shrink takes at most.
+const SHRINKS_MAX: usize = 1000;
 
 const SWARMS: ListKind =
     ListKind { name: "swarms", sorts: &["created_at"], descending: false, filters: &[], own: &[] };
@@ -108,7 +110,8 @@ pub(in crate::api) async fn list(
     Ok(reply::read(&stamp, reply::encode(&answer)))
 }
 
-/// `PATCH /swarms/{id}`: so many bots from now on, or as many as there is room for.
+/// `PATCH /swarms/{id}`: so many bots from now on, or as many as there is room for. One that shrinks by
+/// many that have much to do takes several commands.
 pub(in crate::api) async fn scale(
     State(app): State<App>,
     Path(id): Path<String>,
@@ -120,12 +123,18 @@ pub(in crate::api) async fn scale(
     let swarm = shape::swarm_id(&id)?;
     let count = shape::count(&shape::object(&body)?)?.filter(|count| *count >= 0);
     let count = count.ok_or_else(|| FieldError::new("count", "a whole number of at least 0"))?;
-    let command = BotCommand::ScaleSwarm { swarm, count: shape::bots(count) };
-    let Written { index, outcome } = propose(&app, ticket, &caller, command).await?;
-    let Outcome::Bot(BotOutcome::SwarmScaled { .. }) = outcome else {
-        return Err(key_reused(ticket.request_id));
-    };
-    changed(&app, ticket, index, swarm, with_ids(&params)).await
+    let count = shape::bots(count);
+    for nth in 0..SHRINKS_MAX {
+        let command = BotCommand::ScaleSwarm { swarm, count };
+        let Written { index, outcome } = propose(&app, ticket.nth(nth), &caller, command).await?;
+        let Outcome::Bot(BotOutcome::SwarmScaled { count: now }) = outcome else {
+            return Err(key_reused(ticket.request_id));
+        };
+        if now <= count {
+            return changed(&app, ticket, index, swarm, with_ids(&params)).await;
+        }
+    }
+    Err(ApiError::unknown_outcome(ticket.request_id))
 }
 
 /// `DELETE /swarms/{id}`.

@@ -193,6 +193,7 @@ mod tests {
             result: Payload::Absent,
         };
         let row = |status| Workflow {
+            asked: 0,
             request_id: RequestId(1),
             tasks: vec![task(), task(), task()],
             priority: "normal".to_owned(),

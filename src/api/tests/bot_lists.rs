@@ -72,6 +72,19 @@ async fn what_a_bot_has_a_lease_of_it_can_complete_after_the_swarm_was_scaled() 
     assert_eq!(world.get("/bots/stats").await.ok()["tasks_executed"], 8);
 }
 
+/// A swarm with much to do shrinks by several commands, and the client is answered once.
+#[tokio::test]
+async fn a_swarm_shrinks_to_what_was_asked_for_however_much_it_has_to_do() {
+    let world = World::new().await;
+    let (swarm, _) = world.swarm(5_000).await;
+    for _ in 0..400 {
+        made(&world.post(&format!("/swarms/{swarm}/tasks"), "{}").await);
+    }
+    let scaled = world.patch(&format!("/swarms/{swarm}"), r#"{"count":1}"#).await.ok();
+    assert_eq!(scaled["bot_count"], 1, "{scaled}");
+    assert_eq!(scaled["bot_ids"].as_array().unwrap().len(), 1);
+}
+
 #[tokio::test]
 async fn a_failure_without_a_lease_that_is_told_again_counts_once() {
     let world = World::new().await;

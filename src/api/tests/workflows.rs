@@ -154,6 +154,32 @@ async fn a_request_that_is_sent_again_waits_for_the_same_workflow() {
     assert_eq!(workflow, &first["workflow_id"]);
 }
 
+/// The results of the first one were answered to whoever asked for another under its key.
+#[tokio::test]
+async fn a_key_that_made_another_workflow_is_refused() {
+    let world = World::new().await;
+    let begin = async |body: &str| world.post_keyed("/orchestrate?async=true", "k", body).await;
+    let body = |name: &str, prompt: &str, priority: &str| {
+        let task = json!({"type": name, "params": {"prompt": prompt}});
+        json!({"tasks": [task], "priority": priority}).to_string()
+    };
+    let first = begin(&body("image_generation", "a", "low")).await;
+    assert_eq!(first.status, StatusCode::ACCEPTED);
+    for other in [
+        body("image_generation", "b", "low"),
+        body("video_generation", "a", "low"),
+        body("image_generation", "a", "high"),
+        json!({"tasks": []}).to_string(),
+    ] {
+        let answer = begin(&other).await;
+        assert_eq!(answer.status, StatusCode::CONFLICT, "{}", answer.text);
+        assert_eq!(answer.json()["code"], "IDEMPOTENCY_KEY_REUSED");
+    }
+    let again = begin(&body("image_generation", "a", "low")).await;
+    assert_eq!(again.json()["workflow_id"], first.json()["workflow_id"]);
+    assert_eq!(world.get("/workflows").await.ok()["total"], 1);
+}
+
 #[tokio::test]
 async fn a_cancelled_workflow_is_over_for_whoever_waits() {
     let world = World::new().await;
