@@ -8,7 +8,7 @@ use crate::model::{AssignmentPlace, BotLease, Epoch, TimeMs};
 
 impl State {
     /// Leases whose time is over for an entry that says it is `now`, the oldest end first. Those of
-    /// removed swarms, which go in turns, are left out.
+    /// removed swarms, which go in turns, are among them: naming them clears them away.
     pub fn due_leases(&self, now: TimeMs) -> impl Iterator<Item = ExpiredLease> {
         let aged = self.counters().aged_at(now);
         let due = self.bot_index.leases.iter().take_while(move |(at, _)| *at <= aged);
@@ -18,15 +18,14 @@ impl State {
     /// The lease that ends next, due or not.
     #[must_use]
     pub fn next_lease(&self) -> Option<ExpiredLease> {
-        self.bot_index.leases.iter().find_map(|(_, place)| self.expired_lease(*place))
+        let (_, place) = self.bot_index.leases.first()?;
+        self.expired_lease(*place)
     }
 
     /// When the next lease runs out, unless time leaps.
     #[must_use]
     pub fn next_lease_end_ms(&self) -> Option<TimeMs> {
-        let mut leases = self.bot_index.leases.iter();
-        let next = leases.find(|(_, place)| self.live_wave(place.wave).is_some());
-        next.map(|(at, _)| self.time_of_age(*at))
+        self.bot_index.leases.first().map(|(at, _)| self.time_of_age(*at))
     }
 
     /// When a lease ends by itself, unless time leaps.
@@ -36,7 +35,6 @@ impl State {
     }
 
     fn expired_lease(&self, place: AssignmentPlace) -> Option<ExpiredLease> {
-        self.live_wave(place.wave)?;
         Some(ExpiredLease { place, attempt: self.progress(place)?.attempt })
     }
 
@@ -71,7 +69,8 @@ impl Txn<'_> {
         }
         let accepted = given_up + retried;
         self.tell_reported(0, given_up, retried, None);
-        self.tend_waves(accepted as usize);
+        // As many as are named: those of removed swarms go with their blocks.
+        self.tend_waves(leases.len());
         Ok(Outcome::Judged { accepted, stale })
     }
 }
