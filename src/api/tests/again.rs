@@ -6,7 +6,7 @@ use axum::http::{Request, StatusCode};
 use serde_json::{Value, json};
 
 use super::auth::ROOT;
-use super::control::dead_letter;
+use super::control::{dead_letter, node};
 use super::nanoos::campaign;
 use super::{Answer, World, take};
 use crate::model::TaskId;
@@ -132,6 +132,25 @@ async fn a_stop_that_is_sent_again_has_stopped_it() {
         let text = same(&world, "POST", &format!("/api/v1/control/{word}"), "").await;
         assert!(text.contains(message), "{text}");
     }
+}
+
+#[tokio::test]
+async fn a_stop_that_is_sent_again_shuts_no_node_down_that_was_started_since() {
+    let world = World::new().await;
+    let told = node(&world).await;
+    let stop = async || {
+        let body = r#"{"shutdown_nodes":true}"#;
+        let answer = world.post_keyed("/api/v1/control/stop", "stop", body).await.ok();
+        assert_eq!(answer["message"], "Orchestrator stopped successfully");
+        answer["nodes_notified"].as_u64().unwrap()
+    };
+    assert_eq!((stop().await, told.lock().len()), (1, 1));
+    assert_eq!((stop().await, told.lock().len()), (1, 2), "the first may not have come so far");
+    world.post("/api/v1/control/start", "").await.ok();
+    assert_eq!((stop().await, told.lock().len()), (0, 2));
+    assert!(!world.cluster.view().read(|state| state.policy().paused), "nor is it stopped again");
+    world.post("/api/v1/control/stop", "").await.ok();
+    assert_eq!((stop().await, told.lock().len()), (0, 2), "this was another stop");
 }
 
 #[tokio::test]
