@@ -81,7 +81,7 @@ pub(in crate::api) struct Refusal {
     pub(super) shape: Shape,
     /// The id that the client gave, for family A's failure form.
     pub(super) task_id: Option<String>,
-    /// A pipeline of its type would make it a task; none is known here.
+    /// A pipeline of its type, or its host on the list, would make it a task; none is known here.
     pub(in crate::api) is_guess: bool,
 }
 
@@ -114,7 +114,11 @@ pub(in crate::api) fn parse(body: &Object<'_>, defaults: &Defaults) -> Result<Su
         return Err(Refusal { is_guess: true, ..refusal });
     }
     let is_guess = unknown && !body.has("input_data");
-    let callback_url = callback::url(body, &defaults.reach.hosts).map_err(refuse_as)?;
+    // A host may have been allowed just now as well.
+    let callback_url = callback::url(body, &defaults.reach.hosts).map_err(|refused| {
+        let is_guess = refused.0 == callback::HOST_NOT_ALLOWED;
+        Refusal { is_guess, ..refuse_as(refused) }
+    })?;
     let spec = spec_of(body, shape, task_type, defaults).map_err(refuse)?;
     let spec = TaskSpec { callback_url, ..spec };
     Ok(Submission { spec, is_guess })
