@@ -42,6 +42,7 @@ mod probe;
 mod prober;
 pub mod reaper;
 mod record;
+mod recording;
 mod refusals;
 mod reply;
 pub mod scheduler;
