@@ -8,7 +8,7 @@ use super::App;
 use super::error::ApiError;
 use super::params::{Params, Path};
 use super::reply;
-use crate::model::{CampaignId, RequestId, TaskId};
+use crate::model::{CampaignId, RequestId, TaskId, TaskStatus};
 use crate::state::{BotOutcome, Outcome, REQUEST_WINDOW_MS, Recorded, Rejection};
 
 #[derive(Debug, Serialize)]
@@ -49,7 +49,7 @@ enum OutcomeView {
     TaskSubmitted { task_id: TaskId, duplicate: bool },
     TasksSubmitted { created: u32, duplicates: u32 },
     Judged { accepted: u32, stale: u32 },
-    TaskReported { status: &'static str, stale: bool },
+    TaskReported { status: &'static str, attempt: u32, stale: bool },
     TaskCancelled { was: &'static str },
     ConfigPatched { revision: u64 },
     MemberAllocated { member: u64, replaces: Option<u64> },
@@ -61,6 +61,7 @@ enum OutcomeView {
     AgentCommand { number: u64, outcome: Option<Box<Self>>, rejection: Option<RejectionView> },
     AccountCreated { user_id: String },
     Bot { outcome: BotOutcome },
+    LeftAlone { status: Option<&'static str> },
 }
 
 impl From<&Outcome> for OutcomeView {
@@ -71,7 +72,7 @@ impl From<&Outcome> for OutcomeView {
             Outcome::NodeStatusSet { old, new } => {
                 Self::NodeStatusSet { old: old.as_str(), new: new.as_str() }
             }
-            Outcome::TaskSubmitted { task_id, duplicate } => {
+            Outcome::TaskSubmitted { task_id, duplicate, estimate_ms: _ } => {
                 Self::TaskSubmitted { task_id: task_id.clone(), duplicate: *duplicate }
             }
             Outcome::TasksSubmitted { created, duplicates } => {
@@ -80,8 +81,9 @@ impl From<&Outcome> for OutcomeView {
             Outcome::Judged { accepted, stale } => {
                 Self::Judged { accepted: *accepted, stale: *stale }
             }
-            Outcome::TaskReported { status, stale } => {
-                Self::TaskReported { status: status.as_str(), stale: *stale }
+            Outcome::TaskReported { status, attempt, stale } => {
+                let (status, attempt) = (status.as_str(), *attempt);
+                Self::TaskReported { status, attempt, stale: *stale }
             }
             Outcome::TaskCancelled { was } => Self::TaskCancelled { was: was.as_str() },
             Outcome::ConfigPatched { revision } => Self::ConfigPatched { revision: *revision },
@@ -104,6 +106,9 @@ impl From<&Outcome> for OutcomeView {
                 Self::AccountCreated { user_id: user_id.clone() }
             }
             Outcome::Bot(outcome) => Self::Bot { outcome: outcome.clone() },
+            Outcome::LeftAlone { status } => {
+                Self::LeftAlone { status: status.map(TaskStatus::as_str) }
+            }
         }
     }
 }

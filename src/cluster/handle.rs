@@ -361,3 +361,92 @@ impl Cluster {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::cluster::net::{BoxFuture, BoxedStream, Listener};
+    use crate::cluster::wire::{ProposeAnswer, Response};
+    use crate::model::TaskId;
+    use crate::state::{Envelope, TaskSpec, encode_envelope};
+    use crate::storage::{Disk, SimDisk, SimOptions, StorageOptions};
+
+    /// A network with nobody in it.
+    struct Nobody;
+
+    struct Silence;
+
+    impl Net for Nobody {
+        fn connect(&self, _: &str) -> BoxFuture<'static, io::Result<BoxedStream>> {
+            Box::pin(std::future::ready(Err(io::ErrorKind::ConnectionRefused.into())))
+        }
+
+        fn bind(&self, _: &str) -> BoxFuture<'static, io::Result<Box<dyn Listener>>> {
+            Box::pin(std::future::ready(Ok(Box::new(Silence) as Box<dyn Listener>)))
+        }
+    }
+
+    impl Listener for Silence {
+        fn accept(&mut self) -> BoxFuture<'_, io::Result<(BoxedStream, String)>> {
+            Box::pin(std::future::pending())
+        }
+
+        fn local_addr(&self) -> String {
+            "alone:7000".to_owned()
+        }
+    }
+
+    fn envelope(task_id: &str) -> Vec<u8> {
+        let task_id = Some(TaskId::trusted(task_id));
+        let spec = TaskSpec { task_id, task_type: "t".to_owned(), ..TaskSpec::default() };
+        let command = Command::SubmitTasks(vec![spec]);
+        let (request_id, principal) = (RequestId(1), String::new());
+        encode_envelope(&Envelope { request_id, principal, command }).to_vec()
+    }
+
+    /// One that a member cannot read stops every member that applies it.
+    #[tokio::test]
+    async fn what_is_forwarded_and_not_understood_is_not_put_into_the_log() {
+        let storage = Storage::open(StorageOptions::new(Disk::Simulated(SimDisk::new(
+            SimOptions::default(),
+        ))));
+        let member = Member { peer_addr: "alone:7000".to_owned(), ..Member::default() };
+        let options = ClusterOptions::new(member);
+        let cluster = Cluster::start(options, storage.await.unwrap(), Arc::new(Nobody)).await;
+        let cluster = cluster.unwrap();
+        cluster.init(&[]).await.unwrap();
+        cluster.leadership().wait_for(Option::is_some).await.unwrap();
+        let forward = async |pieces: &[Vec<u8>]| {
+            let lens: Vec<u32> = pieces.iter().map(|piece| piece.len() as u32).collect();
+            match proposer::take_forwarded(&cluster.0, &lens, Bytes::from(pieces.concat())).await {
+                Response::Proposed(answers) => answers,
+                other => panic!("{other:?}"),
+            }
+        };
+        let (good, mut newer, mut long) = (envelope("good"), envelope("bad"), envelope("bad"));
+        // The request and its principal take a byte each; what follows says which command it is.
+        newer[2] = 250;
+        long.push(0);
+        let short = envelope("bad")[..20].to_vec();
+        for bad in [newer, long, short, Vec::new()] {
+            for batch in [vec![bad.clone()], vec![good.clone(), bad]] {
+                let none = vec![ProposeAnswer::NotStarted; batch.len()];
+                assert_eq!(forward(&batch).await, none, "{batch:?}");
+            }
+        }
+        assert_eq!(forward(&[]).await, []);
+        let lens = [good.len() as u32 + 1];
+        let torn = proposer::take_forwarded(&cluster.0, &lens, Bytes::from(good.clone())).await;
+        assert!(
+            matches!(torn, Response::Proposed(answers) if answers == [ProposeAnswer::NotStarted])
+        );
+        assert_eq!(cluster.view().read(|state| state.tasks_len()), 0, "all of a batch or nothing");
+        let taken = forward(&[good]).await;
+        assert!(matches!(taken[..], [ProposeAnswer::Committed { reply: Ok(_), .. }]), "{taken:?}");
+        cluster.stop().await;
+    }
+}

@@ -7,15 +7,15 @@
 //! delivery is given up at once.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use tokio::sync::Notify;
-use tokio::task::JoinSet;
-use tracing::debug;
+use tokio::task::{Id, JoinError, JoinSet};
+use tracing::error;
 
 use super::duty::{Duty, DutyError, Next, Reign, Wakes};
 use super::http::{Call, CallError, NodeCaller};
@@ -129,6 +129,8 @@ fn plan_lane(
 pub(super) struct Courier {
     under_way: BTreeMap<DeliveryId, Receiver>,
     posts: JoinSet<DeliveryResult>,
+    /// What each of them makes, by its task in the runtime, with the tries before.
+    tries: HashMap<Id, (DeliveryId, u32)>,
     done: Vec<DeliveryResult>,
 }
 
@@ -156,8 +158,10 @@ impl<S: Seat> Duty<S> for Courier {
             (due, Means::of(view, &reign.caller, &reign.renderer))
         });
         for delivery in due {
+            let made_now = (delivery.delivery_id, delivery.tries);
             self.under_way.insert(delivery.delivery_id, receiver(&delivery));
-            self.posts.spawn(made(delivery, means.clone()));
+            let post = self.posts.spawn(made(delivery, means.clone()));
+            self.tries.insert(post.id(), made_now);
         }
         if self.posts.is_empty() {
             return Ok(Next::Wait(PERIOD));
@@ -166,7 +170,7 @@ impl<S: Seat> Duty<S> for Courier {
         let wake = <Self as Duty<S>>::wake(&reign.wakes);
         tokio::select! {
             biased;
-            Some(done) = self.posts.join_next() => self.note(done),
+            Some(done) = self.posts.join_next_with_id() => self.note(done),
             () = wake.notified() => {}
             () = tokio::time::sleep(PERIOD) => {}
         }
@@ -180,16 +184,26 @@ impl<S: Seat> Duty<S> for Courier {
 
 impl Courier {
     fn collect(&mut self) {
-        while let Some(done) = self.posts.try_join_next() {
+        while let Some(done) = self.posts.try_join_next_with_id() {
             self.note(done);
         }
     }
 
-    fn note(&mut self, done: Result<DeliveryResult, tokio::task::JoinError>) {
+    /// A post ended. One that broke is a try that failed, so that it does not keep its place.
+    fn note(&mut self, done: Result<(Id, DeliveryResult), JoinError>) {
         match done {
-            Ok(result) => self.done.push(result),
-            // Its delivery stays under way for this reign; the next one makes it again.
-            Err(broken) => debug!(%broken, "a post broke"),
+            Ok((id, result)) => {
+                self.tries.remove(&id);
+                self.done.push(result);
+            }
+            Err(broken) => {
+                error!(%broken, "a post broke");
+                let Some((delivery_id, seen_tries)) = self.tries.remove(&broken.id()) else {
+                    return;
+                };
+                let error = Some("the post broke".to_owned());
+                self.done.push(DeliveryResult { delivery_id, seen_tries, error, for_good: false });
+            }
         }
     }
 }

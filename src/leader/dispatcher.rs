@@ -24,15 +24,12 @@ use super::handover::{Job, agent_job, hand_over, job};
 use super::ladder::{self, Climbed, Reach, Target};
 use super::lanes::{Attempt, Lanes};
 use super::metrics::DutyName;
+use super::recording::recorded_at_once;
 use super::reply::failed;
 use super::seat::{Feed, Happened, Seat};
 use crate::model::{NodeId, Task, TaskFailure, TaskStatus};
 use crate::state::{Command, Dispatch, DispatchResult, Event, Fact, State, TaskOutcome};
 
-/// The most answers recorded in one command.
-const RECORD_ROWS_MAX: usize = 2000;
-/// A command is full at so many bytes of results, unless one alone is larger.
-const RECORD_BYTES_MAX: usize = 1 << 20;
 /// No calls are started while so many answers wait to be recorded.
 const UNRECORDED_MAX: usize = 8192;
 /// Calls started in one go, which bounds the time the state is locked for.
@@ -298,13 +295,8 @@ impl<S: Seat> Dispatcher<S> {
         if self.recording.is_some() || self.answers.is_empty() {
             return;
         }
-        let mut bytes = 0;
-        let fits = |dispatch: &&Dispatch| {
-            bytes += result_bytes(dispatch);
-            bytes <= RECORD_BYTES_MAX
-        };
-        let rows = self.answers.iter().take(RECORD_ROWS_MAX).take_while(fits).count().max(1);
-        let rest = self.answers.split_off(rows);
+        let count = self.reign.seat.read(|view| recorded_at_once(view, &self.answers));
+        let rest = self.answers.split_off(count);
         let batch = std::mem::replace(&mut self.answers, rest);
         self.recording = Some(Box::pin(record_all(Arc::clone(&self.reign), batch)));
     }
@@ -421,14 +413,6 @@ fn wanted<'a>(view: &'a State, (task_id, attempt): &Attempt, node_id: &NodeId) -
     let task = view.open_task(task_id).filter(|task| task.status == TaskStatus::Assigned)?;
     let execution = task.execution.as_ref()?;
     (execution.attempt == *attempt && execution.node_id == *node_id).then_some(task)
-}
-
-fn result_bytes(dispatch: &Dispatch) -> usize {
-    match &dispatch.result {
-        DispatchResult::Finished(TaskOutcome::Completed { result }) => result.len() + 128,
-        DispatchResult::Finished(TaskOutcome::Failed { error, .. }) => error.len() + 128,
-        DispatchResult::Acknowledged | DispatchResult::Refused { .. } => 128,
-    }
 }
 
 /// Proposes a batch until it is certain that it is in the log. Proposing it twice is harmless:

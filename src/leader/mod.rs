@@ -43,6 +43,8 @@ mod probe;
 mod prober;
 pub mod reaper;
 mod record;
+mod recording;
+mod refusals;
 mod reply;
 pub mod scheduler;
 mod seat;

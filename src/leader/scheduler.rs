@@ -20,6 +20,7 @@ use super::duty::{Duty, DutyError, Next, Reign, Wakes};
 use super::eligible::{Gate, Rules, Taken, gates, is_copy};
 use super::fleet::Loads;
 use super::metrics::DutyName;
+use super::refusals::REFUSALS_MAX;
 use super::seat::Seat;
 use super::timers::state_now;
 use crate::canary::{self, Canary};
@@ -30,8 +31,6 @@ use crate::state::{Algorithm, Assignment, Command, Head, State, StepRefusal};
 /// The most nodes compared for one placement. A larger fleet is looked at through a window of
 /// this size that moves on with every placement.
 const WINDOW_MAX: usize = 256;
-/// Steps given back in one plan, of all kinds.
-const REFUSALS_MAX: usize = 256;
 /// A plan that placed nothing and took longer than this is long,
 const LONG_PLAN: Duration = Duration::from_millis(2);
 /// and the duty rests this many times as long as it took.
@@ -66,6 +65,8 @@ pub struct PlanInputs {
     pub now: TimeMs,
     /// The last group that the last plan looked at, when there were more.
     pub cursor: Option<Head>,
+    /// The last group that was looked at behind those, when no place was free.
+    pub swept: Option<Head>,
     /// A plan since the first group stopped before it had placed what it could.
     pub unfinished: bool,
     /// Whose turn it is.
@@ -83,6 +84,8 @@ pub struct Plan {
     pub refusals: Vec<StepRefusal>,
     /// The last group looked at; `None` when all were.
     pub cursor: Option<Head>,
+    /// The last group looked at behind those, because no place is free; `None` when all were.
+    pub swept: Option<Head>,
     /// For the next plan, unless that one starts with the first group again.
     pub unfinished: bool,
     /// Whose turn it is then.
@@ -147,9 +150,7 @@ pub fn plan(view: &State, inputs: &PlanInputs, limits: PlanLimits) -> Plan {
             && let Some(agent_type) = &task.requirements.agent_type
             && !view.has_agent(agent_type)
         {
-            let rest = keys.filter_map(|key| view.queued(key));
-            let left = REFUSALS_MAX - plan.refusals.len();
-            plan.refusals.extend(std::iter::once(task).chain(rest).take(left).map(refusal));
+            plan.refuse(std::iter::once(task).chain(keys.filter_map(|key| view.queued(key))));
             continue;
         }
         if !nodes.is_empty() {
@@ -186,6 +187,9 @@ pub fn plan(view: &State, inputs: &PlanInputs, limits: PlanLimits) -> Plan {
         heads.extend(keys.next().map(|key| Reverse((key, place))));
     }
     plan.unfinished = inputs.unfinished || plan.assignments.len() >= limits.assignments_max;
+    if room.free_total == 0 {
+        plan.sweep(view, inputs, limits, &taken);
+    }
     plan.close(room);
     plan
 }
@@ -213,7 +217,7 @@ impl Plan {
         self.more |= self.cursor.is_some() || self.unfinished;
         self.more &= room.free_total > 0;
         // Who is given back needs no place.
-        self.more |= self.refusals.len() >= REFUSALS_MAX;
+        self.more |= self.refusals.len() >= REFUSALS_MAX || self.swept.is_some();
         self.turns = room.turns;
     }
 }
@@ -363,10 +367,6 @@ enum Placed {
     NotBesideItself,
 }
 
-fn refusal(task: &Task) -> StepRefusal {
-    StepRefusal { task_id: task.task_id.clone(), seen_revision: task.revision }
-}
-
 /// How many more tasks a node takes.
 fn places(view: &State, rules: &Rules<'_>, node: &Node) -> u32 {
     let in_service = node.status == NodeStatus::Active && !rules.is_held(node);
@@ -386,6 +386,7 @@ fn places(view: &State, rules: &Rules<'_>, node: &Node) -> u32 {
 #[derive(Debug, Default)]
 pub struct Scheduler {
     cursor: Option<Head>,
+    swept: Option<Head>,
     unfinished: bool,
     turns: Turns,
     /// When the first rate lets a task go, of those that plans since the first group saw.
@@ -404,6 +405,7 @@ impl<S: Seat> Duty<S> for Scheduler {
             held,
             now: 0,
             cursor: self.cursor,
+            swept: self.swept,
             unfinished: self.unfinished,
             turns: std::mem::take(&mut self.turns),
             seed: clock::random(),
@@ -417,7 +419,8 @@ impl<S: Seat> Duty<S> for Scheduler {
         self.clears_ms = before.into_iter().chain(plan.clears_ms).min();
         let age = oldest.map_or(0, |created_at_ms| clock::now_ms().saturating_sub(created_at_ms));
         reign.metrics.queue_age_ms.set(age);
-        (self.cursor, self.turns) = (plan.cursor, std::mem::take(&mut plan.turns));
+        (self.cursor, self.swept) = (plan.cursor, plan.swept);
+        self.turns = std::mem::take(&mut plan.turns);
         self.unfinished = plan.unfinished && plan.cursor.is_some();
         if !plan.refusals.is_empty() {
             let (epoch, refusals) = (reign.epoch, std::mem::take(&mut plan.refusals));

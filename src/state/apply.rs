@@ -204,7 +204,7 @@ impl Txn<'_> {
             Command::PutPipeline(pipeline) => self.put_pipeline(pipeline),
             Command::RemovePipeline { task_type } => self.remove_pipeline(task_type),
             Command::ReplayTasks { task_ids } => self.replay_tasks(&task_ids),
-            Command::PurgeTasks { task_ids } => self.purge_tasks(task_ids),
+            Command::PurgeTasks { task_ids } => self.purge_tasks(&task_ids),
             Command::DrainNode { node_id, within_ms } => self.drain_node(&node_id, within_ms),
             Command::EndDrains { epoch, node_ids } => self.end_drains(epoch, &node_ids),
             Command::RetireAgents { epoch, node_ids } => self.retire_agents(epoch, &node_ids),

@@ -116,10 +116,12 @@ impl Txn<'_> {
             } else {
                 stale += 1;
             }
-            last = self.state.task(&task_id).map(|task| (task.status, !taken));
+            last = self.state.task(&task_id).map(|task| (task.status, task.attempt, !taken));
         }
         match last {
-            Some((status, stale)) if single => Ok(Outcome::TaskReported { status, stale }),
+            Some((status, attempt, stale)) if single => {
+                Ok(Outcome::TaskReported { status, attempt, stale })
+            }
             _ => Ok(Outcome::Judged { accepted, stale }),
         }
     }

@@ -195,9 +195,10 @@ mod tests {
         assert_eq!(world.stands(), (NodeStatus::Offline, rest, Some(Loss::Offline)));
         // What it has not lost yet is its own still; nothing comes on top.
         let taken = world.report(HELD - 1).unwrap();
-        assert_eq!(taken, Outcome::TaskReported { status: TaskStatus::Completed, stale: false });
+        let reported = |status, stale| Outcome::TaskReported { status, attempt: 1, stale };
+        assert_eq!(taken, reported(TaskStatus::Completed, false));
         let late = world.report(0).unwrap();
-        assert_eq!(late, Outcome::TaskReported { status: TaskStatus::Pending, stale: true });
+        assert_eq!(late, reported(TaskStatus::Pending, true));
         assert_eq!(world.place(0..1), Outcome::Judged { accepted: 0, stale: 1 });
         world.observe();
         let rest = rest - 1 - LOSSES_MAX;

@@ -35,6 +35,8 @@ pub enum Outcome {
         task_id: TaskId,
         /// A task of that id was there already; nothing was created.
         duplicate: bool,
+        /// What the pipeline of its type said then of how long it takes, if there was one.
+        estimate_ms: Option<u64>,
     },
     /// Many tasks were accepted.
     TasksSubmitted {
@@ -54,6 +56,8 @@ pub enum Outcome {
     TaskReported {
         /// What the task is now.
         status: TaskStatus,
+        /// The newest attempt.
+        attempt: u32,
         /// The report changed nothing: the task had ended, or the attempt was an old one.
         stale: bool,
     },
@@ -113,6 +117,11 @@ pub enum Outcome {
     },
     /// An answer about bots, swarms or workflows.
     Bot(BotOutcome),
+    /// The one dead letter that was named was left alone.
+    LeftAlone {
+        /// What it was then; `None` when there was no such task.
+        status: Option<TaskStatus>,
+    },
 }
 
 /// A deterministic refusal: every member refuses alike, and a retry gets the same refusal.

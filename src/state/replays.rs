@@ -18,7 +18,18 @@ impl Txn<'_> {
                 stale += 1;
             }
         }
-        Ok(Outcome::Judged { accepted, stale })
+        Ok(self.judged(task_ids, Outcome::Judged { accepted, stale }))
+    }
+
+    /// Says of the only task that was named why nothing was done, as far as that shows later.
+    fn judged(&self, task_ids: &[TaskId], outcome: Outcome) -> Outcome {
+        match task_ids {
+            [task_id] if outcome == (Outcome::Judged { accepted: 0, stale: 1 }) => {
+                let status = self.state.task(task_id).map(|task| task.status);
+                Outcome::LeftAlone { status }
+            }
+            _ => outcome,
+        }
     }
 
     /// Refuses what would change too many rows at once; gives how many it is.
@@ -94,15 +105,15 @@ impl Txn<'_> {
         true
     }
 
-    pub(super) fn purge_tasks(&mut self, task_ids: Vec<TaskId>) -> Reply {
+    pub(super) fn purge_tasks(&mut self, task_ids: &[TaskId]) -> Reply {
         Self::check_batch(task_ids.len())?;
-        self.check_rows(&task_ids, State::may_be_purged)?;
-        let offered = task_ids.len();
-        let is_meant = |task_id: &TaskId| {
+        self.check_rows(task_ids, State::may_be_purged)?;
+        let is_meant = |task_id: &&TaskId| {
             self.state.task(task_id).is_some_and(|task| self.state.may_be_purged(&task))
         };
-        let dead: Vec<TaskId> = task_ids.into_iter().filter(is_meant).collect();
-        Ok(self.retire(dead, offered))
+        let dead: Vec<TaskId> = task_ids.iter().filter(is_meant).cloned().collect();
+        let outcome = self.retire(dead, task_ids.len());
+        Ok(self.judged(task_ids, outcome))
     }
 }
 

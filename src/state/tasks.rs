@@ -48,6 +48,7 @@ impl Txn<'_> {
         self.check_queue(rows)?;
         let (mut created, mut duplicates, mut last) = (0, 0, None);
         for (task_id, known, spec, flow) in named {
+            let estimate_ms = self.state.estimates().get(&spec.task_type).copied();
             // An id may stand twice in one batch.
             if known || self.state.has_task(&task_id) {
                 duplicates += 1;
@@ -55,11 +56,12 @@ impl Txn<'_> {
                 created += 1;
                 self.create_task(&task_id, spec, flow, None);
             }
-            last = Some(task_id);
+            last = Some((task_id, estimate_ms));
         }
         match last {
-            Some(task_id) if single => {
-                Ok(Outcome::TaskSubmitted { task_id, duplicate: duplicates > 0 })
+            Some((task_id, estimate_ms)) if single => {
+                let duplicate = duplicates > 0;
+                Ok(Outcome::TaskSubmitted { task_id, duplicate, estimate_ms })
             }
             _ => Ok(Outcome::TasksSubmitted { created, duplicates }),
         }

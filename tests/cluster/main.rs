@@ -4,4 +4,5 @@
 
 mod founding;
 mod house;
+mod lagging;
 mod membership;

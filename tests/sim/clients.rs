@@ -129,7 +129,7 @@ fn answered(
 ) {
     let told = match answer {
         Ok(committed) => match committed.reply {
-            Ok(Outcome::TaskSubmitted { task_id, duplicate }) => {
+            Ok(Outcome::TaskSubmitted { task_id, duplicate, .. }) => {
                 stage.book().cover("acked");
                 Told::Acknowledged { task_id, index: committed.index, duplicate }
             }

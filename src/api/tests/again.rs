@@ -3,12 +3,14 @@
 
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::auth::ROOT;
-use super::control::dead_letter;
+use super::control::{dead_letter, node};
 use super::nanoos::campaign;
-use super::{Answer, World};
+use super::{Answer, World, take};
+use crate::model::TaskId;
+use crate::state::Command;
 
 /// Sends a request twice under one key; gives both answers.
 async fn twice(world: &World, method: &str, path: &str, body: &str) -> [Answer; 2] {
@@ -19,6 +21,13 @@ async fn twice(world: &World, method: &str, path: &str, body: &str) -> [Answer; 
         world.send(request.body(Body::from(body.to_owned())).unwrap()).await
     };
     [send().await, send().await]
+}
+
+/// What a refusal says, but for the time of day.
+fn refusal(answer: &Answer) -> Value {
+    let mut body = answer.json();
+    take(&mut body, "/timestamp");
+    body
 }
 
 /// As [`twice`]; both answers are good and the same.
@@ -37,7 +46,7 @@ async fn dead_letters_that_are_replayed_or_purged_again_were_dead_letters() {
         dead_letter(&world, task_id).await;
     }
     let accepted = |text: &str| {
-        let body: serde_json::Value = serde_json::from_str(text).unwrap();
+        let body: Value = serde_json::from_str(text).unwrap();
         body["accepted"].as_u64().unwrap()
     };
     let path = "/api/v1/dead-letters";
@@ -64,12 +73,84 @@ async fn a_refused_dead_letter_is_refused_again() {
 }
 
 #[tokio::test]
+async fn what_is_a_dead_letter_by_now_was_none_when_it_was_refused() {
+    let world = World::new().await;
+    world.register("n1").await;
+    let replay = async |task_id: &str| {
+        let path = format!("/api/v1/dead-letters/{task_id}/replay");
+        world.post_keyed(&path, task_id, "").await
+    };
+    let first = [replay("late").await, replay("open").await];
+    world.submit("open").await;
+    let open = world.post_keyed("/api/v1/dead-letters/open/replay", "open too", "").await;
+    dead_letter(&world, "late").await;
+    world.call("DELETE", "/api/v1/tasks/open", "").await.ok();
+    world
+        .commit(Command::RetireTasks {
+            epoch: world.epoch,
+            task_ids: vec![TaskId::trusted("open")],
+        })
+        .await;
+    assert_eq!(world.get("/api/v1/tasks/open").await.status, 404);
+    let again = [replay("late").await, replay("open").await];
+    for (first, again) in first.iter().zip(&again) {
+        assert_eq!((first.status.as_u16(), refusal(first)), (404, refusal(again)));
+    }
+    let later = world.post_keyed("/api/v1/dead-letters/open/replay", "open too", "").await;
+    assert_eq!((open.status.as_u16(), refusal(&later)), (409, refusal(&open)), "it was open then");
+}
+
+#[tokio::test]
+async fn a_report_that_was_refused_is_refused_again_whatever_the_task_is_by_now() {
+    let world = World::new().await;
+    world.register("n1").await;
+    world.submit("t").await;
+    let report =
+        async |key: &str, body: &str| world.post_keyed("/api/v1/tasks/t/result", key, body).await;
+    let early = r#"{"status":"completed","result":{}}"#;
+    let wrong = r#"{"status":"completed","result":{},"attempt":2}"#;
+    let first = [report("early", early).await, report("wrong", wrong).await];
+    let codes = first.iter().map(|answer| answer.json()["code"].clone());
+    assert!(codes.eq(["STALE_REPORT", "STALE_ATTEMPT"]), "{first:?}");
+    world.place("t", "n1").await;
+    report("good", early).await.ok();
+    for (key, body, first) in [("early", early, &first[0]), ("wrong", wrong, &first[1])] {
+        let again = report(key, body).await;
+        assert_eq!(refusal(&again), refusal(first));
+    }
+    let late = report("late", early).await.ok();
+    assert_eq!(late["duplicate"], true);
+    let retire = Command::RetireTasks { epoch: world.epoch, task_ids: vec![TaskId::trusted("t")] };
+    world.commit(retire).await;
+    assert_eq!(report("late", early).await.ok(), late, "it is gone by now");
+}
+
+#[tokio::test]
 async fn a_stop_that_is_sent_again_has_stopped_it() {
     let world = World::new().await;
     for (word, message) in [("stop", "Orchestrator stopped"), ("start", "Orchestrator started")] {
         let text = same(&world, "POST", &format!("/api/v1/control/{word}"), "").await;
         assert!(text.contains(message), "{text}");
     }
+}
+
+#[tokio::test]
+async fn a_stop_that_is_sent_again_shuts_no_node_down_that_was_started_since() {
+    let world = World::new().await;
+    let told = node(&world).await;
+    let stop = async || {
+        let body = r#"{"shutdown_nodes":true}"#;
+        let answer = world.post_keyed("/api/v1/control/stop", "stop", body).await.ok();
+        assert_eq!(answer["message"], "Orchestrator stopped successfully");
+        answer["nodes_notified"].as_u64().unwrap()
+    };
+    assert_eq!((stop().await, told.lock().len()), (1, 1));
+    assert_eq!((stop().await, told.lock().len()), (1, 2), "the first may not have come so far");
+    world.post("/api/v1/control/start", "").await.ok();
+    assert_eq!((stop().await, told.lock().len()), (0, 2));
+    assert!(!world.cluster.view().read(|state| state.policy().paused), "nor is it stopped again");
+    world.post("/api/v1/control/stop", "").await.ok();
+    assert_eq!((stop().await, told.lock().len()), (0, 2), "this was another stop");
 }
 
 #[tokio::test]
@@ -119,16 +200,56 @@ async fn a_change_of_the_configuration_that_would_be_refused_by_now_was_made() {
     assert_eq!(shown["config"]["alerts"]["webhook"]["enabled"], false, "it is not made again");
 }
 
+const PIPELINE: &str = r#"{"mode":"sequential","estimated_completion_ms":4200,
+    "steps":[{"name":"a","agent_type":"x"}]}"#;
+
 #[tokio::test]
 async fn a_task_whose_pipeline_is_gone_by_now_was_accepted() {
     let world = World::new().await;
-    let pipeline = r#"{"mode":"sequential","steps":[{"name":"a","agent_type":"x"}]}"#;
-    world.put("/api/v1/pipelines/mine", pipeline).await.ok();
+    world.put("/api/v1/pipelines/mine", PIPELINE).await.ok();
     let body = r#"{"task_id":"t","task_type":"mine","inputs":[{"type":"text","data":"a"}]}"#;
     let first = world.post_keyed("/api/v1/tasks", "k", body).await.ok();
     world.delete("/api/v1/pipelines/mine").await.ok();
     let again = world.post_keyed("/api/v1/tasks", "k", body).await.ok();
-    assert_eq!((&again["task_id"], &again["status"]), (&first["task_id"], &first["status"]));
+    assert_eq!(again, first);
+    assert_eq!(first["estimated_completion_ms"], 4200);
     let other = world.post_keyed("/api/v1/tasks", "other", body).await;
     assert_eq!(other.status, StatusCode::BAD_REQUEST, "{}", other.text);
+}
+
+#[tokio::test]
+async fn a_batch_whose_pipeline_or_host_is_gone_by_now_was_accepted() {
+    let world = World::new().await;
+    let hosts = async |hosts: &str| {
+        let body = format!(r#"{{"security":{{"outward":{{"allowed_hosts":["{hosts}"]}}}}}}"#);
+        world.put("/api/v1/config", &body).await.ok();
+    };
+    world.put("/api/v1/pipelines/mine", PIPELINE).await.ok();
+    hosts("10.1.0.0/16").await;
+    let of_pipeline = json!({"task_type": "mine", "inputs": [{"type": "text", "data": "a"}]});
+    let named = json!({"task_type": "t", "task_id": "mine-1"});
+    let telling = json!({"task_type": "t", "callback_url": "http://10.1.1.1/"});
+    let batches = [
+        json!({"tasks": [of_pipeline, named]}),
+        json!({"tasks": [telling, named, {"task_type": "t"}]}),
+        json!({"tasks": [of_pipeline]}),
+        json!({"tasks": [telling]}),
+    ];
+    let send = async |key: &str, batch: &Value| {
+        world.post_keyed("/api/v1/tasks/batch", key, &batch.to_string()).await
+    };
+    let mut first = Vec::new();
+    for (place, batch) in batches.iter().enumerate() {
+        first.push(send(&format!("k{place}"), batch).await.ok());
+    }
+    assert_eq!((&first[1]["created"], &first[1]["duplicates"]), (&json!(2), &json!(1)));
+    world.delete("/api/v1/pipelines/mine").await.ok();
+    hosts("10.2.0.0/16").await;
+    for (place, batch) in batches.iter().enumerate() {
+        assert_eq!(send(&format!("k{place}"), batch).await.ok(), first[place]);
+        let new = send(&format!("new{place}"), batch).await;
+        assert_eq!(new.status, StatusCode::BAD_REQUEST, "{}", new.text);
+    }
+    let other = send("k0", &batches[2]).await;
+    assert_eq!(other.json()["code"], "IDEMPOTENCY_KEY_REUSED", "{}", other.text);
 }

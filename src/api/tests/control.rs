@@ -52,7 +52,7 @@ async fn contract_2_3_a_stopped_orchestrator_answers_and_accepts() {
 }
 
 /// A node that writes down how it is told to shut down.
-async fn node(world: &World) -> Arc<Mutex<Vec<Value>>> {
+pub(super) async fn node(world: &World) -> Arc<Mutex<Vec<Value>>> {
     async fn shutdown(State(told): State<Arc<Mutex<Vec<Value>>>>, Json(body): Json<Value>) {
         told.lock().push(body);
     }

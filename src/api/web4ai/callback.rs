@@ -6,6 +6,9 @@ use crate::outward::{self, TargetError};
 
 const URL_BYTES_MAX: usize = 2048;
 
+/// The code of those that the operator's list keeps from being called.
+pub(super) const HOST_NOT_ALLOWED: &str = "HOST_NOT_ALLOWED";
+
 /// Why a `callback_url` is refused: the code, and the text for the client.
 pub(super) type Refused = (&'static str, String);
 
@@ -28,7 +31,7 @@ pub(super) fn url(body: &Object<'_>, hosts: &AllowedHosts) -> Result<Option<Stri
         Ok(_) => Ok(Some(text.into_owned())),
         Err(TargetError::NoUrl(_)) => Err(wrong()),
         Err(error @ TargetError::NotAllowed(_)) => {
-            Err(("HOST_NOT_ALLOWED", format!("callback_url: {error}")))
+            Err((HOST_NOT_ALLOWED, format!("callback_url: {error}")))
         }
     }
 }
@@ -48,7 +51,7 @@ mod tests {
             assert_eq!(read(text, &list).unwrap().as_deref(), Some(text));
         }
         let (code, error) = read("http://169.254.169.254/", &list).unwrap_err();
-        assert_eq!(code, "HOST_NOT_ALLOWED");
+        assert_eq!(code, HOST_NOT_ALLOWED);
         assert!(error.starts_with("callback_url: the host 169.254.169.254 is not"), "{error}");
         let open = AllowedHosts::default();
         assert!(read("http://169.254.169.254/", &open).is_ok(), "an empty list allows everything");

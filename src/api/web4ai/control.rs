@@ -43,7 +43,13 @@ async fn is_news(app: &App, ticket: Ticket, paused: bool) -> Result<bool, ApiErr
     Ok(!is_so || app.recorded(ticket).is_some())
 }
 
-async fn set(app: &App, ticket: Ticket, caller: &Caller, paused: bool) -> Result<u64, ApiError> {
+/// Gives where it was written, and the revision of the configuration that it made.
+async fn set(
+    app: &App,
+    ticket: Ticket,
+    caller: &Caller,
+    paused: bool,
+) -> Result<(u64, u64), ApiError> {
     let command = Command::PatchConfig {
         path: PAUSED.to_owned(),
         value: paused.to_string(),
@@ -51,7 +57,7 @@ async fn set(app: &App, ticket: Ticket, caller: &Caller, paused: bool) -> Result
     };
     let Written { index, outcome } = app.write(ticket, caller, command).await?;
     match outcome {
-        Outcome::ConfigPatched { .. } => Ok(index),
+        Outcome::ConfigPatched { revision } => Ok((index, revision)),
         _ => Err(key_reused(ticket.request_id)),
     }
 }
@@ -66,7 +72,7 @@ pub(in crate::api) async fn start(
         let done = done("Orchestrator already running", false);
         return Ok(reply::json(reply::encode(&done)));
     }
-    let index = set(&app, ticket, &caller, false).await?;
+    let (index, _) = set(&app, ticket, &caller, false).await?;
     let orchestrator_id =
         app.cluster().view().read(|state| app.settings(state).orchestrator_id.clone());
     let done = Done {
@@ -81,7 +87,8 @@ fn done(message: &'static str, scheduling_paused: bool) -> Done {
 }
 
 /// `POST /api/v1/control/stop`. `{"shutdown_nodes": true}` also tells every node to shut down, which
-/// happens only when it is asked for.
+/// happens only when it is asked for. One that is sent again tells them again only as long as nothing
+/// was changed since: by then they may have been started for what came after.
 pub(in crate::api) async fn stop(
     State(app): State<App>,
     ticket: Ticket,
@@ -89,15 +96,25 @@ pub(in crate::api) async fn stop(
     RequestBody(body): RequestBody,
 ) -> Result<Response, ApiError> {
     let tell_nodes = Object::parse(&body)?.flag("shutdown_nodes")?.unwrap_or(false);
-    let index = match is_news(&app, ticket, true).await? {
-        true => Some(set(&app, ticket, &caller, true).await?),
-        false => None,
+    let (index, still_holds) = match is_news(&app, ticket, true).await? {
+        true => {
+            let is_new = app.recorded(ticket).is_none();
+            let (index, revision) = set(&app, ticket, &caller, true).await?;
+            let is_newest =
+                || app.cluster().view().read(|state| state.config().revision) == revision;
+            (Some(index), is_new || is_newest())
+        }
+        false => (None, true),
     };
     let message = match index {
         Some(_) => "Orchestrator stopped successfully",
         None => "Orchestrator not running",
     };
-    let nodes_notified = if tell_nodes { Some(notify_nodes(&app).await?) } else { None };
+    let nodes_notified = match tell_nodes {
+        true if still_holds => Some(notify_nodes(&app).await?),
+        true => Some(0),
+        false => None,
+    };
     let done = Done { nodes_notified, ..done(message, true) };
     Ok(match index {
         Some(index) => reply::written(ticket, index, &done),
@@ -111,7 +128,7 @@ pub(in crate::api) async fn restart(
     ticket: Ticket,
     caller: Caller,
 ) -> Result<Response, ApiError> {
-    let index = set(&app, ticket, &caller, false).await?;
+    let (index, _) = set(&app, ticket, &caller, false).await?;
     Ok(reply::written(ticket, index, &done("Orchestrator restarted", false)))
 }
 

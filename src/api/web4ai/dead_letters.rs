@@ -154,6 +154,8 @@ struct Judged {
     index: u64,
     accepted: u32,
     skipped: u32,
+    /// What the only one that was named was, if it was left alone.
+    left_alone: Option<Option<TaskStatus>>,
 }
 
 async fn judged(
@@ -163,11 +165,13 @@ async fn judged(
     command: Command,
 ) -> Result<Judged, ApiError> {
     let Written { index, outcome } = app.write(ticket, caller, command).await?;
-    let Outcome::Judged { accepted, stale } = outcome else {
-        return Err(key_reused(ticket.request_id));
+    let (accepted, skipped, left_alone) = match outcome {
+        Outcome::Judged { accepted, stale } => (accepted, stale, None),
+        Outcome::LeftAlone { status } => (0, 1, Some(status)),
+        _ => return Err(key_reused(ticket.request_id)),
     };
     app.caught_up(ticket, index).await?;
-    Ok(Judged { index, accepted, skipped: stale })
+    Ok(Judged { index, accepted, skipped, left_alone })
 }
 
 fn remaining(app: &App) -> u64 {
@@ -176,7 +180,7 @@ fn remaining(app: &App) -> u64 {
 
 fn changed(app: &App, ticket: Ticket, judged: &Judged) -> Response {
     let remaining = remaining(app);
-    let Judged { index, accepted, skipped } = *judged;
+    let Judged { index, accepted, skipped, .. } = *judged;
     reply::written(ticket, index, &Changed { success: true, accepted, skipped, remaining })
 }
 
@@ -218,7 +222,7 @@ pub(in crate::api) async fn purge(
 }
 
 /// Of one. Whether it is a dead letter is for apply to say, which knows whether this request has been
-/// here before; what is seen here only tells why it was none.
+/// here before, and what it was then if it was none.
 async fn change_one(
     app: &App,
     ticket: Ticket,
@@ -228,17 +232,14 @@ async fn change_one(
 ) -> Result<Response, ApiError> {
     let not_found = || ApiError::not_found("TASK_NOT_FOUND", "Task not found");
     let task_id = TaskId::parse(task_id).map_err(|_| not_found())?;
-    let judged = judged(app, ticket, caller, command(vec![task_id.clone()])).await?;
-    if judged.accepted == 0 {
-        let status = |state: &Tables| state.task(&task_id).map(|task| task.status);
-        let refused = match app.cluster().view().read(status) {
-            None => Err(not_found()),
-            // Its callback is still to be made, or it is a job.
-            Some(TaskStatus::DeadLetter) => Ok(()),
-            Some(_) => Err(ApiError::conflict("NOT_A_DEAD_LETTER", "the task is no dead letter")),
-        };
-        refused.map_err(|error| error.with_request_id(ticket.request_id))?;
-    }
+    let judged = judged(app, ticket, caller, command(vec![task_id])).await?;
+    let refused = match judged.left_alone {
+        Some(None) => Err(not_found()),
+        // Its callback is still to be made, or it is a job.
+        None | Some(Some(TaskStatus::DeadLetter)) => Ok(()),
+        Some(Some(_)) => Err(ApiError::conflict("NOT_A_DEAD_LETTER", "the task is no dead letter")),
+    };
+    refused.map_err(|error| error.with_request_id(ticket.request_id))?;
     Ok(changed(app, ticket, &judged))
 }
 

@@ -68,7 +68,6 @@ pub(in crate::api) enum Shape {
 #[derive(Debug)]
 pub(in crate::api) struct Submission {
     pub(in crate::api) spec: TaskSpec,
-    pub(in crate::api) estimate_ms: u64,
     /// A pipeline of its type would make it another task; none is known here.
     pub(in crate::api) is_guess: bool,
 }
@@ -82,7 +81,7 @@ pub(in crate::api) struct Refusal {
     pub(super) shape: Shape,
     /// The id that the client gave, for family A's failure form.
     pub(super) task_id: Option<String>,
-    /// A pipeline of its type would make it a task; none is known here.
+    /// A pipeline of its type, or its host on the list, would make it a task; none is known here.
     pub(in crate::api) is_guess: bool,
 }
 
@@ -109,17 +108,20 @@ pub(in crate::api) fn parse(body: &Object<'_>, defaults: &Defaults) -> Result<Su
     if task_type.len() > TASK_TYPE_BYTES_MAX {
         return Err(refuse(format!("task_type is at most {TASK_TYPE_BYTES_MAX} bytes")));
     }
-    let estimate_ms = defaults.estimates.get(&*task_type).copied();
-    let unknown = estimate_ms.is_none() && !body.has("steps");
+    let unknown = !pipelines.contains_key(&*task_type) && !body.has("steps");
     if unknown && shape == Shape::Agents {
         let refusal = refuse(format!("unknown task_type: {task_type}"));
         return Err(Refusal { is_guess: true, ..refusal });
     }
     let is_guess = unknown && !body.has("input_data");
-    let callback_url = callback::url(body, &defaults.reach.hosts).map_err(refuse_as)?;
+    // A host may have been allowed just now as well.
+    let callback_url = callback::url(body, &defaults.reach.hosts).map_err(|refused| {
+        let is_guess = refused.0 == callback::HOST_NOT_ALLOWED;
+        Refusal { is_guess, ..refuse_as(refused) }
+    })?;
     let spec = spec_of(body, shape, task_type, defaults).map_err(refuse)?;
     let spec = TaskSpec { callback_url, ..spec };
-    Ok(Submission { spec, estimate_ms: estimate_ms.unwrap_or(ESTIMATE_MS), is_guess })
+    Ok(Submission { spec, is_guess })
 }
 
 fn shape_of(
@@ -213,7 +215,11 @@ fn copies_of(requirements: &Object<'_>) -> Result<Option<FlowRequest>, String> {
     }
 }
 
-fn task_id(body: &Object<'_>) -> Result<Option<TaskId>, String> {
+/// The id that the client gives, if any.
+///
+/// # Errors
+/// Why it cannot be one, for the client.
+pub(super) fn task_id(body: &Object<'_>) -> Result<Option<TaskId>, String> {
     let text = body.text("task_id").map_err(|error| error.to_string())?.unwrap_or_default();
     if text.is_empty() {
         return Ok(None);
@@ -430,7 +436,6 @@ mod tests {
         let body = r#"{"task_type":"report_generation","inputs":[{"data":1}],
             "execution_mode":"hybrid","priority":8,"timeout":99,"timeout_ms":1000}"#;
         let submission = read(body).unwrap();
-        assert_eq!(submission.estimate_ms, 3000);
         assert_eq!(submission.spec.input, r#"[{"data":1}]"#);
         assert_eq!(submission.spec.metadata, r#"{"execution_mode":"hybrid"}"#);
         assert_eq!(submission.spec.timeout_ms, 1000, "contract C4");

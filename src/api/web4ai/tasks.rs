@@ -19,7 +19,7 @@ use crate::api::params::{Params, Path};
 use crate::api::reply;
 use crate::api::ticket::{Caller, Ticket};
 use crate::cluster::Consistency;
-use crate::model::{RequestId, Task, TaskId};
+use crate::model::{RequestId, TaskId, TaskStatus};
 use crate::state::{Command, Outcome, ROWS_PER_COMMAND_MAX, TaskSpec, derive_task_id};
 
 /// Bodies above this size are read off the threads that serve: reading ten thousand tasks takes
@@ -96,18 +96,14 @@ pub(in crate::api) async fn submit(
     caller: Caller,
     RequestBody(body): RequestBody,
 ) -> Result<Response, ApiError> {
-    let (Written { index, outcome }, estimate_ms) = match submission(&app, &body).await {
-        Ok(Submission { spec, estimate_ms, .. }) => {
+    let Written { index, outcome } = match submission(&app, &body).await {
+        Ok(Submission { spec, .. }) => {
             drop(body);
-            (app.write(ticket, &caller, Command::SubmitTasks(vec![spec])).await?, estimate_ms)
+            app.write(ticket, &caller, Command::SubmitTasks(vec![spec])).await?
         }
-        // What it was accepted by before, a pipeline or a host, may not be there any more.
-        Err(refused) => match app.recorded(ticket) {
-            Some(written) => (written?, submit::ESTIMATE_MS),
-            None => return Err(refused),
-        },
+        Err(refused) => accepted_before(&app, ticket, refused)?,
     };
-    let Outcome::TaskSubmitted { task_id, duplicate } = outcome else {
+    let Outcome::TaskSubmitted { task_id, duplicate, estimate_ms } = outcome else {
         return Err(key_reused(ticket.request_id));
     };
     let submitted = Submitted {
@@ -115,10 +111,16 @@ pub(in crate::api) async fn submit(
         task_id: task_id.as_str(),
         status: "queued",
         message: "Task submitted successfully",
-        estimated_completion_ms: estimate_ms,
+        estimated_completion_ms: estimate_ms.unwrap_or(submit::ESTIMATE_MS),
         details: duplicate.then_some(Duplicate { duplicate }),
     };
     Ok(reply::written(ticket, index, &submitted))
+}
+
+/// What a request that would be refused by now was answered before: what it was accepted by then, a
+/// pipeline or a host, may not be there any more.
+fn accepted_before(app: &App, ticket: Ticket, refused: ApiError) -> Result<Written, ApiError> {
+    app.recorded(ticket).unwrap_or(Err(refused))
 }
 
 async fn submission(app: &App, body: &Bytes) -> Result<Submission, ApiError> {
@@ -143,12 +145,13 @@ pub(in crate::api) async fn submit_batch(
         read = read_batch(&body, caught_up(&app).await?).await;
     }
     drop(body);
-    let specs = read.specs?;
-    let mut task_ids = batch_ids(&specs, ticket.request_id);
-    let Written { index, outcome } =
-        app.write(ticket, &caller, Command::SubmitTasks(specs)).await?;
+    let mut task_ids = batch_ids(read.task_ids, ticket.request_id);
+    let Written { index, outcome } = match read.specs {
+        Ok(specs) => app.write(ticket, &caller, Command::SubmitTasks(specs)).await?,
+        Err(refused) => accepted_before(&app, ticket, refused)?,
+    };
     let (created, duplicates) = match outcome {
-        Outcome::TaskSubmitted { task_id, duplicate } if task_ids.len() == 1 => {
+        Outcome::TaskSubmitted { task_id, duplicate, .. } if task_ids.len() == 1 => {
             task_ids[0] = task_id;
             if duplicate { (0, 1) } else { (1, 0) }
         }
@@ -166,7 +169,10 @@ pub(in crate::api) async fn submit_batch(
 /// A batch that was read.
 struct Batch {
     specs: Result<Vec<TaskSpec>, ApiError>,
-    /// Some of its types may be of pipelines that are not known here yet.
+    /// The ids that the client gave, of all of its tasks if that many can be told, whether or not it
+    /// would be accepted by now.
+    task_ids: Vec<Option<TaskId>>,
+    /// What is known here may be behind what some of its tasks need.
     is_guess: bool,
 }
 
@@ -194,8 +200,21 @@ impl Batch {
             }
         };
         let tasks = Object::parse(body).map_err(ApiError::from).and_then(|body| tasks_of(&body));
-        let specs = tasks.and_then(|tasks| tasks.iter().enumerate().map(&mut read).collect());
-        Self { specs, is_guess }
+        let (specs, task_ids) = match tasks {
+            Ok(tasks) => {
+                let specs: Result<Vec<TaskSpec>, _> =
+                    tasks.iter().enumerate().map(&mut read).collect();
+                let task_ids = match &specs {
+                    Ok(specs) => specs.iter().map(|spec| spec.task_id.clone()).collect(),
+                    Err(_) => {
+                        tasks.iter().map(|task| submit::task_id(task).ok().flatten()).collect()
+                    }
+                };
+                (specs, task_ids)
+            }
+            Err(error) => (Err(error), Vec::new()),
+        };
+        Self { specs, task_ids, is_guess }
     }
 }
 
@@ -214,12 +233,11 @@ fn tasks_of<'a>(body: &Object<'a>) -> Result<Vec<Object<'a>>, ApiError> {
 }
 
 /// The ids of a batch as apply gives them, which depends on nothing but the request.
-fn batch_ids(specs: &[TaskSpec], request_id: RequestId) -> Vec<TaskId> {
-    let id = |(ordinal, spec): (u32, &TaskSpec)| match &spec.task_id {
-        Some(task_id) => task_id.clone(),
-        None => derive_task_id(request_id, ordinal, 32),
+fn batch_ids(given: Vec<Option<TaskId>>, request_id: RequestId) -> Vec<TaskId> {
+    let id = |(ordinal, given): (u32, Option<TaskId>)| {
+        given.unwrap_or_else(|| derive_task_id(request_id, ordinal, 32))
     };
-    (0u32..).zip(specs).map(id).collect()
+    (0u32..).zip(given).map(id).collect()
 }
 
 fn not_found() -> ApiError {
@@ -284,31 +302,28 @@ pub(in crate::api) async fn report_result(
     drop(body);
     let Written { index, outcome } =
         app.write(ticket, &caller, Command::ReportTasks(vec![report])).await?;
-    let Outcome::TaskReported { stale, .. } = outcome else {
+    let Outcome::TaskReported { status, attempt: newest, stale } = outcome else {
         return Err(key_reused(ticket.request_id));
     };
     if stale {
-        app.caught_up(ticket, index).await?;
-        let judged = app.cluster().view().read(|state| {
-            let task = state.task(&task_id).ok_or_else(not_found)?;
-            judge_stale(&task, attempt)
-        });
+        let judged = judge_stale((status, newest), attempt);
         judged.map_err(|error| error.with_request_id(ticket.request_id))?;
     }
     let done = Done { success: true, message: "Result recorded", duplicate: stale };
     Ok(reply::written(ticket, index, &done))
 }
 
-/// A report that changed nothing: a repetition is fine, a report of an attempt that is over is
-/// refused, so that its worker knows that its result does not count.
-fn judge_stale(task: &Task, attempt: Option<u32>) -> Result<(), ApiError> {
+/// A report that changed nothing of a task with that status and newest attempt: a repetition is
+/// fine, a report of an attempt that is over is refused, so that its worker knows that its result
+/// does not count.
+fn judge_stale((status, newest): (TaskStatus, u32), attempt: Option<u32>) -> Result<(), ApiError> {
     match attempt {
-        Some(attempt) if attempt == task.attempt && task.status.is_terminal() => Ok(()),
+        Some(attempt) if attempt == newest && status.is_terminal() => Ok(()),
         Some(attempt) => {
-            let text = format!("attempt {attempt} is over; the newest is {}", task.attempt);
+            let text = format!("attempt {attempt} is over; the newest is {newest}");
             Err(ApiError::conflict("STALE_ATTEMPT", text))
         }
-        None if task.status.is_terminal() => Ok(()),
+        None if status.is_terminal() => Ok(()),
         None => {
             let text = "the task is not held by whoever reports it";
             Err(ApiError::conflict("STALE_REPORT", text))
@@ -318,19 +333,17 @@ fn judge_stale(task: &Task, attempt: Option<u32>) -> Result<(), ApiError> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::task_view::tests::waiting;
     use super::*;
-    use crate::model::TaskStatus;
 
     #[test]
     fn contract_2_7_stale_reports() {
-        let ended = Task { status: TaskStatus::Completed, attempt: 2, ..waiting() };
-        assert!(judge_stale(&ended, Some(2)).is_ok());
-        assert!(judge_stale(&ended, None).is_ok());
-        assert_eq!(judge_stale(&ended, Some(1)).unwrap_err().code(), "STALE_ATTEMPT");
-        let running = Task { status: TaskStatus::Retrying, attempt: 2, ..waiting() };
-        assert_eq!(judge_stale(&running, Some(2)).unwrap_err().code(), "STALE_ATTEMPT");
-        assert_eq!(judge_stale(&running, None).unwrap_err().code(), "STALE_REPORT");
+        let ended = (TaskStatus::Completed, 2);
+        assert!(judge_stale(ended, Some(2)).is_ok());
+        assert!(judge_stale(ended, None).is_ok());
+        assert_eq!(judge_stale(ended, Some(1)).unwrap_err().code(), "STALE_ATTEMPT");
+        let open = (TaskStatus::Retrying, 2);
+        assert_eq!(judge_stale(open, Some(2)).unwrap_err().code(), "STALE_ATTEMPT");
+        assert_eq!(judge_stale(open, None).unwrap_err().code(), "STALE_REPORT");
     }
 
     #[test]
@@ -340,14 +353,18 @@ mod tests {
         let reach = Arc::new(crate::model::Reach { hosts: reach, fetch_inputs: false });
         let defaults =
             Defaults { timeout_ms: 1, max_retries: 0, agents_ascending: false, estimates, reach };
-        let read = |body: &'static str| {
-            Batch::parse(&Bytes::from_static(body.as_bytes()), &defaults).specs
-        };
-        let specs = read(r#"{"tasks":[{"task_type":"a"},{"task_type":"b","task_id":"x"}]}"#);
-        let specs = specs.unwrap();
-        let ids = batch_ids(&specs, RequestId(7));
-        assert_eq!(ids[0], derive_task_id(RequestId(7), 0, 32));
-        assert_eq!(ids[1].as_str(), "x");
+        let read =
+            |body: &'static str| Batch::parse(&Bytes::from_static(body.as_bytes()), &defaults);
+        for (body, accepted) in [
+            (r#"{"tasks":[{"task_type":"a"},{"task_type":"b","task_id":"x"}]}"#, true),
+            (r#"{"tasks":[{"task_type":"a","inputs":[]},{"task_type":"b","task_id":"x"}]}"#, false),
+        ] {
+            let Batch { specs, task_ids, .. } = read(body);
+            assert_eq!(specs.is_ok(), accepted, "{body}");
+            let ids = batch_ids(task_ids, RequestId(7));
+            assert_eq!(ids[0], derive_task_id(RequestId(7), 0, 32));
+            assert_eq!(ids[1].as_str(), "x");
+        }
         for (body, code) in [
             (r#"{"tasks":[{"task_type":"a"},{}]}"#, "INVALID_TASK"),
             (
@@ -359,7 +376,7 @@ mod tests {
             ("{}", "INVALID_TASK"),
             ("[", "INVALID_BODY"),
         ] {
-            assert_eq!(read(body).unwrap_err().code(), code, "{body}");
+            assert_eq!(read(body).specs.unwrap_err().code(), code, "{body}");
         }
     }
 }

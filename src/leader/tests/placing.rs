@@ -181,7 +181,8 @@ proptest! {
             let plan = plan(&solo.state.read(), &inputs, limits);
             prop_assert!(plan.assignments.len() <= assignments_max);
             commit(&solo, &plan);
-            (inputs.cursor, inputs.turns) = (plan.cursor, plan.turns.clone());
+            (inputs.cursor, inputs.swept) = (plan.cursor, plan.swept);
+            inputs.turns = plan.turns.clone();
             inputs.unfinished = plan.unfinished && plan.cursor.is_some();
             if !plan.more {
                 break;
@@ -374,6 +375,49 @@ fn steps_that_no_agent_is_for_are_given_back_a_bounded_number_at_a_time() {
         assert!(rounds < 100, "the plans do not come to an end");
     }
     assert_eq!(solo.state.read().queue().count(), 0, "every step was given back");
+}
+
+/// They waited for ever: a full fleet's plans never looked behind the first groups (contract 4.5).
+#[test]
+fn steps_that_no_agent_is_for_are_given_back_behind_many_kinds_in_a_full_fleet() {
+    let solo = Solo::new();
+    solo.register("n", |spec| spec.capacity = 1);
+    for kind in 0..10 {
+        solo.submit(&format!("t{kind}"), |spec| {
+            spec.concurrency = Some(Concurrency { key: format!("tenant {kind}"), max: 9 });
+        });
+    }
+    for kind in 0..7 {
+        solo.submit(&format!("s{kind}"), |spec| {
+            let step = |place| StepSpec {
+                name: format!("s{place}"),
+                agent_type: format!("kind {kind}"),
+                ..StepSpec::default()
+            };
+            let steps = (0..60).map(step).collect();
+            spec.flow = Some(FlowRequest::Steps { mode: FlowMode::Parallel, steps });
+        });
+    }
+    let limits = PlanLimits { assignments_max: 10, groups_max: 2 };
+    let mut inputs = PlanInputs::default();
+    for round in 0.. {
+        let plan = plan(&solo.state.read(), &inputs, limits);
+        assert!(plan.refusals.len() <= 256, "{}", plan.refusals.len());
+        (inputs.cursor, inputs.swept) = (plan.cursor, plan.swept);
+        inputs.unfinished = plan.unfinished && plan.cursor.is_some();
+        commit(&solo, &plan);
+        let (epoch, refusals) = (solo.state.read().epoch(), plan.refusals);
+        if !refusals.is_empty() {
+            solo.commit(Command::RefuseSteps { epoch, refusals }).unwrap();
+        }
+        if !plan.more {
+            break;
+        }
+        assert!(round < 100, "the plans do not come to an end");
+    }
+    let view = solo.state.read();
+    let waiting: Vec<_> = view.queue().map(|task| task.task_id.as_str()).collect();
+    assert_eq!(waiting.len(), 9, "no step is left, and the others wait for the place: {waiting:?}");
 }
 
 #[test]

@@ -93,6 +93,32 @@ async fn a_task_that_cannot_be_read_is_told_of_later() {
     teller.stop().await;
 }
 
+/// Breaks the first time it is asked for a task.
+#[derive(Default)]
+struct Breaking(AtomicUsize);
+
+impl TaskRenderer for Breaking {
+    fn render(&self, task_id: TaskId) -> BoxFuture<'static, Rendered> {
+        assert!(self.0.fetch_add(1, Ordering::Relaxed) > 0, "as it is meant to");
+        IdOnly.render(task_id)
+    }
+}
+
+/// It kept its place, and was not made again, until the next reign.
+#[tokio::test]
+async fn a_post_that_broke_is_made_again() {
+    let (router, told) = counting();
+    let port = testing::serve(router).await.port();
+    let teller = Teller::lead_as(Clients::default(), "[\"127.0.0.1\"]", Breaking::default());
+    let (path, value) = ("tasks.retry_delay_ms".to_owned(), "1".to_owned());
+    let patch = Command::PatchConfig { path, value, expected_revision: None };
+    teller.solo.commit(patch).unwrap();
+    let delivery = teller.tell("t", &format!("http://127.0.0.1:{port}/")).await;
+    assert_eq!((delivery.state, delivery.tries), (DeliveryState::Delivered, 2));
+    assert_eq!(told.load(Ordering::Relaxed), 1);
+    teller.stop().await;
+}
+
 fn counting() -> (Router, Arc<AtomicUsize>) {
     let told = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&told);
