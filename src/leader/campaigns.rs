@@ -30,6 +30,8 @@ const PERIOD: Duration = Duration::from_millis(500);
 const NOT_YET: Duration = Duration::from_millis(20);
 /// Iterations begun in one command.
 const LAUNCHES_MAX: usize = 16;
+/// Campaigns of which is told in one command why their iterations wait.
+const WAITING_MAX: usize = 100;
 /// A run that has not ended after so long never will (contract 3.4: hard limit).
 const RUN_MAX_MS: u64 = 3_600_000;
 
@@ -70,6 +72,10 @@ pub fn plan(
     let launches = step_plan::requested(view, LAUNCHES_MAX);
     if !launches.is_empty() {
         duties.push(StepDuty::LaunchIterations { launches });
+    }
+    let campaigns = step_plan::waiting(view, WAITING_MAX);
+    if !campaigns.is_empty() {
+        duties.push(StepDuty::NoteWaiting { campaigns });
     }
     let mut next: Option<TimeMs> = None;
     for schedule in view.schedules() {

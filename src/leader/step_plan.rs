@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 
 use crate::model::{
-    Campaign, CandidateState, Decision, DecisionKind, IterationOverride, JobKind, Orchestrator,
-    Resource, Run, RunPhase, Score, StepResult, TimeMs,
+    Campaign, CampaignId, CandidateState, Decision, DecisionKind, IterationOverride, JobKind,
+    Orchestrator, Resource, Run, RunPhase, Score, StepResult, TimeMs,
 };
 use crate::state::{
     ACTIONS_MAX, IterationPlan, State, StepAction, StepDuty, StepEffect, candidate_structure,
@@ -58,8 +58,7 @@ pub fn requested(view: &State, max: usize) -> Vec<IterationPlan> {
             .entry(&orchestrator.name)
             .or_insert_with(|| u64::from(orchestrator.config.simulations_max).saturating_sub(open));
         let with = campaign.requested_with.as_deref();
-        let wanted = with.and_then(|with| with.candidates).unwrap_or(campaign.plan.candidates);
-        let candidates = candidates_of(view, campaign, wanted);
+        let candidates = view.candidates_of(campaign, campaign.requested_candidates());
         let fits = u64::from(candidates) <= *left && view.may_iterate(campaign, candidates);
         if candidates == 0 || !fits {
             continue;
@@ -71,6 +70,14 @@ pub fn requested(view: &State, max: usize) -> Vec<IterationPlan> {
         }
     }
     plans
+}
+
+/// Campaigns whose iterations that were asked for cannot begin, as nobody was told yet; at most `max`.
+#[must_use]
+pub fn waiting(view: &State, max: usize) -> Vec<CampaignId> {
+    let waits = |campaign: &&Campaign| view.why_waiting(campaign).is_some();
+    let waiting = view.requesting_campaigns().filter(waits);
+    waiting.map(|campaign| campaign.campaign_id.clone()).take(max).collect()
 }
 
 fn noted(decision: Decision) -> StepAction {
@@ -159,7 +166,7 @@ fn campaigns(view: &State, orchestrator: &Orchestrator) -> Vec<StepAction> {
     let mut advanced = 0;
     let mut told = Told::about(DecisionKind::Iteration);
     for campaign in in_turn {
-        let candidates = candidates_of(view, campaign, campaign.plan.candidates);
+        let candidates = view.candidates_of(campaign, campaign.plan.candidates);
         let after = running + u64::from(candidates);
         let (result, reason) = if campaign.tripped {
             (StepResult::Skipped, "stopped by its kill switch".to_owned())
@@ -255,12 +262,6 @@ fn threshold(orchestrator: &Orchestrator, campaign: &Campaign) -> Option<Score> 
     let micro = orchestrator.config.experiment_threshold_micro;
     let usual = Score::try_from(micro).unwrap_or(Score::MAX).saturating_mul(NANO_PER_MICRO);
     Some(if campaign.plan.minimize { SCORE_BEST.saturating_sub(usual) } else { usual })
-}
-
-/// How many candidates the next iteration of a campaign would have: what its budget still holds.
-fn candidates_of(view: &State, campaign: &Campaign, wanted: u32) -> u32 {
-    let (left, _) = view.jobs_left(campaign, JobKind::Simulation);
-    u32::try_from(left).unwrap_or(u32::MAX).min(wanted)
 }
 
 /// Why a campaign can launch nothing.

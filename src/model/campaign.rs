@@ -214,7 +214,7 @@ pub struct Campaign {
     pub budgets: BTreeMap<Resource, Budget>,
     /// Someone pulled the kill switch: nothing is launched any more.
     pub tripped: bool,
-    /// Why it ended or rests, for people; empty for none.
+    /// Why it ended or rests, or why the iterations that were asked for wait, for people; empty for none.
     pub reason: String,
     /// When its newest iteration began, or it was started; 0 before.
     pub advanced_at_ms: TimeMs,
@@ -230,6 +230,15 @@ pub struct Campaign {
     pub revision: u64,
     /// Log index of the last change of `plan`: what a patch of it saw.
     pub plan_index: u64,
+}
+
+impl Campaign {
+    /// How many candidates the iterations that were asked for are to have.
+    #[must_use]
+    pub fn requested_candidates(&self) -> u32 {
+        let with = self.requested_with.as_deref();
+        with.and_then(|with| with.candidates).unwrap_or(self.plan.candidates)
+    }
 }
 
 /// Where a candidate stands. Stored: variants are only appended.

@@ -287,6 +287,7 @@ impl Txn<'_> {
             }
             StepDuty::FailRun { run_id, error } => self.fail_run(epoch, run_id, &error),
             StepDuty::ForgetCampaigns => self.forget_campaigns(epoch),
+            StepDuty::NoteWaiting { campaigns } => self.note_waiting(epoch, &campaigns),
             StepDuty::LaunchIterations { launches } => self.launch_iterations(epoch, &launches),
             StepDuty::CloseLedger { schedule, seen_decided_ms, until_ms, nominal_ms, done } => {
                 self.close_slots(epoch, &schedule, (seen_decided_ms, until_ms), &nominal_ms, done)

@@ -305,6 +305,12 @@ pub enum StepDuty {
     },
     /// Campaigns that have ended and are more than are kept: a bounded number of their rows goes.
     ForgetCampaigns,
+    /// Campaigns whose iterations that were asked for cannot begin under their limits. Each is judged on
+    /// its own.
+    NoteWaiting {
+        /// At most [`super::ACTIONS_MAX`].
+        campaigns: Vec<CampaignId>,
+    },
 }
 
 /// One slot.

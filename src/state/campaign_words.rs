@@ -308,6 +308,9 @@ fn step_command(state: &State, verb: &str, words: &Words<'_>) -> Option<Command>
             run_id: words.places[1].parse().unwrap(),
             error: words.text("error", "too_late"),
         },
+        "waiting" => StepDuty::NoteWaiting {
+            campaigns: words.places[1..].iter().map(|key| campaign_id(key)).collect(),
+        },
         "launch" => StepDuty::LaunchIterations {
             launches: words.places[1..].iter().map(|text| iteration(state, text)).collect(),
         },

@@ -8,15 +8,13 @@ use super::orchestrators::{check_name, check_promised, derive_uuid, unknown};
 use super::{CONTEXT_MAX, CampaignFact, Outcome, Rejection, Reply, State};
 use crate::model::{
     CANDIDATES_MAX, Campaign, CampaignId, CampaignLine, CampaignPlan, CampaignStatus,
-    CandidateState, ITERATIONS_MAX, Iteration, IterationOverride, TaskStatus, TimeMs,
+    CandidateState, ITERATIONS_MAX, Iteration, TaskStatus, TimeMs,
 };
 
 /// Lines of one campaign's log; the oldest are forgotten first.
 pub const CAMPAIGN_LINES_MAX: u64 = 200;
 /// The longest name of a campaign, in bytes: 200 characters of any script (contract 3.5).
 const CAMPAIGN_NAME_MAX: usize = 800;
-/// Iterations asked for in one request.
-const REQUESTED_MAX: u32 = 100;
 
 impl State {
     /// One campaign.
@@ -260,7 +258,7 @@ impl Txn<'_> {
     }
 
     /// Refuses to let a campaign run whose orchestrator does a task instead: nothing would advance it.
-    fn check_is_stepped(&self, campaign_id: &CampaignId) -> Result<(), Rejection> {
+    pub(super) fn check_is_stepped(&self, campaign_id: &CampaignId) -> Result<(), Rejection> {
         let name = self.state.campaign(campaign_id).map(|row| &row.plan.orchestrator);
         let row = name.and_then(|name| self.state.orchestrator(name));
         row.filter(|row| row.task.is_some()).map_or(Ok(()), |row| {
@@ -284,49 +282,6 @@ impl Txn<'_> {
         self.cancel_jobs(campaign_id);
     }
 
-    pub(super) fn request_iterations(
-        &mut self,
-        campaign_id: &CampaignId,
-        count: u32,
-        start: bool,
-        with: Option<Box<IterationOverride>>,
-    ) -> Reply {
-        let campaign = self.state.campaign(campaign_id).ok_or_else(|| no_campaign(campaign_id))?;
-        if count == 0 || count > REQUESTED_MAX {
-            let text = format!("num_iterations must be 1 to {REQUESTED_MAX}");
-            return Err(Rejection::InvalidCampaign(text));
-        }
-        let begins = start && campaign.status == CampaignStatus::Created;
-        if campaign.status != CampaignStatus::Running && !begins {
-            return Err(wrong_state(campaign.status, "be advanced"));
-        }
-        if campaign.tripped {
-            let text = "Campaign was stopped by its kill switch".to_owned();
-            return Err(Rejection::CampaignState(text));
-        }
-        let planned = campaign.iterations.saturating_add(campaign.requested);
-        let left = campaign.plan.stop.max_iterations.saturating_sub(planned);
-        let queued = count.min(left);
-        if queued == 0 {
-            let text = "Campaign has no iterations left".to_owned();
-            return Err(Rejection::CampaignState(text));
-        }
-        if let Some(with) = &with {
-            check_override(with)?;
-        }
-        if begins {
-            self.check_is_stepped(campaign_id)?;
-            self.set_campaign_status(campaign_id, CampaignStatus::Running, "");
-        }
-        self.edit_campaign(campaign_id, |campaign| {
-            campaign.requested += queued;
-            campaign.requested_with = with.or_else(|| campaign.requested_with.take());
-        });
-        self.log_line(campaign_id, "requested", format!("{queued} iterations"));
-        self.tell_campaign(campaign_id);
-        Ok(Outcome::IterationsQueued { count: queued })
-    }
-
     /// Changes a row, its revision and its places in the indexes. The caller has found it before.
     pub(super) fn edit_campaign(
         &mut self,
@@ -346,7 +301,12 @@ impl Txn<'_> {
         self.state.note_campaign(campaign_id, before);
     }
 
-    fn set_campaign_status(&mut self, campaign_id: &CampaignId, to: CampaignStatus, why: &str) {
+    pub(super) fn set_campaign_status(
+        &mut self,
+        campaign_id: &CampaignId,
+        to: CampaignStatus,
+        why: &str,
+    ) {
         let now = self.now;
         self.edit_campaign(campaign_id, |campaign| {
             campaign.status = to;
@@ -436,20 +396,8 @@ pub(super) fn no_campaign(campaign_id: &CampaignId) -> Rejection {
     Rejection::CampaignNotFound { campaign_id: campaign_id.clone() }
 }
 
-fn wrong_state(status: CampaignStatus, words: &str) -> Rejection {
+pub(super) fn wrong_state(status: CampaignStatus, words: &str) -> Rejection {
     Rejection::CampaignState(format!("Campaign cannot {words} while it is {}", status.as_str()))
-}
-
-fn check_override(with: &IterationOverride) -> Result<(), Rejection> {
-    if with.candidates.is_some_and(|count| count == 0 || count > CANDIDATES_MAX) {
-        let text = format!("candidates_per_iteration must be 1 to {CANDIDATES_MAX}");
-        return Err(Rejection::InvalidCampaign(text));
-    }
-    if with.config.len() > super::OVERRIDE_MAX {
-        let text = format!("override_config holds at most {} bytes", super::OVERRIDE_MAX);
-        return Err(Rejection::InvalidCampaign(text));
-    }
-    with.strategy.as_ref().map_or(Ok(()), |word| check_name("generation_strategy", word))
 }
 
 /// What apply relies on; ranges that only clients care for are checked at the door.

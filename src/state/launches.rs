@@ -178,6 +178,7 @@ impl Txn<'_> {
             campaign.iterating = true;
             campaign.structures += count;
             campaign.advanced_at_ms = now;
+            campaign.reason.clear();
         });
         self.state.edit_campaign_totals(|totals| totals.structures += count);
         self.tell(CampaignFact::IterationBegun {

@@ -67,6 +67,7 @@ mod ranges;
 mod rates;
 mod refound;
 mod replays;
+mod requested;
 mod requests;
 mod revocations;
 mod rows;

@@ -45,6 +45,8 @@ pub(crate) struct Faults {
     pub(crate) authors: bool,
     /// Campaigns are made and moved, and steps run on schedules that are changed meanwhile.
     pub(crate) campaigns: bool,
+    /// Beside them an orchestrator does a task in each of its runs.
+    pub(crate) works: bool,
     /// Bots are made, worked for and removed, and workflows run.
     pub(crate) swarms: bool,
     /// All machines sleep: afterwards every wall clock is later by more than a slot may be late.
@@ -80,6 +82,7 @@ pub(crate) struct Plan {
 
 impl Plan {
     pub(crate) fn draw(rng: &mut SmallRng, tune: Option<fn(&mut openraft::Config)>) -> Self {
+        let mut aside = rng.clone();
         let five = rng.random_bool(0.25);
         let churn = rng.random_bool(0.45);
         let faults = Faults {
@@ -101,6 +104,8 @@ impl Plan {
             keeper: rng.random_bool(0.6),
             authors: rng.random_bool(0.6),
             campaigns: rng.random_bool(0.6),
+            // As that of swarms.
+            works: aside.random_range(0..16) % 2 == 0,
             sleep: rng.random_bool(0.3),
             // Without moving the dice, so that seeds that found something keep their world.
             swarms: rng.clone().random_bool(0.6),

@@ -11,12 +11,14 @@ use quorate::model::{
 };
 use quorate::state::{CampaignCommand, OrchestratorPatch, Outcome, Rejection, State};
 
-use crate::changes;
 use crate::researchers::{ask, odd};
 use crate::stage::{Phase, Stage};
+use crate::{changes, jobs};
 
 /// Orchestrators of a run. No job of the first one uses more than it was promised.
 pub(crate) const NAMES: [&str; 2] = ["default", "second"];
+/// One that does a task in each of its runs.
+const WORKS: &str = "nightly";
 /// The longest interval of a timetable that somebody set.
 const INTERVAL_MAX_MS: u64 = 2250;
 /// Tokens for all campaigns of an orchestrator, at least.
@@ -33,7 +35,12 @@ pub(crate) async fn run(stage: Stage, member: Cluster) {
         match stage.phase() {
             Phase::Founding => {}
             Phase::Chaos if stage.plan.steady => changes::keep_going(&stage, &member).await,
-            Phase::Chaos => act(&stage, &member).await,
+            Phase::Chaos => {
+                act(&stage, &member).await;
+                if stage.plan.faults.works {
+                    employ(&stage, &member).await;
+                }
+            }
             Phase::Healed => put_to_rest(&stage, &member, &mut marks).await,
         }
     }
@@ -59,6 +66,33 @@ async fn act(stage: &Stage, member: &Cluster) {
         24..28 => activate(stage, member, name, false).await,
         28..36 => activate(stage, member, name, true).await,
         36..62 => run_once(stage, member, name).await,
+        _ => {}
+    }
+}
+
+/// Has the orchestrator that does a task do it: on a timetable, and when it is asked to. Now and then it
+/// does another one, or none.
+async fn employ(stage: &Stage, member: &Cluster) {
+    let random = clock::random();
+    let known = member.view().read(|state| {
+        state.orchestrator(WORKS).map(|row| (row.task.is_some(), row.mode == Mode::Manual))
+    });
+    let Some((employed, rests)) = known else {
+        let command = CampaignCommand::EnsureOrchestrator { name: WORKS.to_owned() };
+        drop(ask(stage, member, command).await);
+        return;
+    };
+    let patch = |task| OrchestratorPatch { task: Some(task), ..OrchestratorPatch::default() };
+    match random % 20 {
+        _ if !employed => {
+            let task = jobs::template(1, false, clock::random());
+            set(stage, member, WORKS, patch(Some(Box::new(task)))).await;
+        }
+        0 => set(stage, member, WORKS, patch(None)).await,
+        1..8 if rests => set(stage, member, WORKS, timetable(clock::random())).await,
+        1..3 => set(stage, member, WORKS, settings(clock::random())).await,
+        3 => activate(stage, member, WORKS, (random >> 8).is_multiple_of(3)).await,
+        4..7 => run_once(stage, member, WORKS).await,
         _ => {}
     }
 }

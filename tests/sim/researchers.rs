@@ -200,7 +200,9 @@ async fn iterate(stage: &Stage, member: &Cluster, campaign_id: &CampaignId) {
             stage.book().cover("iterations_asked_for");
             count
         }
-        Ok((_, Err(Rejection::CampaignState(_)))) | Err(ProposeError::NotStarted { .. }) => 0,
+        // One of so many candidates is too large for the bounds that somebody set.
+        Ok((_, Err(Rejection::CampaignState(_) | Rejection::InvalidCampaign(_))))
+        | Err(ProposeError::NotStarted { .. }) => 0,
         Ok((_, other)) => return odd(stage, "iterations", &other),
         Err(ProposeError::Unknown { .. } | ProposeError::Stopped { .. }) => return,
     };

@@ -206,6 +206,7 @@ impl Stage {
             ..Outward::new(caller)
         };
         let leadership = Leadership::new(LeaderOptions::default(), outward);
+        self.invariants.may_lead(leadership.clone());
         let seat = Arc::new(member.clone());
         tokio::spawn(async move { leadership.run(seat, CancellationToken::new()).await });
         for _ in 0..CLIENTS {

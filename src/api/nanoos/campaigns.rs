@@ -270,7 +270,8 @@ async fn begun(app: &App, id: &CampaignId) {
     let until = Instant::now() + BEGIN_WAIT;
     let is_due = |state: &Tables| {
         state.campaign(id).is_some_and(|row| {
-            row.requested > 0 && !row.iterating && state.may_iterate(row, row.plan.candidates)
+            let candidates = state.candidates_of(row, row.requested_candidates());
+            row.requested > 0 && !row.iterating && state.may_iterate(row, candidates)
         })
     };
     while app.cluster().view().read(is_due) && Instant::now() < until {

@@ -179,6 +179,13 @@ async fn contract_3_5_an_override_holds_for_the_iterations_it_came_with() {
     let wrong = json!({"override_config": {"candidates_per_iteration": 0}}).to_string();
     let answer = world.post(&format!("/campaigns/{id}/step"), &wrong).await;
     refused(&answer, StatusCode::UNPROCESSABLE_ENTITY, "ValidationError", "Validation failed");
+    // One that never fits was queued, and nobody said why it did not begin.
+    let large = json!({"override_config": {"candidates_per_iteration": 50}});
+    let answer = world.post(&format!("/campaigns/{id}/step"), &large.to_string()).await;
+    refused(&answer, StatusCode::UNPROCESSABLE_ENTITY, "ValidationError", "Validation failed");
+    let why = answer.json()["error"]["details"]["reason"].to_string();
+    assert!(why.contains("50 candidates are more than the 10 simulations"), "{why}");
+    assert_eq!(world.get(&format!("/campaigns/{id}")).await.ok()["requested_iterations"], 0);
 }
 
 #[tokio::test]

@@ -16,6 +16,7 @@ mod reasons;
 mod stepping;
 mod taking_back;
 mod telling;
+mod waiting;
 mod watching;
 mod workflows;
 mod working;

@@ -36,12 +36,13 @@ mod votes_are_kept;
 mod what_is_derived_is_equal;
 mod work_goes_to_those_in_service;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use quorate::cluster::Cluster;
-use quorate::model::NodeId;
+use quorate::leader::Leadership;
+use quorate::model::{Epoch, NodeId};
 use quorate::state::Fact;
 use quorate::storage::EventFollower;
 
@@ -90,10 +91,23 @@ struct Checks {
     limits: budgets_are_exact::Limits,
     runs: runs_are_whole::Runs,
     switches: kill_switches_hold::Switches,
+    /// What members did as leaders, one for each start of one.
+    offices: Vec<Leadership>,
     bots: bots_are_whole::Bots,
     /// The newest index whose campaigns were looked at: members at one index have one state.
     campaigns_at: u64,
     watches: BTreeMap<Process, Watch>,
+}
+
+/// Epochs in which a member reigned more than once: it was in doubt, and went on in its term.
+fn reigned_twice(offices: &[Leadership]) -> BTreeSet<Epoch> {
+    let (mut once, mut twice) = (BTreeSet::new(), BTreeSet::new());
+    for reign in offices.iter().flat_map(Leadership::reigns) {
+        if !once.insert(reign.epoch) {
+            twice.insert(reign.epoch);
+        }
+    }
+    twice
 }
 
 /// How far one process was looked at.
@@ -116,6 +130,11 @@ impl Invariants {
         self.book.check("one leader per term", held);
         let before = self.book.covered("elections");
         self.book.cover_many("elections", terms.saturating_sub(before));
+    }
+
+    /// A member is ready to lead.
+    pub(crate) fn may_lead(&self, office: Leadership) {
+        self.checks.lock().offices.push(office);
     }
 
     /// A member's disk was opened, with the term of the last vote on it.
@@ -234,16 +253,18 @@ impl Invariants {
 
     /// What came of campaigns and of their steps; all members hold one state.
     fn judge_campaigns(&self, checks: &mut Checks, member: &Cluster) {
-        let Checks { events, slots, runs, switches, .. } = checks;
+        let Checks { events, slots, runs, switches, offices, .. } = checks;
         member.view().read(|state| {
             self.book.check("slots have one decision", slots.note_all(state));
-            let bills = budgets_are_exact::Bills::of(events).check(state);
+            let bills = budgets_are_exact::Bills::of(events, &reigned_twice(offices));
+            let bills = bills.check(state);
             self.book.check("budgets are exact", bills);
             let launches = runs_are_whole::Launches::of(events);
             let whole = launches.and_then(|launches| {
                 self.book.cover_many("jobs", launches.jobs());
                 self.book.cover_many("experiments", launches.experiments());
                 self.book.cover_many("runs", launches.runs());
+                self.book.cover_many("runs_with_a_task", launches.works());
                 runs.check(&launches, state)
             });
             self.book.check("runs are whole", whole);

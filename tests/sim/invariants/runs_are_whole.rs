@@ -29,6 +29,8 @@ pub(super) struct Launches {
     /// Runs that are open, by orchestrator.
     open: BTreeMap<String, RunId>,
     runs: BTreeSet<RunId>,
+    /// Runs that did a task.
+    works: BTreeSet<RunId>,
 }
 
 impl Runs {
@@ -126,6 +128,11 @@ impl Launches {
         self.runs.len() as u64
     }
 
+    /// How many of them did a task.
+    pub(super) fn works(&self) -> u64 {
+        self.works.len() as u64
+    }
+
     fn take(&mut self, fact: &Fact) -> Result<(), &'static str> {
         match fact {
             Fact::Campaign(CampaignFact::RunBegun { run_id, orchestrator }) => {
@@ -154,6 +161,9 @@ impl Launches {
                 let Some((kind, structure)) = task_id.as_str().split_once('.') else {
                     return Ok(());
                 };
+                if let Some(run_id) = structure.parse().ok().filter(|_| kind == "run") {
+                    return self.take_work(run_id);
+                }
                 let Some((id, iteration, _)) = parse_candidate(structure) else { return Ok(()) };
                 let first = kind != "experiment" || self.experiments.insert(structure.to_owned());
                 if !first {
@@ -168,6 +178,16 @@ impl Launches {
             _other_facts => {}
         }
         Ok(())
+    }
+}
+
+impl Launches {
+    /// The task of a run was launched.
+    fn take_work(&mut self, run_id: RunId) -> Result<(), &'static str> {
+        if !self.open.values().any(|open| *open == run_id) {
+            return Err("its run was not open");
+        }
+        if self.works.insert(run_id) { Ok(()) } else { Err("the run did its task before") }
     }
 }
 
