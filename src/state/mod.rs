@@ -15,6 +15,7 @@ mod agent_commands;
 mod alerts;
 mod apply;
 mod attempts;
+mod bot_books;
 mod bot_command;
 mod bot_ends;
 mod bot_index;
