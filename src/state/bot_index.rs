@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::bot_books::Books;
 use super::bot_runs::EndedRuns;
 use crate::model::{
     AssignmentPlace, BOT_BLOCK, BotPlace, Progress, RequestId, Span, Swarm, TimeMs, Wave, WaveBlock,
@@ -102,6 +103,7 @@ impl Tally {
         Stand {
             figures: Figures { waiting, leased, ..Figures::default() },
             orphaned: self.orphans > 0,
+            untouched: self.waiting() == self.size,
             ended: (self.open() == 0).then_some(self.ended_at_ms),
         }
     }
@@ -112,6 +114,8 @@ impl Tally {
 struct Stand {
     figures: Figures,
     orphaned: bool,
+    /// Nothing is leased or has ended.
+    untouched: bool,
     ended: Option<TimeMs>,
 }
 
@@ -185,6 +189,8 @@ pub(super) struct BotIndex {
     /// Removed swarms (as index 0) and bots of none whose waves are being cleared away. Nobody looks
     /// at what is kept of those waves, and it counts for nothing.
     pub(super) going: BTreeSet<BotPlace>,
+    /// Work that nobody will ever do, as far as is known.
+    pub(super) books: Books,
     pub(super) swarms: BTreeMap<u32, Figures>,
     pub(super) tiers: BTreeMap<Arc<str>, Figures>,
     pub(super) all: Figures,
@@ -263,6 +269,7 @@ impl BotIndex {
     pub(super) fn drop_swarm(&mut self, swarm: u32, tier: &str) {
         let figures = self.swarms.get(&swarm).copied().unwrap_or_default();
         self.shift(swarm, tier, &figures, &Figures::default());
+        self.close_books(BotPlace { swarm, index: 0 });
         self.drop_owner(BotPlace { swarm, index: 0 });
         self.ended_runs.forget_swarm(swarm);
     }
@@ -273,6 +280,7 @@ impl BotIndex {
             sets.get(&bot).map_or(0, BTreeSet::len) as u64
         };
         let (all, open) = (len(&self.singles_of), len(&self.singles_open));
+        self.close_books(bot);
         let waiting = self.single_ready.get(&bot).map_or(0, BTreeSet::len) as u64;
         let figures = Figures { waiting, leased: open - waiting, ..Figures::default() };
         self.shift(bot.swarm, tier, &figures, &Figures::default());
@@ -448,6 +456,12 @@ impl BotIndex {
             (false, true) => put_in(&mut self.orphaned, swarm, due),
             (true, false) => take_out(&mut self.orphaned, &swarm, &due),
             (true, true) | (false, false) => {}
+        }
+        let untouched = |stand: Option<Stand>| stand.is_some_and(|stand| stand.untouched);
+        match (untouched(from), untouched(to)) {
+            (false, true) if !self.is_going(tally) => self.books.put(tally.owner(), wave),
+            (true, false) => self.books.take(swarm, wave),
+            _ => {}
         }
         if let Some(at) = from.and_then(|stand| stand.ended) {
             self.ended.remove(&(at, wave));

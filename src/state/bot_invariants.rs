@@ -45,6 +45,7 @@ pub fn check_bots(state: &State) -> Result<(), String> {
     equal_where("what was inherited", there, &is.inherited, &fresh.inherited)?;
     equal_where("what is leased as another's", there, &is.leased_as, &fresh.leased_as)?;
     equal_where("what is lent to another", there, &is.lent, &fresh.lent)?;
+    equal("what is only kept in books", &is.books, &fresh.books)?;
     state.check_runs()?;
     let leases = is.leases.iter().filter(|(_, place)| live(place.wave)).copied();
     equal("leases by their end", &leases.collect(), &fresh.leases)?;
@@ -111,8 +112,14 @@ fn recomputed(state: &State) -> Result<BotIndex, String> {
     for (number, row) in state.swarms_after(0) {
         let figures = Figures { bots: u64::from(row.count), ..Figures::default() };
         fresh.shift(number, &row.tier, &Figures::default(), &figures);
+        if row.contact_ms > 0 {
+            fresh.attach(BotPlace { swarm: number, index: 0 });
+        }
     }
-    for (_, row) in state.bots.iter() {
+    for (index, row) in state.bots.iter() {
+        if row.record.contact_ms > 0 {
+            fresh.attach(BotPlace { swarm: 0, index: *index });
+        }
         let (completed, failed) = (row.record.completed, row.record.failed);
         let figures = Figures { bots: 1, completed, failed, ..Figures::default() };
         fresh.shift(0, &row.tier, &Figures::default(), &figures);

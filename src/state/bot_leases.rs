@@ -367,6 +367,7 @@ impl Txn<'_> {
             let row = self.state.swarms.get(&swarm);
             if row.is_some_and(|row| now >= row.contact_ms.saturating_add(CONTACT_STEP_MS)) {
                 self.state.swarms.edit(&mut self.state.rows, &swarm, |row| row.contact_ms = now);
+                self.state.bot_index.attach(BotPlace { swarm, index: 0 });
             }
         }
     }

@@ -15,7 +15,7 @@ use crate::model::{
 /// The longest data of work for bots, in bytes.
 const DATA_MAX: usize = 256 * 1024;
 /// Waves that may be open.
-const OPEN_WAVES_MAX: u64 = 300_000;
+pub(super) const OPEN_WAVES_MAX: u64 = 300_000;
 /// Waves that may be open over one swarm, and of one bot beside them: who removes bots goes over them.
 pub(super) const OPEN_WAVES_OF_ONE_MAX: usize = 25_000;
 /// Rows that are cleared away after a command, beside one for each of its items.
@@ -164,9 +164,8 @@ fn count_progress(tally: &mut Tally, place: AssignmentPlace, before: &Progress, 
 impl Txn<'_> {
     pub(super) fn assign_bot(&mut self, bot: DerivedId, work: BotWork) -> Reply {
         let place = self.state.bot_place(bot).ok_or(BotRejection::BotNotFound { bot })?;
-        self.check_work(&work, 1)?;
-        let of_bot = self.state.bot_index.singles_open.get(&place);
-        check_waves(of_bot.map_or(0, |waves| waves.len()))?;
+        check_work(&work)?;
+        self.make_room(place, false, 1)?;
         let span = Span { first: place.index, end: place.index + 1 };
         let wave = self.add_wave(place.swarm, false, vec![span], work);
         let now = self.now;
@@ -185,9 +184,8 @@ impl Txn<'_> {
         let number = number.ok_or(BotRejection::SwarmNotFound { swarm })?;
         let row = self.state.swarm(number).ok_or(BotRejection::SwarmNotFound { swarm })?;
         let (count, members) = (row.count, row.spans());
-        self.check_work(&work, count)?;
-        let of_swarm = self.state.bot_index.whole_open.get(&number);
-        check_waves(of_swarm.map_or(0, |waves| waves.len()))?;
+        check_work(&work)?;
+        self.make_room(BotPlace { swarm: number, index: 0 }, true, count)?;
         let Some(first) = members.first().map(|span| span.first) else {
             // A swarm whose last bot was removed.
             return Ok(Outcome::Bot(BotOutcome::Assigned { wave: 0, first: 0, count: 0 }));
@@ -201,22 +199,6 @@ impl Txn<'_> {
         self.tell_bots(BotFact::SwarmAssigned { swarm, wave, count });
         self.tend_waves(1);
         Ok(Outcome::Bot(BotOutcome::Assigned { wave, first, count }))
-    }
-
-    fn check_work(&self, work: &BotWork, count: u32) -> Result<(), Rejection> {
-        check_text("type", work.task_type.as_deref().unwrap_or_default(), NAME_MAX)?;
-        check_text("data", &work.data, DATA_MAX)?;
-        let max = self.state.policy().open_assignments_max;
-        let index = &self.state.bot_index;
-        let fits = |held: u64, max: u64| held.saturating_add(count.into()) <= max;
-        // What has ended of waves that have not takes as much memory, and is let go with its wave.
-        if !fits(index.open(), max) || !fits(index.held.standing, max.saturating_mul(2)) {
-            return Err(BotRejection::TooManyAssignments { max }.into());
-        }
-        if index.held.open_waves >= OPEN_WAVES_MAX {
-            return Err(BotRejection::TooManyAssignments { max: OPEN_WAVES_MAX }.into());
-        }
-        Ok(())
     }
 
     fn add_wave(&mut self, swarm: u32, whole: bool, members: Vec<Span>, work: BotWork) -> u64 {
@@ -272,7 +254,7 @@ impl Txn<'_> {
     }
 
     /// Deletes the row of a wave.
-    fn delete_wave(&mut self, wave: u64) {
+    pub(super) fn delete_wave(&mut self, wave: u64) {
         if let Some(row) = self.state.waves.remove(&mut self.state.rows, &wave) {
             let (owner, part) = (blob_owner(wave, 0), BlobPart::WaveData);
             self.state.rows.delete_payload(&owner, part, &row.data);
@@ -317,12 +299,9 @@ impl Txn<'_> {
     }
 }
 
-fn check_waves(open: usize) -> Result<(), Rejection> {
-    if open >= OPEN_WAVES_OF_ONE_MAX {
-        let max = OPEN_WAVES_OF_ONE_MAX as u64;
-        return Err(BotRejection::TooManyWaves { max }.into());
-    }
-    Ok(())
+fn check_work(work: &BotWork) -> Result<(), Rejection> {
+    check_text("type", work.task_type.as_deref().unwrap_or_default(), NAME_MAX)?;
+    check_text("data", &work.data, DATA_MAX)
 }
 
 impl State {

@@ -107,14 +107,21 @@ impl State {
         match table {
             TableId::Swarms => {
                 self.swarms.load(key, value, hash)?;
-                let count = self.swarms.get(&number).map_or(0, |row| row.count);
+                let row = self.swarms.get(&number).map(|row| (row.count, row.contact_ms));
+                let (count, contact_ms) = row.unwrap_or_default();
                 self.count_bots(BotPlace { swarm: number, index: 0 }, 0, count);
+                if contact_ms > 0 {
+                    self.bot_index.attach(BotPlace { swarm: number, index: 0 });
+                }
             }
             TableId::Bots => {
                 self.bots.load(key, value, hash)?;
                 let bot = BotPlace { swarm: 0, index: number };
                 self.count_bots(bot, 0, 1);
                 self.count_record(bot, BotRecord::default(), self.bot_record(bot));
+                if self.bot_record(bot).contact_ms > 0 {
+                    self.bot_index.attach(bot);
+                }
             }
             TableId::BotBlocks => {
                 self.bot_blocks.load(key, value, hash)?;
@@ -273,6 +280,9 @@ impl State {
         }
         self.count_record(bot, before, after);
         if bot.swarm == 0 {
+            if after.contact_ms > 0 {
+                self.bot_index.attach(bot);
+            }
             self.bots.edit(&mut self.rows, &bot.index, |row| row.record = after);
             return;
         }

@@ -16,6 +16,7 @@ mod alerts;
 mod apply;
 mod attempts;
 mod bests;
+mod bot_books;
 mod bot_command;
 mod bot_ends;
 mod bot_index;

@@ -262,17 +262,21 @@ impl State {
         let mut gone = Figures::default();
         for key in blocks.map(|(key, _)| *key).collect::<Vec<_>>() {
             let index = |slot: u8| key.1 * BOT_BLOCK + u32::from(slot);
+            let mut fewer = false;
             self.bot_blocks.edit_unwritten(&key, |row| {
                 row.records.retain(|(slot, record)| {
                     let stays = index(*slot) < span.first || span.end <= index(*slot);
                     if !stays {
                         gone.completed += record.completed;
                         gone.failed += record.failed;
+                        fewer = true;
                     }
                     stays
                 });
             });
-            self.bot_index.unwritten_bots.insert(key);
+            if fewer {
+                self.bot_index.unwritten_bots.insert(key);
+            }
         }
         let tier = self.tier_of(BotPlace { swarm: number, index: 0 }).to_owned();
         self.bot_index.shift(number, &tier, &gone, &Figures::default());

@@ -1,0 +1,228 @@
+//! Work of bots that nobody works for: whoever only keeps books ends nothing, and would come to the bounds
+//! and stay there. So when there is no room, the oldest of it is forgotten, as family B's own program
+//! does with all of it after an hour (contract 5.4). Derived from rows, exact, and never stored.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::apply::Txn;
+use super::bot_command::BotRejection;
+use super::bot_index::BotIndex;
+use super::bot_waves::{OPEN_WAVES_MAX, OPEN_WAVES_OF_ONE_MAX};
+use super::{Rejection, State};
+use crate::model::{BotPlace, TimeMs, Wave};
+
+/// Work that is younger is not forgotten (contract 5.4).
+const KEPT_MS: TimeMs = 3_600_000;
+/// Waves that one command forgets to make room.
+const FORGOTTEN_PER_COMMAND: usize = 64;
+
+/// Open waves of which nothing was leased or has ended, of swarms and bots of none that nobody who works
+/// for them was ever heard of.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Books {
+    /// By swarm, 0 for bots of none.
+    waves: BTreeMap<u32, BTreeSet<u64>>,
+    /// The oldest of each swarm.
+    oldest: BTreeSet<(u64, u32)>,
+    /// Swarms, as index 0, and bots of none for whom somebody was heard of.
+    attached: BTreeSet<BotPlace>,
+}
+
+impl Books {
+    /// Notes a wave of an owner, unless somebody works for that.
+    pub(super) fn put(&mut self, owner: BotPlace, wave: u64) {
+        if !self.attached.contains(&owner) {
+            self.change(owner.swarm, |waves| drop(waves.insert(wave)));
+        }
+    }
+
+    /// Takes a wave out, if it is there.
+    pub(super) fn take(&mut self, swarm: u32, wave: u64) {
+        self.change(swarm, |waves| drop(waves.remove(&wave)));
+    }
+
+    fn change(&mut self, swarm: u32, change: impl FnOnce(&mut BTreeSet<u64>)) {
+        let waves = self.waves.entry(swarm).or_default();
+        let before = waves.first().copied();
+        change(waves);
+        let after = waves.first().copied();
+        if after.is_none() {
+            self.waves.remove(&swarm);
+        }
+        if before != after {
+            before.map(|wave| self.oldest.remove(&(wave, swarm)));
+            after.map(|wave| self.oldest.insert((wave, swarm)));
+        }
+    }
+
+    fn take_swarm(&mut self, swarm: u32) {
+        let waves = self.waves.remove(&swarm).unwrap_or_default();
+        waves.first().map(|wave| self.oldest.remove(&(*wave, swarm)));
+    }
+
+    /// All waves in order, or so many of them as one command forgets.
+    fn oldest_first(&self) -> impl Iterator<Item = u64> {
+        let heads = self.oldest.iter().take(FORGOTTEN_PER_COMMAND + 1).copied();
+        let mut heads: BTreeSet<(u64, u32)> = heads.collect();
+        std::iter::from_fn(move || {
+            let (wave, swarm) = heads.pop_first()?;
+            let next = self.waves.get(&swarm)?.range(wave + 1..).next();
+            heads.extend(next.map(|next| (*next, swarm)));
+            Some(wave)
+        })
+    }
+
+    fn has(&self, swarm: u32, wave: u64) -> bool {
+        self.waves.get(&swarm).is_some_and(|waves| waves.contains(&wave))
+    }
+}
+
+impl BotIndex {
+    /// Notes that somebody works for a swarm, as index 0, or for a bot of none.
+    pub(super) fn attach(&mut self, owner: BotPlace) {
+        if self.books.attached.insert(owner) {
+            self.take_books(owner);
+        }
+    }
+
+    /// Forgets an owner that goes.
+    pub(super) fn close_books(&mut self, owner: BotPlace) {
+        self.take_books(owner);
+        self.books.attached.remove(&owner);
+    }
+
+    fn take_books(&mut self, owner: BotPlace) {
+        if owner.swarm != 0 {
+            return self.books.take_swarm(owner.swarm);
+        }
+        for wave in self.singles_open.get(&owner).into_iter().flatten() {
+            self.books.take(0, *wave);
+        }
+    }
+
+    /// Open waves over a swarm, or of one bot alone.
+    fn open_of(&self, bot: BotPlace, whole: bool) -> Option<&BTreeSet<u64>> {
+        if whole { self.whole_open.get(&bot.swarm) } else { self.singles_open.get(&bot) }
+    }
+}
+
+impl State {
+    /// Whether there is room for so many assignments of a bot, or over its whole swarm, once some waves
+    /// are gone.
+    fn check_room(
+        &self,
+        (bot, whole, count): (BotPlace, bool, u32),
+        gone: &[(u64, Wave)],
+    ) -> Result<(), BotRejection> {
+        let max = self.policy().open_assignments_max;
+        let index = &self.bot_index;
+        let freed: u64 = gone.iter().map(|(_, row)| u64::from(row.size)).sum();
+        let fits = |held: u64, max: u64| (held - freed).saturating_add(count.into()) <= max;
+        // What has ended of waves that have not takes as much memory, and is let go with its wave.
+        if !fits(index.open(), max) || !fits(index.held.standing, max.saturating_mul(2)) {
+            return Err(BotRejection::TooManyAssignments { max });
+        }
+        if index.held.open_waves - gone.len() as u64 >= OPEN_WAVES_MAX {
+            return Err(BotRejection::TooManyAssignments { max: OPEN_WAVES_MAX });
+        }
+        let own = index.open_of(bot, whole);
+        let has = |waves: &BTreeSet<u64>| gone.iter().filter(|(at, _)| waves.contains(at)).count();
+        if own.map_or(0, |waves| waves.len() - has(waves)) >= OPEN_WAVES_OF_ONE_MAX {
+            let max = OPEN_WAVES_OF_ONE_MAX as u64;
+            return Err(BotRejection::TooManyWaves { max });
+        }
+        Ok(())
+    }
+}
+
+impl Txn<'_> {
+    /// Makes room for so many assignments of a bot, or over its whole swarm, by forgetting what nobody
+    /// will ever do. What is refused all the same changes nothing.
+    pub(super) fn make_room(
+        &mut self,
+        bot: BotPlace,
+        whole: bool,
+        count: u32,
+    ) -> Result<(), Rejection> {
+        let gone = self.waves_to_forget((bot, whole, count))?;
+        for (wave, row) in gone {
+            self.forget_books(wave, &row);
+        }
+        Ok(())
+    }
+
+    fn waves_to_forget(
+        &self,
+        wanted: (BotPlace, bool, u32),
+    ) -> Result<Vec<(u64, Wave)>, BotRejection> {
+        let (bot, whole, _) = wanted;
+        let (index, mut gone) = (&self.state.bot_index, Vec::new());
+        let mut oldest = index.books.oldest_first();
+        while let Err(refusal) = self.state.check_room(wanted, &gone) {
+            let is_new = |wave: &u64| gone.iter().all(|(other, _)| other != wave);
+            let next = match refusal {
+                BotRejection::TooManyWaves { .. } => {
+                    let own = index.open_of(bot, whole).into_iter().flatten().copied();
+                    own.take(FORGOTTEN_PER_COMMAND)
+                        .find(is_new)
+                        .filter(|wave| index.books.has(bot.swarm, *wave))
+                }
+                _ => oldest.find(is_new),
+            };
+            let next = next.and_then(|wave| Some((wave, self.state.waves.get(&wave)?.clone())));
+            match next.filter(|(wave, row)| self.is_over(*wave, row)) {
+                Some(next) if gone.len() < FORGOTTEN_PER_COMMAND => gone.push(next),
+                Some(_) | None => return Err(refusal),
+            }
+        }
+        Ok(gone)
+    }
+
+    fn is_over(&self, wave: u64, row: &Wave) -> bool {
+        let blocks = self.state.wave_blocks.range((wave, 0), (wave, u32::MAX)).next();
+        row.assigned_at_ms.saturating_add(KEPT_MS) <= self.now && blocks.is_none()
+    }
+
+    /// Forgets a wave of which nothing has come, as if its bots had never had it.
+    fn forget_books(&mut self, wave: u64, row: &Wave) {
+        if !row.whole {
+            let bot = row.single().unwrap_or_default();
+            self.take_assigned(bot);
+        }
+        let swarm = self.state.swarm(row.swarm).filter(|_| row.whole);
+        let mut apart = Vec::new();
+        for stretch in swarm.map_or(&[][..], |swarm| &swarm.members) {
+            let part = row.members.iter().map(|span| span.and(stretch.span));
+            let part: Vec<_> = part.filter(|span| !span.is_empty()).collect();
+            // Of stretches that were joined, the records of those who had it say so.
+            if part.iter().map(|span| span.len()).sum::<u32>() < stretch.span.len() {
+                apart.extend(part);
+            }
+        }
+        let indexes = apart.iter().flat_map(|span| span.first..span.end);
+        for index in indexes.collect::<Vec<_>>() {
+            self.take_assigned(BotPlace { swarm: row.swarm, index });
+        }
+        if row.whole {
+            self.state.swarms.edit(&mut self.state.rows, &row.swarm, |swarm| {
+                for stretch in &mut swarm.members {
+                    let inside = |index| row.has(index);
+                    let (first, last) = (stretch.span.first, stretch.span.end - 1);
+                    let is_apart = apart.iter().any(|span| !span.and(stretch.span).is_empty());
+                    stretch.waves_before += u64::from(inside(first) && inside(last) && !is_apart);
+                }
+            });
+        }
+        self.state.forget_wave(wave);
+        self.delete_wave(wave);
+    }
+
+    fn take_assigned(&mut self, bot: BotPlace) {
+        if self.state.has_bot(bot) {
+            self.state.edit_record(bot, |record| record.assigned -= 1);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
