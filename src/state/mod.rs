@@ -18,6 +18,7 @@ mod attempts;
 mod bot_books;
 mod bot_command;
 mod bot_ends;
+mod bot_going;
 mod bot_index;
 mod bot_invariants;
 mod bot_leases;
