@@ -21,6 +21,9 @@ output; other text becomes {\"output\": text}. Exit code 0 completes the task, 6
 good, any other fails this attempt. QUORATE_TASK_ID, QUORATE_TASK_TYPE, QUORATE_ATTEMPT and
 QUORATE_NODE_ID are in its environment; for bots, QUORATE_BOT_ID and QUORATE_SWARM_ID. SIGTERM or SIGINT
 drains the worker; a second one kills.";
+/// How much later a worker for swarms tells a first try that failed, as the cluster waits by default
+/// before it tries a task of the queue again (contract 2.7).
+const RETRY_DELAY: Duration = Duration::from_secs(1);
 /// How long a member may hold a call of a worker for swarms.
 const SWARM_TRY: Duration = Duration::from_secs(30);
 
@@ -218,6 +221,7 @@ impl WorkerArgs {
             lease: Duration::from_secs(self.lease),
             timeout: Duration::from_secs(self.timeout),
             drain_timeout: Duration::from_secs(self.drain_timeout),
+            retry_delay: RETRY_DELAY,
         }))
     }
 }

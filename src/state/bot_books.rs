@@ -32,13 +32,15 @@ impl Books {
     /// Notes a wave of an owner, unless somebody works for that.
     pub(super) fn put(&mut self, owner: BotPlace, wave: u64) {
         if !self.attached.contains(&owner) {
-            self.change(owner.swarm, |waves| drop(waves.insert(wave)));
+            self.change(owner.swarm, |waves| waves.extend([wave]));
         }
     }
 
     /// Takes a wave out, if it is there.
     pub(super) fn take(&mut self, swarm: u32, wave: u64) {
-        self.change(swarm, |waves| drop(waves.remove(&wave)));
+        self.change(swarm, |waves| {
+            waves.remove(&wave);
+        });
     }
 
     fn change(&mut self, swarm: u32, change: impl FnOnce(&mut BTreeSet<u64>)) {

@@ -260,86 +260,13 @@ impl BotIndex {
         self.tallies.insert(wave, tally);
     }
 
-    /// Whether the bots of a wave were removed.
-    pub(super) fn is_going(&self, tally: &Tally) -> bool {
-        !self.going.is_empty() && self.going.contains(&tally.owner())
-    }
-
-    /// A swarm goes. What is counted of it is taken off at once; its waves are cleared away in turns.
-    pub(super) fn drop_swarm(&mut self, swarm: u32, tier: &str) {
-        let figures = self.swarms.get(&swarm).copied().unwrap_or_default();
-        self.shift(swarm, tier, &figures, &Figures::default());
-        self.close_books(BotPlace { swarm, index: 0 });
-        self.drop_owner(BotPlace { swarm, index: 0 });
-        self.ended_runs.forget_swarm(swarm);
-    }
-
-    /// The same of a bot of none. What it has done is the caller's.
-    pub(super) fn drop_bot(&mut self, bot: BotPlace, tier: &str) {
-        let len = |sets: &BTreeMap<BotPlace, BTreeSet<u64>>| {
-            sets.get(&bot).map_or(0, BTreeSet::len) as u64
-        };
-        let (all, open) = (len(&self.singles_of), len(&self.singles_open));
-        self.close_books(bot);
-        let waiting = self.single_ready.get(&bot).map_or(0, BTreeSet::len) as u64;
-        let figures = Figures { waiting, leased: open - waiting, ..Figures::default() };
-        self.shift(bot.swarm, tier, &figures, &Figures::default());
-        let held = Holding { open_waves: open, standing: open, retained: all - open };
-        self.shift_held(bot.swarm, held, Holding::default());
-        if all > 0 {
-            self.going.insert(bot);
-        }
-    }
-
-    fn drop_owner(&mut self, owner: BotPlace) {
-        let held = self.held_of.get(&owner.swarm).copied().unwrap_or_default();
-        self.shift_held(owner.swarm, held, Holding::default());
-        if self.wave_of(owner).is_some() {
-            self.going.insert(owner);
-        }
-    }
-
-    /// The wave of a removed owner that is cleared away first: those over all of a swarm in order, then
-    /// those of one bot, bot by bot. All members clear away the same.
-    fn wave_of(&self, owner: BotPlace) -> Option<u64> {
-        if owner.swarm == 0 {
-            return self.singles_of.get(&owner)?.first().copied();
-        }
-        let place = |index| BotPlace { swarm: owner.swarm, index };
-        let whole = self.whole_of.get(&owner.swarm).and_then(BTreeSet::first);
-        let singles = || self.singles_of.range(place(0)..=place(u32::MAX)).next()?.1.first();
-        whole.or_else(singles).copied()
-    }
-
-    /// The wave of a removed owner that is cleared away next.
-    pub(super) fn next_going(&mut self) -> Option<u64> {
-        while let Some(owner) = self.going.first().copied() {
-            if let Some(wave) = self.wave_of(owner) {
-                return Some(wave);
-            }
-            self.going.remove(&owner);
-        }
-        None
-    }
-
-    fn shift_held(&mut self, swarm: u32, from: Holding, to: Holding) {
+    pub(super) fn shift_held(&mut self, swarm: u32, from: Holding, to: Holding) {
         let of_swarm = self.held_of.entry(swarm).or_default();
         of_swarm.shift(from, to);
         if *of_swarm == Holding::default() {
             self.held_of.remove(&swarm);
         }
         self.held.shift(from, to);
-    }
-
-    /// The retained wave that ended first.
-    pub(super) fn oldest_ended(&mut self) -> Option<u64> {
-        while let Some((at, wave)) = self.ended.first().copied() {
-            if self.tallies.get(&wave).is_some_and(|tally| !self.is_going(tally)) {
-                return Some(wave);
-            }
-            self.ended.remove(&(at, wave));
-        }
-        None
     }
 
     /// Changes how a wave stands.
@@ -356,14 +283,20 @@ impl BotIndex {
 
     /// Gives a wave another place among those that wait.
     pub(super) fn put_due(&mut self, wave: u64, due_ms: TimeMs) {
-        let Some(mut tally) = self.tallies.remove(&wave) else { return };
-        let stand = tally.stand();
-        if tally.due_ms != due_ms {
-            self.move_wave(wave, &tally, Some(stand), None);
-            tally.due_ms = due_ms;
-            self.move_wave(wave, &tally, None, Some(stand));
+        let Some(tally) = self.tallies.get_mut(&wave) else { return };
+        let before = std::mem::replace(&mut tally.due_ms, due_ms);
+        if tally.open() == 0 || before == due_ms {
+            return;
         }
-        self.tallies.insert(wave, tally);
+        let (tally, swarm) = (tally.clone(), tally.swarm);
+        if tally.waiting() > 0 {
+            self.move_ready(&tally, (before, wave), false);
+            self.move_ready(&tally, (due_ms, wave), true);
+        }
+        if tally.orphans > 0 {
+            take_out(&mut self.orphaned, &swarm, &(before, wave));
+            put_in(&mut self.orphaned, swarm, (due_ms, wave));
+        }
     }
 
     /// Assignments that have not ended.

@@ -172,6 +172,84 @@ fn one_swarm_and_one_bot_have_a_bounded_number_of_pieces_of_work_open() {
     assert!(bot.pending > u64::from(MAX));
 }
 
+/// Everything is put in its new order by one entry: that takes its time, and is right.
+#[test]
+fn what_waits_is_in_its_new_order_after_it_ages_otherwise() {
+    let mut world = World::new();
+    for tier in ["standard", "L20"] {
+        world.swarm(20, tier);
+    }
+    for round in 0..2_000 {
+        world.now = 1000 + round;
+        for swarm in [1, 2] {
+            assign_bot(&mut world, BotPlace { swarm, index: (round % 20) as u32 });
+        }
+        for index in 0..10 {
+            assign_bot(&mut world, BotPlace { swarm: 1, index });
+        }
+    }
+    let leased = world.lease(&[1, 2], 1000);
+    world.complete(&leased, "");
+    world.took();
+    world.configure("tasks.aging_seconds", 1);
+    let waves = world.state.bot_index.tallies.len();
+    println!("{waves} waves in a new order: {:?}", world.took());
+    assert_eq!(world.state.policy().aging_ms, 1000);
+    assert_eq!(check_bots(&world.state), Ok(()));
+}
+
+/// Makes a swarm, has some of its work leased and some of that completed, and removes it; gives the most
+/// rows of waves that are there there ever were, which is all that there may be of those that are not.
+fn make_use_and_remove(
+    world: &mut World,
+    bots: u32,
+    leases: &[(u32, bool)],
+    mut most: usize,
+) -> usize {
+    let rows = |world: &World| world.state.waves.len() + world.state.wave_blocks.len();
+    let mut note = |world: &World| {
+        let blocks = world.state.wave_blocks.iter().map(|((wave, _), _)| *wave);
+        let waves = world.state.waves.iter().map(|(wave, _)| *wave);
+        let is_live = |wave: &u64| world.state.live_wave(*wave).is_some();
+        let live = blocks.chain(waves).filter(is_live).count();
+        most = most.max(live);
+        assert!(
+            rows(world) <= most,
+            "{} rows, {live} of them of waves that are there",
+            rows(world)
+        );
+    };
+    world.swarm(bots, "standard");
+    note(world);
+    let number = world.state.bot_totals().swarms;
+    world.assign(number);
+    note(world);
+    for (max, completes) in leases {
+        let leased = world.lease(&[number], *max);
+        note(world);
+        if *completes && !leased.is_empty() {
+            world.complete(&leased, "");
+            note(world);
+        }
+    }
+    let swarm = world.state.swarm_id(number);
+    world.say(BotCommand::RemoveSwarm { swarm }).unwrap();
+    note(world);
+    most
+}
+
+/// The rows of removed swarms piled up: a lease made up to a thousand blocks and cleared none away.
+#[test]
+fn what_leases_of_removed_swarms_leave_is_cleared_away_by_the_next_ones() {
+    let mut world = World::new();
+    let mut most = 0;
+    for _ in 0..6 {
+        most = make_use_and_remove(&mut world, 20_000, &[(1000, false); 20], most);
+    }
+    assert!(most <= 316, "{most}");
+    assert_eq!(check_bots(&world.state), Ok(()));
+}
+
 /// What is done to swarms and bots of none, of which some are removed.
 #[derive(Debug, Clone)]
 enum Move {
@@ -243,6 +321,22 @@ fn step(world: &mut World, held: &mut Vec<(AssignmentPlace, u32)>, one: &Move) {
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..Default::default() })]
+
+    /// However swarms come and go, rows of those that are gone are no more than there once were of others.
+    #[test]
+    fn rows_of_removed_swarms_are_bounded(
+        rounds in proptest::collection::vec(
+            (1..3000u32, proptest::collection::vec((1..1000u32, any::<bool>()), 0..8)),
+            1..8,
+        ),
+    ) {
+        let (mut world, mut most) = (World::new(), 0);
+        for (bots, leases) in rounds {
+            most = make_use_and_remove(&mut world, bots, &leases, most);
+        }
+        prop_assert_eq!(check_bots(&world.state), Ok(()));
+        world.is_what_its_rows_say();
+    }
 
     /// What is cleared away later is told by rows alone: whoever reads them back goes on the same way.
     #[test]

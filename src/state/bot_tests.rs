@@ -38,10 +38,7 @@ impl World {
 
     /// What is read back from the rows is the same state.
     pub(super) fn is_what_its_rows_say(&self) {
-        let mut reopened = State::default();
-        for (key, value) in &self.rows {
-            reopened.load_row(key, value).unwrap();
-        }
+        let reopened = self.restarted().state;
         assert_eq!(check_bots(&reopened), Ok(()));
         assert_eq!(reopened.digest(), self.state.digest());
     }
@@ -71,16 +68,28 @@ impl World {
         if bots.is_empty() { Vec::new() } else { self.lease_of_bots(&bots, max) }
     }
 
+    /// Changes a value of the configuration.
+    pub(super) fn configure(&mut self, key: &str, value: u64) {
+        let mut script = Script::default();
+        script.run(&format!("at {}", self.now), &mut String::new());
+        script.run(&format!("config {key} {value} request={key}"), &mut String::new());
+        self.apply(&script.log[0]).unwrap();
+    }
+
     pub(super) fn say(&mut self, command: BotCommand) -> Reply {
-        self.index += 1;
-        let request_id = RequestId(u128::from(self.index));
+        let request_id = RequestId(u128::from(self.index + 1));
         let command = Command::Bot(Box::new(command));
         let envelope = Envelope { request_id, principal: String::new(), command };
         let entry = encode_entry(&LogEntry { at_ms: self.now, envelopes: vec![envelope] });
+        self.apply(&entry)
+    }
+
+    fn apply(&mut self, entry: &[u8]) -> Reply {
+        self.index += 1;
         self.command_bytes += entry.len();
         #[expect(clippy::disallowed_methods, reason = "only printed")]
         let start = std::time::Instant::now();
-        let applied = self.state.apply(self.index, &entry).unwrap();
+        let applied = self.state.apply(self.index, entry).unwrap();
         self.took += start.elapsed();
         let changes = self.state.take_changes();
         self.row_bytes += changes.bytes();
@@ -257,11 +266,7 @@ fn each_of_50_000_assignments_is_done_once_and_the_records_stay_small() {
 #[test]
 fn what_many_single_ends_leave_is_cleared_away_as_fast_as_it_comes() {
     let mut world = World::new();
-    let mut script = Script::default();
-    script.run("at 1", &mut String::new());
-    script.run("config bots.max_retained_assignments 100", &mut String::new());
-    world.state.apply(1, &script.log[0]).unwrap();
-    world.index = 1;
+    world.configure("bots.max_retained_assignments", 100);
     world.swarm(3, "standard");
     for _ in 0..5 {
         let bot = world.state.bot_id(BotPlace { swarm: 1, index: 2 });
@@ -387,58 +392,6 @@ fn open_work_is_found_behind_any_number_of_ended_ones_and_pages_go_past_all() {
     assert_eq!((page.rows.len(), page.next), (1, None));
 }
 
-/// Makes a swarm, has some of its work leased and some of that completed, and removes it; gives the most
-/// rows of waves that are there there ever were, which is all that there may be of those that are not.
-fn make_use_and_remove(
-    world: &mut World,
-    bots: u32,
-    leases: &[(u32, bool)],
-    mut most: usize,
-) -> usize {
-    let rows = |world: &World| world.state.waves.len() + world.state.wave_blocks.len();
-    let mut note = |world: &World| {
-        let blocks = world.state.wave_blocks.iter().map(|((wave, _), _)| *wave);
-        let waves = world.state.waves.iter().map(|(wave, _)| *wave);
-        let is_live = |wave: &u64| world.state.live_wave(*wave).is_some();
-        let live = blocks.chain(waves).filter(is_live).count();
-        most = most.max(live);
-        assert!(
-            rows(world) <= most,
-            "{} rows, {live} of them of waves that are there",
-            rows(world)
-        );
-    };
-    world.swarm(bots, "standard");
-    note(world);
-    let number = world.state.bot_totals().swarms;
-    world.assign(number);
-    note(world);
-    for (max, completes) in leases {
-        let leased = world.lease(&[number], *max);
-        note(world);
-        if *completes && !leased.is_empty() {
-            world.complete(&leased, "");
-            note(world);
-        }
-    }
-    let swarm = world.state.swarm_id(number);
-    world.say(BotCommand::RemoveSwarm { swarm }).unwrap();
-    note(world);
-    most
-}
-
-/// The rows of removed swarms piled up: a lease made up to a thousand blocks and cleared none away.
-#[test]
-fn what_leases_of_removed_swarms_leave_is_cleared_away_by_the_next_ones() {
-    let mut world = World::new();
-    let mut most = 0;
-    for _ in 0..6 {
-        most = make_use_and_remove(&mut world, 20_000, &[(1000, false); 20], most);
-    }
-    assert!(most <= 316, "{most}");
-    assert_eq!(check_bots(&world.state), Ok(()));
-}
-
 /// What workers may do with what they hold.
 #[derive(Debug, Clone)]
 enum Move {
@@ -470,22 +423,6 @@ fn moves() -> impl Strategy<Value = Vec<Move>> {
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..Default::default() })]
-
-    /// However swarms come and go, rows of those that are gone are no more than there once were of others.
-    #[test]
-    fn rows_of_removed_swarms_are_bounded(
-        rounds in proptest::collection::vec(
-            (1..3000u32, proptest::collection::vec((1..1000u32, any::<bool>()), 0..8)),
-            1..8,
-        ),
-    ) {
-        let (mut world, mut most) = (World::new(), 0);
-        for (bots, leases) in rounds {
-            most = make_use_and_remove(&mut world, bots, &leases, most);
-        }
-        prop_assert_eq!(check_bots(&world.state), Ok(()));
-        world.is_what_its_rows_say();
-    }
 
     /// Two workers never hold one assignment, and each is completed by one of them at most.
     #[test]

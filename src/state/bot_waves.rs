@@ -59,6 +59,7 @@ impl State {
     /// Puts every wave in its place anew, after the rule of places has changed.
     pub(super) fn rebuild_waves(&mut self) {
         let tallies = self.bot_index.tallies.iter();
+        let tallies = tallies.filter(|(_, tally)| !self.bot_index.is_going(tally));
         let places = tallies.filter_map(|(number, tally)| {
             let due_ms = self.wave_due_ms(self.waves.get(number)?, &tally.tier);
             Some((*number, due_ms))

@@ -19,6 +19,7 @@ mod bests;
 mod bot_books;
 mod bot_command;
 mod bot_ends;
+mod bot_going;
 mod bot_index;
 mod bot_invariants;
 mod bot_leases;

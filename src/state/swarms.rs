@@ -231,7 +231,10 @@ impl State {
     /// How many of the highest members of a swarm one command removes, unless that is none.
     fn removable(&self, number: u32, row: &Swarm) -> u32 {
         let place = |index| BotPlace { swarm: number, index };
-        let singles = self.bot_index.singles_open.range(place(0)..=place(u32::MAX)).rev();
+        let singles = row.members.iter().rev().flat_map(|stretch| {
+            let span = place(stretch.span.first)..place(stretch.span.end);
+            self.bot_index.singles_open.range(span).rev()
+        });
         let (mut looks, mut from) = (LOOKS_PER_SHRINK, 0);
         for (bot, waves) in singles {
             let Some(left) = looks.checked_sub(waves.len()) else {

@@ -1,4 +1,4 @@
-//! That every endpoint of the contract's sections 2 to 4 has a test that names its paragraph, that
+//! That every endpoint of the contract's sections 2 to 5 has a test that names its paragraph, that
 //! every call of section 6 has one, and that every code that is answered is documented.
 
 use std::collections::BTreeSet;
@@ -12,8 +12,11 @@ type Endpoints = &'static [(&'static [&'static str], &'static [&'static str])];
 /// A section, its endpoints, and the prefixes under which a test may ask for them.
 type Section = (&'static str, Endpoints, &'static [&'static str]);
 
-const SECTIONS: [Section; 2] =
-    [("2 and 4", NODES_AND_AGENTS, &[""]), ("3", CAMPAIGNS, &["", "/api", "/api/v1"])];
+const SECTIONS: [Section; 3] = [
+    ("2 and 4", NODES_AND_AGENTS, &[""]),
+    ("3", CAMPAIGNS, &["", "/api", "/api/v1"]),
+    ("5", BOTS, &["", "/api/v1"]),
+];
 
 const NODES_AND_AGENTS: Endpoints = &[
     (&["c9", "2_3"], &["/", "/dashboard"]),
@@ -95,6 +98,20 @@ const CAMPAIGNS: Endpoints = &[
     (&["3_6"], &["/auth/logout", "/auth/me", "/auth/users", "/auth/users/{user}"]),
     (&["3_7"], &["/", "/health", "/health/version", "/health/db", "/health/cache"]),
     (&["3_7"], &["/healthz", "/readyz", "/api/v1", "/metrics"]),
+];
+
+/// As they are without a prefix. What the family does not have is named by the paragraph that it is beside.
+const BOTS: Endpoints = &[
+    (&["5_1"], &["/health", "/services", "/bots", "/bots/{id}", "/swarms", "/swarms/{id}"]),
+    (&["5_3"], &["/bots/stats", "/swarms/{id}/tasks"]),
+    (&["5_2"], &["/bots/{id}/tasks", "/bots/{id}/tasks/{task}/complete"]),
+    (&["5_4"], &["/orchestrate", "/task/{id}"]),
+    (&["5_4"], &["/workflows", "/workflows/{id}"]),
+    (&["5_6"], &["/api/v1/bots", "/api/v1/swarms", "/api/v1/bots/stats", "/api/v1/orchestrate"]),
+    (&["5_3"], &["/bots/leases", "/bots/leases/renew", "/bots/leases/release"]),
+    (&["5_3"], &["/bots/{id}/tasks/lease", "/swarms/{id}/tasks/lease"]),
+    (&["5_3"], &["/assignments/complete", "/assignments/fail"]),
+    (&["5_3"], &["/bots/{id}/health", "/swarms/{id}/health"]),
 ];
 
 /// Methods of the gRPC services (contract 4.9), as a generated client has them.
@@ -227,6 +244,21 @@ fn every_door_of_section_3_stands_in_its_table() {
     };
     let missing: Vec<_> =
         all.iter().filter(under_all).filter(|path| !known.contains(*path)).collect();
+    assert_eq!(missing, [&""; 0]);
+}
+
+/// The same of family B, whose doors are at the root and under `/api/v1`.
+#[test]
+fn every_door_of_section_5_stands_in_its_table() {
+    let known = [NODES_AND_AGENTS, BOTS].into_iter().flatten();
+    let known: BTreeSet<_> = known.flat_map(|(_, paths)| *paths).copied().collect();
+    let all: BTreeSet<_> = doors().map(|(_, path)| path).collect();
+    let under_both = |path: &&&str| {
+        let prefixed = |prefix: &str| all.contains(&*format!("{prefix}{path}"));
+        !path.starts_with("/api") && prefixed("/api/v1") && !prefixed("/api")
+    };
+    let missing: Vec<_> =
+        all.iter().filter(under_both).filter(|path| !known.contains(*path)).collect();
     assert_eq!(missing, [&""; 0]);
 }
 

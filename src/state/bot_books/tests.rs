@@ -3,20 +3,15 @@
 use proptest::prelude::*;
 
 use super::super::bot_tests::World;
-use super::super::scripts::Script;
 use super::super::{BotCommand, BotSpec, BotWork, Reply, check_bots};
 use super::*;
 use crate::model::DerivedId;
 
 /// A state in which so many assignments may be open.
-fn bounded(max: u32) -> World {
+fn bounded(max: u64) -> World {
     let mut world = World::new();
-    let mut script = Script::default();
-    script.run("at 1000", &mut String::new());
-    script.run(&format!("config bots.max_open_assignments {max}"), &mut String::new());
-    world.state.apply(1, &script.log[0]).unwrap();
-    world.state.take_changes();
-    (world.index, world.now) = (1, 1000);
+    world.now = 1000;
+    world.configure("bots.max_open_assignments", max);
     world
 }
 
@@ -42,6 +37,7 @@ fn who_only_keeps_books_is_refused_for_an_hour_at_most() {
     world.swarm(50, "standard");
     world.swarm(1, "standard");
     for _ in 0..10 {
+        world.now += KEPT_MS / 10;
         assign_swarm(&mut world, 1).unwrap();
     }
     assert_eq!(assign_swarm(&mut world, 1).unwrap_err().code(), "TOO_MANY_ASSIGNMENTS");
@@ -56,7 +52,7 @@ fn who_only_keeps_books_is_refused_for_an_hour_at_most() {
         assign_swarm(&mut world, 2).unwrap();
         world.lease(&[2], 1);
     }
-    assert_eq!((world.state.swarm_figures(2).waiting, pending(&world, 2)), (19, 20));
+    assert_eq!((world.state.swarm_figures(2).leased, pending(&world, 2)), (20, 20));
     assert_eq!(world.state.waves_of_swarm(1).count(), 9);
     assert_eq!(check_bots(&world.state), Ok(()));
     world.is_what_its_rows_say();
@@ -100,12 +96,11 @@ fn the_waves_of_one_swarm_make_room_for_its_own() {
         assign_swarm(&mut world, 1).unwrap();
         assign_bot(&mut world, bot).unwrap();
     }
+    assert!(assign_swarm(&mut world, 1).is_err() && assign_bot(&mut world, bot).is_err());
+    world.now += KEPT_MS;
     for _ in 0..3 {
-        assert!(assign_swarm(&mut world, 1).is_err() && assign_bot(&mut world, bot).is_err());
-        world.now += KEPT_MS;
         assign_swarm(&mut world, 1).unwrap();
         assign_bot(&mut world, bot).unwrap();
-        world.now = 1;
     }
     let view = world.state.bot_summary(bot).unwrap();
     assert_eq!(view.total, 2 * OPEN_WAVES_OF_ONE_MAX as u64);

@@ -25,7 +25,12 @@ enum Stage {
     Running(CancellationToken),
     /// Its end is on its way to the cluster.
     Ended,
+    /// It failed, and is told later.
+    Resting,
 }
+
+/// Assignments that may rest for each slot and keep no room from others.
+const RESTING_PER_SLOT: usize = 4;
 
 #[derive(Debug)]
 struct Lease {
@@ -63,7 +68,10 @@ impl Book {
         let ahead = pages.usual.is_some_and(|usual| usual < SHORT);
         let most = if ahead { self.capacity * 2 } else { self.capacity };
         // A program that was killed still has its slot.
-        let room = most.saturating_sub(pages.leases.len().max(pages.running));
+        let rests = |lease: &&Lease| matches!(lease.stage, Stage::Resting);
+        let resting = pages.leases.values().filter(rests).count();
+        let held = pages.leases.len() - resting.min(self.capacity * RESTING_PER_SLOT);
+        let room = most.saturating_sub(held.max(pages.running));
         // Not for every single one, while there is something to do.
         if room * 2 < self.capacity && ahead { 0 } else { room }
     }
@@ -111,6 +119,15 @@ impl Book {
         let Some(lease) = lease.filter(|lease| lease.attempt == key.attempt) else { return false };
         lease.stage = Stage::Ended;
         true
+    }
+
+    /// The end of a try is told later.
+    pub(super) fn rest(&self, key: &Try) {
+        let mut pages = self.pages.lock();
+        let lease = pages.leases.get_mut(&key.task_id);
+        if let Some(lease) = lease.filter(|lease| lease.attempt == key.attempt) {
+            lease.stage = Stage::Resting;
+        }
     }
 
     /// The cluster has decided about an end, or the lease is lost: a program is killed.
@@ -170,7 +187,7 @@ impl Book {
             }
             match &lease.stage {
                 // The cluster judges it by its attempt.
-                Stage::Ended => return true,
+                Stage::Ended | Stage::Resting => return true,
                 Stage::Running(kill) => kill.cancel(),
                 Stage::Waiting => {}
             }
@@ -213,6 +230,24 @@ mod tests {
     fn add(book: &Book, all: &[(&str, u32)]) {
         let all = all.iter().map(|(id, attempt)| assignment(id, *attempt)).collect();
         book.add(all, Instant::now(), Instant::now() + LONG);
+    }
+
+    #[test]
+    fn what_rests_keeps_no_room_from_others_up_to_a_bound() {
+        let book = Book::new(2);
+        for round in 0..6 {
+            let room = book.room();
+            assert_eq!(room, if round < 5 { 2 } else { 0 }, "round {round}");
+            let names: Vec<String> = (0..room).map(|at| format!("{round}.{at}")).collect();
+            add(&book, &names.iter().map(|name| (name.as_str(), 1)).collect::<Vec<_>>());
+            while let Some((key, _)) = began(&book) {
+                assert!(book.end(&key, LONG));
+                book.rest(&key);
+            }
+        }
+        assert_eq!(book.to_renew().len(), 10, "they are held until they are told");
+        book.forget(&key("0.0", 1));
+        assert_eq!(book.room(), 1);
     }
 
     fn began(book: &Book) -> Option<(Try, CancellationToken)> {

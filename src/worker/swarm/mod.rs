@@ -68,6 +68,9 @@ pub struct Options {
     pub timeout: Duration,
     /// How long a leaving worker lets its programs finish.
     pub drain_timeout: Duration,
+    /// How much later the first try that failed is told, if another may help; of each further one twice
+    /// as much, and 30 s at most. The lease is kept meanwhile, so nobody tries sooner.
+    pub retry_delay: Duration,
 }
 
 /// Why a worker for swarms ended early.
@@ -350,7 +353,10 @@ fn start(shared: &Arc<Shared>) {
         shared.tasks.spawn(async move {
             let mut next = Some((assignment, kill));
             while let Some((assignment, kill)) = next {
-                work(&worker, &assignment, &kill).await;
+                let told = work(&worker, &assignment, &kill).await;
+                if let Some(told) = told {
+                    tell::hand_over_in_time(&worker, told).await;
+                }
                 worker.changed.notify_one();
                 let goes_on = !worker.draining.is_cancelled();
                 next = goes_on.then(|| worker.book.begin()).flatten();
@@ -359,18 +365,16 @@ fn start(shared: &Arc<Shared>) {
     }
 }
 
-/// Does one assignment and has its end told.
-async fn work(shared: &Shared, assignment: &Assignment, kill: &CancellationToken) {
+/// Does one assignment; gives what is to be told of it.
+async fn work(shared: &Shared, assignment: &Assignment, kill: &CancellationToken) -> Option<Told> {
     let task_type = assignment.task_type.as_deref().unwrap_or(DEFAULT_TYPE);
     let programs = &shared.options.programs;
     let key = assignment.key();
     let Some(program) = programs.get(task_type).or_else(|| programs.get(ANY_TYPE)) else {
         // It was not asked for; somebody else may have a program for it.
-        if shared.book.end(&key, Duration::ZERO) {
-            tracing::warn!(task_type, "there is no program for this: given back");
-            tell::hand_over(shared, Told::given_back(key)).await;
-        }
-        return;
+        let is_held = shared.book.end(&key, Duration::ZERO);
+        tracing::warn!(task_type, "there is no program for this: given back");
+        return is_held.then(|| Told::given_back(key));
     };
     let environment = vec![
         ("QUORATE_TASK_ID", assignment.task_id.clone()),
@@ -389,15 +393,12 @@ async fn work(shared: &Shared, assignment: &Assignment, kill: &CancellationToken
         end = %ended.end,
         "ended"
     );
-    if shared.book.end(&key, ended.took) {
-        let told = match report::failure(&ended) {
-            // Nobody but a leaving worker kills what it still holds a lease of.
-            _ if matches!(ended.end, exec::End::Killed) => Told::given_back(key),
-            None => Told::completed(key, &report::result(&ended.stdout)),
-            Some((error, retryable)) => Told::failed(key, error, retryable),
-        };
-        tell::hand_over(shared, told).await;
-    }
+    shared.book.end(&key, ended.took).then(|| match report::failure(&ended) {
+        // Nobody but a leaving worker kills what it still holds a lease of.
+        _ if matches!(ended.end, exec::End::Killed) => Told::given_back(key),
+        None => Told::completed(key, &report::result(&ended.stdout)),
+        Some((error, retryable)) => Told::failed(key, error, retryable),
+    })
 }
 
 /// Renews what is held three times per lease, and gives back what has not begun in that time.

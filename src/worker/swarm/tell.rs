@@ -21,6 +21,8 @@ const DEADLINE: Duration = Duration::from_secs(20);
 /// The pause between two calls of one batch.
 const PAUSE_MIN: Duration = Duration::from_millis(200);
 const PAUSE_MAX: Duration = Duration::from_secs(15);
+/// The longest that a failed try is told later.
+const RETRY_DELAY_MAX: Duration = Duration::from_secs(30);
 
 /// What came of one try.
 #[derive(Debug)]
@@ -63,6 +65,27 @@ impl Told {
 pub(super) async fn hand_over(shared: &Shared, told: Told) {
     // Without the other side the worker has ended.
     let _ = shared.ends.send(told).await;
+}
+
+/// Has an end told, a failed try that may be repeated some time later: whatever is down has time to come
+/// back before the next. It uses no slot meanwhile.
+pub(super) async fn hand_over_in_time(shared: &Arc<Shared>, told: Told) {
+    let factor = 1 << told.key.attempt.saturating_sub(1).min(16);
+    let delay = shared.options.retry_delay.saturating_mul(factor).min(RETRY_DELAY_MAX);
+    let is_retryable = matches!(told.end, End::Failed { retryable: true, .. });
+    if !is_retryable || delay.is_zero() {
+        return hand_over(shared, told).await;
+    }
+    shared.book.rest(&told.key);
+    let worker = Arc::clone(shared);
+    shared.tasks.spawn(async move {
+        tokio::select! {
+            biased;
+            () = worker.draining.cancelled() => {}
+            () = tokio::time::sleep(delay) => {}
+        }
+        hand_over(&worker, told).await;
+    });
 }
 
 /// One item of a batch.

@@ -15,6 +15,8 @@ use tokio::net::TcpListener;
 use super::*;
 use crate::client;
 
+mod resting;
+
 /// What the cluster was told.
 #[derive(Debug)]
 struct Heard {
@@ -179,6 +181,7 @@ impl Bench {
             lease: LONG,
             timeout: LONG,
             drain_timeout: LONG,
+            retry_delay: Duration::ZERO,
         };
         edit(&mut options);
         let worker = SwarmWorker::new(options, client).unwrap();
@@ -483,6 +486,7 @@ async fn swarms_that_are_not_there_end_it() {
         lease: LONG,
         timeout: LONG,
         drain_timeout: LONG,
+        retry_delay: Duration::ZERO,
     };
     let blank = Options { swarms: Vec::new(), ..options.clone() };
     assert!(matches!(SwarmWorker::new(blank, client.clone()), Err(Error::Options(_))));
