@@ -72,6 +72,7 @@ mod tests {
             let answer = |number| Dispatch {
                 task_id: task_id(number % 40),
                 attempt: 1,
+                again: false,
                 result: result.clone(),
             };
             (0..3000).map(answer).collect()
