@@ -38,13 +38,18 @@ impl Plan {
             looked_at += 1;
             last = head;
             let Some(task) = keys.next().and_then(|key| view.queued(key)) else { continue };
-            let wanted = task.requirements.agent_type.as_ref();
             let is_open = gates(view, task, taken, inputs.now).next().is_none();
-            if is_open && wanted.is_some_and(|agent_type| !view.has_agent(agent_type)) {
+            if is_open && is_unserved(view, task) {
                 self.refuse(std::iter::once(task).chain(keys.filter_map(|key| view.queued(key))));
             }
         }
     }
+}
+
+/// Whether it is for agents and none of their kind is there, with room or without.
+pub(super) fn is_unserved(view: &State, task: &Task) -> bool {
+    let wanted = task.requirements.agent_type.as_ref();
+    wanted.is_some_and(|agent_type| !view.has_agent(agent_type))
 }
 
 fn refusal(task: &Task) -> StepRefusal {

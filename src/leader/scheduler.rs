@@ -20,7 +20,7 @@ use super::duty::{Duty, DutyError, Next, Reign, Wakes};
 use super::eligible::{Gate, Rules, Taken, gates, is_copy};
 use super::fleet::Loads;
 use super::metrics::DutyName;
-use super::refusals::REFUSALS_MAX;
+use super::refusals::{REFUSALS_MAX, is_unserved};
 use super::seat::Seat;
 use super::timers::state_now;
 use crate::canary::{self, Canary};
@@ -146,10 +146,7 @@ pub fn plan(view: &State, inputs: &PlanInputs, limits: PlanLimits) -> Plan {
             continue;
         }
         let nodes = room.group(&task.requirements);
-        if nodes.is_empty()
-            && let Some(agent_type) = &task.requirements.agent_type
-            && !view.has_agent(agent_type)
-        {
+        if nodes.is_empty() && is_unserved(view, task) {
             plan.refuse(std::iter::once(task).chain(keys.filter_map(|key| view.queued(key))));
             continue;
         }

@@ -106,15 +106,14 @@ struct Oldest {
 impl Oldest {
     /// Looks at some more; gives whether there may be others.
     fn step(&mut self, state: &Tables, may: fn(&Tables, &Task) -> bool) -> bool {
-        let mut scanned = 0;
-        for seq in state.task_seqs(&[TaskStatus::DeadLetter], self.after, false) {
+        let dead = state.task_seqs(&[TaskStatus::DeadLetter], self.after, false);
+        for (scanned, seq) in dead.enumerate() {
             if self.task_ids.len() == BULK_MAX {
                 return false;
             }
             if scanned == CHUNK {
                 return true;
             }
-            scanned += 1;
             self.after = Some(seq);
             let Some(task) = state.task_at(seq).filter(|task| may(state, task)) else { continue };
             self.rows += task.rows();
