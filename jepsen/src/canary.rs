@@ -233,7 +233,7 @@ mod tests {
             let history = jepsen::history::History::default();
             let verdicts = crate::judge::judge(&history, &workloads, &[], &[], Vec::new());
             let known = |property: &&str| verdicts.iter().any(|one| one.property == **property);
-            assert!(canary.breaks.iter().any(|one| known(&one)), "{}", canary.name);
+            assert!(canary.breaks.iter().any(known), "{}", canary.name);
             for property in canary.breaks {
                 let verdicts = [of("no member panicked"), of(property)];
                 assert_eq!(caught(canary, &verdicts).unwrap().property, *property);
