@@ -23,7 +23,7 @@ fn scale(world: &mut World, count: u32) -> u32 {
 #[test]
 fn removing_a_swarm_is_as_fast_however_much_it_has_to_do() {
     const BOTS: u32 = 30;
-    const EACH: usize = 2_000;
+    const EACH: usize = 500;
     let mut worlds = [World::new(), World::new()];
     for world in &mut worlds {
         world.swarm(BOTS, "standard");
@@ -159,11 +159,18 @@ fn one_swarm_and_one_bot_have_a_bounded_number_of_pieces_of_work_open() {
     let (bot, work) = (world.state.bot_id(place), BotWork::default());
     let whole = BotCommand::AssignSwarm { swarm, work: work.clone() };
     let single = BotCommand::AssignBot { bot, work };
-    for command in [whole, single] {
-        let refused = world.say(command).unwrap_err();
+    for command in [&whole, &single] {
+        let refused = world.say(command.clone()).unwrap_err();
         assert_eq!(refused.code(), "TOO_MANY_ASSIGNMENTS");
         assert_eq!(refused.to_string(), "25000 pieces of work are open there already");
     }
+    // What is old makes room for what is new, of the same swarm and the same bot.
+    world.now += 3_600_000;
+    for command in [&whole, &single] {
+        world.say(command.clone()).unwrap();
+    }
+    assert_eq!(world.state.bot_summary(place).unwrap().total, u64::from(2 * MAX));
+    assert_eq!(world.state.waves_of_swarm(1).count(), MAX as usize);
     assign_bot(&mut world, BotPlace { swarm: 1, index: 0 });
     world.took();
     world.say(BotCommand::RemoveBot { bot }).unwrap();

@@ -87,25 +87,6 @@ fn what_somebody_works_for_is_never_forgotten() {
     assert_eq!(check_bots(&world.state), Ok(()));
 }
 
-#[test]
-fn the_waves_of_one_swarm_make_room_for_its_own() {
-    let mut world = World::new();
-    world.swarm(1, "standard");
-    let bot = BotPlace { swarm: 1, index: 0 };
-    for _ in 0..OPEN_WAVES_OF_ONE_MAX {
-        assign_swarm(&mut world, 1).unwrap();
-        assign_bot(&mut world, bot).unwrap();
-    }
-    assert!(assign_swarm(&mut world, 1).is_err() && assign_bot(&mut world, bot).is_err());
-    world.now += KEPT_MS;
-    for _ in 0..3 {
-        assign_swarm(&mut world, 1).unwrap();
-        assign_bot(&mut world, bot).unwrap();
-    }
-    let view = world.state.bot_summary(bot).unwrap();
-    assert_eq!(view.total, 2 * OPEN_WAVES_OF_ONE_MAX as u64);
-}
-
 /// Of neighbours that were joined some had waves that others missed, which their records say.
 #[test]
 fn members_of_joined_stretches_lose_what_they_had() {
