@@ -234,6 +234,11 @@ impl Heartbeats {
         shelf.learnt_at = Some(now);
     }
 
+    /// This member led until now: it has heard all that there was to hear.
+    pub(crate) fn stopped_leading(&self) {
+        self.shelf.lock().learnt_at = Some(Instant::now());
+    }
+
     /// How long ago this member last learnt what a leader's book says. What the leader heard after
     /// that is lost when it dies.
     pub(crate) fn learnt_ago(&self) -> Option<Duration> {

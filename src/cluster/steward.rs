@@ -350,12 +350,17 @@ async fn send_beats(core: Arc<Core>) {
     let mut tick = interval(BEAT_EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut asked_at, mut held_at) = (None::<Instant>, None::<Instant>);
+    let mut led = false;
     loop {
         tick.tick().await;
         let view = core.current();
         if view.leading.is_some() {
             // Its own book holds them; the next leader is told, because it may not have asked since.
+            led = true;
             continue;
+        }
+        if std::mem::take(&mut led) {
+            core.heartbeats.stopped_leading();
         }
         let due = asked_at.is_none_or(|at| at.elapsed() >= BOOK_EVERY);
         let leader = view.leader.filter(|_| due || core.heartbeats.has_unsent());

@@ -10,10 +10,12 @@
 
 use std::collections::HashMap;
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::Instant;
 use tracing::error;
@@ -338,12 +340,22 @@ impl<S: Seat> Dispatcher<S> {
                 self.cancels.ended(&target.node_id, false);
                 continue;
             }
+            // Its program may go by the task's id alone, and would stop the next try.
+            let is_back = self.reign.seat.read(|view| {
+                let held = view.open_task(&task_id).and_then(|task| task.execution.as_ref());
+                held.is_some_and(|at| at.attempt != number && at.node_id == target.node_id)
+            });
+            if is_back {
+                self.cancels.ended(&target.node_id, true);
+                continue;
+            }
             self.reign.metrics.cancels.add(1);
             let rung = self.lanes.rung(&target.node_id);
             let caller = Arc::clone(&self.reign.caller);
             self.cancel_calls.spawn(async move {
-                let understood =
-                    ladder::cancel(caller.as_ref(), &target, &task_id, number, rung).await;
+                let call = ladder::cancel(caller.as_ref(), &target, &task_id, number, rung);
+                // One that breaks must not keep its place.
+                let understood = AssertUnwindSafe(call).catch_unwind().await.unwrap_or(None);
                 (target.node_id, understood)
             });
         }

@@ -25,6 +25,9 @@ impl Plan {
         limits: PlanLimits,
         taken: &Taken,
     ) {
+        if inputs.rests {
+            return;
+        }
         let Some(from) = self.cursor.map(|cursor| inputs.swept.map_or(cursor, |at| at.max(cursor)))
         else {
             return;
@@ -38,8 +41,11 @@ impl Plan {
             looked_at += 1;
             last = head;
             let Some(task) = keys.next().and_then(|key| view.queued(key)) else { continue };
-            let is_open = gates(view, task, taken, inputs.now).next().is_none();
-            if is_open && is_unserved(view, task) {
+            if let Some(gate) = gates(view, task, taken, inputs.now).next() {
+                self.note(&gate);
+                continue;
+            }
+            if is_unserved(view, task) {
                 self.refuse(std::iter::once(task).chain(keys.filter_map(|key| view.queued(key))));
             }
         }

@@ -31,6 +31,8 @@ use crate::state::{Algorithm, Assignment, Command, Head, State, StepRefusal};
 /// The most nodes compared for one placement. A larger fleet is looked at through a window of
 /// this size that moves on with every placement.
 const WINDOW_MAX: usize = 256;
+/// In a full fleet all groups are walked through for steps that nobody serves at most so often.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
 /// A plan that placed nothing and took longer than this is long,
 const LONG_PLAN: Duration = Duration::from_millis(2);
 /// and the duty rests this many times as long as it took.
@@ -67,6 +69,8 @@ pub struct PlanInputs {
     pub cursor: Option<Head>,
     /// The last group that was looked at behind those, when no place was free.
     pub swept: Option<Head>,
+    /// All of those were looked at a moment ago: it is not done again now.
+    pub rests: bool,
     /// A plan since the first group stopped before it had placed what it could.
     pub unfinished: bool,
     /// Whose turn it is.
@@ -199,7 +203,7 @@ fn nobody_waits(view: &State, inputs: &PlanInputs) -> bool {
 
 impl Plan {
     /// Remembers when to look again at a task that is not let through.
-    fn note(&mut self, gate: &Gate<'_>) {
+    pub(super) fn note(&mut self, gate: &Gate<'_>) {
         if let Gate::Rate { clears_ms, .. } = gate {
             self.clears_ms = Some(self.clears_ms.map_or(*clears_ms, |first| first.min(*clears_ms)));
         }
@@ -384,6 +388,8 @@ fn places(view: &State, rules: &Rules<'_>, node: &Node) -> u32 {
 pub struct Scheduler {
     cursor: Option<Head>,
     swept: Option<Head>,
+    /// When the last walk for refusals alone began.
+    swept_at: Option<Instant>,
     unfinished: bool,
     turns: Turns,
     /// When the first rate lets a task go, of those that plans since the first group saw.
@@ -403,6 +409,8 @@ impl<S: Seat> Duty<S> for Scheduler {
             now: 0,
             cursor: self.cursor,
             swept: self.swept,
+            rests: self.swept.is_none()
+                && self.swept_at.is_some_and(|at| started - at < SWEEP_EVERY),
             unfinished: self.unfinished,
             turns: std::mem::take(&mut self.turns),
             seed: clock::random(),
@@ -416,6 +424,9 @@ impl<S: Seat> Duty<S> for Scheduler {
         self.clears_ms = before.into_iter().chain(plan.clears_ms).min();
         let age = oldest.map_or(0, |created_at_ms| clock::now_ms().saturating_sub(created_at_ms));
         reign.metrics.queue_age_ms.set(age);
+        if self.swept.is_none() && plan.swept.is_some() {
+            self.swept_at = Some(started);
+        }
         (self.cursor, self.swept) = (plan.cursor, plan.swept);
         self.turns = std::mem::take(&mut plan.turns);
         self.unfinished = plan.unfinished && plan.cursor.is_some();

@@ -88,7 +88,10 @@ fn noted(decision: Decision) -> StepAction {
 fn retraining(view: &State, now: TimeMs, orchestrator: &Orchestrator) -> Vec<StepAction> {
     let (last, config) = (orchestrator.last_training_at_ms, &orchestrator.config);
     let since = now.saturating_sub(last);
-    if last > 0 && since < config.training_gap_ms() {
+    let too_soon = last > 0 && since < config.training_gap_ms();
+    // Those that found no room belong to the trainings of that time.
+    let from = if too_soon { orchestrator.trainings_from.as_str() } else { "" };
+    if too_soon && from.is_empty() {
         // Tenths of an hour, for people.
         let tenths = since / 360_000;
         let reason = format!("too soon (last training {}.{}h ago)", tenths / 10, tenths % 10);
@@ -119,16 +122,18 @@ fn retraining(view: &State, now: TimeMs, orchestrator: &Orchestrator) -> Vec<Ste
         StepAction { decision: Decision { model, ..Decision::new(kind, reason, result) }, effect }
     };
     // Those that are trained come first: there may be more models than one record names.
-    let all = view.models().filter(|model| model.active).map(judge);
+    let all = view.models().filter(|model| model.active && model.name.as_str() >= from).map(judge);
     let (mut actions, idle): (Vec<_>, Vec<_>) =
         all.partition(|action| action.effect != StepEffect::Nothing);
     let cut = actions.len().saturating_sub(TRAININGS_MAX);
+    let first_cut = actions.get(TRAININGS_MAX).and_then(|action| action.decision.model.clone());
     actions.truncate(TRAININGS_MAX);
     let named = (TRAININGS_MAX - actions.len()).min(NAMED_MAX);
     if cut > 0 {
         let reason = format!("{cut} more models have new samples");
         let (kind, result) = (DecisionKind::RetrainingCheck, StepResult::Deferred);
-        actions.push(noted(Decision::new(kind, reason, result)));
+        let decision = Decision { model: first_cut, ..Decision::new(kind, reason, result) };
+        actions.push(noted(decision));
     }
     let unnamed = idle.len().saturating_sub(named);
     actions.extend(idle.into_iter().take(named));

@@ -289,6 +289,8 @@ pub struct Orchestrator {
     pub last_run_ended_ms: TimeMs,
     /// When it last launched trainings; 0 before.
     pub last_training_at_ms: TimeMs,
+    /// While trainings of that time are left for want of room: the name of the first model that waits.
+    pub trainings_from: String,
     /// When it last launched experiments; 0 before.
     pub last_experiment_at_ms: TimeMs,
     /// Runs that ended.

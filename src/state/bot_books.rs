@@ -9,7 +9,7 @@ use super::bot_command::BotRejection;
 use super::bot_index::BotIndex;
 use super::bot_waves::{OPEN_WAVES_MAX, OPEN_WAVES_OF_ONE_MAX};
 use super::{Rejection, State};
-use crate::model::{BotPlace, TimeMs, Wave};
+use crate::model::{BotPlace, Span, Swarm, TimeMs, Wave};
 
 /// Work that is younger is not forgotten (contract 5.4).
 const KEPT_MS: TimeMs = 3_600_000;
@@ -146,26 +146,32 @@ impl Txn<'_> {
         whole: bool,
         count: u32,
     ) -> Result<(), Rejection> {
-        let gone = self.waves_to_forget((bot, whole, count))?;
+        let wanted = (bot, whole, count);
+        let gone = self.waves_to_forget(wanted, false);
+        // Where the oldest of all are too small, its own may do.
+        let gone = gone.or_else(|_| self.waves_to_forget(wanted, true))?;
         for (wave, row) in gone {
             self.forget_books(wave, &row);
         }
         Ok(())
     }
 
+    /// The oldest of all, or of those that are `own` to whom the room is for.
     fn waves_to_forget(
         &self,
         wanted: (BotPlace, bool, u32),
+        own: bool,
     ) -> Result<Vec<(u64, Wave)>, BotRejection> {
         let (bot, whole, _) = wanted;
         let (index, mut gone) = (&self.state.bot_index, Vec::new());
         let mut oldest = index.books.oldest_first();
         while let Err(refusal) = self.state.check_room(wanted, &gone) {
             let is_new = |wave: &u64| gone.iter().all(|(other, _)| other != wave);
-            let next = match refusal {
-                BotRejection::TooManyWaves { .. } => {
-                    let own = index.open_of(bot, whole).into_iter().flatten().copied();
-                    own.take(FORGOTTEN_PER_COMMAND)
+            let next = match &refusal {
+                refusal if own || matches!(refusal, BotRejection::TooManyWaves { .. }) => {
+                    let waves = index.open_of(bot, whole).into_iter().flatten().copied();
+                    waves
+                        .take(FORGOTTEN_PER_COMMAND)
                         .find(is_new)
                         .filter(|wave| index.books.has(bot.swarm, *wave))
                 }
@@ -192,26 +198,14 @@ impl Txn<'_> {
             self.take_assigned(bot);
         }
         let swarm = self.state.swarm(row.swarm).filter(|_| row.whole);
-        let mut apart = Vec::new();
-        for stretch in swarm.map_or(&[][..], |swarm| &swarm.members) {
-            let part = row.members.iter().map(|span| span.and(stretch.span));
-            let part: Vec<_> = part.filter(|span| !span.is_empty()).collect();
-            // Of stretches that were joined, the records of those who had it say so.
-            if part.iter().map(|span| span.len()).sum::<u32>() < stretch.span.len() {
-                apart.extend(part);
-            }
-        }
-        let indexes = apart.iter().flat_map(|span| span.first..span.end);
-        for index in indexes.collect::<Vec<_>>() {
+        let (had, apart) = swarm.map_or_else(Default::default, |swarm| shared_out(row, swarm));
+        for index in apart.iter().flat_map(|span| span.first..span.end) {
             self.take_assigned(BotPlace { swarm: row.swarm, index });
         }
         if row.whole {
             self.state.swarms.edit(&mut self.state.rows, &row.swarm, |swarm| {
-                for stretch in &mut swarm.members {
-                    let inside = |index| row.has(index);
-                    let (first, last) = (stretch.span.first, stretch.span.end - 1);
-                    let is_apart = apart.iter().any(|span| !span.and(stretch.span).is_empty());
-                    stretch.waves_before += u64::from(inside(first) && inside(last) && !is_apart);
+                for (stretch, had) in swarm.members.iter_mut().zip(&had) {
+                    stretch.waves_before += u64::from(*had);
                 }
             });
         }
@@ -224,6 +218,28 @@ impl Txn<'_> {
             self.state.edit_record(bot, |record| record.assigned -= 1);
         }
     }
+}
+
+/// Which stretches of a swarm had a wave by their number of waves, and the bots of the others that had
+/// it by their records: stretches that were joined say it so, of those who missed some. One pass over
+/// both, where every pair would be too many.
+fn shared_out(row: &Wave, swarm: &Swarm) -> (Vec<bool>, Vec<Span>) {
+    let (mut had, mut apart) = (Vec::with_capacity(swarm.members.len()), Vec::new());
+    let mut next = 0;
+    for stretch in &swarm.members {
+        while row.members.get(next).is_some_and(|span| span.end <= stretch.span.first) {
+            next += 1;
+        }
+        let here = row.members.iter().skip(next).take_while(|span| span.first < stretch.span.end);
+        let part: Vec<Span> = here.map(|span| span.and(stretch.span)).collect();
+        let bots: u32 = part.iter().map(|span| span.len()).sum();
+        let all = bots == stretch.span.len() && stretch.waves_before < swarm.waves;
+        had.push(all);
+        if !all {
+            apart.extend(part);
+        }
+    }
+    (had, apart)
 }
 
 #[cfg(test)]

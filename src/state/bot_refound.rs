@@ -23,6 +23,10 @@ impl State {
         let leases = self.bot_index.leases.iter().map(|(_, place)| *place);
         let leases = leases.filter(|place| self.live_wave(place.wave).is_some());
         for place in leases.collect::<Vec<AssignmentPlace>>() {
+            // As when a lease ends: somebody has worked for it.
+            let lease = self.progress(place).and_then(|row| row.lease.as_ref());
+            let contact_ms = lease.map_or(0, |lease| lease.contact_ms);
+            self.note_activity(place, contact_ms);
             self.edit_progress(place, back_to_waiting);
         }
         self.write_bot_blocks();

@@ -293,9 +293,10 @@ fn merge_registration(
     capabilities.sort();
     capabilities.dedup();
     let same_run = known.filter(|known| known.instance == spec.instance);
+    let registered = registered_status(same_run, spec.agent_type.is_some());
     let status = match losing {
-        Some(_) => NodeStatus::Offline,
-        None => registered_status(same_run, spec.agent_type.is_some()),
+        Some(_) if registered != NodeStatus::Maintenance => NodeStatus::Offline,
+        Some(_) | None => registered,
     };
     let same_status = known.is_some_and(|known| known.status == status);
     // A program that was started anew, or was away, has not failed yet.

@@ -119,6 +119,7 @@ impl Txn<'_> {
             last_run_at_ms: 0,
             last_run_ended_ms: 0,
             last_training_at_ms: 0,
+            trainings_from: String::new(),
             last_experiment_at_ms: 0,
             runs: 0,
             runs_forgotten: 0,

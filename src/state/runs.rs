@@ -159,16 +159,28 @@ impl Txn<'_> {
         Ok(Outcome::Judged { accepted: 1, stale: 0 })
     }
 
-    /// Trainings were launched, and the next ones come after a while; while some are left for want of
-    /// room the next step goes on with them.
+    /// When trainings are launched, the next ones come after a while. Some may be left for want of room:
+    /// the next steps go on with those, from the first of them, and with no other.
     fn begin_training_gap(&mut self, run_id: RunId, name: &str, decided: &[Decision]) {
-        let left = decided.iter().any(|decision| {
+        let waits = |decision: &&Decision| {
             matches!(decision.result, StepResult::Deferred | StepResult::CapacityExceeded)
-        });
-        if !left && self.state.run(run_id).is_some_and(|run| !run.retrained.is_empty()) {
-            let now = self.now;
-            self.edit_orchestrator(name, |row| row.last_training_at_ms = now);
+        };
+        let from = decided.iter().find(waits).and_then(|decision| decision.model.clone());
+        let from = from.unwrap_or_default();
+        let began = self.state.run(run_id).is_some_and(|run| !run.retrained.is_empty());
+        let Some(row) = self.state.orchestrator(name) else { return };
+        if !began && row.trainings_from == from {
+            return;
         }
+        let now = self.now;
+        let since = now.saturating_sub(row.last_training_at_ms);
+        let goes_on = !row.trainings_from.is_empty() && since < row.config.training_gap_ms();
+        self.edit_orchestrator(name, |row| {
+            if began && !goes_on {
+                row.last_training_at_ms = now;
+            }
+            row.trainings_from = from;
+        });
     }
 
     pub(super) fn fail_run(&mut self, epoch: Epoch, run_id: RunId, error: &str) -> Reply {

@@ -45,8 +45,13 @@ impl State {
     /// blocks in which something has happened.
     pub(super) fn open_among(&self, wave: u64, spans: &[Span]) -> u32 {
         let Some(row) = self.waves.get(&wave) else { return 0 };
+        let (Some(first), Some(last)) = (spans.first(), spans.last()) else { return 0 };
+        // Its members may be many spans, and those asked for few.
+        let from = row.members.partition_point(|span| span.end <= first.first);
+        let to = row.members.partition_point(|span| span.first < last.end).max(from);
+        let members = &row.members[from..to];
         // What is in both: one pass each, where every pair would be too many.
-        let parts = spans_without(&row.members, &spans_without(&row.members, spans));
+        let parts = spans_without(members, &spans_without(members, spans));
         let all: u32 = parts.iter().map(|part| part.len()).sum();
         all - parts.iter().map(|part| self.ended_among(wave, *part)).sum::<u32>()
     }
@@ -245,9 +250,12 @@ impl State {
         }
         let waves = self.bot_index.whole_open.get(&number).map_or(0, |waves| waves.len());
         let mut blocks = (LOOKS_PER_SHRINK / (waves + RECORDS_COST)).max(1) as u32;
+        let mut seen = u32::MAX;
         for stretch in row.members.iter().rev() {
             let last = (stretch.span.end - 1) / BOT_BLOCK;
-            let own = last + 1 - stretch.span.first / BOT_BLOCK;
+            // Small stretches share their block.
+            let own = last + 1 - stretch.span.first / BOT_BLOCK - u32::from(last == seen);
+            seen = stretch.span.first / BOT_BLOCK;
             if own > blocks {
                 from = from.max((last + 1 - blocks) * BOT_BLOCK);
                 break;

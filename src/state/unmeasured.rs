@@ -48,9 +48,10 @@ impl State {
         let (mut good, mut found) = (good.peekable(), BinaryHeap::new());
         std::iter::from_fn(move || {
             loop {
-                let best = found.peek().map(|Reverse((best, ..)): &Reverse<Found>| *best);
-                let is_next = |(_, its, _): &&(CampaignId, Score, Reverse<u32>)| {
-                    best.is_none_or(|best| *its <= best)
+                let best = found.peek();
+                let best = best.map(|Reverse((best, index, _)): &Reverse<Found>| (*best, *index));
+                let is_next = |(_, its, index): &&(CampaignId, Score, Reverse<u32>)| {
+                    best.is_none_or(|best| (*its, *index) <= best)
                 };
                 let Some((_, _, index)) = good.next_if(is_next) else { break };
                 let better = self.iteration(id, index.0).into_iter();
