@@ -353,6 +353,19 @@ mod tests {
         assert!(!one.has_unsent(), "once is enough");
     }
 
+    /// It took all that it had led for a time in which it had heard nothing.
+    #[tokio::test(start_paused = true)]
+    async fn a_member_that_led_knew_everything_until_it_stopped() {
+        let (one, leader) = (Heartbeats::default(), Heartbeats::default());
+        assert_eq!(one.learnt_ago(), None, "it has not followed yet");
+        exchange(&one, &leader);
+        tokio::time::advance(Duration::from_secs(3600)).await;
+        assert_eq!(one.learnt_ago(), Some(Duration::from_secs(3600)));
+        one.stopped_leading();
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(one.learnt_ago(), Some(Duration::from_secs(1)));
+    }
+
     #[tokio::test(start_paused = true)]
     async fn an_older_heartbeat_does_not_replace_a_newer_one() {
         let (one, leader) = (Heartbeats::default(), Heartbeats::default());

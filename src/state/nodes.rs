@@ -385,4 +385,25 @@ mod tests {
         let row: Node = decode(&row, "the node").unwrap();
         assert_eq!((&row, row.live), (state.node(&node_id).unwrap(), 3));
     }
+
+    /// Its next heartbeat put it into service when it had lost all, and ended its drain.
+    #[test]
+    fn an_agent_that_is_losing_what_it_held_stays_in_maintenance() {
+        let spec = |instance: &str| NodeSpec {
+            agent_type: Some("alpha".to_owned()),
+            instance: instance.to_owned(),
+            ..node_spec("agent:a", 4, Vec::new())
+        };
+        let mut known = merge_registration(None, (spec("one"), None), 1, 1);
+        (known.status, known.losing) = (NodeStatus::Maintenance, Some(Loss::Offline));
+        (known.drain_until_ms, known.drained) = (Some(9), 3);
+        let stands = |instance: &str, loss: Loss| {
+            let node = merge_registration(Some(&known), (spec(instance), Some(loss)), 2, 2);
+            (node.status, node.losing, node.drain_until_ms, node.drained)
+        };
+        let same = (NodeStatus::Maintenance, Some(Loss::Offline), Some(9), 3);
+        assert_eq!(stands("one", Loss::Offline), same);
+        let other = (NodeStatus::Offline, Some(Loss::Restarted), None, 0);
+        assert_eq!(stands("two", Loss::Restarted), other);
+    }
 }

@@ -1,11 +1,13 @@
 //! What is taken away from a node or an agent is broken off there before it goes on elsewhere.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::http::StatusCode;
 use futures::future::BoxFuture;
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -17,7 +19,9 @@ use crate::leader::solo::Solo;
 use crate::leader::{
     AgentAnswer, AgentCall, AgentCaller, LeaderOptions, Leadership, NoAgents, Outward,
 };
-use crate::model::{Budget, FlowMode, MICRO, NodeId, NodeStatus, Resource, StepSpec, TaskStatus};
+use crate::model::{
+    Budget, FlowMode, MICRO, NodeId, NodeStatus, Resource, StepSpec, TaskId, TaskStatus,
+};
 use crate::state::{CampaignCommand, Command, FlowRequest};
 
 const LONG: Duration = Duration::from_secs(20);
@@ -105,6 +109,61 @@ async fn a_node_whose_last_try_was_given_up_is_told_to_stop() {
         let end = if max_retries == 0 { TaskStatus::DeadLetter } else { TaskStatus::Retrying };
         assert_eq!(status, end);
     }
+}
+
+/// What a node is asked: tries by task, the first cancel call, and the task of another.
+#[derive(Default)]
+struct Asked {
+    tries: Mutex<BTreeMap<String, u32>>,
+    first: Mutex<Option<String>>,
+    /// The task whose cancel call did not come first is at the node again.
+    is_back: Notify,
+    /// A cancel call for the first try of that one.
+    late: AtomicUsize,
+}
+
+/// A program that goes by the task's id alone would stop the second try.
+#[tokio::test]
+async fn a_node_that_has_the_next_try_is_not_told_to_stop_the_last() {
+    let asked = Arc::new(Asked::default());
+    let node = Arc::clone(&asked);
+    let answer = move |path: String, body: serde_json::Value| {
+        let node = Arc::clone(&node);
+        async move {
+            let Some(task_id) = path.strip_prefix("/api/cancel_task/") else {
+                let task_id = body["task_id"].as_str().unwrap_or_default().to_owned();
+                let tries =
+                    *node.tries.lock().entry(task_id.clone()).and_modify(|n| *n += 1).or_insert(1);
+                if tries == 2 && node.first.lock().as_ref().is_some_and(|first| *first != task_id) {
+                    node.is_back.notify_one();
+                }
+                return json(StatusCode::ACCEPTED, "");
+            };
+            let first = node.first.lock().get_or_insert(task_id.to_owned()).clone();
+            if first != task_id {
+                node.late.fetch_add(usize::from(body["attempt"] == 1), Ordering::SeqCst);
+            } else if body["attempt"] == 1 {
+                // Until then the other call waits for its turn.
+                node.is_back.notified().await;
+            }
+            json(StatusCode::OK, r#"{"success":true}"#)
+        }
+    };
+    let port = serve(answer).await.0;
+    let reign = reign(Arc::new(NoAgents));
+    reign.solo.register("n", |spec| (spec.port, spec.capacity) = (port, 4));
+    for name in ["t", "u"] {
+        reign.solo.submit(name, |spec| (spec.max_retries, spec.timeout_ms) = (3, 1500));
+    }
+    // The second tries time out as well, and those calls are made after the one that is left out.
+    let over = |state: &crate::state::State| {
+        ["t", "u"].iter().all(|name| {
+            state.task(&TaskId::trusted(name)).is_some_and(|task| task.retry_count >= 2)
+        })
+    };
+    reign.solo.until("both have timed out twice", over).await;
+    assert!(asked.tries.lock().values().all(|tries| *tries >= 2));
+    assert_eq!(asked.late.load(Ordering::SeqCst), 0);
 }
 
 /// An agent that never answers; what it is asked and what is broken off is counted.

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::super::bot_tests::World;
 use super::super::{BotCommand, BotSpec, BotWork, Reply, check_bots};
 use super::*;
-use crate::model::DerivedId;
+use crate::model::{DerivedId, Stretch};
 
 /// A state in which so many assignments may be open.
 fn bounded(max: u64) -> World {
@@ -236,4 +236,46 @@ proptest! {
         let had = pending.sum::<u64>() + unowned;
         prop_assert!(had <= open.waiting + open.leased && open.waiting <= had, "{} {:?}", had, open);
     }
+}
+
+/// The oldest of all made too little room, and a refused command makes none: it was refused for ever.
+#[test]
+fn work_whose_swarm_has_old_work_of_its_own_is_not_refused_for_many_small_ones() {
+    let mut world = bounded(5000);
+    world.say(BotCommand::CreateBot(BotSpec::default())).unwrap();
+    for _ in 0..200 {
+        assign_bot(&mut world, BotPlace { swarm: 0, index: 0 }).unwrap();
+    }
+    world.swarm(1000, "standard");
+    for _ in 0..4 {
+        assign_swarm(&mut world, 1).unwrap();
+    }
+    assert!(assign_swarm(&mut world, 1).is_err(), "all of it is young");
+    world.now += KEPT_MS;
+    assign_swarm(&mut world, 1).unwrap();
+    assert_eq!(world.state.bot_stats().all.waiting, 4200);
+    assert_eq!(check_bots(&world.state), Ok(()));
+}
+
+/// Every pair of a stretch and a span was looked at, and one that was joined had fewer waves than none.
+#[test]
+fn stretches_say_by_their_number_or_by_records_who_had_a_wave() {
+    let mut world = World::new();
+    world.swarm(10, "standard");
+    assign_swarm(&mut world, 1).unwrap();
+    let mut swarm = world.state.swarm(1).unwrap().clone();
+    let mut row = world.state.waves.get(&1).unwrap().clone();
+    let span = |first, end| Span { first, end };
+    let stretch = |first, end, waves_before| Stretch {
+        span: span(first, end),
+        waves_before,
+        ..swarm.members[0]
+    };
+    // All of it; all, but its number says none; in part, in two pieces; none of it.
+    let members = [stretch(0, 2, 0), stretch(2, 4, 1), stretch(4, 9, 0), stretch(9, 10, 1)];
+    swarm.members = members.to_vec();
+    swarm.waves = 1;
+    row.members = vec![span(0, 5), span(7, 9)];
+    let apart = vec![span(2, 4), span(4, 5), span(7, 9)];
+    assert_eq!(shared_out(&row, &swarm), (vec![true, false, false, false], apart));
 }
