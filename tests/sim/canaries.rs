@@ -32,7 +32,7 @@ fn acknowledging_before_fsync_is_found() {
 
 #[test]
 fn votes_that_are_not_durable_are_found() {
-    is_found(Canary::VoteNotDurable, 6);
+    is_found(Canary::VoteNotDurable, 2);
 }
 
 #[test]
@@ -67,7 +67,7 @@ fn slots_decided_twice_are_found() {
 
 #[test]
 fn budgets_that_race_are_found() {
-    is_found(Canary::BudgetRace, 9);
+    is_found(Canary::BudgetRace, 17);
 }
 
 #[test]
