@@ -190,7 +190,7 @@ async fn orchestrate(hand: &Hand) -> Result<(), String> {
     insist_write(&hand.stage, &hand.client, &state).await?;
     let body = json!({"mode": "SCHEDULED", "schedule": {"interval_seconds": 1},
         "max_simultaneous_simulations": 40, "max_iterations_per_run": 5,
-        "budgets": {"tokens": 150}, "per_job": {"tokens": PROMISED}});
+        "budgets": {"tokens": 80}, "per_job": {"tokens": PROMISED}});
     let path = format!("/api/v1/orchestrator/config?name={ORCHESTRATOR}");
     insist_write(&hand.stage, &hand.client, &Request::post(path, body)).await
 }
