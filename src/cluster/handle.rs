@@ -364,41 +364,14 @@ impl Cluster {
 
 #[cfg(test)]
 mod tests {
-    use std::io;
-
     use bytes::Bytes;
 
     use super::*;
-    use crate::cluster::net::{BoxFuture, BoxedStream, Listener};
+    use crate::cluster::net::Nobody;
     use crate::cluster::wire::{ProposeAnswer, Response};
     use crate::model::TaskId;
     use crate::state::{Envelope, TaskSpec, encode_envelope};
     use crate::storage::{Disk, SimDisk, SimOptions, StorageOptions};
-
-    /// A network with nobody in it.
-    struct Nobody;
-
-    struct Silence;
-
-    impl Net for Nobody {
-        fn connect(&self, _: &str) -> BoxFuture<'static, io::Result<BoxedStream>> {
-            Box::pin(std::future::ready(Err(io::ErrorKind::ConnectionRefused.into())))
-        }
-
-        fn bind(&self, _: &str) -> BoxFuture<'static, io::Result<Box<dyn Listener>>> {
-            Box::pin(std::future::ready(Ok(Box::new(Silence) as Box<dyn Listener>)))
-        }
-    }
-
-    impl Listener for Silence {
-        fn accept(&mut self) -> BoxFuture<'_, io::Result<(BoxedStream, String)>> {
-            Box::pin(std::future::pending())
-        }
-
-        fn local_addr(&self) -> String {
-            "alone:7000".to_owned()
-        }
-    }
 
     fn envelope(task_id: &str) -> Vec<u8> {
         let task_id = Some(TaskId::trusted(task_id));

@@ -76,3 +76,30 @@ impl Listener for TcpListener {
         TcpListener::local_addr(self).map_or_else(|_| String::new(), |addr| addr.to_string())
     }
 }
+
+/// A network with nobody in it, for tests of a member that is alone.
+#[cfg(test)]
+#[derive(Debug)]
+pub(crate) struct Nobody;
+
+#[cfg(test)]
+impl Net for Nobody {
+    fn connect(&self, _: &str) -> BoxFuture<'static, io::Result<BoxedStream>> {
+        Box::pin(std::future::ready(Err(io::ErrorKind::ConnectionRefused.into())))
+    }
+
+    fn bind(&self, _: &str) -> BoxFuture<'static, io::Result<Box<dyn Listener>>> {
+        Box::pin(std::future::ready(Ok(Box::new(Self) as Box<dyn Listener>)))
+    }
+}
+
+#[cfg(test)]
+impl Listener for Nobody {
+    fn accept(&mut self) -> BoxFuture<'_, io::Result<(BoxedStream, String)>> {
+        Box::pin(std::future::pending())
+    }
+
+    fn local_addr(&self) -> String {
+        "alone:7000".to_owned()
+    }
+}

@@ -63,7 +63,7 @@ impl Cancels {
     }
 
     /// Drops what waits for a node.
-    pub(super) fn forget(&mut self, node_id: &NodeId) {
+    fn forget(&mut self, node_id: &NodeId) {
         self.asked.forget(node_id);
         self.lost.forget(node_id);
     }

@@ -3,15 +3,21 @@
 use super::eligible::{Taken, gates};
 use super::scheduler::{Plan, PlanInputs, PlanLimits};
 use crate::model::Task;
-use crate::state::{State, StepRefusal};
+use crate::state::{QueueKey, State, StepRefusal};
 
 /// Steps given back in one plan, of all kinds.
 pub(super) const REFUSALS_MAX: usize = 256;
 
 impl Plan {
-    /// Gives steps back, as many as one plan may.
-    pub(super) fn refuse<'t>(&mut self, steps: impl Iterator<Item = &'t Task>) {
+    /// Gives the first step of a group back and those behind it, as many as one plan may.
+    pub(super) fn refuse<'k>(
+        &mut self,
+        view: &State,
+        first: &Task,
+        rest: impl Iterator<Item = &'k QueueKey>,
+    ) {
         let left = REFUSALS_MAX - self.refusals.len();
+        let steps = std::iter::once(first).chain(rest.filter_map(|key| view.queued(key)));
         self.refusals.extend(steps.take(left).map(refusal));
     }
 
@@ -46,7 +52,7 @@ impl Plan {
                 continue;
             }
             if is_unserved(view, task) {
-                self.refuse(std::iter::once(task).chain(keys.filter_map(|key| view.queued(key))));
+                self.refuse(view, task, keys);
             }
         }
     }

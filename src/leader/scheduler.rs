@@ -151,7 +151,7 @@ pub fn plan(view: &State, inputs: &PlanInputs, limits: PlanLimits) -> Plan {
         }
         let nodes = room.group(&task.requirements);
         if nodes.is_empty() && is_unserved(view, task) {
-            plan.refuse(std::iter::once(task).chain(keys.filter_map(|key| view.queued(key))));
+            plan.refuse(view, task, keys);
             continue;
         }
         if !nodes.is_empty() {

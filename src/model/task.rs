@@ -264,6 +264,12 @@ impl Task {
         1 + self.flow.as_ref().map_or(0, |flow| flow.steps.len())
     }
 
+    /// The node or agent that has its live attempt.
+    #[must_use]
+    pub fn live_on(&self) -> Option<&NodeId> {
+        self.execution.as_ref().map(|execution| &execution.node_id)
+    }
+
     /// A task that waits, with nothing to do yet: for whoever says what.
     #[must_use]
     pub fn blank(task_id: TaskId, seq: u64, created_at_ms: TimeMs, revision: u64) -> Self {

@@ -39,7 +39,7 @@ impl Txn<'_> {
                 true
             }
             DispatchResult::Finished(outcome) => {
-                let holder = task.execution.as_ref().map(|execution| execution.node_id.clone());
+                let holder = task.live_on().cloned();
                 // Whoever was waited for in vain has said nothing, unlike one who reports.
                 let taken_from = holder.filter(|_| outcome.is_time_out());
                 self.finish_attempt(&task_id, AttemptEnd { taken_from, ..AttemptEnd::of(outcome) });
@@ -319,7 +319,7 @@ impl Txn<'_> {
             }
             ExpiryKind::Attempt => {
                 let error = format!("no result within {} ms", task.timeout_ms);
-                let holder = task.execution.as_ref().map(|execution| execution.node_id.clone());
+                let holder = task.live_on().cloned();
                 self.fail_attempt(&expiry.task_id, TaskFailure::Timeout, error, holder);
             }
             ExpiryKind::Deadline => {

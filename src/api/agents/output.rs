@@ -19,8 +19,8 @@ impl StepRow {
     /// Who does it or did it.
     pub(in crate::api) fn agent_id(&self) -> Option<&str> {
         let task = self.task.as_ref()?;
-        let live = task.execution.as_ref().map(|execution| &execution.node_id);
-        let holder = live.or(task.node_id.as_ref()).or_else(|| task.assigned_nodes.last())?;
+        let holder = task.live_on();
+        let holder = holder.or(task.node_id.as_ref()).or_else(|| task.assigned_nodes.last())?;
         Some(crate::leader::agent_id_of(holder.as_str()))
     }
 

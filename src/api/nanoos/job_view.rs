@@ -74,7 +74,7 @@ pub(in crate::api) fn job_view(task: &Task, loaded: &Loaded) -> Value {
     let parameters = loaded.input.get("parameters").cloned();
     let took_ms = task.completed_at_ms.saturating_sub(task.started_at_ms);
     let updated_ms = task.completed_at_ms.max(task.started_at_ms).max(task.created_at_ms);
-    let holder = task.execution.as_ref().map(|live| &live.node_id);
+    let holder = task.live_on();
     let mut view = json!({
         "id": task.task_id,
         "owner_id": job.owner,

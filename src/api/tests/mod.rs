@@ -42,7 +42,6 @@ mod websocket;
 mod why;
 mod workflows;
 
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -54,8 +53,8 @@ use tower::ServiceExt as _;
 
 use super::{ApiOptions, App, router};
 use crate::clock;
-use crate::cluster::net::{BoxFuture, BoxedStream, Listener};
-use crate::cluster::{Cluster, ClusterOptions, Net};
+use crate::cluster::net::Nobody;
+use crate::cluster::{Cluster, ClusterOptions};
 use crate::leader::campaigns::{Calendars, plan};
 use crate::model::{Epoch, Member, NodeId, TaskId};
 use crate::state::{Assignment, Command, Dispatch, DispatchResult, Outcome};
@@ -209,31 +208,6 @@ impl World {
             Dispatch { task_id, attempt, again: false, result: DispatchResult::Acknowledged };
         let command = Command::RecordDispatches { epoch: self.epoch, dispatches: vec![dispatch] };
         assert_eq!(self.commit(command).await, Outcome::Judged { accepted: 1, stale: 0 });
-    }
-}
-
-/// A network with nobody in it.
-struct Nobody;
-
-struct Silence;
-
-impl Net for Nobody {
-    fn connect(&self, _: &str) -> BoxFuture<'static, io::Result<BoxedStream>> {
-        Box::pin(std::future::ready(Err(io::ErrorKind::ConnectionRefused.into())))
-    }
-
-    fn bind(&self, _: &str) -> BoxFuture<'static, io::Result<Box<dyn Listener>>> {
-        Box::pin(std::future::ready(Ok(Box::new(Silence) as Box<dyn Listener>)))
-    }
-}
-
-impl Listener for Silence {
-    fn accept(&mut self) -> BoxFuture<'_, io::Result<(BoxedStream, String)>> {
-        Box::pin(std::future::pending())
-    }
-
-    fn local_addr(&self) -> String {
-        "alone:7000".to_owned()
     }
 }
 

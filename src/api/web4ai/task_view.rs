@@ -228,7 +228,7 @@ pub(in crate::api) fn task_reply<'a>(
 
 /// Who holds it, or held it at its end.
 fn holder(task: &Task) -> Option<&NodeId> {
-    task.execution.as_ref().map(|execution| &execution.node_id).or(task.node_id.as_ref())
+    task.live_on().or(task.node_id.as_ref())
 }
 
 /// The one execution that ended the task, if an agent was named with it.

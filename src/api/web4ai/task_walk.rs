@@ -154,8 +154,7 @@ impl<'a> Walk<'a> {
     }
 
     fn matches(&self, task: &Task) -> bool {
-        let holder = task.execution.as_ref().map(|execution| &execution.node_id);
-        let holder = holder.or(task.node_id.as_ref()).map(|node_id| node_id.as_str());
+        let holder = task.live_on().or(task.node_id.as_ref()).map(|node_id| node_id.as_str());
         let needs = |name: &str| task.requirements.capabilities.iter().any(|need| need == name);
         self.statuses.contains(&task.status)
             && self.task_type.is_none_or(|wanted| task.task_type == wanted)

@@ -218,13 +218,13 @@ impl Look<'_> {
     }
 
     fn assigned(&self, task: &Task) -> Blocker {
-        let node = task.execution.as_ref().map(|at| at.node_id.to_string()).unwrap_or_default();
+        let node = task.live_on().map(ToString::to_string).unwrap_or_default();
         let message = format!("placed on {node}, which has not acknowledged it");
         self.blocker("NOT_ACKNOWLEDGED", began_ms(task), message)
     }
 
     fn running(&self, task: &Task) -> Blocker {
-        let node = task.execution.as_ref().map(|at| at.node_id.to_string()).unwrap_or_default();
+        let node = task.live_on().map(ToString::to_string).unwrap_or_default();
         let until_ms = began_ms(task).saturating_add(task.timeout_ms);
         let message = format!("attempt {} runs on {node}", task.attempt);
         let since_ms = task.started_at_ms.max(began_ms(task));

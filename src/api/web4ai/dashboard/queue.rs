@@ -54,7 +54,7 @@ struct Row<'a> {
 }
 
 fn row<'a>(task: &'a Task, requirements: &'a str) -> Row<'a> {
-    let live = task.execution.as_ref().map(|execution| &execution.node_id);
+    let live = task.live_on();
     Row {
         task_id: task.task_id.as_str(),
         task_type: &task.task_type,
