@@ -234,9 +234,10 @@ impl Heartbeats {
         shelf.learnt_at = Some(now);
     }
 
-    /// This member led until now: it has heard all that there was to hear.
-    pub(crate) fn stopped_leading(&self) {
-        self.shelf.lock().learnt_at = Some(Instant::now());
+    /// This member led until then: up to there it has heard all that there was to hear.
+    pub(crate) fn led_until(&self, at: Instant) {
+        let mut shelf = self.shelf.lock();
+        shelf.learnt_at = shelf.learnt_at.max(Some(at));
     }
 
     /// How long ago this member last learnt what a leader's book says. What the leader heard after
@@ -361,9 +362,23 @@ mod tests {
         exchange(&one, &leader);
         tokio::time::advance(Duration::from_secs(3600)).await;
         assert_eq!(one.learnt_ago(), Some(Duration::from_secs(3600)));
-        one.stopped_leading();
+        one.led_until(Instant::now());
         tokio::time::advance(Duration::from_secs(1)).await;
         assert_eq!(one.learnt_ago(), Some(Duration::from_secs(1)));
+    }
+
+    /// A leader that was cut off for two minutes took itself for one that had heard everything.
+    #[tokio::test(start_paused = true)]
+    async fn a_leader_that_was_cut_off_knew_everything_until_it_was() {
+        let (one, leader) = (Heartbeats::default(), Heartbeats::default());
+        let quorum_at = Instant::now();
+        tokio::time::advance(Duration::from_secs(120)).await;
+        one.led_until(quorum_at);
+        assert_eq!(one.learnt_ago(), Some(Duration::from_secs(120)));
+        // What it learnt after that is not forgotten.
+        exchange(&one, &leader);
+        one.led_until(quorum_at);
+        assert_eq!(one.learnt_ago(), Some(Duration::ZERO));
     }
 
     #[tokio::test(start_paused = true)]

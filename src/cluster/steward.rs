@@ -350,17 +350,19 @@ async fn send_beats(core: Arc<Core>) {
     let mut tick = interval(BEAT_EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut asked_at, mut held_at) = (None::<Instant>, None::<Instant>);
-    let mut led = false;
+    let mut led_at = None::<Instant>;
     loop {
         tick.tick().await;
         let view = core.current();
         if view.leading.is_some() {
             // Its own book holds them; the next leader is told, because it may not have asked since.
-            led = true;
+            // One that is cut off goes on leading, and hears nothing of what its successor hears.
+            let sure_at = core.contact_age().and_then(|age| Instant::now().checked_sub(age));
+            led_at = sure_at.or(led_at);
             continue;
         }
-        if std::mem::take(&mut led) {
-            core.heartbeats.stopped_leading();
+        if let Some(at) = led_at.take() {
+            core.heartbeats.led_until(at);
         }
         let due = asked_at.is_none_or(|at| at.elapsed() >= BOOK_EVERY);
         let leader = view.leader.filter(|_| due || core.heartbeats.has_unsent());
