@@ -94,6 +94,12 @@ impl Budget {
         Self { limit: self.limit, soft: self.soft, ..Self::default() }
     }
 
+    /// What is not gone, promised or not.
+    #[must_use]
+    pub fn unspent(&self) -> u64 {
+        self.limit.saturating_sub(self.spent)
+    }
+
     /// What may still be promised.
     #[must_use]
     pub fn left(&self) -> u64 {

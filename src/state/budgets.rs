@@ -108,26 +108,42 @@ impl State {
     /// the budgets of its campaign and in those of its orchestrator; and what runs out first.
     #[must_use]
     pub fn jobs_left(&self, campaign: &Campaign, kind: JobKind) -> (u64, Resource) {
+        let usual = kind.counted().unwrap_or(Resource::Simulations);
+        if let Some(resource) = self.all_spent(campaign) {
+            return (0, resource);
+        }
+        let limits = self.limits_of(campaign, kind).into_iter();
+        let left = limits.map(|(resource, each, budget)| (left_of(&budget) / each, resource));
+        left.min_by_key(|(left, _)| *left).unwrap_or((u64::MAX, usual))
+    }
+
+    /// What a campaign has not enough of for one more job of a kind, and will not have when everybody
+    /// gives back what was promised.
+    #[must_use]
+    pub(super) fn used_up(&self, campaign: &Campaign, kind: JobKind) -> Option<Resource> {
+        let limits = self.limits_of(campaign, kind);
+        let short = limits.iter().find(|(_, each, budget)| budget.unspent() < *each);
+        self.all_spent(campaign).or(short.map(|(resource, _, _)| *resource))
+    }
+
+    /// What a campaign or its orchestrator has used up.
+    fn all_spent(&self, campaign: &Campaign) -> Option<Resource> {
         let shared = self.orchestrator(&campaign.plan.orchestrator).map(|found| &found.budgets);
-        let mut least = (u64::MAX, kind.counted().unwrap_or(Resource::Simulations));
-        let mut note = |left: u64, resource: Resource| {
-            if left < least.0 {
-                least = (left, resource);
-            }
-        };
-        for (resource, amount) in self.each_job(campaign, kind) {
+        [Some(&campaign.budgets), shared].into_iter().flatten().find_map(overspent)
+    }
+
+    /// The budgets that one job of a kind is promised something of, and how much.
+    fn limits_of(&self, campaign: &Campaign, kind: JobKind) -> Vec<(Resource, u64, Budget)> {
+        let shared = self.orchestrator(&campaign.plan.orchestrator).map(|found| &found.budgets);
+        let mut limits = Vec::new();
+        for (resource, each) in self.each_job(campaign, kind) {
             let own = campaign.budgets.get(&resource).copied().unwrap_or_default();
             let own = Budget { limit: self.launch_limit(campaign, resource), ..own };
-            for budget in [Some(&own), shared.and_then(|all| all.get(&resource))] {
-                note(budget.map_or(u64::MAX, |budget| left_of(budget) / amount.max(1)), resource);
-            }
+            let shared = shared.and_then(|all| all.get(&resource)).copied();
+            let budgets = [Some(own), shared].into_iter().flatten();
+            limits.extend(budgets.map(|budget| (resource, each.max(1), budget)));
         }
-        for budgets in [Some(&campaign.budgets), shared].into_iter().flatten() {
-            if let Some(resource) = overspent(budgets) {
-                note(0, resource);
-            }
-        }
-        least
+        limits
     }
 
     /// The budgets of a campaign, an agent command (0 for none) and an orchestrator.

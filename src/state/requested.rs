@@ -1,14 +1,11 @@
 //! Iterations that clients ask for beside those of steps (contract 3.5, 3.6), and why they may wait.
 
-use std::collections::BTreeMap;
-
 use super::apply::Txn;
 use super::campaigns::{no_campaign, wrong_state};
 use super::orchestrators::check_name;
 use super::{ACTIONS_MAX, Outcome, Rejection, Reply, State};
 use crate::model::{
-    Budget, CANDIDATES_MAX, Campaign, CampaignId, CampaignStatus, Epoch, IterationOverride,
-    JobKind, Resource,
+    CANDIDATES_MAX, Campaign, CampaignId, CampaignStatus, Epoch, IterationOverride, JobKind,
 };
 
 /// Iterations asked for in one request.
@@ -45,16 +42,12 @@ impl State {
         if !asked || !campaign.reason.is_empty() || !row.may_launch() {
             return None;
         }
-        let (left, scarce) = self.jobs_left(campaign, JobKind::Simulation);
-        let promised = |budgets: &BTreeMap<Resource, Budget>| {
-            budgets.get(&scarce).is_some_and(|budget| budget.reserved > 0)
-        };
-        if left == 0 && (promised(&campaign.budgets) || promised(&row.budgets)) {
+        if let Some(resource) = self.used_up(campaign, JobKind::Simulation) {
+            return Some(format!("the budget of {} is used up", resource.as_str()));
+        }
+        if self.jobs_left(campaign, JobKind::Simulation).0 == 0 {
             // What others give back may be enough.
             return None;
-        }
-        if left == 0 {
-            return Some(format!("the budget of {} is used up", scarce.as_str()));
         }
         let candidates = self.candidates_of(campaign, campaign.requested_candidates());
         self.is_too_large(campaign, candidates)

@@ -5,7 +5,7 @@ use super::stepping::{EPOCH, campaign, finish, go_round, led, set};
 use crate::leader::solo::Solo;
 use crate::model::{Budget, CampaignId, IterationOverride, MICRO, Mode, Resource, StepSetting};
 use crate::state::{
-    CampaignCommand, Command, OrchestratorPatch, Outcome, Rejection, Reply, StepDuty,
+    CampaignCommand, Command, OrchestratorPatch, Outcome, Rejection, Reply, State, StepDuty,
 };
 
 fn request(solo: &Solo, id: &CampaignId, candidates: Option<u32>) -> Reply {
@@ -93,6 +93,41 @@ async fn why_iterations_wait_is_told_once() {
     }
     let spent = "the budget of tokens is used up".to_owned();
     assert_eq!(told(&solo, &id), (vec![large, spent.clone()], spent, 1));
+}
+
+/// It was not told while others had been promised something of the same kind.
+#[tokio::test]
+async fn what_is_used_up_is_told_whatever_others_were_promised() {
+    let solo = led();
+    let shared = Some(Budget::of_units(100));
+    let (budgets, per_job) = ([(Resource::Tokens, shared)], [(Resource::Tokens, Some(MICRO))]);
+    let (budgets, per_job) = (budgets.into(), per_job.into());
+    set(&solo, OrchestratorPatch { budgets, per_job, ..OrchestratorPatch::default() });
+    let own = |units: u64| {
+        campaign(&solo, |plan| {
+            plan.candidates = 2;
+            plan.budgets.insert(Resource::Tokens, Budget::of_units(units));
+            plan.job.per_job.insert(Resource::Tokens, MICRO);
+        })
+    };
+    let (poor, rich) = (own(2), own(50));
+    request(&solo, &poor, None).unwrap();
+    go_round(&solo);
+    for place in 0..2 {
+        finish(&solo, &poor, (0, place), r#"{"score":0.1,"usage":{"tokens":1}}"#);
+    }
+    request(&solo, &poor, None).unwrap();
+    request(&solo, &rich, None).unwrap();
+    go_round(&solo);
+    go_round(&solo);
+    let shared = |state: &State| {
+        state.orchestrators().map(|row| row.budgets[&Resource::Tokens].reserved).sum::<u64>()
+    };
+    let promised = shared(&solo.state.read());
+    assert!(promised > 0, "the rich one has jobs under way");
+    let spent = "the budget of tokens is used up".to_owned();
+    assert_eq!(told(&solo, &poor), (vec![spent.clone()], spent, 1));
+    assert_eq!(told(&solo, &rich).1, "");
 }
 
 /// Whoever waits for others only has nothing to be told.
