@@ -16,38 +16,54 @@ const KEPT_MS: TimeMs = 3_600_000;
 /// Waves that one command forgets to make room.
 const FORGOTTEN_PER_COMMAND: usize = 64;
 
+/// Which of what may be forgotten goes first: the oldest of all, or what room is wanted for has had, or
+/// the largest. Where the first are too small to make room, the others may do.
+#[derive(Debug, Clone, Copy)]
+enum Order {
+    Oldest,
+    Own,
+    Largest,
+}
+
 /// Open waves of which nothing was leased or has ended, of swarms and bots of none that nobody who works
 /// for them was ever heard of.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Books {
-    /// By swarm, 0 for bots of none.
-    waves: BTreeMap<u32, BTreeSet<u64>>,
+    /// By swarm, 0 for bots of none, with their sizes.
+    waves: BTreeMap<u32, BTreeMap<u64, u32>>,
     /// The oldest of each swarm.
     oldest: BTreeSet<(u64, u32)>,
+    /// Those of more than one assignment, by the power of two that their size is.
+    large: BTreeMap<u32, BTreeSet<u64>>,
     /// Swarms, as index 0, and bots of none for whom somebody was heard of.
     attached: BTreeSet<BotPlace>,
 }
 
 impl Books {
     /// Notes a wave of an owner, unless somebody works for that.
-    pub(super) fn put(&mut self, owner: BotPlace, wave: u64) {
-        if !self.attached.contains(&owner) {
-            self.change(owner.swarm, |waves| waves.extend([wave]));
+    pub(super) fn put(&mut self, owner: BotPlace, wave: u64, size: u32) {
+        if self.attached.contains(&owner) {
+            return;
+        }
+        self.change(owner.swarm, |waves| waves.extend([(wave, size)]));
+        if size > 1 {
+            self.large.entry(size.ilog2()).or_default().insert(wave);
         }
     }
 
     /// Takes a wave out, if it is there.
     pub(super) fn take(&mut self, swarm: u32, wave: u64) {
-        self.change(swarm, |waves| {
-            waves.remove(&wave);
-        });
+        let mut size = None;
+        self.change(swarm, |waves| size = waves.remove(&wave));
+        size.map(|size| self.take_large(wave, size));
     }
 
-    fn change(&mut self, swarm: u32, change: impl FnOnce(&mut BTreeSet<u64>)) {
+    fn change(&mut self, swarm: u32, change: impl FnOnce(&mut BTreeMap<u64, u32>)) {
+        let first = |waves: &BTreeMap<u64, u32>| waves.keys().next().copied();
         let waves = self.waves.entry(swarm).or_default();
-        let before = waves.first().copied();
+        let before = first(waves);
         change(waves);
-        let after = waves.first().copied();
+        let after = first(waves);
         if after.is_none() {
             self.waves.remove(&swarm);
         }
@@ -59,7 +75,19 @@ impl Books {
 
     fn take_swarm(&mut self, swarm: u32) {
         let waves = self.waves.remove(&swarm).unwrap_or_default();
-        waves.first().map(|wave| self.oldest.remove(&(*wave, swarm)));
+        waves.keys().next().map(|wave| self.oldest.remove(&(*wave, swarm)));
+        for (wave, size) in waves {
+            self.take_large(wave, size);
+        }
+    }
+
+    fn take_large(&mut self, wave: u64, size: u32) {
+        if let Some(waves) = self.large.get_mut(&size.ilog2())
+            && waves.remove(&wave)
+            && waves.is_empty()
+        {
+            self.large.remove(&size.ilog2());
+        }
     }
 
     /// All waves in order, or so many of them as one command forgets.
@@ -69,13 +97,23 @@ impl Books {
         std::iter::from_fn(move || {
             let (wave, swarm) = heads.pop_first()?;
             let next = self.waves.get(&swarm)?.range(wave + 1..).next();
-            heads.extend(next.map(|next| (*next, swarm)));
+            heads.extend(next.map(|(next, _)| (*next, swarm)));
             Some(wave)
         })
     }
 
+    /// Waves that `is_over` accepts, the largest first, as far as powers of two tell; of those of the
+    /// same the oldest first.
+    fn largest_first(&self, is_over: impl Fn(u64) -> bool) -> impl Iterator<Item = u64> {
+        let of_a_size = move |waves: &BTreeSet<u64>| {
+            let waves = waves.iter().take(FORGOTTEN_PER_COMMAND + 1).copied();
+            waves.take_while(|wave| is_over(*wave)).collect::<Vec<_>>()
+        };
+        self.large.values().rev().flat_map(of_a_size)
+    }
+
     fn has(&self, swarm: u32, wave: u64) -> bool {
-        self.waves.get(&swarm).is_some_and(|waves| waves.contains(&wave))
+        self.waves.get(&swarm).is_some_and(|waves| waves.contains_key(&wave))
     }
 }
 
@@ -147,48 +185,54 @@ impl Txn<'_> {
         count: u32,
     ) -> Result<(), Rejection> {
         let wanted = (bot, whole, count);
-        let gone = self.waves_to_forget(wanted, false);
-        // Where the oldest of all are too small, its own may do.
-        let gone = gone.or_else(|_| self.waves_to_forget(wanted, true))?;
+        let gone = self
+            .waves_to_forget(wanted, Order::Oldest)
+            .or_else(|_| self.waves_to_forget(wanted, Order::Own))
+            .or_else(|_| self.waves_to_forget(wanted, Order::Largest))?;
         for (wave, row) in gone {
             self.forget_books(wave, &row);
         }
         Ok(())
     }
 
-    /// The oldest of all, or of those that are `own` to whom the room is for.
     fn waves_to_forget(
         &self,
         wanted: (BotPlace, bool, u32),
-        own: bool,
+        order: Order,
     ) -> Result<Vec<(u64, Wave)>, BotRejection> {
         let (bot, whole, _) = wanted;
         let (index, mut gone) = (&self.state.bot_index, Vec::new());
         let mut oldest = index.books.oldest_first();
+        let mut largest = index.books.largest_first(|wave| self.old_books(wave).is_some());
         while let Err(refusal) = self.state.check_room(wanted, &gone) {
             let is_new = |wave: &u64| gone.iter().all(|(other, _)| other != wave);
-            let next = match &refusal {
-                refusal if own || matches!(refusal, BotRejection::TooManyWaves { .. }) => {
+            let next = match (&refusal, order) {
+                (BotRejection::TooManyWaves { .. }, _) | (_, Order::Own) => {
                     let waves = index.open_of(bot, whole).into_iter().flatten().copied();
                     waves
                         .take(FORGOTTEN_PER_COMMAND)
                         .find(is_new)
                         .filter(|wave| index.books.has(bot.swarm, *wave))
                 }
-                _ => oldest.find(is_new),
+                (_, Order::Oldest) => oldest.find(is_new),
+                (_, Order::Largest) => largest.find(is_new),
             };
-            let next = next.and_then(|wave| Some((wave, self.state.waves.get(&wave)?.clone())));
-            match next.filter(|(wave, row)| self.is_over(*wave, row)) {
-                Some(next) if gone.len() < FORGOTTEN_PER_COMMAND => gone.push(next),
+            match next.and_then(|wave| Some((wave, self.old_books(wave)?))) {
+                Some((wave, row)) if gone.len() < FORGOTTEN_PER_COMMAND => {
+                    gone.push((wave, row.clone()));
+                }
                 Some(_) | None => return Err(refusal),
             }
         }
         Ok(gone)
     }
 
-    fn is_over(&self, wave: u64, row: &Wave) -> bool {
+    /// A wave of the books that may be forgotten.
+    fn old_books(&self, wave: u64) -> Option<&Wave> {
+        let row = self.state.waves.get(&wave)?;
         let blocks = self.state.wave_blocks.range((wave, 0), (wave, u32::MAX)).next();
-        row.assigned_at_ms.saturating_add(KEPT_MS) <= self.now && blocks.is_none()
+        let is_over = row.assigned_at_ms.saturating_add(KEPT_MS) <= self.now && blocks.is_none();
+        is_over.then_some(row)
     }
 
     /// Forgets a wave of which nothing has come, as if its bots had never had it.

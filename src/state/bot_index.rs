@@ -392,7 +392,9 @@ impl BotIndex {
         }
         let untouched = |stand: Option<Stand>| stand.is_some_and(|stand| stand.untouched);
         match (untouched(from), untouched(to)) {
-            (false, true) if !self.is_going(tally) => self.books.put(tally.owner(), wave),
+            (false, true) if !self.is_going(tally) => {
+                self.books.put(tally.owner(), wave, tally.size);
+            }
             (true, false) => self.books.take(swarm, wave),
             _ => {}
         }

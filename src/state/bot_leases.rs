@@ -8,7 +8,7 @@ use super::apply::Txn;
 use super::bot_command::{
     BotFact, BotOutcome, BotRejection, LeaseRef, LeaseScope, LeasedRun, Verdict,
 };
-use super::bot_index::{Due, WorkType};
+use super::bot_index::{Due, Tally, WorkType};
 use super::bots::check_text;
 use super::{NAME_MAX, Outcome, Rejection, Reply, State};
 use crate::canary::{self, Canary};
@@ -357,17 +357,25 @@ impl Txn<'_> {
         Ok(Outcome::Bot(BotOutcome::Judged { verdicts }))
     }
 
-    /// Somebody who works for the swarms of these assignments was heard of.
+    /// Somebody who works for the swarms of these assignments, or for bots of none, was heard of.
     pub(super) fn note_contact<'a>(&mut self, of: impl Iterator<Item = &'a AssignmentPlace>) {
         let waves: BTreeSet<u64> = of.map(|place| place.wave).collect();
         let tallies = waves.iter().filter_map(|wave| self.state.bot_index.tallies.get(wave));
-        let swarms: BTreeSet<u32> = tallies.map(|tally| tally.swarm).collect();
+        let owners: BTreeSet<BotPlace> = tallies.map(Tally::owner).collect();
         let now = self.now;
-        for swarm in swarms {
-            let row = self.state.swarms.get(&swarm);
-            if row.is_some_and(|row| now >= row.contact_ms.saturating_add(CONTACT_STEP_MS)) {
-                self.state.swarms.edit(&mut self.state.rows, &swarm, |row| row.contact_ms = now);
-                self.state.bot_index.attach(BotPlace { swarm, index: 0 });
+        let is_news = |contact_ms: TimeMs| now >= contact_ms.saturating_add(CONTACT_STEP_MS);
+        for owner in owners {
+            if owner.swarm == 0 {
+                if self.state.has_bot(owner) && is_news(self.state.bot_record(owner).contact_ms) {
+                    self.state.edit_record(owner, |record| record.contact_ms = now);
+                }
+                continue;
+            }
+            let row = self.state.swarms.get(&owner.swarm);
+            if row.is_some_and(|row| is_news(row.contact_ms)) {
+                let (swarms, rows) = (&mut self.state.swarms, &mut self.state.rows);
+                swarms.edit(rows, &owner.swarm, |row| row.contact_ms = now);
+                self.state.bot_index.attach(owner);
             }
         }
     }

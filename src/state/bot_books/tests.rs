@@ -70,21 +70,47 @@ fn what_somebody_works_for_is_never_forgotten() {
     for _ in 0..10 {
         assign_bot(&mut world, single).unwrap();
     }
+    // Two are held, and nobody was heard of that bot but for that.
     let leased = world.lease_of_bots(&[single], 2);
-    world.now += 10 * KEPT_MS;
-    // Two are held, of a bot of which nobody was heard but for that.
-    for _ in 0..8 {
-        assign_bot(&mut world, single).unwrap();
+    for _ in 0..2 {
+        world.now += 10 * KEPT_MS;
+        assert!(assign_bot(&mut world, single).is_err());
+        assert!(assign_swarm(&mut world, 1).is_err());
+        let view = world.state.bot_view(single).unwrap();
+        assert_eq!((view.pending, view.total), (10, 10));
+        // A member that was restarted thinks so too.
+        world.is_what_its_rows_say();
     }
-    assert_eq!(world.state.bot_view(single).unwrap().total, 10);
     world.complete(&leased, "");
     assign_bot(&mut world, single).unwrap();
-    world.now += 10 * KEPT_MS;
-    assert!(assign_swarm(&mut world, 1).is_err());
-    let refused = [assign_bot(&mut world, single), assign_bot(&mut world, single)];
-    assert!(refused[0].is_ok() && refused[1].is_err(), "{refused:?}");
     assert_eq!(world.state.swarm_figures(1).waiting, 9);
     assert_eq!(check_bots(&world.state), Ok(()));
+}
+
+/// Many small ones in front of a few large ones had everybody refused who wanted much.
+#[test]
+fn where_the_oldest_are_too_small_the_largest_go() {
+    const SMALL: usize = 3 * FORGOTTEN_PER_COMMAND;
+    let mut world = bounded(SMALL as u64 + 3 * 1000 + 900);
+    for _ in 0..SMALL {
+        world.say(BotCommand::CreateBot(BotSpec::default())).unwrap();
+    }
+    world.swarm(1000, "standard");
+    world.swarm(1100, "standard");
+    for index in 0..SMALL as u32 {
+        assign_bot(&mut world, BotPlace { swarm: 0, index }).unwrap();
+    }
+    for _ in 0..3 {
+        world.now += KEPT_MS / 2;
+        assign_swarm(&mut world, 1).unwrap();
+    }
+    assert!(assign_swarm(&mut world, 2).is_ok(), "an hour has passed since the first of them");
+    let waves = |world: &World, swarm| world.state.waves_of_swarm(swarm).count();
+    assert_eq!((waves(&world, 1), waves(&world, 2)), (2, 1));
+    assert_eq!(world.state.bot_stats().all.waiting, SMALL as u64 + 2 * 1000 + 1100);
+    assert!(assign_swarm(&mut world, 2).is_err(), "what is left is younger");
+    assert_eq!(check_bots(&world.state), Ok(()));
+    world.is_what_its_rows_say();
 }
 
 /// Of neighbours that were joined some had waves that others missed, which their records say.
