@@ -22,7 +22,7 @@ use super::ticket::{Caller, Ticket};
 use super::web4ai::dashboard::samples::{self, Samples};
 use super::websocket::Hub;
 use crate::clock;
-use crate::cluster::{Cluster, Consistency, ReadStamp};
+use crate::cluster::{Cluster, Consistency, ProposeError, ReadStamp};
 use crate::leader::Backups;
 use crate::model::{RequestId, Services};
 use crate::security::{AdminKey, Guard};
@@ -273,25 +273,62 @@ impl App {
     /// Commits a command under the ticket's id.
     ///
     /// # Errors
-    /// The refusal of the state machine, or why there is no answer from it.
+    /// The refusal of the state machine, or why there is no answer from it: an unknown outcome also
+    /// where this write certainly was not started, but parts of the request were made before it.
     pub(super) async fn write(
         &self,
         ticket: Ticket,
         caller: &Caller,
         command: Command,
     ) -> Result<Written, ApiError> {
-        let proposed = self.0.cluster.propose(ticket.request_id, &caller.0, command).await;
+        let proposed = self.0.cluster.propose(ticket.command_id(), &caller.0, command).await;
         let committed = proposed.map_err(|error| {
-            ApiError::from(error).with_leader(self.leader_hint()).with_request_id(ticket.request_id)
+            let error = match error {
+                _ if ticket.follows_parts() => ApiError::unknown_outcome(ticket.request_id),
+                ProposeError::Unknown { .. } => ApiError::unknown_outcome(ticket.request_id),
+                other => other.into(),
+            };
+            error.with_leader(self.leader_hint()).with_request_id(ticket.request_id)
         })?;
         answered(ticket, committed.index, committed.reply)
+    }
+
+    /// Commits a command again and again, until what it gives is no `part` of what is asked for: at
+    /// most `max` times. Parts that are recorded of the request are passed over, so that one that is
+    /// sent again goes on where it was.
+    ///
+    /// # Errors
+    /// As [`Self::write`]; and an unknown outcome when there is more to do, which is done when the
+    /// request is sent again.
+    pub(super) async fn write_parts(
+        &self,
+        ticket: Ticket,
+        caller: &Caller,
+        command: &Command,
+        (part, max): (impl Fn(&Outcome) -> bool, usize),
+    ) -> Result<Written, ApiError> {
+        let is_made = |state: &Tables, number: usize| {
+            let recorded = state.request(ticket.part(number).command_id());
+            recorded.is_some_and(|recorded| recorded.reply.is_ok_and(|outcome| part(&outcome)))
+        };
+        let made = self.0.cluster.view().read(|state| {
+            let numbers = (0..).take_while(|number| is_made(state, *number));
+            numbers.count()
+        });
+        for number in made..made + max {
+            let written = self.write(ticket.part(number), caller, command.clone()).await?;
+            if !part(&written.outcome) {
+                return Ok(written);
+            }
+        }
+        Err(ApiError::unknown_outcome(ticket.request_id))
     }
 
     /// What the request was answered before, as far as this member shows. A door that would refuse
     /// by what it sees, or answer without a command, asks here first: what it sees may be what this
     /// very request has made, and whoever sends it again gets the first answer.
     pub(super) fn recorded(&self, ticket: Ticket) -> Option<Result<Written, ApiError>> {
-        let recorded = self.0.cluster.view().read(|state| state.request(ticket.request_id))?;
+        let recorded = self.0.cluster.view().read(|state| state.request(ticket.command_id()))?;
         Some(answered(ticket, recorded.index, recorded.reply))
     }
 

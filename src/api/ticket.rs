@@ -10,28 +10,61 @@ use crate::clock;
 use crate::model::RequestId;
 use crate::security::Principal;
 
-/// Names one request: from the client's `Idempotency-Key`, or minted here.
+/// Names one request, and which of its writes is made.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Ticket {
+    /// From the client's `Idempotency-Key`, or minted here. Answers name it, whichever of the
+    /// request's writes they are about.
     pub(super) request_id: RequestId,
+    /// Whether the client named it, and so may send it again after it lost the answer.
+    pub(super) is_named: bool,
+    /// Which of the request's writes this is for, from 0.
+    number: usize,
+    /// Whether those before it took effect.
+    follows_parts: bool,
 }
 
 impl Ticket {
     pub(super) fn of(headers: &HeaderMap) -> Self {
         let key = headers.get(headers::IDEMPOTENCY_KEY).and_then(|value| value.to_str().ok());
-        let request_id = match key.map(str::trim).filter(|key| !key.is_empty()) {
-            Some(key) => RequestId::from_key(key),
-            None => clock::mint_request_id(),
-        };
-        Self { request_id }
+        match key.map(str::trim).filter(|key| !key.is_empty()) {
+            Some(key) => Self { is_named: true, ..Self::of_id(RequestId::from_key(key)) },
+            None => Self::minted(),
+        }
     }
 
-    /// The ticket of the write number `n` of one request: the first has the request's own.
+    /// For what no client has a name for.
+    pub(super) fn minted() -> Self {
+        Self::of_id(clock::mint_request_id())
+    }
+
+    fn of_id(request_id: RequestId) -> Self {
+        Self { request_id, is_named: false, number: 0, follows_parts: false }
+    }
+
+    /// The ticket of try number `n`, from 0, of what a request asks for: those before it changed
+    /// nothing.
     pub(super) fn nth(self, n: usize) -> Self {
-        if n == 0 {
-            return self;
+        Self { number: n, ..self }
+    }
+
+    /// The ticket of part number `n`, from 0, of what a request asks for: those before it stay done
+    /// whatever becomes of it.
+    pub(super) fn part(self, n: usize) -> Self {
+        Self { follows_parts: n > 0, ..self.nth(n) }
+    }
+
+    /// Whether parts of what is asked for are done already.
+    pub(super) fn follows_parts(self) -> bool {
+        self.follows_parts
+    }
+
+    /// The id that the write is committed under: that of the first is the request's own.
+    pub(super) fn command_id(self) -> RequestId {
+        match self.number {
+            0 => self.request_id,
+            number => RequestId::from_key(&format!("{}/{number}", self.request_id)),
         }
-        Self { request_id: RequestId::from_key(&format!("{}/{n}", self.request_id)) }
     }
 }
 
@@ -68,8 +101,24 @@ mod tests {
     fn a_key_names_the_request_and_an_empty_one_does_not() {
         let mut headers = HeaderMap::new();
         headers.insert(headers::IDEMPOTENCY_KEY, HeaderValue::from_static("order-7"));
-        assert_eq!(Ticket::of(&headers).request_id, RequestId::from_key("order-7"));
+        let ticket = Ticket::of(&headers);
+        assert_eq!((ticket.request_id, ticket.is_named), (RequestId::from_key("order-7"), true));
         headers.insert(headers::IDEMPOTENCY_KEY, HeaderValue::from_static(" "));
         assert_ne!(Ticket::of(&headers).request_id, Ticket::of(&headers).request_id);
+        assert!(!Ticket::of(&headers).is_named);
+    }
+
+    /// Clients that sent a request before an upgrade send it again after it.
+    #[test]
+    fn each_write_of_a_request_has_an_id_of_its_own() {
+        let ticket = Ticket { is_named: true, ..Ticket::of_id(RequestId(7)) };
+        let second = RequestId::from_key("00000000000000000000000000000007/1");
+        for ticket in [ticket, ticket.nth(0), ticket.part(0), ticket.part(1).part(0)] {
+            assert_eq!((ticket.command_id(), ticket.follows_parts()), (RequestId(7), false));
+        }
+        for (ticket, follows_parts) in [(ticket.nth(1), false), (ticket.part(1), true)] {
+            assert_eq!((ticket.command_id(), ticket.follows_parts()), (second, follows_parts));
+            assert_eq!((ticket.request_id, ticket.is_named), (RequestId(7), true));
+        }
     }
 }

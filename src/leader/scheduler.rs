@@ -20,7 +20,7 @@ use super::duty::{Duty, DutyError, Next, Reign, Wakes};
 use super::eligible::{Gate, Rules, Taken, gates, is_copy};
 use super::fleet::Loads;
 use super::metrics::DutyName;
-use super::refusals::{REFUSALS_MAX, is_unserved};
+use super::refusals::{REFUSALS_MAX, Sweeps, is_unserved};
 use super::seat::Seat;
 use super::timers::state_now;
 use crate::canary::{self, Canary};
@@ -31,8 +31,6 @@ use crate::state::{Algorithm, Assignment, Command, Head, State, StepRefusal};
 /// The most nodes compared for one placement. A larger fleet is looked at through a window of
 /// this size that moves on with every placement.
 const WINDOW_MAX: usize = 256;
-/// In a full fleet all groups are walked through for steps that nobody serves at most so often.
-const SWEEP_EVERY: Duration = Duration::from_secs(1);
 /// A plan that placed nothing and took longer than this is long,
 const LONG_PLAN: Duration = Duration::from_millis(2);
 /// and the duty rests this many times as long as it took.
@@ -69,7 +67,7 @@ pub struct PlanInputs {
     pub cursor: Option<Head>,
     /// The last group that was looked at behind those, when no place was free.
     pub swept: Option<Head>,
-    /// All of those were looked at a moment ago: it is not done again now.
+    /// All of those were looked at a moment ago, by several plans: it is not done again now.
     pub rests: bool,
     /// A plan since the first group stopped before it had placed what it could.
     pub unfinished: bool,
@@ -387,9 +385,7 @@ fn places(view: &State, rules: &Rules<'_>, node: &Node) -> u32 {
 #[derive(Debug, Default)]
 pub struct Scheduler {
     cursor: Option<Head>,
-    swept: Option<Head>,
-    /// When the last walk for refusals alone began.
-    swept_at: Option<Instant>,
+    sweeps: Sweeps,
     unfinished: bool,
     turns: Turns,
     /// When the first rate lets a task go, of those that plans since the first group saw.
@@ -408,9 +404,8 @@ impl<S: Seat> Duty<S> for Scheduler {
             held,
             now: 0,
             cursor: self.cursor,
-            swept: self.swept,
-            rests: self.swept.is_none()
-                && self.swept_at.is_some_and(|at| started - at < SWEEP_EVERY),
+            swept: self.sweeps.at,
+            rests: self.sweeps.rest(started),
             unfinished: self.unfinished,
             turns: std::mem::take(&mut self.turns),
             seed: clock::random(),
@@ -424,10 +419,8 @@ impl<S: Seat> Duty<S> for Scheduler {
         self.clears_ms = before.into_iter().chain(plan.clears_ms).min();
         let age = oldest.map_or(0, |created_at_ms| clock::now_ms().saturating_sub(created_at_ms));
         reign.metrics.queue_age_ms.set(age);
-        if self.swept.is_none() && plan.swept.is_some() {
-            self.swept_at = Some(started);
-        }
-        (self.cursor, self.swept) = (plan.cursor, plan.swept);
+        self.sweeps.note(plan.swept, started);
+        self.cursor = plan.cursor;
         self.turns = std::mem::take(&mut plan.turns);
         self.unfinished = plan.unfinished && plan.cursor.is_some();
         if !plan.refusals.is_empty() {

@@ -350,13 +350,14 @@ impl Txn<'_> {
         let (config, policy) = self.state.config().patched(path, value)?;
         self.found_orchestrator(&policy, actual == 0)?;
         let (revision, pauses) = (config.revision, policy.paused);
-        if pauses != self.state.policy().paused {
+        let toggled = pauses != self.state.policy().paused;
+        if toggled {
             let since_ms = if pauses { self.now } else { 0 };
             self.state.edit_counters(|counters| counters.paused_since_ms = since_ms);
         }
         self.state.set_config(config, policy);
         self.facts.push(Fact::ConfigChanged { revision });
-        Ok(Outcome::ConfigPatched { revision })
+        Ok(Outcome::ConfigPatched { revision, toggled })
     }
 }
 

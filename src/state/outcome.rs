@@ -70,6 +70,8 @@ pub enum Outcome {
     ConfigPatched {
         /// Its new revision.
         revision: u64,
+        /// It paused scheduling, or let it go on, which nothing before it had done.
+        toggled: bool,
     },
     /// The number a joining member is to use.
     MemberAllocated {

@@ -7,7 +7,7 @@ use crate::model::{StepState, Task, TaskId, TaskStatus};
 
 impl Txn<'_> {
     pub(super) fn replay_tasks(&mut self, task_ids: &[TaskId]) -> Reply {
-        Self::check_batch(task_ids.len())?;
+        Self::check_named(task_ids)?;
         let rows = self.check_rows(task_ids, State::may_be_replayed)?;
         self.check_queue(rows)?;
         let (mut accepted, mut stale) = (0, 0);
@@ -30,6 +30,11 @@ impl Txn<'_> {
             }
             _ => outcome,
         }
+    }
+
+    /// Refuses too many tasks. They may be none: that there was nothing to do is recorded, too.
+    fn check_named(task_ids: &[TaskId]) -> Result<(), Rejection> {
+        if task_ids.is_empty() { Ok(()) } else { Self::check_batch(task_ids.len()) }
     }
 
     /// Refuses what would change too many rows at once; gives how many it is.
@@ -106,7 +111,7 @@ impl Txn<'_> {
     }
 
     pub(super) fn purge_tasks(&mut self, task_ids: &[TaskId]) -> Reply {
-        Self::check_batch(task_ids.len())?;
+        Self::check_named(task_ids)?;
         self.check_rows(task_ids, State::may_be_purged)?;
         let is_meant = |task_id: &&TaskId| {
             self.state.task(task_id).is_some_and(|task| self.state.may_be_purged(&task))

@@ -105,7 +105,7 @@ async fn log_in(
     if candidate.is_account {
         let user_id = candidate.user_id.clone();
         let command = Command::Account(AccountCommand::NoteLogin { user_id });
-        let ticket = Ticket { request_id: clock::mint_request_id() };
+        let ticket = Ticket::minted();
         app.write(ticket, &Caller(candidate.user_id.clone()), command).await?;
     }
     let now_ms = clock::now_ms();
@@ -139,7 +139,7 @@ async fn with_secret(app: &App) -> Result<Arc<Access>, ApiError> {
         if app.whole_access().secret().is_some() {
             continue;
         }
-        let ticket = Ticket { request_id: clock::mint_request_id() };
+        let ticket = Ticket::minted();
         let command = Command::PatchConfig {
             path: "security.jwt_secret".to_owned(),
             value: Value::from(random_secret()).to_string(),

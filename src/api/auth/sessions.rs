@@ -199,7 +199,7 @@ pub(in crate::api) async fn logout(
         let until_ms = ends_s.saturating_add(CLOCKS_DIFFER_S).saturating_mul(1000);
         let left_ms = until_ms.saturating_sub(clock::now_ms());
         let command = Command::RevokeSession { session_id, left_ms };
-        let written = app.write(ticket.nth(number), &caller, command).await?;
+        let written = app.write(ticket.part(number), &caller, command).await?;
         index = Some(written.index);
     }
     if let Some(index) = index {

@@ -190,7 +190,7 @@ async fn give(
         }
         tries += 1;
         // One that is sent again goes on to where it was, however long it waits this time.
-        let was_made = view.read(|state| state.request(first.nth(tries).request_id).is_some());
+        let was_made = app.recorded(first.nth(tries)).is_some();
         if Instant::now() >= until && !was_made {
             break;
         }
@@ -201,7 +201,7 @@ async fn give(
 
 /// Whether a try has been made already, or is worth making.
 fn is_there(state: &Tables, ticket: Ticket, asked: &Asked) -> Result<bool, Rejection> {
-    if state.request(ticket.request_id).is_some() {
+    if state.request(ticket.command_id()).is_some() {
         return Ok(true);
     }
     state.waits_for_lease(&asked.scope, &asked.types)

@@ -19,11 +19,11 @@ use crate::api::params::{Params, Path};
 use crate::api::reply;
 use crate::api::ticket::{Caller, Ticket};
 use crate::model::DerivedId;
-use crate::state::{BotCommand, BotOutcome, Outcome, State as Tables};
+use crate::state::{BotCommand, BotOutcome, Command, Outcome, State as Tables};
 
 /// Bots of a swarm when nothing is said (contract 5.1).
 const COUNT: i64 = 100;
-/// Commands that one request to shrink takes at most.
+/// Commands that a request to shrink takes at most each time it is sent.
 const SHRINKS_MAX: usize = 1000;
 
 const SWARMS: ListKind =
@@ -124,17 +124,13 @@ pub(in crate::api) async fn scale(
     let count = shape::count(&shape::object(&body)?)?.filter(|count| *count >= 0);
     let count = count.ok_or_else(|| FieldError::new("count", "a whole number of at least 0"))?;
     let count = shape::bots(count);
-    for nth in 0..SHRINKS_MAX {
-        let command = BotCommand::ScaleSwarm { swarm, count };
-        let Written { index, outcome } = propose(&app, ticket.nth(nth), &caller, command).await?;
-        let Outcome::Bot(BotOutcome::SwarmScaled { count: now }) = outcome else {
-            return Err(key_reused(ticket.request_id));
-        };
-        if now <= count {
-            return changed(&app, ticket, index, swarm, with_ids(&params)).await;
-        }
-    }
-    Err(ApiError::unknown_outcome(ticket.request_id))
+    let command = Command::Bot(Box::new(BotCommand::ScaleSwarm { swarm, count }));
+    let part = |outcome: &Outcome| matches!(outcome, Outcome::Bot(BotOutcome::SwarmScaled { count: now }) if *now > count);
+    let written = app.write_parts(ticket, &caller, &command, (part, SHRINKS_MAX)).await?;
+    let Outcome::Bot(BotOutcome::SwarmScaled { .. }) = written.outcome else {
+        return Err(key_reused(ticket.request_id));
+    };
+    changed(&app, ticket, written.index, swarm, with_ids(&params)).await
 }
 
 /// `DELETE /swarms/{id}`.

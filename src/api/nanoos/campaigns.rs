@@ -198,18 +198,11 @@ pub(in crate::api) async fn remove(
     caller: Caller,
 ) -> Result<Response, ApiError> {
     let campaign_id = campaign_id(&id)?;
-    for nth in 0..REMOVALS_MAX {
-        let command = CampaignCommand::RemoveCampaign { campaign_id: campaign_id.clone() };
-        let Written { index, outcome } = propose(&app, ticket.nth(nth), &caller, command).await?;
-        match outcome {
-            Outcome::Done => {
-                return Ok(reply::written(ticket, index, &json!({"id": id, "deleted": true})));
-            }
-            Outcome::Judged { .. } => {}
-            _ => return Err(key_reused(ticket.request_id)),
-        }
-    }
-    Err(ApiError::unknown_outcome(ticket.request_id))
+    let command = Command::Campaign(CampaignCommand::RemoveCampaign { campaign_id });
+    let part = |outcome: &Outcome| matches!(outcome, Outcome::Judged { .. });
+    let written = app.write_parts(ticket, &caller, &command, (part, REMOVALS_MAX)).await?;
+    let Outcome::Done = written.outcome else { return Err(key_reused(ticket.request_id)) };
+    Ok(reply::written(ticket, written.index, &json!({"id": id, "deleted": true})))
 }
 
 /// `POST /campaigns/{id}/start`, `pause`, `resume`, `cancel`.

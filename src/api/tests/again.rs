@@ -9,7 +9,8 @@ use super::auth::ROOT;
 use super::control::{dead_letter, node};
 use super::nanoos::campaign;
 use super::{Answer, World, take};
-use crate::model::TaskId;
+use crate::clock;
+use crate::model::{RequestId, TaskId};
 use crate::state::Command;
 
 /// Sends a request twice under one key; gives both answers.
@@ -58,6 +59,25 @@ async fn dead_letters_that_are_replayed_or_purged_again_were_dead_letters() {
     assert_eq!(accepted(&same(&world, "POST", &format!("{path}/purge"), all).await), 2);
     let none = twice(&world, "POST", &format!("{path}/replay"), all).await;
     assert!(none.iter().all(|answer| accepted(&answer.text) == 0), "{none:?}");
+}
+
+/// Nothing was written down of them, and so the dead letters that came later were taken.
+#[tokio::test]
+async fn a_request_for_all_dead_letters_that_found_none_takes_none_that_came_since() {
+    let world = World::new().await;
+    world.register("n1").await;
+    let send = async |word: &str| {
+        let path = format!("/api/v1/dead-letters/{word}");
+        world.post_keyed(&path, word, r#"{"all":true}"#).await.ok()
+    };
+    for remaining in [0, 1, 2] {
+        for word in ["replay", "purge"] {
+            let expected =
+                json!({"success": true, "accepted": 0, "skipped": 0, "remaining": remaining});
+            assert_eq!(send(word).await, expected, "{word}");
+        }
+        dead_letter(&world, &format!("t{remaining}")).await;
+    }
 }
 
 #[tokio::test]
@@ -151,6 +171,69 @@ async fn a_stop_that_is_sent_again_shuts_no_node_down_that_was_started_since() {
     assert!(!world.cluster.view().read(|state| state.policy().paused), "nor is it stopped again");
     world.post("/api/v1/control/stop", "").await.ok();
     assert_eq!((stop().await, told.lock().len()), (0, 2), "this was another stop");
+}
+
+fn is_paused(world: &World) -> bool {
+    world.cluster.view().read(|state| state.policy().paused)
+}
+
+/// Nothing was written down of it: sent again after a start it stopped all, and shut the nodes down.
+#[tokio::test]
+async fn a_stop_that_changed_nothing_undoes_no_start_when_it_is_sent_again() {
+    let world = World::new().await;
+    let told = node(&world).await;
+    world.post("/api/v1/control/stop", "").await.ok();
+    let stop = async || {
+        let body = r#"{"shutdown_nodes":true}"#;
+        let answer = world.post_keyed("/api/v1/control/stop", "stop", body).await.ok();
+        assert_eq!(answer["message"], "Orchestrator not running");
+        answer["nodes_notified"].as_u64().unwrap()
+    };
+    assert_eq!((stop().await, told.lock().len()), (1, 1));
+    assert_eq!((stop().await, told.lock().len()), (1, 2), "the first may not have come so far");
+    world.post("/api/v1/control/start", "").await.ok();
+    assert_eq!((stop().await, told.lock().len()), (0, 2));
+    assert!(!is_paused(&world));
+}
+
+#[tokio::test]
+async fn a_start_that_changed_nothing_undoes_no_stop_when_it_is_sent_again() {
+    let world = World::new().await;
+    let text = same(&world, "POST", "/api/v1/control/start", "").await;
+    assert!(text.contains("Orchestrator already running"), "{text}");
+    world.post("/api/v1/control/stop", "").await.ok();
+    assert_eq!(same(&world, "POST", "/api/v1/control/start", "").await, text);
+    assert!(is_paused(&world));
+}
+
+/// It looked for its first try before it waited to be written, and not after.
+#[tokio::test]
+async fn a_stop_that_waits_while_its_first_try_and_a_start_are_written_tells_no_node() {
+    let world = World::new().await;
+    let told = node(&world).await;
+    let set = async |request_id: RequestId, paused: bool| {
+        let (path, value) = ("orchestrator.scheduling_paused".to_owned(), paused.to_string());
+        let command = Command::PatchConfig { path, value, expected_revision: None };
+        world.cluster.propose(request_id, "", command).await.unwrap().index
+    };
+    for moment in 0..40 {
+        let key = format!("stop {moment}");
+        let others = async {
+            for _ in 0..moment {
+                tokio::task::yield_now().await;
+            }
+            let first = set(RequestId::from_key(&key), true);
+            tokio::join!(first, set(clock::mint_request_id(), false)).1
+        };
+        let body = r#"{"shutdown_nodes":true}"#;
+        let stop = world.post_keyed("/api/v1/control/stop", &key, body);
+        let (started, stop) = tokio::join!(others, stop);
+        let index: u64 = stop.header("x-quorate-index").parse().unwrap();
+        let notified = stop.ok()["nodes_notified"].clone();
+        assert!(index < started || notified == 0, "{moment}: {index} {started} {notified}");
+        assert!(!is_paused(&world));
+    }
+    assert!(told.lock().len() < 40, "{}", told.lock().len());
 }
 
 #[tokio::test]

@@ -345,7 +345,9 @@ async fn a_lease_that_is_asked_for_again_goes_through_all_its_tries() {
         world.give(&swarm, "{}").await;
     }
     let body = json!({"swarms": [swarm]}).to_string();
-    let rows = world.post_keyed("/bots/leases", "k", &body).await.ok();
+    let leased = world.post_keyed("/bots/leases", "k", &body).await;
+    assert_eq!(leased.header("x-quorate-request-id"), first.to_string(), "not that of a try");
+    let rows = leased.ok();
     let found = (&rows["assignments"][0]["bot_id"], &rows["assignments"][0]["attempt"]);
     assert_eq!(found, (&json!(bots[0]), &json!(1)));
     let stats = world.get("/bots/stats").await.ok();

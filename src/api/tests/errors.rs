@@ -15,7 +15,7 @@ use crate::cluster::{Consistency, NotStarted, ProposeError, ReadError};
 use crate::model::{RequestId, TaskId};
 use crate::state::Rejection;
 
-async fn read(error: ApiError) -> Answer {
+pub(super) async fn read(error: ApiError) -> Answer {
     let (parts, body) = error.into_response().into_parts();
     let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
     let text = String::from_utf8(body.to_vec()).unwrap();
@@ -180,7 +180,7 @@ async fn a_write_that_happened_is_never_answered_as_not_started() {
     // A member that had committed a change and then did not get to show it in time answered 503.
     let world = World::new().await;
     tokio::time::pause();
-    let ticket = Ticket { request_id: RequestId(7) };
+    let ticket = Ticket::minted();
     let answer = read(world.app.caught_up(ticket, 1_000_000).await.unwrap_err()).await;
     assert_eq!(answer.status, StatusCode::GATEWAY_TIMEOUT);
     assert_eq!(answer.json()["code"], "OUTCOME_UNKNOWN");

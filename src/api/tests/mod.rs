@@ -36,6 +36,7 @@ mod nodes;
 mod notices;
 mod pages;
 mod paragraphs;
+mod parts;
 mod performance;
 mod tasks;
 mod websocket;

@@ -35,21 +35,24 @@ struct Done {
     nodes_notified: Option<usize>,
 }
 
-/// Whether there is something to do for a request that scheduling be paused, or not. One that has
-/// been here before is answered as it was then.
-async fn is_news(app: &App, ticket: Ticket, paused: bool) -> Result<bool, ApiError> {
-    app.barrier(Consistency::Linearizable).await?;
-    let is_so = app.cluster().view().read(|state| state.policy().paused) == paused;
-    Ok(!is_so || app.recorded(ticket).is_some())
+/// What was written.
+struct Set {
+    index: u64,
+    /// Of the configuration that it made.
+    revision: u64,
+    /// It was not so before.
+    toggled: bool,
 }
 
-/// Gives where it was written, and the revision of the configuration that it made.
-async fn set(
-    app: &App,
-    ticket: Ticket,
-    caller: &Caller,
-    paused: bool,
-) -> Result<(u64, u64), ApiError> {
+/// Whether scheduling is paused.
+async fn is_paused(app: &App) -> Result<bool, ApiError> {
+    app.barrier(Consistency::Linearizable).await?;
+    Ok(app.cluster().view().read(|state| state.policy().paused))
+}
+
+/// Writes it, also where it is so already: sent again, it is then answered as it was the first time,
+/// whatever came between.
+async fn set(app: &App, ticket: Ticket, caller: &Caller, paused: bool) -> Result<Set, ApiError> {
     let command = Command::PatchConfig {
         path: PAUSED.to_owned(),
         value: paused.to_string(),
@@ -57,7 +60,7 @@ async fn set(
     };
     let Written { index, outcome } = app.write(ticket, caller, command).await?;
     match outcome {
-        Outcome::ConfigPatched { revision } => Ok((index, revision)),
+        Outcome::ConfigPatched { revision, toggled } => Ok(Set { index, revision, toggled }),
         _ => Err(key_reused(ticket.request_id)),
     }
 }
@@ -68,11 +71,14 @@ pub(in crate::api) async fn start(
     ticket: Ticket,
     caller: Caller,
 ) -> Result<Response, ApiError> {
-    if !is_news(&app, ticket, false).await? {
-        let done = done("Orchestrator already running", false);
-        return Ok(reply::json(reply::encode(&done)));
+    let running = done("Orchestrator already running", false);
+    if !ticket.is_named && !is_paused(&app).await? {
+        return Ok(reply::json(reply::encode(&running)));
     }
-    let (index, _) = set(&app, ticket, &caller, false).await?;
+    let Set { index, toggled, .. } = set(&app, ticket, &caller, false).await?;
+    if !toggled {
+        return Ok(reply::written(ticket, index, &running));
+    }
     let orchestrator_id =
         app.cluster().view().read(|state| app.settings(state).orchestrator_id.clone());
     let done = Done {
@@ -96,30 +102,22 @@ pub(in crate::api) async fn stop(
     RequestBody(body): RequestBody,
 ) -> Result<Response, ApiError> {
     let tell_nodes = Object::parse(&body)?.flag("shutdown_nodes")?.unwrap_or(false);
-    let (index, still_holds) = match is_news(&app, ticket, true).await? {
-        true => {
-            let is_new = app.recorded(ticket).is_none();
-            let (index, revision) = set(&app, ticket, &caller, true).await?;
-            let is_newest =
-                || app.cluster().view().read(|state| state.config().revision) == revision;
-            (Some(index), is_new || is_newest())
-        }
-        false => (None, true),
+    let not_running = done("Orchestrator not running", true);
+    if !ticket.is_named && !tell_nodes && is_paused(&app).await? {
+        return Ok(reply::json(reply::encode(&not_running)));
+    }
+    let Set { index, revision, toggled } = set(&app, ticket, &caller, true).await?;
+    let stopped = match toggled {
+        true => done("Orchestrator stopped successfully", true),
+        false => not_running,
     };
-    let message = match index {
-        Some(_) => "Orchestrator stopped successfully",
-        None => "Orchestrator not running",
-    };
-    let nodes_notified = match tell_nodes {
-        true if still_holds => Some(notify_nodes(&app).await?),
-        true => Some(0),
-        false => None,
-    };
-    let done = Done { nodes_notified, ..done(message, true) };
-    Ok(match index {
-        Some(index) => reply::written(ticket, index, &done),
-        None => reply::json(reply::encode(&done)),
-    })
+    if !tell_nodes {
+        return Ok(reply::written(ticket, index, &stopped));
+    }
+    app.caught_up(ticket, index).await?;
+    let still_holds = app.cluster().view().read(|state| state.config().revision) == revision;
+    let notified = if still_holds { notify_nodes(&app).await? } else { 0 };
+    Ok(reply::written(ticket, index, &Done { nodes_notified: Some(notified), ..stopped }))
 }
 
 /// `POST /api/v1/control/restart`: scheduling goes on, whatever it did before.
@@ -128,7 +126,7 @@ pub(in crate::api) async fn restart(
     ticket: Ticket,
     caller: Caller,
 ) -> Result<Response, ApiError> {
-    let (index, _) = set(&app, ticket, &caller, false).await?;
+    let Set { index, .. } = set(&app, ticket, &caller, false).await?;
     Ok(reply::written(ticket, index, &done("Orchestrator restarted", false)))
 }
 

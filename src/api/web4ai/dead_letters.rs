@@ -192,8 +192,9 @@ async fn change(
     change: &Change,
 ) -> Result<Response, ApiError> {
     let task_ids = named(app, &Object::parse(body)?, change).await?;
-    // There may be none because this request has been here before.
-    if task_ids.is_empty() && app.recorded(ticket).is_none() {
+    // One that may be sent again is written all the same: there may be none because it has been here
+    // before, and there may be others by the time it comes again.
+    if task_ids.is_empty() && !ticket.is_named {
         let none = Changed { success: true, accepted: 0, skipped: 0, remaining: remaining(app) };
         return Ok(reply::json(reply::encode(&none)));
     }
