@@ -103,8 +103,7 @@ async fn every_drill_is_passed_once() {
 async fn a_drill_on_a_calendar_is_done_when_it_is_due() {
     let house = House::found_with(3, ALLOWED).await;
     let urls = house.urls().join(",");
-    let mut words = vec!["drill", "serve", "--node-id", "w", "--url", &urls, "--admin-key", KEY];
-    words.extend(["--listen", "127.0.0.1:0", "--advertise", "localhost"]);
+    let words = ["drill", "serve", "--url", &urls, "--admin-key", KEY, "--advertise", "localhost"];
     let _worker = Process::start("w", &words, &house.dir().join("w"));
     let line = ["drill", "schedule", "often", "--every", "4", "--url", &urls, "-o", "json", "--"];
     let mut command = quorate();
