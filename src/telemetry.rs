@@ -15,6 +15,17 @@ pub enum Format {
     Json,
 }
 
+impl Format {
+    /// Its word.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Json => "json",
+        }
+    }
+}
+
 impl FromStr for Format {
     type Err = String;
 

@@ -51,12 +51,13 @@ use crate::worker::sample::Sample;
 #[command(after_help = "Exit codes: 0 done, 1 refused or failed, 2 used wrongly, \
     3 no member reachable or able, 4 outcome unknown.")]
 pub struct Cli {
-    /// Log level or directives, to standard error [default: warn; info for what keeps running]
+    /// Log level or directives, to standard error [default: warn; info for what keeps running; of a
+    /// member, what its file says]
     #[arg(long, global = true, env = "QUORATE_LOG")]
     log: Option<String>,
-    /// How log lines look: text or json
-    #[arg(long, global = true, default_value = "text", value_name = "FORMAT")]
-    log_format: telemetry::Format,
+    /// How log lines look: text or json [default: text; of a member, what its file says]
+    #[arg(long, global = true, value_name = "FORMAT")]
+    log_format: Option<telemetry::Format>,
     #[command(subcommand)]
     subcommand: Subcommand,
 }
@@ -178,11 +179,11 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Failure> {
     if !matches!(subcommand, Subcommand::Server(_)) {
         let default = if keeps_running { "info" } else { "warn" };
         let level = log.as_deref().unwrap_or(default);
-        telemetry::start(level, log_format).map_err(Failure::usage)?;
+        telemetry::start(level, log_format.unwrap_or_default()).map_err(Failure::usage)?;
     }
     match subcommand {
         Subcommand::Server(args) if args.generate_config => args.generate(),
-        Subcommand::Server(args) => ServerArgs { log, ..args }.run(),
+        Subcommand::Server(args) => ServerArgs { log, log_format, ..args }.run(),
         Subcommand::Dev(args) => dev::run(args),
         Subcommand::Bench(args) => measure(args),
         Subcommand::Drill(line) => line.run(),
@@ -291,6 +292,94 @@ mod tests {
     #[test]
     fn the_definition_is_sound() {
         definition().debug_assert();
+    }
+
+    /// Every command that can be typed, with the words before it; what is hidden is for ourselves.
+    fn commands(command: &clap::Command, words: &str, all: &mut Vec<(String, clap::Command)>) {
+        let words = format!("{words}{}", command.get_name());
+        let shown = command.get_subcommands().filter(|sub| !sub.is_hide_set());
+        let mut leaf = true;
+        for sub in shown.filter(|sub| sub.get_name() != "help") {
+            leaf = false;
+            commands(sub, &format!("{words} "), all);
+        }
+        if leaf {
+            all.push((words, command.clone()));
+        }
+    }
+
+    const PAGE: &str = include_str!("../../docs/cli.md");
+
+    #[test]
+    fn every_command_and_variable_stands_on_its_page() {
+        let mut all = Vec::new();
+        commands(&definition(), "", &mut all);
+        assert!(all.len() > 80, "{}", all.len());
+        for (words, command) in all {
+            let row = format!("| `{words}");
+            let has = |end: &str| PAGE.contains(&format!("{row}{end}"));
+            assert!(has("`") || has(" "), "docs/cli.md has no row for `{words}`");
+            for argument in command.get_arguments().filter(|argument| !argument.is_hide_set()) {
+                let Some(variable) = argument.get_env().and_then(|name| name.to_str()) else {
+                    continue;
+                };
+                assert!(PAGE.contains(&format!("`{variable}`")), "docs/cli.md has no {variable}");
+            }
+        }
+        for variable in ["QUORATE_LOG", "QUORATE_URL", "QUORATE_API_KEY", "QUORATE_ADMIN_KEY"] {
+            assert!(PAGE.contains(&format!("`{variable}`")), "docs/cli.md has no {variable}");
+        }
+    }
+
+    /// The words of a line as a shell reads them, up to a comment or another command.
+    fn words(line: &str) -> Vec<String> {
+        let (mut all, mut word, mut quote) = (Vec::new(), None::<String>, None);
+        for letter in line.chars() {
+            match (quote, letter) {
+                (Some(end), _) if letter == end => quote = None,
+                (None, '\'' | '"') => {
+                    quote = Some(letter);
+                    word.get_or_insert_default();
+                }
+                (None, '|' | ';') => break,
+                (None, '#') if word.is_none() => break,
+                (None, ' ') => all.extend(word.take()),
+                _ => word.get_or_insert_default().push(letter),
+            }
+        }
+        all.extend(word);
+        all
+    }
+
+    #[test]
+    fn examples_of_the_documents_can_be_typed() {
+        let documents = [
+            include_str!("../../README.md"),
+            PAGE,
+            include_str!("../../docs/agents.md"),
+            include_str!("../../docs/campaigns.md"),
+            include_str!("../../docs/operations.md"),
+            include_str!("../../docs/worker.md"),
+            include_str!("../../docs/workflows.md"),
+        ];
+        let mut tried = 0;
+        for text in documents {
+            let joined = text.replace("\\\n", " ");
+            let mut shell = false;
+            for line in joined.lines() {
+                if line.trim_start().starts_with("```") {
+                    shell = line.trim() == "```sh";
+                }
+                // Nothing but the program at the start of a line, or behind a pipe.
+                let line = line.trim_start().rsplit(" | ").next().unwrap_or_default();
+                if shell && line.starts_with("quorate ") {
+                    let read = Cli::try_parse_from(words(line));
+                    tried += 1;
+                    assert!(read.is_ok(), "{line}\n{}", read.unwrap_err());
+                }
+            }
+        }
+        assert!(tried > 40, "{tried}");
     }
 
     #[test]

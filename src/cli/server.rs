@@ -40,6 +40,9 @@ pub struct ServerArgs {
     /// The global `--log`; goes before the file and `--debug`.
     #[arg(skip)]
     pub(super) log: Option<String>,
+    /// The global `--log-format`; goes before the file.
+    #[arg(skip)]
+    pub(super) log_format: Option<telemetry::Format>,
 }
 
 impl ServerArgs {
@@ -60,7 +63,8 @@ impl ServerArgs {
         });
         let debug = self.debug.then(|| "debug".to_owned());
         let log_level = self.log.clone().or(debug);
-        let flags = Flags { host: self.host.clone(), port: self.port, log_level };
+        let (host, log_format) = (self.host.clone(), self.log_format);
+        let flags = Flags { host, port: self.port, log_level, log_format };
         let config = config::load(file.as_deref(), &environment, &flags).map_err(Failure::usage)?;
         telemetry::start(&config.log_level, config.log_format).map_err(Failure::usage)?;
         for warning in &config.warnings {

@@ -22,6 +22,7 @@ use tokio::time::Instant;
 pub use error::{ClientError, Problem};
 
 use crate::clock;
+use crate::model::is_loopback;
 
 /// The largest answer that is read, in bytes.
 const ANSWER_BYTES_MAX: usize = 256 * 1024 * 1024;
@@ -213,6 +214,14 @@ impl Client {
             deadline: options.deadline,
             try_timeout: options.try_timeout,
         })))
+    }
+
+    /// A member that is not on this machine, if one is named so.
+    #[must_use]
+    pub fn elsewhere(&self) -> Option<&str> {
+        let host = |url: &Url| url.host_str().map(|host| host.trim_matches(['[', ']']).to_owned());
+        let away = |url: &&Url| host(url).is_some_and(|host| !is_loopback(&host));
+        self.0.urls.iter().find(away).map(Url::as_str)
     }
 
     /// The base URL of the member that answered last.

@@ -143,6 +143,8 @@ pub struct Flags {
     pub port: Option<u16>,
     /// `--log`, or `debug` for `--debug`.
     pub log_level: Option<String>,
+    /// `--log-format`.
+    pub log_format: Option<telemetry::Format>,
 }
 
 /// Something that is wrong with a value.
@@ -224,6 +226,9 @@ pub fn read(
     tree.overlay(environment);
     if let Some(level) = &flags.log_level {
         tree.set("logging.level", Value::from(level.as_str()), "--log");
+    }
+    if let Some(format) = flags.log_format {
+        tree.set("logging.format", Value::from(format.as_str()), "--log-format");
     }
     compat::tell_unused(&mut tree, environment);
     keys::check_ours(&mut tree);

@@ -50,10 +50,11 @@ fn later_layers_win() {
         host: Some("127.0.0.1".to_owned()),
         port: Some(9300),
         log_level: Some("debug".to_owned()),
+        log_format: Some(telemetry::Format::Json),
     };
     let config = read(file, &BTreeMap::new(), &flags).unwrap();
     assert_eq!(config.listeners.http.listen.to_string(), "127.0.0.1:9300");
-    assert_eq!(config.log_level, "debug");
+    assert_eq!((config.log_level.as_str(), config.log_format), ("debug", telemetry::Format::Json));
 }
 
 #[test]
@@ -165,6 +166,25 @@ fn shipped_members_form_a_cluster() {
         assert_eq!(config.listeners.http.listen.port(), 9000 + 100 * (number - 1));
         assert_eq!(config.listeners.peer.advertise, config.peers[usize::from(number) - 1]);
         assert_eq!((config.bootstrap_expect, config.peers.len()), (3, 3));
+    }
+}
+
+/// A reader who copied the shipped files to three machines had members that only their own machine reaches.
+#[test]
+fn the_readme_says_how_three_machines_form_a_cluster() {
+    let shown = include_str!("../../README.md").split("```yaml\n").nth(1).unwrap();
+    let shown = shown.split("```").next().unwrap();
+    assert!(include_str!("../../cluster/README.md").contains(shown), "the two say the same");
+    for number in 1..=3 {
+        let (name, host) = (format!("m{number}"), format!("host{number}"));
+        let text = shown.replace("m1", &name);
+        let text = text.replace(r#"advertise: "host1:"#, &format!(r#"advertise: "{host}:"#));
+        let config = with(&text, &[]).unwrap();
+        assert!(config.warnings.is_empty(), "{:?}", config.warnings);
+        assert_eq!((config.name, config.bootstrap_expect), (name, 3));
+        assert_eq!(config.listeners.peer.advertise, config.peers[number - 1]);
+        assert_eq!(config.listeners.http.advertise, format!("{host}:9000"));
+        assert!(config.listeners.peer.listen.ip().is_unspecified());
     }
 }
 

@@ -153,12 +153,26 @@ fn beat_body(shared: &Shared, system: &System) -> Value {
 
 /// Says that this worker is gone, so that nobody waits for its heartbeats to stop.
 pub(super) async fn farewell(shared: &Shared) {
-    let call = match shared.options.farewell {
-        Farewell::Remove => Call::delete(shared.path("")),
-        Farewell::Offline => Call::put(shared.path("/status"), &json!({ "status": "offline" })),
+    let removed = match shared.options.farewell {
+        Farewell::Remove => Some(tell(shared, Call::delete(shared.path(""))).await),
+        Farewell::Offline => None,
     };
-    match shared.client.call(call.deadline(FAREWELL_DEADLINE)).await {
-        Ok(_) => tracing::info!(node_id = shared.node_id, "left"),
+    // A key of the role `node` takes nobody out, but may say of its node that it is away.
+    let forbidden = |error: &ClientError| error.problem().is_some_and(|p| p.status == 403);
+    let told = match removed {
+        Some(Ok(())) => Ok(()),
+        Some(Err(error)) if !forbidden(&error) => Err(error),
+        Some(Err(_)) | None => {
+            let body = json!({ "status": "offline" });
+            tell(shared, Call::put(shared.path("/status"), &body)).await
+        }
+    };
+    match told {
+        Ok(()) => tracing::info!(node_id = shared.node_id, "left"),
         Err(error) => tracing::warn!(%error, "left without telling; the heartbeats will be missed"),
     }
+}
+
+async fn tell(shared: &Shared, call: Call) -> Result<(), ClientError> {
+    shared.client.call(call.deadline(FAREWELL_DEADLINE)).await.map(drop)
 }

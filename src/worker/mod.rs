@@ -134,7 +134,7 @@ impl Worker {
         let listening = async { TcpListener::bind(addr).await.map(|l| (l.local_addr(), l)) };
         let failed = |source| Error::Listen { addr, source };
         let (bound, listener) = listening.await.map_err(failed)?;
-        let (host, port) = advertised(&options, bound.map_err(failed)?)?;
+        let (host, port) = advertised(&options, bound.map_err(failed)?, &client)?;
         let node_id = options.node_id.clone();
         let shared = Shared {
             node_id: node_id.unwrap_or_else(|| format!("worker_{:08x}", clock::random() as u32)),
@@ -242,10 +242,22 @@ async fn drain(shared: &Shared) {
     }
 }
 
-fn advertised(options: &Options, bound: SocketAddr) -> Result<(String, u16), Error> {
+fn advertised(
+    options: &Options,
+    bound: SocketAddr,
+    client: &Client,
+) -> Result<(String, u16), Error> {
     let Some(text) = &options.advertise else {
         if bound.ip().is_unspecified() {
             let what = format!("{bound} is no address others can reach: give --advertise");
+            return Err(Error::Options(what));
+        }
+        // It would be taken for a node that works, while the leader calls its own machine.
+        if let Some(url) = client.elsewhere().filter(|_| bound.ip().is_loopback()) {
+            let what = format!(
+                "a member at {url} cannot call {bound}: give --listen 0.0.0.0:PORT and --advertise \
+                 HOST:PORT (or --advertise 127.0.0.1 when every member is on this machine)"
+            );
             return Err(Error::Options(what));
         }
         return Ok((bound.ip().to_string(), bound.port()));

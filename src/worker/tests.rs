@@ -1,6 +1,6 @@
 //! The worker against a member that is made of a script: what it runs, how often, what it reports.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use axum::body::Bytes;
 use axum::extract::{Path, State};
@@ -25,6 +25,8 @@ struct FakeMember {
     told: mpsc::Sender<Told>,
     /// So many reports are answered with 503 first.
     refusals: Arc<AtomicUsize>,
+    /// Nodes may not be taken out.
+    keeps_nodes: Arc<AtomicBool>,
 }
 
 async fn take(
@@ -37,7 +39,11 @@ async fn take(
     let key = headers.get("idempotency-key").map_or("", |key| key.to_str().unwrap()).to_owned();
     let body = serde_json::from_slice(&body).unwrap_or_default();
     let is_report = path.ends_with("/result");
+    let is_removal = method == Method::DELETE;
     member.told.send(Told { what: format!("{method} {path}"), key, body }).await.unwrap();
+    if is_removal && member.keeps_nodes.load(Ordering::Relaxed) {
+        return StatusCode::FORBIDDEN.into_response();
+    }
     let left = |n: usize| n.checked_sub(1);
     if is_report && member.refusals.fetch_update(Ordering::Relaxed, Ordering::Relaxed, left).is_ok()
     {
@@ -50,6 +56,7 @@ async fn take(
 struct Bench {
     told: mpsc::Receiver<Told>,
     refusals: Arc<AtomicUsize>,
+    keeps_nodes: Arc<AtomicBool>,
     url: String,
     stop: CancellationToken,
     done: tokio::task::JoinHandle<Result<(), Error>>,
@@ -62,7 +69,12 @@ impl Bench {
     async fn start(concurrency: u32, drain_timeout: Duration) -> Self {
         let (sender, told) = mpsc::channel(1000);
         let refusals = Arc::new(AtomicUsize::new(0));
-        let member = FakeMember { told: sender, refusals: Arc::clone(&refusals) };
+        let keeps_nodes = Arc::new(AtomicBool::new(false));
+        let member = FakeMember {
+            told: sender,
+            refusals: Arc::clone(&refusals),
+            keeps_nodes: Arc::clone(&keeps_nodes),
+        };
         let router = axum::Router::new().route("/api/v1/{*path}", axum::routing::any(take));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let member_url = format!("http://{}", listener.local_addr().unwrap());
@@ -95,7 +107,7 @@ impl Bench {
         let stop = worker.stop_token();
         let done = tokio::spawn(worker.run());
         let http = reqwest::Client::new();
-        Self { told, refusals, url, stop, done, http, _dir: dir, marks }
+        Self { told, refusals, keeps_nodes, url, stop, done, http, _dir: dir, marks }
     }
 
     async fn dispatch(&self, body: Value) -> (u16, Value) {
@@ -221,6 +233,55 @@ async fn a_drain_finishes_what_runs_takes_nothing_new_and_says_farewell() {
     );
     assert_eq!(bench.told().await.what, "DELETE nodes/n1");
     bench.done.await.unwrap().unwrap();
+}
+
+/// A key of the role `node` may not take nodes out: the worker left without a word, and its node counted
+/// as active until its heartbeats were missed.
+#[tokio::test]
+async fn a_worker_that_may_not_remove_itself_says_that_it_is_offline() {
+    let mut bench = Bench::start(2, LONG).await;
+    bench.registered().await;
+    // Before that it may not know yet that it is registered, and has nothing to take back.
+    let beat = bench.told.recv().await.unwrap();
+    assert_eq!(beat.what, "POST nodes/n1/heartbeat");
+    bench.keeps_nodes.store(true, Ordering::Relaxed);
+    bench.stop.cancel();
+    assert_eq!(bench.told().await.what, "DELETE nodes/n1");
+    let told = bench.told().await;
+    assert_eq!(
+        (told.what.as_str(), told.body),
+        ("PUT nodes/n1/status", json!({"status": "offline"}))
+    );
+    bench.done.await.unwrap().unwrap();
+}
+
+/// It registered, beat and looked active, while every dispatch went to the leader's own loopback.
+#[tokio::test]
+async fn a_worker_that_members_elsewhere_cannot_call_is_refused() {
+    let bind = async |urls: &[&str], listen: &str, advertise: Option<&str>| {
+        let options = Options {
+            node_id: None,
+            programs: [("a".to_owned(), "cat".to_owned())].into(),
+            environment: Vec::new(),
+            capabilities: Vec::new(),
+            listen: listen.parse().unwrap(),
+            advertise: advertise.map(str::to_owned),
+            concurrency: 1,
+            heartbeat: LONG,
+            drain_timeout: LONG,
+            farewell: Farewell::Remove,
+        };
+        let urls = urls.iter().map(|url| (*url).to_owned()).collect();
+        let client = client::Options { urls, ..client::Options::default() };
+        Worker::bind(options, Client::new(&client).unwrap()).await.map(|worker| worker.address())
+    };
+    let said = bind(&["localhost:9000", "http://host1:9000"], "127.0.0.1:0", None).await;
+    let said = said.unwrap_err().to_string();
+    assert!(said.contains("http://host1:9000") && said.contains("--advertise"), "{said}");
+    let here = ["http://localhost:9000", "http://127.0.0.2:9100", "http://[::1]:9200"];
+    assert!(bind(&here, "127.0.0.1:0", None).await.is_ok());
+    let told = bind(&["http://host1:9000"], "127.0.0.1:0", Some("127.0.0.1")).await.unwrap();
+    assert!(told.starts_with("127.0.0.1:"), "who says so means it: {told}");
 }
 
 #[tokio::test]

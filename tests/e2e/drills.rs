@@ -103,7 +103,7 @@ async fn every_drill_is_passed_once() {
 async fn a_drill_on_a_calendar_is_done_when_it_is_due() {
     let house = House::found_with(3, ALLOWED).await;
     let urls = house.urls().join(",");
-    let words = ["drill", "serve", "--node-id", "w", "--url", &urls, "--admin-key", KEY];
+    let words = ["drill", "serve", "--url", &urls, "--admin-key", KEY, "--advertise", "localhost"];
     let _worker = Process::start("w", &words, &house.dir().join("w"));
     let line = ["drill", "schedule", "often", "--every", "4", "--url", &urls, "-o", "json", "--"];
     let mut command = quorate();

@@ -103,6 +103,8 @@ pub(super) enum Subcommand {
         /// The task, as its worker says
         #[arg(long, env = "QUORATE_TASK_ID")]
         task_id: String,
+        #[command(flatten)]
+        place: Place,
     },
     /// Lists the drills that the cluster remembers
     List,
@@ -167,6 +169,33 @@ impl From<WayWord> for Way {
     }
 }
 
+/// Where the probe node takes dispatches.
+#[derive(Debug, Clone, Args)]
+pub(in crate::cli) struct Place {
+    /// Where the probe node takes dispatches; port 0 takes a free one [default: 127.0.0.1:0; of a
+    /// scheduled drill, where `quorate drill serve` listens, with a free port]
+    #[arg(long, value_name = "ADDR")]
+    pub(super) listen: Option<SocketAddr>,
+    /// host:port at which the leader reaches it [default: where it listens]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(super) advertise: Option<String>,
+}
+
+impl Place {
+    /// What nobody said is as `other` has it.
+    pub(super) fn or(&self, other: &Self) -> Self {
+        match self {
+            Self { listen: None, advertise: None } => other.clone(),
+            Self { .. } => self.clone(),
+        }
+    }
+
+    pub(super) fn node(self) -> ProbeNode {
+        let listen = self.listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)));
+        ProbeNode { listen, advertise: self.advertise }
+    }
+}
+
 /// What every drill can be told.
 #[derive(Debug, Clone, Args)]
 pub(super) struct Common {
@@ -209,12 +238,8 @@ pub(super) struct Common {
     /// The longest time without a dispatch
     #[arg(long, default_value = "5s", value_parser = duration, value_name = "TIME")]
     max_dispatch_gap: Duration,
-    /// Where the probe node takes dispatches; port 0 takes a free one
-    #[arg(long, default_value = "127.0.0.1:0", value_name = "ADDR")]
-    listen: SocketAddr,
-    /// host:port at which the leader reaches it [default: where it listens]
-    #[arg(long, value_name = "HOST:PORT")]
-    advertise: Option<String>,
+    #[command(flatten)]
+    pub(super) place: Place,
     /// Without a probe node: dispatches are not measured
     #[arg(long)]
     no_dispatch: bool,
@@ -225,7 +250,7 @@ pub(super) struct Common {
 
 impl Common {
     pub(super) fn options(&self, kind: DrillKind) -> Options {
-        let node = ProbeNode { listen: self.listen, advertise: self.advertise.clone() };
+        let node = self.place.clone().node();
         Options {
             degraded: self.degraded,
             before: self.before,

@@ -46,7 +46,9 @@ impl args::Subcommand {
             Self::Show { id, html } => records::show(reach, output, id, html).await,
             Self::Heal { key } => heal(reach, output, &key).await,
             Self::Schedule(args) => scheduled::schedule(reach, output, args).await,
-            Self::Conduct { key, task_id } => scheduled::conduct(reach, &key, &task_id).await,
+            Self::Conduct { key, task_id, place } => {
+                scheduled::conduct(reach, &key, &task_id, &place).await
+            }
             other => match other.planned() {
                 Some((common, options)) => run(reach, output, &common, &options).await,
                 None => Err(Failure::usage("this is no drill")),

@@ -2,6 +2,7 @@
 //! task, which `quorate drill serve` takes; it conducts the drill and says what came of it.
 
 use std::io::Read;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -9,7 +10,7 @@ use std::time::Duration;
 use clap::{ArgGroup, Args, Parser};
 use serde_json::{Value, json};
 
-use super::args::{Keyed, Subcommand};
+use super::args::{Keyed, Place, Subcommand};
 use super::{Conducted, Failure, Output, conducted};
 use crate::cli::orchestrator::Cadence;
 use crate::cli::output;
@@ -65,7 +66,7 @@ pub(super) struct ServeArgs {
     node_id: Option<String>,
     /// Where it listens; port 0 takes a free one
     #[arg(long, default_value = "127.0.0.1:0", value_name = "ADDR")]
-    listen: std::net::SocketAddr,
+    listen: SocketAddr,
     /// host:port members reach it at [default: where it listens]
     #[arg(long, value_name = "HOST:PORT")]
     advertise: Option<String>,
@@ -79,17 +80,21 @@ struct Words {
     subcommand: Subcommand,
 }
 
-/// Reads the words of a drill. Those that would read or write files of the machine it is served on, or
-/// drill a cluster of their own, are refused: they come from whoever may change orchestrators.
-fn options_of(words: &[String]) -> Result<Options, String> {
+/// Reads the words of a drill, whose probe node takes dispatches at `place` unless they say where. Those
+/// that would read or write files of the machine it is served on, or drill a cluster of their own, are
+/// refused: they come from whoever may change orchestrators.
+fn options_of(words: &[String], place: &Place) -> Result<Options, String> {
     let line = Words::try_parse_from(words).map_err(|error| error.to_string())?;
-    let Some((common, options)) = line.subcommand.planned() else {
+    let Some((common, mut options)) = line.subcommand.planned() else {
         return Err(format!("`{}` is no drill", words.first().map_or("", String::as_str)));
     };
     if common.local || common.dry_run || common.html.is_some() || common.key.names_a_file() {
         return Err(
             "--local, --dry-run, --html and --admin-key-file cannot be scheduled".to_owned()
         );
+    }
+    if options.node.is_some() {
+        options.node = Some(common.place.or(place).node());
     }
     Ok(options)
 }
@@ -100,7 +105,8 @@ pub(super) async fn schedule(
     output: Output,
     args: ScheduleArgs,
 ) -> Result<ExitCode, Failure> {
-    let options = options_of(&args.drill).map_err(Failure::usage)?;
+    let nowhere = Place { listen: None, advertise: None };
+    let options = options_of(&args.drill, &nowhere).map_err(Failure::usage)?;
     let client = Client::new(&reach)?;
     let name = format!("{PREFIX}{}", args.name);
     let query = format!("name={}", segment(&name));
@@ -143,9 +149,10 @@ pub(super) fn serve(args: ServeArgs, reach: &client::Options) -> Result<ExitCode
     let mut environment = vec![("QUORATE_ADMIN_KEY", admin_key)];
     environment.extend(reach.api_key.clone().map(|key| ("QUORATE_API_KEY", key)));
     let own = std::env::current_exe().map_err(Failure::failed)?;
+    let program = program(&own, &reach.urls, &args.probe_place());
     let worker = worker::Options {
         node_id: args.node_id,
-        programs: [(TASK_TYPE.to_owned(), program(&own, &reach.urls))].into(),
+        programs: [(TASK_TYPE.to_owned(), program)].into(),
         environment,
         capabilities: Vec::new(),
         listen: args.listen,
@@ -158,10 +165,28 @@ pub(super) fn serve(args: ServeArgs, reach: &client::Options) -> Result<ExitCode
     crate::cli::worker::serve(worker, reach)
 }
 
+impl ServeArgs {
+    /// Where a drill's probe node is reached by whoever reaches this worker: on a port beside its own.
+    fn probe_place(&self) -> Place {
+        let host = self.advertise.as_deref().map(|text| match text.rsplit_once(':') {
+            Some((host, _)) => host,
+            None => text,
+        });
+        Place {
+            listen: Some(SocketAddr::new(self.listen.ip(), 0)),
+            // Without a port behind the colon, the one it listens on is meant.
+            advertise: host.map(|host| format!("{host}:")),
+        }
+    }
+}
+
 /// The shell command that conducts one drill.
-fn program(own: &Path, urls: &[String]) -> String {
+fn program(own: &Path, urls: &[String], place: &Place) -> String {
     let (own, urls) = (own.display().to_string(), urls.join(","));
-    let words = [own.as_str(), "drill", "conduct", "--url", &urls];
+    let listen = place.listen.map(|listen| listen.to_string());
+    let mut words = vec![own.as_str(), "drill", "conduct", "--url", &urls];
+    words.extend(listen.iter().flat_map(|listen| ["--listen", listen.as_str()]));
+    words.extend(place.advertise.iter().flat_map(|advertise| ["--advertise", advertise.as_str()]));
     let quoted = words.iter().map(|word| format!("'{}'", word.replace('\'', r"'\''")));
     quoted.collect::<Vec<_>>().join(" ")
 }
@@ -172,12 +197,13 @@ pub(super) async fn conduct(
     mut reach: client::Options,
     key: &Keyed,
     task_id: &str,
+    place: &Place,
 ) -> Result<ExitCode, Failure> {
     reach.admin_key = Some(key.read(reach.admin_key.as_deref())?);
     let mut text = String::new();
     std::io::stdin().take(INPUT_MAX).read_to_string(&mut text).map_err(Failure::failed)?;
     let input = serde_json::from_str(&text).unwrap_or(Value::Null);
-    let result = match done(reach, &input, task_id).await {
+    let result = match done(reach, &input, task_id, place).await {
         Ok(result) => result,
         Err(failure) => json!({"success": false, "error": short(&failure.to_string())}),
     };
@@ -185,7 +211,12 @@ pub(super) async fn conduct(
     Ok(ExitCode::SUCCESS)
 }
 
-async fn done(reach: client::Options, input: &Value, task_id: &str) -> Result<Value, Failure> {
+async fn done(
+    reach: client::Options,
+    input: &Value,
+    task_id: &str,
+    place: &Place,
+) -> Result<Value, Failure> {
     // Whoever may submit tasks may not therefore break the cluster: only what an orchestrator
     // launched counts, and those are for operators to change.
     let run_id = input["run_id"].as_str().unwrap_or_default();
@@ -196,7 +227,7 @@ async fn done(reach: client::Options, input: &Value, task_id: &str) -> Result<Va
     }
     let words = input["drill"].as_array().into_iter().flatten();
     let words: Vec<String> = words.filter_map(Value::as_str).map(str::to_owned).collect();
-    let options = options_of(&words).map_err(Failure::failed)?;
+    let options = options_of(&words, place).map_err(Failure::failed)?;
     let stop = super::ended_by_signals()?;
     let Conducted { report, state } = match conducted(&reach, &options, stop).await? {
         Ok(conducted) => conducted,
@@ -238,9 +269,11 @@ mod tests {
         text.split_whitespace().map(str::to_owned).collect()
     }
 
+    const NOWHERE: Place = Place { listen: None, advertise: None };
+
     #[test]
     fn the_words_of_a_drill_are_read_before_they_are_due() {
-        let options = options_of(&words("failover --hold 10s --rate 5")).unwrap();
+        let options = options_of(&words("failover --hold 10s --rate 5"), &NOWHERE).unwrap();
         assert_eq!((options.kind, options.hold), (DrillKind::Failover, Duration::from_secs(10)));
         for (text, wanted) in [
             ("list", "`list` is no drill"),
@@ -254,16 +287,50 @@ mod tests {
             ("earthquake", "unrecognized subcommand"),
             ("", "subcommand"),
         ] {
-            let said = options_of(&words(text)).unwrap_err();
+            let said = options_of(&words(text), &NOWHERE).unwrap_err();
             assert!(said.contains(wanted), "{text}: {said}");
         }
     }
 
     #[test]
     fn the_program_is_quoted_for_the_shell() {
-        let program =
-            program(Path::new("/opt/my quorate"), &["http://a".to_owned(), "it's".to_owned()]);
+        let urls = ["http://a".to_owned(), "it's".to_owned()];
+        let program = program(Path::new("/opt/my quorate"), &urls, &NOWHERE);
         let wanted = r"'/opt/my quorate' 'drill' 'conduct' '--url' 'http://a,it'\''s'";
         assert_eq!(program, wanted);
+    }
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: ServeArgs,
+    }
+
+    /// A drill that was served on a machine of its own ended with `no dispatch reached the probe node`:
+    /// its leader called its own loopback.
+    #[test]
+    fn the_probe_node_of_a_served_drill_is_reached_where_its_worker_is() {
+        let place = |text: &str| {
+            let words = ["serve"].into_iter().chain(text.split_whitespace());
+            Line::try_parse_from(words).unwrap().args.probe_place()
+        };
+        let there = place("--listen 0.0.0.0:7001 --advertise drills:7001");
+        let node = |text: &str| options_of(&words(text), &there).unwrap().node;
+        let probe = node("failover").unwrap();
+        assert_eq!(
+            (probe.listen.to_string().as_str(), probe.advertise.as_deref()),
+            ("0.0.0.0:0", Some("drills:"))
+        );
+        let own = node("failover --listen 0.0.0.0:7777 --advertise x:7777").unwrap();
+        assert_eq!((own.listen.port(), own.advertise.as_deref()), (7777, Some("x:7777")));
+        assert_eq!(node("failover --no-dispatch"), None);
+        let told = program(Path::new("q"), &["u".to_owned()], &there);
+        assert!(told.ends_with("'--listen' '0.0.0.0:0' '--advertise' 'drills:'"), "{told}");
+        let here = place("");
+        assert_eq!(
+            (here.listen.unwrap().to_string().as_str(), here.advertise),
+            ("127.0.0.1:0", None)
+        );
+        assert_eq!(place("--advertise [fe80::1]:5").advertise.as_deref(), Some("[fe80::1]:"));
     }
 }
