@@ -55,7 +55,9 @@ impl Books {
     pub(super) fn take(&mut self, swarm: u32, wave: u64) {
         let mut size = None;
         self.change(swarm, |waves| size = waves.remove(&wave));
-        size.map(|size| self.take_large(wave, size));
+        if let Some(size) = size {
+            self.take_large(wave, size);
+        }
     }
 
     fn change(&mut self, swarm: u32, change: impl FnOnce(&mut BTreeMap<u64, u32>)) {

@@ -121,9 +121,11 @@ impl State {
     /// gives back what was promised.
     #[must_use]
     pub(super) fn used_up(&self, campaign: &Campaign, kind: JobKind) -> Option<Resource> {
-        let limits = self.limits_of(campaign, kind);
-        let short = limits.iter().find(|(_, each, budget)| budget.unspent() < *each);
-        self.all_spent(campaign).or(short.map(|(resource, _, _)| *resource))
+        let short = || {
+            let mut limits = self.limits_of(campaign, kind).into_iter();
+            limits.find(|(_, each, budget)| budget.unspent() < *each)
+        };
+        self.all_spent(campaign).or_else(|| short().map(|(resource, _, _)| resource))
     }
 
     /// What a campaign or its orchestrator has used up.
