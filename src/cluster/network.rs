@@ -26,7 +26,7 @@ use tokio::time::{Instant, sleep_until};
 use super::link::{Call, CallError, Link, Route};
 use super::mirror::{WireLogId, WireMembership, WireVote};
 use super::peers::{Lane, Peers};
-use super::snapshots::{self, SnapshotData};
+use super::snapshots::{self, Pieces, SnapshotData};
 use super::wire::{Append, Ballot, EntryBody, EntryHead, Request, Response, TransferRefusal};
 use crate::model::{Member, MemberId};
 use crate::storage::{LogId, RaftEntry, RaftPayload, TypeConfig, Vote};
@@ -44,11 +44,13 @@ pub(crate) struct PeerNetworkFactory {
     peers: Arc<Peers>,
     /// How long an append stream may be silent before its connection is given up.
     idle: Duration,
+    /// Bytes of one piece of a snapshot.
+    piece_bytes: u64,
 }
 
 impl PeerNetworkFactory {
-    pub(crate) fn new(peers: Arc<Peers>, idle: Duration) -> Self {
-        Self { peers, idle }
+    pub(crate) fn new(peers: Arc<Peers>, idle: Duration, piece_bytes: u64) -> Self {
+        Self { peers, idle, piece_bytes }
     }
 
     fn client(&self, target: MemberId, member: &Member, lane: Lane) -> PeerNetwork {
@@ -58,6 +60,7 @@ impl PeerNetworkFactory {
             member: member.clone(),
             lane,
             idle: self.idle,
+            piece_bytes: self.piece_bytes,
         }
     }
 }
@@ -85,6 +88,7 @@ pub(crate) struct PeerNetwork {
     member: Member,
     lane: Lane,
     idle: Duration,
+    piece_bytes: u64,
 }
 
 impl PeerNetwork {
@@ -208,7 +212,8 @@ impl RaftNetworkV2<TypeConfig> for PeerNetwork {
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
         let link = self.peers.link(self.target, Lane::Snapshot);
         let route = self.route();
-        let sending = snapshots::send(&link, &route, &vote, snapshot, option.hard_ttl());
+        let pieces = Pieces { bytes: self.piece_bytes, limit: option.hard_ttl() };
+        let sending = snapshots::send(&link, &route, &vote, snapshot, pieces);
         tokio::select! {
             biased;
             closed = cancel => Err(StreamingError::Closed(closed)),

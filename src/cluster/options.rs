@@ -77,6 +77,8 @@ pub struct Retention {
     pub snapshot_every: u64,
     /// Log entries kept behind a snapshot, so that a short outage does not need it.
     pub keep: u64,
+    /// Bytes of a snapshot that go to another member at once.
+    pub piece_bytes: u64,
 }
 
 impl Retention {
@@ -91,7 +93,7 @@ impl Retention {
 
 impl Default for Retention {
     fn default() -> Self {
-        Self { snapshot_every: 100_000, keep: 10_000 }
+        Self { snapshot_every: 100_000, keep: 10_000, piece_bytes: 1 << 20 }
     }
 }
 

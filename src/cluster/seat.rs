@@ -61,8 +61,8 @@ impl Core {
         if let Some(tune) = options.tune {
             tune(&mut config);
         }
-        let network =
-            PeerNetworkFactory::new(Arc::clone(&self.peers), options.timing.election_max());
+        let idle = options.timing.election_max();
+        let network = PeerNetworkFactory::new(Arc::clone(&self.peers), idle, retention.piece_bytes);
         let raft = Raft::new(member_id, Arc::new(config), network, log, machine)
             .await
             .map_err(|fatal| StartError::Raft(fatal.to_string()))?;

@@ -17,13 +17,13 @@ use super::wire::{Refusal, RefusalCode, Request, Response};
 pub(crate) use crate::storage::SnapshotData;
 use crate::storage::{SnapshotReceiver, TypeConfig, Vote};
 
-/// Bytes of one piece.
-const PIECE_BYTES: u64 = 1 << 20;
+/// What times are counted by, in bytes: how a snapshot is cut does not change how long it may take.
+const SHARE_BYTES: u64 = 1 << 20;
 /// How long the receiver may take to check and install the whole: so long,
 const INSTALL_TIMEOUT: Duration = Duration::from_secs(2);
-/// and so much longer for each piece of it. A receiver that went away without a word is noticed by
-/// this alone, and gets nothing else meanwhile.
-const INSTALL_TIMEOUT_PER_PIECE: Duration = Duration::from_secs(1);
+/// and so much longer for each [`SHARE_BYTES`] of it. A receiver that went away without a word is
+/// noticed by this alone, and gets nothing else meanwhile.
+const INSTALL_TIMEOUT_PER_SHARE: Duration = Duration::from_secs(1);
 
 /// Why a snapshot did not arrive.
 #[derive(Debug)]
@@ -58,31 +58,44 @@ impl From<CallError> for SendError {
     }
 }
 
-/// Sends a snapshot and waits until it is installed; the receiver's vote comes back. `limit` is
-/// for each piece.
+/// How many times [`SHARE_BYTES`] there are in `bytes`, begun ones included.
+fn shares(bytes: u64) -> u32 {
+    u32::try_from(bytes.div_ceil(SHARE_BYTES)).unwrap_or(u32::MAX)
+}
+
+/// How a snapshot is sent.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Pieces {
+    /// Bytes of each piece but the last.
+    pub(crate) bytes: u64,
+    /// How long the receiver may take to answer for each [`SHARE_BYTES`] of a piece.
+    pub(crate) limit: Duration,
+}
+
+/// Sends a snapshot and waits until it is installed; the receiver's vote comes back.
 pub(crate) async fn send(
     link: &Link,
     route: &Route,
     vote: &Vote,
     snapshot: SnapshotOf<TypeConfig, SnapshotData>,
-    limit: Duration,
+    pieces: Pieces,
 ) -> Result<Vote, SendError> {
     let meta = WireSnapshotMeta::from(&snapshot.meta);
     let data = snapshot.snapshot;
     let len = data.len();
     tracing::info!(peer = route.hello.target, bytes = len, "sending a snapshot");
     let begin = Request::SnapshotBegin { vote: WireVote::from(vote), meta };
-    link.call(route, &begin, &[], Instant::now() + limit).await?;
+    link.call(route, &begin, &[], Instant::now() + pieces.limit).await?;
     let mut offset = 0;
-    let mut install_timeout = INSTALL_TIMEOUT;
     while offset < len {
-        install_timeout += INSTALL_TIMEOUT_PER_PIECE;
-        let piece = data.read_at(offset, PIECE_BYTES).map_err(SendError::Read)?;
+        let piece = data.read_at(offset, pieces.bytes).map_err(SendError::Read)?;
         let request = Request::SnapshotChunk { offset };
         offset += piece.len() as u64;
+        let limit = pieces.limit.saturating_mul(shares(piece.len() as u64));
         link.call(route, &request, &[piece], Instant::now() + limit).await?;
     }
     let finish = Request::SnapshotFinish { len };
+    let install_timeout = INSTALL_TIMEOUT + INSTALL_TIMEOUT_PER_SHARE.saturating_mul(shares(len));
     match link.call(route, &finish, &[], Instant::now() + install_timeout).await? {
         (Response::SnapshotTaken { vote: Some(vote) }, _) => Ok(Vote::from(vote)),
         (other, _) => Err(CallError::Malformed(format!("an unexpected answer: {other:?}")).into()),

@@ -220,6 +220,7 @@ const SECTIONS: [Section; 28] = [
             ("scale_up_threshold", RATIO),
             ("scale_down_threshold", RATIO),
             ("cooldown_period", RATIO),
+            ("metrics_window", RATIO),
             ("min_nodes", COUNT),
             ("max_nodes", COUNT),
             ("scaling_rules", Kind::Any),
@@ -391,7 +392,7 @@ pub(super) fn keys() -> impl Iterator<Item = (String, Kind)> {
     })
 }
 
-fn kind_of(path: &str) -> Option<Kind> {
+pub(super) fn kind_of(path: &str) -> Option<Kind> {
     let matches = |known: &str| match known.strip_suffix(".*") {
         Some(section) => path.strip_prefix(section).is_some_and(|rest| rest.starts_with('.')),
         None => known == path,
@@ -426,7 +427,9 @@ pub(super) fn check(tree: &mut Tree) -> Value {
     // What a member's own file is the place for was read from it.
     let local = ["orchestrator.host", "orchestrator.port", "orchestrator.debug"];
     let local = local.into_iter().chain(["orchestrator.log_level", "storage.path"]);
-    let local: Vec<_> = local.chain(["websocket.host", "websocket.port"]).collect();
+    let local = local.chain(["websocket.host", "websocket.port"]);
+    // Adopted under the name that counts.
+    let local: Vec<_> = local.chain(["performance.load_balancing.algorithm"]).collect();
     for (path, what) in unread(&document) {
         if !local.contains(&path) && path != "logging.structured_logging" && path != "database" {
             tree.warn(format!("{path}: has no effect; {what}"));
@@ -445,12 +448,15 @@ pub(super) fn check(tree: &mut Tree) -> Value {
     document
 }
 
-/// Family W says some of our local things in its own places; ours win when both are there.
+/// Family W says some things in two places, and some of our local ones in its own; what counts here
+/// wins when both are there.
 fn adopt_synonyms(tree: &mut Tree) {
     let synonyms = [
         ("storage.path", "cluster.data_dir"),
         ("database.path", "cluster.data_dir"),
         ("orchestrator.log_level", "logging.level"),
+        // Two documents name it in two places; the second is the code's (contract 2.8).
+        ("performance.load_balancing.algorithm", "network.load_balance_algorithm"),
     ];
     for (theirs, ours) in synonyms {
         if let (Some(value), None) = (tree.given(theirs), tree.given(ours)) {

@@ -24,6 +24,8 @@ listeners:
 const THEIRS: &str = "
 # The orchestrator configuration. It is replicated: a new cluster takes it from the member that
 # forms it; afterwards `quorate config set` changes it, and what stands here is not looked at.
+# These are the keys with a value from the start. What they mean, and all others: the page
+# docs/configuration.md.
 ";
 
 /// The text of the file.

@@ -13,6 +13,8 @@ mod local;
 mod tree;
 
 #[cfg(test)]
+mod reference;
+#[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;

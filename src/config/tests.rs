@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::*;
 
-fn with(text: &str, environment: &[(&str, &str)]) -> Result<Config, Faults> {
+pub(super) fn with(text: &str, environment: &[(&str, &str)]) -> Result<Config, Faults> {
     let environment = environment.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
     read(text, &environment, &Flags::default())
 }
@@ -396,4 +396,19 @@ fn contract_2_12_keys_of_the_file_that_nobody_reads_are_named_at_start() {
     let told = |key: &str| config.warnings.iter().any(|warning| warning.starts_with(key));
     assert!(told("network.keep_alive: has no effect") && told("backup: has no effect"));
     assert!(!told("storage.path"), "it was read");
+}
+
+/// It counted nowhere: the default of the other name always stood before it.
+#[test]
+fn contract_2_8_the_balancer_may_be_named_in_either_place() {
+    let named = |text: &str| {
+        let config = with(text, &[]).unwrap();
+        let own = |warning: &String| warning.starts_with("performance.load_balancing");
+        assert!(!config.warnings.iter().any(own), "{:?}", config.warnings);
+        config.document["network"]["load_balance_algorithm"].clone()
+    };
+    let theirs = "performance: {load_balancing: {algorithm: round_robin}}";
+    assert_eq!(named(theirs), "round_robin");
+    let both = format!("{theirs}\nnetwork: {{load_balance_algorithm: least_connections}}");
+    assert_eq!(named(&both), "least_connections");
 }

@@ -120,3 +120,35 @@ pub(super) fn backups(backups: &Backups, text: &mut String) {
         let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::leader::{BackupPlan, HttpCaller, LeaderOptions, Outward};
+
+    #[test]
+    fn every_figure_of_the_leader_is_named_in_the_documentation() {
+        let outward = Outward::new(Arc::new(HttpCaller::new().unwrap()));
+        let plan = BackupPlan {
+            dir: "backups".into(),
+            interval: Duration::from_secs(3600),
+            keep: 1,
+            rehearse: false,
+        };
+        let mut text = String::new();
+        leader(&Leadership::new(LeaderOptions::default(), outward), &mut text);
+        backups(&Backups::new(Some(plan)), &mut text);
+        let families = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+        let names: Vec<&str> = families.filter_map(|line| line.split(' ').next()).collect();
+        assert!(names.len() > 30, "{names:?}");
+        let page = include_str!("../../docs/api.md");
+        let named = |name: &&&str| {
+            page.contains(&format!("`{name}`")) || page.contains(&format!("`{name}{{"))
+        };
+        let missing: Vec<_> = names.iter().filter(|name| !named(name)).collect();
+        assert_eq!(missing, [&""; 0]);
+    }
+}

@@ -318,6 +318,7 @@ fn cluster_options(config: &Config) -> ClusterOptions {
         retention: Retention {
             snapshot_every: config.snapshot.entries,
             keep: config.snapshot.keep_entries,
+            piece_bytes: config.snapshot.chunk_bytes,
         },
         propose_timeout: config.limits.request_hold,
         limits: Limits { queue_proposals: pending, ..Limits::default() },

@@ -92,8 +92,6 @@ pub struct Policy {
     pub algorithm: Algorithm,
     /// `network.max_nodes`: a new node beyond it is refused.
     pub nodes_max: u64,
-    /// `orchestrator.heartbeat_interval`: what nodes are expected to keep.
-    pub heartbeat_interval_ms: TimeMs,
     /// `network.node_timeout`: silence after which a node is offline.
     pub node_timeout_ms: TimeMs,
     /// `orchestrator.task_timeout`: for tasks that give none.
@@ -335,7 +333,6 @@ impl Policy {
         Ok(Self {
             algorithm: algorithm(document)?,
             nodes_max: number("network.max_nodes", 100, 1, 1_000_000)?,
-            heartbeat_interval_ms: number("orchestrator.heartbeat_interval", 30, 1, 86_400)? * 1000,
             node_timeout_ms: number("network.node_timeout", 120, 1, 86_400)? * 1000,
             task_timeout_ms: number("orchestrator.task_timeout", 300, 1, YEAR_S)? * 1000,
             max_retries: small("orchestrator.max_retries", 3, 0, 1000)?,
@@ -407,10 +404,9 @@ fn discovery_endpoints(document: &Value) -> Result<Vec<String>, String> {
 }
 
 fn algorithm(document: &Value) -> Result<Algorithm, String> {
-    // Two documents name it in two places; the first is the code's (contract 2.8).
-    let word = lookup(document, "network.load_balance_algorithm")
-        .or_else(|| lookup(document, "performance.load_balancing.algorithm"));
-    let Some(word) = word else { return Ok(Algorithm::WeightedRoundRobin) };
+    let Some(word) = lookup(document, "network.load_balance_algorithm") else {
+        return Ok(Algorithm::WeightedRoundRobin);
+    };
     let found = Algorithm::ALL.into_iter().find(|known| word == known.as_str());
     found.ok_or_else(|| {
         let known = Algorithm::ALL.map(Algorithm::as_str).join(", ");

@@ -6,7 +6,9 @@ use serde_json::Value;
 /// A key, or all below one; the value that says what is the case anyway, as JSON; and what to know.
 type Row = (&'static str, &'static str, &'static str);
 
+const BEATS: &str = "nodes beat as often as they choose; `network.node_timeout` is what counts";
 const NODES: &str = "calls to nodes have times and bounds of their own";
+const BALANCE: &str = "`network.load_balance_algorithm` says how nodes are chosen";
 const PROCESS: &str = "this program sizes itself";
 const BACKUP: &str = "backups are `cluster.backup` of each member's own file";
 const LOG: &str = "the log goes to standard error, for whatever collects it";
@@ -18,6 +20,7 @@ const CLOUD: &str = "`auto_scaling.provider: command` runs a program of yours in
 const ROWS: &[Row] = &[
     ("orchestrator.host", "", MEMBER),
     ("orchestrator.port", "", MEMBER),
+    ("orchestrator.heartbeat_interval", "30", BEATS),
     ("orchestrator.debug", "false", MEMBER),
     ("orchestrator.log_level", "", MEMBER),
     ("orchestrator.ssl_enabled", "false", "no TLS is served: put a proxy in front"),
@@ -33,6 +36,7 @@ const ROWS: &[Row] = &[
     ("network.max_concurrent_requests", "", NODES),
     ("performance.monitoring_enabled", "true", "`metrics.enabled` and `alerts.enabled` switch"),
     ("performance.optimization_enabled", "true", "advice is given, and nothing done by itself"),
+    ("performance.load_balancing.algorithm", "", BALANCE),
     ("performance.metrics_retention_days", "", "`performance.metrics_retention_hours` counts"),
     ("performance.max_memory_usage", "", PROCESS),
     ("performance.gc_threshold", "", PROCESS),
@@ -108,9 +112,9 @@ pub fn unread(document: &Value) -> Vec<(&'static str, &'static str)> {
     found
 }
 
-/// All such keys, for documents and tests.
-pub fn unread_keys() -> impl Iterator<Item = &'static str> {
-    ROWS.iter().map(|(path, ..)| *path)
+/// All such keys, each with what to know: for the page that lists them.
+pub fn unread_keys() -> impl Iterator<Item = (&'static str, &'static str)> {
+    ROWS.iter().map(|(path, _, what)| (*path, *what))
 }
 
 #[cfg(test)]
@@ -124,13 +128,14 @@ mod tests {
     fn contract_2_12_what_nobody_reads_is_told() {
         assert_eq!(unread(&default_document()), [], "the defaults are no news");
         let document = json!({
-            "orchestrator": {"ssl_enabled": true, "id": "o"},
+            "orchestrator": {"ssl_enabled": true, "id": "o", "heartbeat_interval": 10},
             "network": {"fault_tolerance_enabled": true, "keep_alive": false},
             "storage": {"redis": {"host": "h"}}, "aws": {}, "docker": null,
             "auto_scaling": {"provider": "aws_ec2"}
         });
         let keys: Vec<_> = unread(&document).into_iter().map(|(key, _)| key).collect();
         let expected = [
+            "orchestrator.heartbeat_interval",
             "orchestrator.ssl_enabled",
             "network.keep_alive",
             "storage.redis",
@@ -143,7 +148,7 @@ mod tests {
 
     #[test]
     fn no_key_stands_twice_and_every_quiet_value_is_json() {
-        let mut keys: Vec<_> = unread_keys().collect();
+        let mut keys: Vec<_> = unread_keys().map(|(path, _)| path).collect();
         keys.sort_unstable();
         let count = keys.len();
         keys.dedup();

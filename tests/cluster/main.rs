@@ -6,3 +6,4 @@ mod founding;
 mod house;
 mod lagging;
 mod membership;
+mod pieces;

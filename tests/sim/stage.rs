@@ -153,7 +153,11 @@ impl Stage {
         ClusterOptions {
             boot,
             timing: Timing::Default,
-            retention: Retention { snapshot_every: plan.snapshot_every, keep: plan.keep },
+            retention: Retention {
+                snapshot_every: plan.snapshot_every,
+                keep: plan.keep,
+                ..Retention::default()
+            },
             propose_timeout: plan.propose_timeout,
             promote_after: Duration::from_millis(500),
             tune: plan.tune,

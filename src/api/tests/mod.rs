@@ -14,6 +14,7 @@ mod contract;
 mod control;
 mod dashboard;
 mod dead_letters;
+mod documented;
 mod drills;
 mod errors;
 mod events;

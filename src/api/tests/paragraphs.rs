@@ -1,5 +1,5 @@
-//! That every endpoint of the contract's sections 2 to 5 has a test that names its paragraph, that
-//! every call of section 6 has one, and that every code that is answered is documented.
+//! That every endpoint of the contract's sections 2 to 5 has a test that names its paragraph, and that
+//! every call of section 6 has one.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -271,51 +271,4 @@ fn every_outward_call_of_section_6_has_a_test_that_names_its_row() {
     };
     let missing: Vec<u32> = (1..=13).filter(|row| !is_named(row)).collect();
     assert!(missing.is_empty(), "rows without a test: {missing:?}");
-}
-
-/// What looks like a code in these sources and is none.
-const NO_CODES: [&str; 3] = ["CARGO_MANIFEST_DIR", "CARGO_PKG_DESCRIPTION", "CARGO_PKG_VERSION"];
-
-/// Stable codes are texts of capitals with an underscore, outside of tests.
-fn codes() -> BTreeSet<String> {
-    let mut files = Vec::new();
-    files_below(&root().join("src/api"), &mut files);
-    files.retain(|path| !path.components().any(|part| part.as_os_str() == "tests"));
-    files.push(root().join("src/state/outcome.rs"));
-    let mut codes = BTreeSet::new();
-    for file in files {
-        let text = std::fs::read_to_string(file).unwrap();
-        let text = text.split("#[cfg(test)]").next().unwrap_or_default();
-        let is_code = |piece: &&str| {
-            let capitals = |byte: u8| byte.is_ascii_uppercase() || byte == b'_';
-            piece.contains('_') && piece.len() > 4 && piece.bytes().all(capitals)
-        };
-        codes.extend(text.split('"').filter(is_code).map(str::to_owned));
-    }
-    codes.retain(|code| !NO_CODES.contains(&code.as_str()));
-    codes
-}
-
-#[test]
-fn every_code_that_is_answered_is_documented() {
-    let mut docs = String::new();
-    for entry in std::fs::read_dir(root().join("docs")).unwrap() {
-        let path = entry.unwrap().path();
-        if path.extension().is_some_and(|end| end == "md") {
-            docs.push_str(&std::fs::read_to_string(path).unwrap());
-        }
-    }
-    let codes = codes();
-    assert!(codes.len() > 80, "codes are where this test looks for them: {codes:?}");
-    let is_word = |code: &str| {
-        let ends = |byte: Option<&u8>| {
-            byte.is_none_or(|byte| !byte.is_ascii_alphanumeric() && *byte != b'_')
-        };
-        docs.match_indices(code).any(|(at, _)| {
-            let bytes = docs.as_bytes();
-            ends(at.checked_sub(1).and_then(|at| bytes.get(at))) && ends(bytes.get(at + code.len()))
-        })
-    };
-    let missing: Vec<_> = codes.iter().filter(|code| !is_word(code)).collect();
-    assert_eq!(missing, [""; 0], "not in docs");
 }
