@@ -125,7 +125,10 @@ pub(in crate::api) async fn scale(
     let count = count.ok_or_else(|| FieldError::new("count", "a whole number of at least 0"))?;
     let count = shape::bots(count);
     let command = Command::Bot(Box::new(BotCommand::ScaleSwarm { swarm, count }));
-    let part = |outcome: &Outcome| matches!(outcome, Outcome::Bot(BotOutcome::SwarmScaled { count: now }) if *now > count);
+    let part = |outcome: &Outcome| match outcome {
+        Outcome::Bot(BotOutcome::SwarmScaled { count: now }) => *now > count,
+        _ => false,
+    };
     let written = app.write_parts(ticket, &caller, &command, (part, SHRINKS_MAX)).await?;
     let Outcome::Bot(BotOutcome::SwarmScaled { .. }) = written.outcome else {
         return Err(key_reused(ticket.request_id));
