@@ -285,10 +285,11 @@ impl App {
         let committed = proposed.map_err(|error| {
             let error = match error {
                 _ if ticket.follows_parts() => ApiError::unknown_outcome(ticket.request_id),
-                ProposeError::Unknown { .. } => ApiError::unknown_outcome(ticket.request_id),
-                other => other.into(),
+                // Of tries the last one may have taken effect: what is recorded of it tells.
+                ProposeError::Unknown { .. } => ApiError::unknown_outcome(ticket.command_id()),
+                other => ApiError::from(other).with_request_id(ticket.request_id),
             };
-            error.with_leader(self.leader_hint()).with_request_id(ticket.request_id)
+            error.with_leader(self.leader_hint())
         })?;
         answered(ticket, committed.index, committed.reply)
     }

@@ -86,7 +86,9 @@ impl From<&Outcome> for OutcomeView {
                 Self::TaskReported { status, attempt, stale: *stale }
             }
             Outcome::TaskCancelled { was } => Self::TaskCancelled { was: was.as_str() },
-            Outcome::ConfigPatched { revision, .. } => Self::ConfigPatched { revision: *revision },
+            Outcome::ConfigPatched { revision } | Outcome::PauseSet { revision, .. } => {
+                Self::ConfigPatched { revision: *revision }
+            }
             Outcome::MemberAllocated { member_id, replaces } => {
                 Self::MemberAllocated { member: *member_id, replaces: *replaces }
             }

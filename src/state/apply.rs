@@ -2,6 +2,7 @@
 
 use super::campaign_command::{CampaignCommand, JobReading, StepDuty};
 use super::command::{Command, Envelope, LogEntry};
+use super::founding::PAUSED_KEY;
 use super::losses::LOSSES_MAX;
 use super::rows::{FORMAT_BYTES, decode, encode};
 use super::{Applied, CampaignFact, Event, Fact, Fatal, Outcome, Rejection, Reply, State};
@@ -156,6 +157,7 @@ fn is_duty(command: &Command) -> bool {
         | Command::DrainNode { .. }
         | Command::AcknowledgeAlert { .. }
         | Command::SuppressAlert { .. }
+        | Command::SetPaused { .. }
         | Command::RevokeSession { .. }
         | Command::Campaign(_)
         | Command::Account(_) => false,
@@ -185,6 +187,7 @@ impl Txn<'_> {
             Command::PatchConfig { path, value, expected_revision } => {
                 self.patch_config(&path, &value, expected_revision)
             }
+            Command::SetPaused { paused } => self.set_paused(paused),
             Command::AllocateMember(member) => self.allocate_member(member),
             Command::AnnounceMember { member_id, member } => {
                 self.announce_member(member_id, member)
@@ -350,14 +353,22 @@ impl Txn<'_> {
         let (config, policy) = self.state.config().patched(path, value)?;
         self.found_orchestrator(&policy, actual == 0)?;
         let (revision, pauses) = (config.revision, policy.paused);
-        let toggled = pauses != self.state.policy().paused;
-        if toggled {
+        if pauses != self.state.policy().paused {
             let since_ms = if pauses { self.now } else { 0 };
             self.state.edit_counters(|counters| counters.paused_since_ms = since_ms);
         }
         self.state.set_config(config, policy);
         self.facts.push(Fact::ConfigChanged { revision });
-        Ok(Outcome::ConfigPatched { revision, toggled })
+        Ok(Outcome::ConfigPatched { revision })
+    }
+
+    fn set_paused(&mut self, paused: bool) -> Reply {
+        let toggled = self.state.policy().paused != paused;
+        if toggled {
+            self.patch_config(PAUSED_KEY, &paused.to_string(), None)?;
+        }
+        let since_ms = self.state.counters().paused_since_ms;
+        Ok(Outcome::PauseSet { revision: self.state.config().revision, toggled, since_ms })
     }
 }
 

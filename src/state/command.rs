@@ -279,6 +279,12 @@ pub enum Command {
         /// For how long.
         for_ms: TimeMs,
     },
+    /// Scheduling is paused, or goes on: [`Self::PatchConfig`] of `orchestrator.scheduling_paused`, but
+    /// it tells whether it was so before, and changes nothing then.
+    SetPaused {
+        /// Which of both.
+        paused: bool,
+    },
 }
 
 /// A step that is given back.

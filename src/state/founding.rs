@@ -10,6 +10,9 @@ use super::orchestrators::{DEFAULT_ORCHESTRATOR, check_name};
 use super::{Policy, Rejection};
 use crate::model::Mode;
 
+/// What pauses scheduling.
+pub(super) const PAUSED_KEY: &str = "orchestrator.scheduling_paused";
+
 /// `orchestrator.default_name`.
 pub(super) fn default_orchestrator(document: &Value) -> Result<String, String> {
     let path = "orchestrator.default_name";
@@ -57,7 +60,7 @@ impl Txn<'_> {
 
 /// Whether nothing is placed: as was said last, or else as the cluster is to begin.
 pub(super) fn is_paused(document: &Value) -> Result<bool, String> {
-    let said = flag(document, "orchestrator.scheduling_paused")?;
+    let said = flag(document, PAUSED_KEY)?;
     let begins = flag(document, "orchestrator.auto_start")?.unwrap_or(true);
     Ok(said.unwrap_or(!begins))
 }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::bot_command::{BotOutcome, BotRejection};
 use crate::model::{
     AGENT_PREFIX, CampaignId, DrillId, Epoch, MemberId, NodeStatus, Resource, RunId, TaskId,
-    TaskStatus,
+    TaskStatus, TimeMs,
 };
 
 /// The answer to one command.
@@ -70,8 +70,6 @@ pub enum Outcome {
     ConfigPatched {
         /// Its new revision.
         revision: u64,
-        /// It paused scheduling, or let it go on, which nothing before it had done.
-        toggled: bool,
     },
     /// The number a joining member is to use.
     MemberAllocated {
@@ -123,6 +121,15 @@ pub enum Outcome {
     LeftAlone {
         /// What it was then; `None` when there was no such task.
         status: Option<TaskStatus>,
+    },
+    /// Scheduling is paused, or goes on.
+    PauseSet {
+        /// Of the configuration that says so.
+        revision: u64,
+        /// It was not so before.
+        toggled: bool,
+        /// Since when it is paused; 0 when it is not.
+        since_ms: TimeMs,
     },
 }
 

@@ -251,6 +251,7 @@ impl Script {
                 value: words.places[1].to_owned(),
                 expected_revision: words.pairs.get("expect").map(|text| text.parse().unwrap()),
             },
+            "set_paused" => Command::SetPaused { paused: words.places[0] == "true" },
             "allocate" => Command::AllocateMember(member(words, words.places[0])),
             "announce" => Command::AnnounceMember {
                 member_id: words.places[0].parse().unwrap(),

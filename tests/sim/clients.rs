@@ -208,7 +208,7 @@ async fn write_register(stage: &Stage, member: &Cluster) {
     stage.book().trace(&format!("register {value} {written:?}"));
     match written {
         Ok(committed) => match committed.reply {
-            Ok(Outcome::ConfigPatched { revision, .. }) => {
+            Ok(Outcome::ConfigPatched { revision }) => {
                 stage.book().cover("register_writes");
                 let kept = expected_revision.is_none_or(|seen| revision == seen + 1);
                 if !kept {

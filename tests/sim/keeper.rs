@@ -55,7 +55,7 @@ async fn pause(stage: &Stage, member: &Cluster, paused: bool) {
     let (path, value) = (PAUSED.to_owned(), paused.to_string());
     let command = Command::PatchConfig { path, value: value.clone(), expected_revision: None };
     let covers = if paused { "pauses" } else { "starts" };
-    if let Some(Ok(Outcome::ConfigPatched { revision, .. })) =
+    if let Some(Ok(Outcome::ConfigPatched { revision })) =
         propose(stage, member, covers, command).await
     {
         stage.invariants.set(revision, PAUSED, &value);

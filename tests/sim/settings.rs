@@ -60,7 +60,7 @@ async fn set(stage: &Stage, member: &Cluster) {
     let random = clock::random();
     let (path, values) = VALUES[random as usize % VALUES.len()];
     let value = values[(random >> 8) as usize % values.len()];
-    if let Some(Ok(Outcome::ConfigPatched { revision, .. })) = patch(member, path, value).await {
+    if let Some(Ok(Outcome::ConfigPatched { revision })) = patch(member, path, value).await {
         stage.book().cover("settings");
         stage.invariants.set(revision, path, value);
     }

@@ -191,8 +191,10 @@ async fn a_stop_that_changed_nothing_undoes_no_start_when_it_is_sent_again() {
     };
     assert_eq!((stop().await, told.lock().len()), (1, 1));
     assert_eq!((stop().await, told.lock().len()), (1, 2), "the first may not have come so far");
+    world.put("/api/v1/config/tasks.aging_seconds", r#"{"value":1}"#).await.ok();
+    assert_eq!((stop().await, told.lock().len()), (1, 3), "it was paused all the time");
     world.post("/api/v1/control/start", "").await.ok();
-    assert_eq!((stop().await, told.lock().len()), (0, 2));
+    assert_eq!((stop().await, told.lock().len()), (0, 3));
     assert!(!is_paused(&world));
 }
 
@@ -212,8 +214,7 @@ async fn a_stop_that_waits_while_its_first_try_and_a_start_are_written_tells_no_
     let world = World::new().await;
     let told = node(&world).await;
     let set = async |request_id: RequestId, paused: bool| {
-        let (path, value) = ("orchestrator.scheduling_paused".to_owned(), paused.to_string());
-        let command = Command::PatchConfig { path, value, expected_revision: None };
+        let command = Command::SetPaused { paused };
         world.cluster.propose(request_id, "", command).await.unwrap().index
     };
     for moment in 0..40 {

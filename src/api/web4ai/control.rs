@@ -16,9 +16,9 @@ use crate::api::reply;
 use crate::api::ticket::{Caller, Ticket};
 use crate::cluster::Consistency;
 use crate::leader::{Call, HttpCaller, NodeCaller as _};
+use crate::model::TimeMs;
 use crate::state::{Command, Outcome};
 
-const PAUSED: &str = "orchestrator.scheduling_paused";
 /// The time for one shutdown notice (contract 6, row 9).
 const NOTICE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Notices under way at once.
@@ -38,10 +38,10 @@ struct Done {
 /// What was written.
 struct Set {
     index: u64,
-    /// Of the configuration that it made.
-    revision: u64,
     /// It was not so before.
     toggled: bool,
+    /// Since when scheduling is paused by that; `None` when an older release wrote it down.
+    since_ms: Option<TimeMs>,
 }
 
 /// Whether scheduling is paused.
@@ -53,14 +53,13 @@ async fn is_paused(app: &App) -> Result<bool, ApiError> {
 /// Writes it, also where it is so already: sent again, it is then answered as it was the first time,
 /// whatever came between.
 async fn set(app: &App, ticket: Ticket, caller: &Caller, paused: bool) -> Result<Set, ApiError> {
-    let command = Command::PatchConfig {
-        path: PAUSED.to_owned(),
-        value: paused.to_string(),
-        expected_revision: None,
-    };
+    let command = Command::SetPaused { paused };
     let Written { index, outcome } = app.write(ticket, caller, command).await?;
     match outcome {
-        Outcome::ConfigPatched { revision, toggled } => Ok(Set { index, revision, toggled }),
+        Outcome::PauseSet { toggled, since_ms, .. } => {
+            Ok(Set { index, toggled, since_ms: Some(since_ms) })
+        }
+        Outcome::ConfigPatched { .. } => Ok(Set { index, toggled: true, since_ms: None }),
         _ => Err(key_reused(ticket.request_id)),
     }
 }
@@ -93,8 +92,8 @@ fn done(message: &'static str, scheduling_paused: bool) -> Done {
 }
 
 /// `POST /api/v1/control/stop`. `{"shutdown_nodes": true}` also tells every node to shut down, which
-/// happens only when it is asked for. One that is sent again tells them again only as long as nothing
-/// was changed since: by then they may have been started for what came after.
+/// happens only when it is asked for. One that is sent again tells them again only as long as scheduling
+/// has been paused all the time: after a start they may be there for what came after.
 pub(in crate::api) async fn stop(
     State(app): State<App>,
     ticket: Ticket,
@@ -106,7 +105,7 @@ pub(in crate::api) async fn stop(
     if !ticket.is_named && !tell_nodes && is_paused(&app).await? {
         return Ok(reply::json(reply::encode(&not_running)));
     }
-    let Set { index, revision, toggled } = set(&app, ticket, &caller, true).await?;
+    let Set { index, toggled, since_ms } = set(&app, ticket, &caller, true).await?;
     let stopped = match toggled {
         true => done("Orchestrator stopped successfully", true),
         false => not_running,
@@ -115,7 +114,10 @@ pub(in crate::api) async fn stop(
         return Ok(reply::written(ticket, index, &stopped));
     }
     app.caught_up(ticket, index).await?;
-    let still_holds = app.cluster().view().read(|state| state.config().revision) == revision;
+    let still_holds = app
+        .cluster()
+        .view()
+        .read(|state| state.policy().paused && since_ms == Some(state.counters().paused_since_ms));
     let notified = if still_holds { notify_nodes(&app).await? } else { 0 };
     Ok(reply::written(ticket, index, &Done { nodes_notified: Some(notified), ..stopped }))
 }
