@@ -17,7 +17,7 @@ use super::duty::{Duty, DutyError, Next, Reign, Wakes};
 use super::metrics::DutyName;
 use super::seat::Seat;
 use super::slot_plan::{self, SLOTS_PER_ROUND};
-use super::step_plan;
+use super::step_plan::{self, Walk};
 use super::timers::state_now;
 use crate::canary::{self, Canary};
 use crate::model::{Cadence, Closing, Mode, Run, Schedule, TimeMs};
@@ -30,6 +30,8 @@ const PERIOD: Duration = Duration::from_millis(500);
 const NOT_YET: Duration = Duration::from_millis(20);
 /// Iterations begun in one command.
 const LAUNCHES_MAX: usize = 16;
+/// Campaigns that a step looks at while nothing is written.
+const LOOKS_PER_READ: usize = 250;
 /// Campaigns of which is told in one command why their iterations wait.
 const WAITING_MAX: usize = 100;
 /// A run that has not ended after so long never will (contract 3.4: hard limit).
@@ -59,14 +61,32 @@ pub fn plan(
     now: TimeMs,
     calendars: &mut Calendars,
 ) -> (Vec<StepDuty>, Option<TimeMs>) {
-    let mut duties = Vec::new();
+    let (walks, duties, next) = look(view, now, calendars);
+    let walked = walks.into_iter().map(|mut walk| {
+        walk.go_on(view, usize::MAX);
+        walk.end()
+    });
+    (walked.chain(duties).collect(), next)
+}
+
+/// The same, with looks at campaigns that are still to be made.
+fn look(
+    view: &State,
+    now: TimeMs,
+    calendars: &mut Calendars,
+) -> (Vec<Walk>, Vec<StepDuty>, Option<TimeMs>) {
+    let (mut walks, mut duties) = (Vec::new(), Vec::new());
     for run in view.open_runs() {
         if now.saturating_sub(run.started_at_ms) > RUN_MAX_MS.saturating_add(working_ms(view, run))
         {
             let error = "the run was not finished in time".to_owned();
             duties.push(StepDuty::FailRun { run_id: run.run_id, error });
-        } else {
-            duties.extend(step_plan::plan(view, now, run));
+            continue;
+        }
+        match step_plan::next(view, now, run) {
+            Some(step_plan::Next::Command(duty)) => duties.push(duty),
+            Some(step_plan::Next::Walk(walk)) => walks.push(walk),
+            None => {}
         }
     }
     let launches = step_plan::requested(view, LAUNCHES_MAX);
@@ -117,7 +137,7 @@ pub fn plan(
         }
         next = [next, due].into_iter().flatten().min();
     }
-    (duties, next)
+    (walks, duties, next)
 }
 
 /// How long the task of a run may take with all its attempts and back-offs, as it was when the run
@@ -145,7 +165,7 @@ fn close(schedule: &Schedule, closing: &Closing) -> StepDuty {
     }
 }
 
-/// The duty around [`plan`].
+/// The duty around [`plan`], which makes its looks in parts.
 #[derive(Debug, Default)]
 pub struct Campaigns {
     calendars: Calendars,
@@ -157,11 +177,25 @@ impl<S: Seat> Duty<S> for Campaigns {
     async fn round(&mut self, reign: &Reign<S>) -> Result<Next, DutyError> {
         let calendars = &mut self.calendars;
         let begun = Instant::now();
-        let (now, (duties, next)) = reign.seat.read(|view| {
+        let (now, (walks, others, next)) = reign.seat.read(|view| {
             let now = state_now(&*reign.seat, view);
-            (now, plan(view, now, calendars))
+            (now, look(view, now, calendars))
         });
-        reign.metrics.planned_steps(begun.elapsed());
+        let (mut took, mut duties) = (begun.elapsed(), Vec::new());
+        for mut walk in walks {
+            loop {
+                let begun = Instant::now();
+                let goes_on = reign.seat.read(|view| walk.go_on(view, LOOKS_PER_READ));
+                took += begun.elapsed();
+                if !goes_on {
+                    break;
+                }
+                tokio::task::yield_now().await;
+            }
+            duties.push(walk.end());
+        }
+        duties.extend(others);
+        reign.metrics.planned_steps(took);
         if duties.is_empty() {
             let wait = next.map(|at| Duration::from_millis(at.saturating_sub(now).max(1)));
             return Ok(Next::Wait(wait.unwrap_or(PERIOD).min(PERIOD)));

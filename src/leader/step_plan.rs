@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 
 use crate::model::{
-    Campaign, CampaignId, CandidateState, Decision, DecisionKind, IterationOverride, JobKind,
-    Orchestrator, Resource, Run, RunPhase, Score, StepResult, TimeMs,
+    Campaign, CampaignId, CampaignStatus, CandidateState, Decision, DecisionKind,
+    IterationOverride, JobKind, Orchestrator, Resource, Run, RunPhase, Score, StepResult, TimeMs,
 };
 use crate::state::{
     ACTIONS_MAX, IterationPlan, State, StepAction, StepDuty, StepEffect, candidate_structure,
@@ -27,9 +27,18 @@ const NANO_PER_MICRO: i64 = 1000;
 /// The best score of family N, 1 (contract 3.2), in thousand-millionths.
 const SCORE_BEST: Score = 1_000_000_000;
 
-/// The next command of a run; `None` when it has ended or its orchestrator is gone.
+/// What comes next of a run.
+#[derive(Debug)]
+pub enum Next {
+    /// A command.
+    Command(StepDuty),
+    /// A look at campaigns, which leads to one.
+    Walk(Walk),
+}
+
+/// What comes next of a run; `None` when it has ended or its orchestrator is gone.
 #[must_use]
-pub fn plan(view: &State, now: TimeMs, run: &Run) -> Option<StepDuty> {
+pub fn next(view: &State, now: TimeMs, run: &Run) -> Option<Next> {
     let orchestrator = view.orchestrator(&run.orchestrator)?;
     let actions = match run.phase {
         RunPhase::Retraining if orchestrator.task.is_some() => {
@@ -38,11 +47,14 @@ pub fn plan(view: &State, now: TimeMs, run: &Run) -> Option<StepDuty> {
             vec![StepAction { decision, effect: StepEffect::Work }]
         }
         RunPhase::Retraining => retraining(view, now, orchestrator),
-        RunPhase::Campaigns => campaigns(view, orchestrator),
-        RunPhase::Experiments => experiments(view, orchestrator),
+        RunPhase::Campaigns => return Some(Next::Walk(Walk::new(view, orchestrator, run))),
+        RunPhase::Experiments => match no_room(view, orchestrator) {
+            Some(action) => vec![action],
+            None => return Some(Next::Walk(Walk::new(view, orchestrator, run))),
+        },
         RunPhase::Working | RunPhase::Ended => return None,
     };
-    Some(StepDuty::AdvanceRun { run_id: run.run_id, seen: run.phase, actions })
+    Some(Next::Command(StepDuty::AdvanceRun { run_id: run.run_id, seen: run.phase, actions }))
 }
 
 /// Iterations that clients asked for, at most `max`.
@@ -144,33 +156,90 @@ fn retraining(view: &State, now: TimeMs, orchestrator: &Orchestrator) -> Vec<Ste
     actions
 }
 
-/// Campaigns of an orchestrator in the order they get their turn: by priority, then those that have
-/// waited longest.
-fn in_turn<'a>(view: &'a State, orchestrator: &Orchestrator) -> Vec<&'a Campaign> {
-    let own = |campaign: &&Campaign| campaign.plan.orchestrator == orchestrator.name;
-    let mut campaigns: Vec<&Campaign> = view.running_campaigns().filter(own).collect();
-    let priorities = &orchestrator.config.priorities;
-    if !priorities.is_empty() {
-        let priority = |campaign: &Campaign| {
-            priorities.get(campaign.campaign_id.as_str()).copied().unwrap_or(0)
-        };
-        campaigns.sort_by_key(|campaign| std::cmp::Reverse(priority(campaign)));
-    }
-    campaigns
+/// Why a step measures nothing at all.
+fn no_room(view: &State, orchestrator: &Orchestrator) -> Option<StepAction> {
+    let max = u64::from(orchestrator.config.experiments_max);
+    let open = view.open_jobs(JobKind::Experiment);
+    let reason = format!("{open} experiments wait or run, at most {max} may");
+    let result = StepResult::CapacityExceeded;
+    (open >= max).then(|| noted(Decision::new(DecisionKind::Experiments, reason, result)))
 }
 
-/// Phase 2.
-fn campaigns(view: &State, orchestrator: &Orchestrator) -> Vec<StepAction> {
-    let in_turn = in_turn(view, orchestrator);
-    if in_turn.is_empty() {
-        let reason = "no active campaigns".to_owned();
-        return vec![noted(Decision::new(DecisionKind::Advancement, reason, StepResult::Skipped))];
+/// Phases 2 and 3: a look at the running campaigns of an orchestrator, in the order they get their turn:
+/// by priority, then those that have waited longest. It is made in parts, because nothing is written
+/// while somebody reads; apply judges again what came between.
+#[derive(Debug)]
+pub struct Walk {
+    run_id: u64,
+    phase: RunPhase,
+    orchestrator: String,
+    /// Those to come.
+    campaigns: std::vec::IntoIter<CampaignId>,
+    told: Told,
+    /// Jobs of the phase that wait or run, with those that this step adds.
+    open: u64,
+    /// Campaigns that this step advances.
+    advanced: u32,
+}
+
+impl Walk {
+    fn new(view: &State, orchestrator: &Orchestrator, run: &Run) -> Self {
+        let mut campaigns: Vec<CampaignId> = view.running_campaign_ids().cloned().collect();
+        let priorities = &orchestrator.config.priorities;
+        if !priorities.is_empty() {
+            let priority = |id: &CampaignId| priorities.get(id.as_str()).copied().unwrap_or(0);
+            campaigns.sort_by_key(|id| std::cmp::Reverse(priority(id)));
+        }
+        let (kind, jobs) = match run.phase {
+            RunPhase::Experiments => (DecisionKind::Experiments, JobKind::Experiment),
+            _ => (DecisionKind::Iteration, JobKind::Simulation),
+        };
+        Self {
+            run_id: run.run_id,
+            phase: run.phase,
+            orchestrator: orchestrator.name.clone(),
+            campaigns: campaigns.into_iter(),
+            told: Told::about(kind),
+            open: view.open_jobs(jobs),
+            advanced: 0,
+        }
     }
-    let config = &orchestrator.config;
-    let mut running = view.open_jobs(JobKind::Simulation);
-    let mut advanced = 0;
-    let mut told = Told::about(DecisionKind::Iteration);
-    for campaign in in_turn {
+
+    /// Looks at `max` more of them; `false` when it is over.
+    pub fn go_on(&mut self, view: &State, max: usize) -> bool {
+        let Some(orchestrator) = view.orchestrator(&self.orchestrator) else { return false };
+        for _ in 0..max {
+            let Some(campaign_id) = self.campaigns.next() else { return false };
+            let is_own = |row: &&Campaign| {
+                row.status == CampaignStatus::Running && row.plan.orchestrator == orchestrator.name
+            };
+            let Some(campaign) = view.campaign(&campaign_id).filter(is_own) else { continue };
+            let goes_on = match self.phase {
+                RunPhase::Experiments => self.measure(view, orchestrator, campaign),
+                _ => self.iterate(view, orchestrator, campaign),
+            };
+            if !goes_on {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// The command that it leads to.
+    #[must_use]
+    pub fn end(self) -> StepDuty {
+        let mut actions = self.told.end();
+        if actions.is_empty() && self.phase == RunPhase::Campaigns {
+            let (kind, reason) = (DecisionKind::Advancement, "no active campaigns".to_owned());
+            actions.push(noted(Decision::new(kind, reason, StepResult::Skipped)));
+        }
+        StepDuty::AdvanceRun { run_id: self.run_id, seen: self.phase, actions }
+    }
+
+    /// Phase 2.
+    fn iterate(&mut self, view: &State, orchestrator: &Orchestrator, campaign: &Campaign) -> bool {
+        let config = &orchestrator.config;
+        let (running, advanced) = (self.open, self.advanced);
         let candidates = view.candidates_of(campaign, campaign.plan.candidates);
         let after = running + u64::from(candidates);
         let (result, reason) = if campaign.tripped {
@@ -198,36 +267,23 @@ fn campaigns(view: &State, orchestrator: &Orchestrator) -> Vec<StepAction> {
         let effect = match result {
             StepResult::Completed => StepEffect::Complete(campaign.campaign_id.clone()),
             StepResult::Queued => {
-                advanced += 1;
-                running = after;
+                (self.open, self.advanced) = (after, advanced + 1);
                 StepEffect::Iterate(iteration_plan(view, orchestrator, campaign, None, candidates))
             }
             _ => StepEffect::Nothing,
         };
         let iteration = Some(campaign.iterations + 1);
-        if !told.add(campaign, iteration, (result, reason), effect) {
-            break;
-        }
+        self.told.add(campaign, iteration, (result, reason), effect)
     }
-    told.end()
-}
 
-/// Phase 3.
-fn experiments(view: &State, orchestrator: &Orchestrator) -> Vec<StepAction> {
-    let config = &orchestrator.config;
-    let max = u64::from(config.experiments_max);
-    let mut open = view.open_jobs(JobKind::Experiment);
-    if open >= max {
-        let reason = format!("{open} experiments wait or run, at most {max} may");
-        let result = StepResult::CapacityExceeded;
-        return vec![noted(Decision::new(DecisionKind::Experiments, reason, result))];
-    }
-    let mut told = Told::about(DecisionKind::Experiments);
-    for campaign in in_turn(view, orchestrator) {
+    /// Phase 3.
+    fn measure(&mut self, view: &State, orchestrator: &Orchestrator, campaign: &Campaign) -> bool {
+        let max = u64::from(orchestrator.config.experiments_max);
         let (left, scarce) = view.jobs_left(campaign, JobKind::Experiment);
         let threshold = threshold(orchestrator, campaign).filter(|_| !campaign.tripped);
         let mut found = threshold.into_iter().flat_map(|least| view.unmeasured(campaign, least));
-        let places = usize::try_from(max.saturating_sub(open).min(left)).unwrap_or(usize::MAX);
+        let places = max.saturating_sub(self.open).min(left);
+        let places = usize::try_from(places).unwrap_or(usize::MAX);
         let chosen: Vec<(u32, u32)> = found.by_ref().take(places).collect();
         let none = chosen.is_empty() && found.next().is_none();
         let (result, reason) = if left == 0 {
@@ -245,16 +301,13 @@ fn experiments(view: &State, orchestrator: &Orchestrator) -> Vec<StepAction> {
         };
         let campaign_id = campaign.campaign_id.clone();
         let effect = if result == StepResult::Queued {
-            open += chosen.len() as u64;
+            self.open += chosen.len() as u64;
             StepEffect::Measure { campaign_id, candidates: chosen }
         } else {
             StepEffect::Nothing
         };
-        if !told.add(campaign, None, (result, reason), effect) {
-            break;
-        }
+        self.told.add(campaign, None, (result, reason), effect)
     }
-    told.end()
 }
 
 /// The score that a candidate must pass to be worth an experiment: what its campaign says, else what its
@@ -345,6 +398,7 @@ fn context(
 }
 
 /// What one phase says of campaigns. Those that get nothing are named up to a bound, and then counted.
+#[derive(Debug)]
 struct Told {
     kind: DecisionKind,
     actions: Vec<StepAction>,

@@ -112,20 +112,27 @@ impl State {
         if let Some(resource) = self.all_spent(campaign) {
             return (0, resource);
         }
-        let limits = self.limits_of(campaign, kind).into_iter();
-        let left = limits.map(|(resource, each, budget)| (left_of(&budget) / each, resource));
-        left.min_by_key(|(left, _)| *left).unwrap_or((u64::MAX, usual))
+        let mut least = (u64::MAX, usual);
+        self.each_limit(campaign, kind, |resource, each, budget| {
+            let left = left_of(budget) / each;
+            if left < least.0 {
+                least = (left, resource);
+            }
+        });
+        least
     }
 
     /// What a campaign has not enough of for one more job of a kind, and will not have when everybody
     /// gives back what was promised.
     #[must_use]
     pub(super) fn used_up(&self, campaign: &Campaign, kind: JobKind) -> Option<Resource> {
-        let short = || {
-            let mut limits = self.limits_of(campaign, kind).into_iter();
-            limits.find(|(_, each, budget)| budget.unspent() < *each)
-        };
-        self.all_spent(campaign).or_else(|| short().map(|(resource, _, _)| resource))
+        let mut found = self.all_spent(campaign);
+        self.each_limit(campaign, kind, |resource, each, budget| {
+            if budget.unspent() < each {
+                found.get_or_insert(resource);
+            }
+        });
+        found
     }
 
     /// What a campaign or its orchestrator has used up.
@@ -134,18 +141,22 @@ impl State {
         [Some(&campaign.budgets), shared].into_iter().flatten().find_map(overspent)
     }
 
-    /// The budgets that one job of a kind is promised something of, and how much.
-    fn limits_of(&self, campaign: &Campaign, kind: JobKind) -> Vec<(Resource, u64, Budget)> {
+    /// Shows the budgets that one job of a kind is promised something of, and how much.
+    fn each_limit(
+        &self,
+        campaign: &Campaign,
+        kind: JobKind,
+        mut show: impl FnMut(Resource, u64, &Budget),
+    ) {
         let shared = self.orchestrator(&campaign.plan.orchestrator).map(|found| &found.budgets);
-        let mut limits = Vec::new();
         for (resource, each) in self.each_job(campaign, kind) {
+            let each = each.max(1);
             let own = campaign.budgets.get(&resource).copied().unwrap_or_default();
-            let own = Budget { limit: self.launch_limit(campaign, resource), ..own };
-            let shared = shared.and_then(|all| all.get(&resource)).copied();
-            let budgets = [Some(own), shared].into_iter().flatten();
-            limits.extend(budgets.map(|budget| (resource, each.max(1), budget)));
+            show(resource, each, &Budget { limit: self.launch_limit(campaign, resource), ..own });
+            if let Some(budget) = shared.and_then(|all| all.get(&resource)) {
+                show(resource, each, budget);
+            }
         }
-        limits
     }
 
     /// The budgets of a campaign, an agent command (0 for none) and an orchestrator.

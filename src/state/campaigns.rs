@@ -42,6 +42,11 @@ impl State {
         self.running.iter().filter_map(|(_, campaign_id)| self.campaign(campaign_id))
     }
 
+    /// Their ids.
+    pub fn running_campaign_ids(&self) -> impl Iterator<Item = &CampaignId> {
+        self.running.iter().map(|(_, campaign_id)| campaign_id)
+    }
+
     /// How many campaigns run.
     #[must_use]
     pub fn running_campaigns_len(&self) -> usize {

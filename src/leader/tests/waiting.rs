@@ -1,11 +1,14 @@
 //! Iterations that clients asked for and that cannot begin: what never fits is refused, and what does not
 //! begin is told, once (contract 3.6 `step`).
 
-use super::stepping::{EPOCH, campaign, finish, go_round, led, set};
+use super::stepping::{EPOCH, ask, campaign, finish, go_round, led, set};
+use crate::clock;
 use crate::leader::solo::Solo;
+use crate::leader::step_plan::{self, Next, Walk};
 use crate::model::{Budget, CampaignId, IterationOverride, MICRO, Mode, Resource, StepSetting};
 use crate::state::{
-    CampaignCommand, Command, OrchestratorPatch, Outcome, Rejection, Reply, State, StepDuty,
+    CampaignCommand, CampaignMove, Command, OrchestratorPatch, Outcome, Rejection, Reply, State,
+    StepDuty,
 };
 
 fn request(solo: &Solo, id: &CampaignId, candidates: Option<u32>) -> Reply {
@@ -143,4 +146,45 @@ async fn iterations_that_wait_for_room_are_no_news() {
     let begun = [&first, &second].map(|id| told(&solo, id));
     assert!(begun.iter().all(|(lines, reason, _)| lines.is_empty() && reason.is_empty()));
     assert_eq!(begun.iter().map(|(_, _, iterations)| iterations).sum::<u32>(), 1);
+}
+
+/// All that was written waited for one look at ten thousand campaigns.
+#[tokio::test]
+async fn a_look_in_parts_comes_to_what_one_look_does() {
+    let solo = led();
+    for _ in 0..7 {
+        campaign(&solo, |plan| plan.candidates = 1);
+    }
+    let ids: Vec<CampaignId> = solo.state.read().running_campaign_ids().cloned().collect();
+    let begin = CampaignCommand::BeginRun {
+        name: "default".to_owned(),
+        triggered_by: "manual".to_owned(),
+        context: String::new(),
+    };
+    let Outcome::RunBegun { run_id } = ask(&solo, begin) else { panic!("a run begins") };
+    let next = || {
+        let state = solo.state.read();
+        step_plan::next(&state, clock::now_ms(), state.run(run_id).unwrap()).unwrap()
+    };
+    let Next::Command(duty) = next() else { panic!("trainings come first") };
+    solo.commit(Command::Step { epoch: EPOCH, duty }).unwrap();
+    let walk = || match next() {
+        Next::Walk(walk) => walk,
+        Next::Command(duty) => panic!("campaigns come then, not {duty:?}"),
+    };
+    let (mut whole, mut parts, mut late) = (walk(), walk(), walk());
+    let go_on = |walk: &mut Walk, max| walk.go_on(&solo.state.read(), max);
+    assert!(!go_on(&mut whole, usize::MAX));
+    assert!(go_on(&mut parts, 3) && go_on(&mut parts, 3) && !go_on(&mut parts, 3));
+    assert_eq!(parts.end(), whole.end());
+    // What is paused meanwhile is looked at no more: two of these three.
+    assert!(go_on(&mut late, 3));
+    for id in &ids[2..5] {
+        let (campaign_id, how) = (id.clone(), CampaignMove::Pause);
+        ask(&solo, CampaignCommand::MoveCampaign { campaign_id, how });
+    }
+    assert!(!go_on(&mut late, 5));
+    let StepDuty::AdvanceRun { actions, .. } = late.end() else { panic!("it goes on") };
+    let named = actions.iter().filter_map(|action| action.decision.campaign_id.clone());
+    assert_eq!(named.count(), 5, "{actions:?}");
 }
