@@ -25,6 +25,21 @@ const ALGORITHMS: Kind = Kind::Words(&[
     "latency_optimized",
 ]);
 
+/// Keys that act where they stand in a member's own file: the file is the place for them, or what they
+/// say is adopted under the name that counts.
+const READ_HERE: [&str; 10] = [
+    "orchestrator.host",
+    "orchestrator.port",
+    "orchestrator.debug",
+    "orchestrator.log_level",
+    "storage.path",
+    "websocket.host",
+    "websocket.port",
+    "performance.load_balancing.algorithm",
+    "logging.structured_logging",
+    "database",
+];
+
 /// Section, and its keys with the kinds of their values. A name that ends in `*` stands for
 /// everything below.
 type Section = (&'static str, &'static [(&'static str, Kind)]);
@@ -424,14 +439,8 @@ pub(super) fn check(tree: &mut Tree) -> Value {
     }
     warn_of_security(tree);
     let document = tree.replicated();
-    // What a member's own file is the place for was read from it.
-    let local = ["orchestrator.host", "orchestrator.port", "orchestrator.debug"];
-    let local = local.into_iter().chain(["orchestrator.log_level", "storage.path"]);
-    let local = local.chain(["websocket.host", "websocket.port"]);
-    // Adopted under the name that counts.
-    let local: Vec<_> = local.chain(["performance.load_balancing.algorithm"]).collect();
     for (path, what) in unread(&document) {
-        if !local.contains(&path) && path != "logging.structured_logging" && path != "database" {
+        if !READ_HERE.contains(&path) {
             tree.warn(format!("{path}: has no effect; {what}"));
         }
     }

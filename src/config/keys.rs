@@ -103,7 +103,7 @@ pub(super) const KEYS: [Key; 35] = [
         "cluster.snapshot.chunk_bytes",
         Kind::Number(4096, 64 * MIB),
         "1048576",
-        "Bytes per chunk when a snapshot is sent. Each is answered before the next, within 2 s per\nMiB that it begins: larger ones (16 MiB at most) are faster\nover a long way, a slow one needs smaller ones.",
+        "Bytes per chunk when a snapshot is sent. Each is answered before the next, within 2 s per\nMiB that it begins: larger ones (16 MiB at most) are faster over a long way, a slow one\nneeds smaller ones.",
     ),
     key(
         "cluster.backup.dir",

@@ -54,9 +54,9 @@ impl Calendars {
     }
 }
 
-/// What is to be proposed now, and when there is more.
-#[must_use]
-pub fn plan(
+/// What [`look`] comes to when its looks at campaigns are made at once, for tests.
+#[cfg(test)]
+pub(crate) fn plan(
     view: &State,
     now: TimeMs,
     calendars: &mut Calendars,
@@ -69,7 +69,7 @@ pub fn plan(
     (walked.chain(duties).collect(), next)
 }
 
-/// The same, with looks at campaigns that are still to be made.
+/// What is to be proposed now, looks at campaigns that lead to more of it, and when there is more.
 fn look(
     view: &State,
     now: TimeMs,
@@ -165,7 +165,7 @@ fn close(schedule: &Schedule, closing: &Closing) -> StepDuty {
     }
 }
 
-/// The duty around [`plan`], which makes its looks in parts.
+/// The duty around `look`.
 #[derive(Debug, Default)]
 pub struct Campaigns {
     calendars: Calendars,

@@ -39,11 +39,11 @@ impl State {
 
     /// Campaigns that run, the one that has waited longest for an iteration first.
     pub fn running_campaigns(&self) -> impl DoubleEndedIterator<Item = &Campaign> {
-        self.running.iter().filter_map(|(_, campaign_id)| self.campaign(campaign_id))
+        self.running_campaign_ids().filter_map(|campaign_id| self.campaign(campaign_id))
     }
 
     /// Their ids.
-    pub fn running_campaign_ids(&self) -> impl Iterator<Item = &CampaignId> {
+    pub fn running_campaign_ids(&self) -> impl DoubleEndedIterator<Item = &CampaignId> {
         self.running.iter().map(|(_, campaign_id)| campaign_id)
     }
 

@@ -45,10 +45,7 @@ impl State {
         if let Some(resource) = self.used_up(campaign, JobKind::Simulation) {
             return Some(format!("the budget of {} is used up", resource.as_str()));
         }
-        if self.jobs_left(campaign, JobKind::Simulation).0 == 0 {
-            // What others give back may be enough.
-            return None;
-        }
+        // There are none where what others give back may be enough.
         let candidates = self.candidates_of(campaign, campaign.requested_candidates());
         self.is_too_large(campaign, candidates)
     }

@@ -154,27 +154,31 @@ async fn a_stop_that_is_sent_again_has_stopped_it() {
     }
 }
 
+fn is_paused(world: &World) -> bool {
+    world.cluster.view().read(|state| state.policy().paused)
+}
+
+/// Stops under one key and has the nodes shut down, which is answered with a message; gives how many
+/// were told.
+async fn shut_down(world: &World, message: &str) -> u64 {
+    let body = r#"{"shutdown_nodes":true}"#;
+    let answer = world.post_keyed("/api/v1/control/stop", "stop", body).await.ok();
+    assert_eq!(answer["message"], message);
+    answer["nodes_notified"].as_u64().unwrap()
+}
+
 #[tokio::test]
 async fn a_stop_that_is_sent_again_shuts_no_node_down_that_was_started_since() {
     let world = World::new().await;
     let told = node(&world).await;
-    let stop = async || {
-        let body = r#"{"shutdown_nodes":true}"#;
-        let answer = world.post_keyed("/api/v1/control/stop", "stop", body).await.ok();
-        assert_eq!(answer["message"], "Orchestrator stopped successfully");
-        answer["nodes_notified"].as_u64().unwrap()
-    };
+    let stop = async || shut_down(&world, "Orchestrator stopped successfully").await;
     assert_eq!((stop().await, told.lock().len()), (1, 1));
     assert_eq!((stop().await, told.lock().len()), (1, 2), "the first may not have come so far");
     world.post("/api/v1/control/start", "").await.ok();
     assert_eq!((stop().await, told.lock().len()), (0, 2));
-    assert!(!world.cluster.view().read(|state| state.policy().paused), "nor is it stopped again");
+    assert!(!is_paused(&world), "nor is it stopped again");
     world.post("/api/v1/control/stop", "").await.ok();
     assert_eq!((stop().await, told.lock().len()), (0, 2), "this was another stop");
-}
-
-fn is_paused(world: &World) -> bool {
-    world.cluster.view().read(|state| state.policy().paused)
 }
 
 /// Nothing was written down of it: sent again after a start it stopped all, and shut the nodes down.
@@ -183,12 +187,7 @@ async fn a_stop_that_changed_nothing_undoes_no_start_when_it_is_sent_again() {
     let world = World::new().await;
     let told = node(&world).await;
     world.post("/api/v1/control/stop", "").await.ok();
-    let stop = async || {
-        let body = r#"{"shutdown_nodes":true}"#;
-        let answer = world.post_keyed("/api/v1/control/stop", "stop", body).await.ok();
-        assert_eq!(answer["message"], "Orchestrator not running");
-        answer["nodes_notified"].as_u64().unwrap()
-    };
+    let stop = async || shut_down(&world, "Orchestrator not running").await;
     assert_eq!((stop().await, told.lock().len()), (1, 1));
     assert_eq!((stop().await, told.lock().len()), (1, 2), "the first may not have come so far");
     world.put("/api/v1/config/tasks.aging_seconds", r#"{"value":1}"#).await.ok();

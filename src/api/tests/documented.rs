@@ -2,9 +2,10 @@
 //! the names of metrics.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::World;
+use super::paragraphs::{files_below, root};
 use crate::model::StepConfig;
 
 const API: &str = include_str!("../../../docs/api.md");
@@ -45,20 +46,6 @@ const MAKERS: [(&str, u16); 13] = [
     ("unavailable(", 503),
     ("StatusCode::GATEWAY_TIMEOUT,", 504),
 ];
-
-fn root() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-}
-
-fn files_below(path: &Path, found: &mut Vec<PathBuf>) {
-    if !path.is_dir() {
-        found.push(path.to_owned());
-        return;
-    }
-    for entry in std::fs::read_dir(path).unwrap() {
-        files_below(&entry.unwrap().path(), found);
-    }
-}
 
 fn is_word(piece: &str) -> bool {
     piece.len() > 3 && piece.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_')

@@ -175,7 +175,11 @@ impl World {
     }
 
     pub(super) async fn post_keyed(&self, path: &str, key: &str, body: &str) -> Answer {
-        let request = Request::builder().method("POST").uri(path).header("idempotency-key", key);
+        self.keyed("POST", path, key, body).await
+    }
+
+    pub(super) async fn keyed(&self, method: &str, path: &str, key: &str, body: &str) -> Answer {
+        let request = Request::builder().method(method).uri(path).header("idempotency-key", key);
         self.send(request.body(Body::from(body.to_owned())).unwrap()).await
     }
 

@@ -134,18 +134,18 @@ struct Source {
     names: BTreeSet<String>,
 }
 
-fn root() -> PathBuf {
+pub(super) fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
-fn files_below(dir: &Path, found: &mut Vec<PathBuf>) {
-    for entry in std::fs::read_dir(dir).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            files_below(&path, found);
-        } else if path.extension().is_some_and(|end| end == "rs") {
-            found.push(path);
-        }
+/// Adds a file, or all below a directory.
+pub(super) fn files_below(path: &Path, found: &mut Vec<PathBuf>) {
+    if !path.is_dir() {
+        found.push(path.to_owned());
+        return;
+    }
+    for entry in std::fs::read_dir(path).unwrap() {
+        files_below(&entry.unwrap().path(), found);
     }
 }
 
@@ -154,6 +154,7 @@ fn sources() -> Vec<Source> {
     let mut files = Vec::new();
     files_below(&root().join("src"), &mut files);
     files_below(&root().join("tests"), &mut files);
+    files.retain(|path| path.extension().is_some_and(|end| end == "rs"));
     let read = |path: PathBuf| {
         let text = std::fs::read_to_string(path).unwrap();
         let names = text.split("fn contract_").skip(1).filter_map(|rest| rest.split('(').next());

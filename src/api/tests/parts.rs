@@ -1,7 +1,6 @@
 //! Requests that take several commands: what is answered when not all of them are made.
 
-use axum::body::Body;
-use axum::http::{Request, StatusCode};
+use axum::http::StatusCode;
 use serde_json::{Value, json};
 
 use super::errors::read;
@@ -12,8 +11,7 @@ use crate::model::{DerivedId, RequestId, TaskId};
 use crate::state::{BotCommand, BotOutcome, Command, Outcome};
 
 async fn keyed(world: &World, method: &str, path: &str, body: Value) -> Answer {
-    let request = Request::builder().method(method).uri(path).header("idempotency-key", "k");
-    world.send(request.body(Body::from(body.to_string())).unwrap()).await
+    world.keyed(method, path, "k", &body.to_string()).await
 }
 
 /// The id of a part of the request that [`keyed`] sends.

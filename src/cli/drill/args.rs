@@ -170,7 +170,7 @@ impl From<WayWord> for Way {
 }
 
 /// Where the probe node takes dispatches.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, Default, Args)]
 pub(in crate::cli) struct Place {
     /// Where the probe node takes dispatches; port 0 takes a free one [default: 127.0.0.1:0; of a
     /// scheduled drill, where `quorate drill serve` listens, with a free port]

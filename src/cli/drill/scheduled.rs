@@ -105,8 +105,7 @@ pub(super) async fn schedule(
     output: Output,
     args: ScheduleArgs,
 ) -> Result<ExitCode, Failure> {
-    let nowhere = Place { listen: None, advertise: None };
-    let options = options_of(&args.drill, &nowhere).map_err(Failure::usage)?;
+    let options = options_of(&args.drill, &Place::default()).map_err(Failure::usage)?;
     let client = Client::new(&reach)?;
     let name = format!("{PREFIX}{}", args.name);
     let query = format!("name={}", segment(&name));
@@ -168,10 +167,8 @@ pub(super) fn serve(args: ServeArgs, reach: &client::Options) -> Result<ExitCode
 impl ServeArgs {
     /// Where a drill's probe node is reached by whoever reaches this worker: on a port beside its own.
     fn probe_place(&self) -> Place {
-        let host = self.advertise.as_deref().map(|text| match text.rsplit_once(':') {
-            Some((host, _)) => host,
-            None => text,
-        });
+        let host_of = |text| str::rsplit_once(text, ':').map_or(text, |(host, _)| host);
+        let host = self.advertise.as_deref().map(host_of);
         Place {
             listen: Some(SocketAddr::new(self.listen.ip(), 0)),
             // Without a port behind the colon, the one it listens on is meant.
@@ -269,11 +266,10 @@ mod tests {
         text.split_whitespace().map(str::to_owned).collect()
     }
 
-    const NOWHERE: Place = Place { listen: None, advertise: None };
-
     #[test]
     fn the_words_of_a_drill_are_read_before_they_are_due() {
-        let options = options_of(&words("failover --hold 10s --rate 5"), &NOWHERE).unwrap();
+        let options =
+            options_of(&words("failover --hold 10s --rate 5"), &Place::default()).unwrap();
         assert_eq!((options.kind, options.hold), (DrillKind::Failover, Duration::from_secs(10)));
         for (text, wanted) in [
             ("list", "`list` is no drill"),
@@ -287,7 +283,7 @@ mod tests {
             ("earthquake", "unrecognized subcommand"),
             ("", "subcommand"),
         ] {
-            let said = options_of(&words(text), &NOWHERE).unwrap_err();
+            let said = options_of(&words(text), &Place::default()).unwrap_err();
             assert!(said.contains(wanted), "{text}: {said}");
         }
     }
@@ -295,7 +291,7 @@ mod tests {
     #[test]
     fn the_program_is_quoted_for_the_shell() {
         let urls = ["http://a".to_owned(), "it's".to_owned()];
-        let program = program(Path::new("/opt/my quorate"), &urls, &NOWHERE);
+        let program = program(Path::new("/opt/my quorate"), &urls, &Place::default());
         let wanted = r"'/opt/my quorate' 'drill' 'conduct' '--url' 'http://a,it'\''s'";
         assert_eq!(program, wanted);
     }
