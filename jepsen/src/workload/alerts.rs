@@ -32,7 +32,7 @@ const BEAT: Duration = Duration::from_secs(1);
 /// How long a load is kept.
 const SWAY: Duration = Duration::from_secs(4);
 /// Things done per second: thresholds moved, alerts read and acknowledged, nodes lost.
-const RATE_MAX: f64 = 8.0;
+const RATE_MAX: f64 = 12.0;
 /// How long it may take after healing until everything was delivered.
 const TOLD_WITHIN: Duration = Duration::from_secs(40);
 /// How long it may take until nothing is recorded any more that was planned before alerts ended.

@@ -1,9 +1,9 @@
-//! A schedule that is due every second, whoever leads: clients read its ledger at any member, have steps
-//! run in between, and switch it off and on.
+//! A schedule that is due every second, whoever leads: clients read its ledger at any member and switch it
+//! off and on, and one more has steps run in between.
 
 use std::time::Duration;
 
-use futures::future::{BoxFuture, FutureExt, join_all};
+use futures::future::{BoxFuture, FutureExt, join, join_all};
 use rand::RngExt;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
@@ -20,6 +20,12 @@ const NAME: &str = "slots";
 const ORCHESTRATOR: &str = "jepsen-slots";
 /// Things done per second.
 const RATE_MAX: f64 = 10.0;
+/// Steps asked for per second, by a client of its own.
+const RUN_RATE: f64 = 1.5;
+/// How many of them are done per second, at least. Many wait for a leader, and those that come while the
+/// schedule is off are refused: of ten, nine may go wrong without the run having shown too little.
+const RUN_FLOOR: f64 = 0.1;
+const _: () = assert!(RUN_RATE >= 10.0 * RUN_FLOOR);
 /// Slots in one read: more than come between two of them.
 const PAGE: usize = 60;
 /// Slots, or runs, in one answer at the end.
@@ -52,13 +58,7 @@ async fn read(actor: &mut Actor<'_>) {
 async fn client(mut actor: Actor<'_>) {
     while actor.turn().await {
         match actor.rng.random_range(0..20) {
-            0..17 => read(&mut actor).await,
-            // Steps that clients wait for keep those of the schedule from running.
-            17 => {
-                let (seat, note) = (actor.seat(), actor.note("run"));
-                let request = Request::post(at("run_once"), json!({}));
-                actor.act(&seat, note, &request, |reply| reply.body["id"].clone()).await;
-            }
+            0..18 => read(&mut actor).await,
             18 if actor.rng.random_bool(0.5) => {
                 let (seat, note) = (actor.seat(), actor.note("deactivate"));
                 let request = Request::post(at("deactivate"), json!({}));
@@ -70,6 +70,15 @@ async fn client(mut actor: Actor<'_>) {
                 actor.act(&seat, note, &request, |_| Value::Null).await;
             }
         }
+    }
+}
+
+/// Has steps run, which keep those of the schedule from running as long as they are open.
+async fn runner(mut actor: Actor<'_>) {
+    while actor.turn().await {
+        let (seat, note) = (actor.seat(), actor.note("run"));
+        let request = Request::post(at("run_once"), json!({}));
+        actor.act(&seat, note, &request, |reply| reply.body["id"].clone()).await;
     }
 }
 
@@ -138,10 +147,10 @@ impl Workload for Slots {
     fn run<'a>(&'a self, stage: &'a Stage) -> BoxFuture<'a, Result<(), HarnessError>> {
         async move {
             let shared = Client::new();
-            let slow = stage.slowed(RATE_MAX);
+            let (slow, runs) = (stage.slowed(RATE_MAX), stage.slowed(RUN_RATE));
             let count = stage.load.clients.clamp(1, 4);
             let clients = (0..count).map(|n| client(Actor::new(&slow, &shared, NAME, n, count)));
-            join_all(clients).await;
+            join(join_all(clients), runner(Actor::new(&runs, &shared, NAME, count, 1))).await;
             Ok(())
         }
         .boxed()
@@ -176,7 +185,7 @@ impl Workload for Slots {
     }
 
     fn floors(&self) -> Vec<Floor> {
-        [("read", 1.0), ("run", 0.1)].map(|(f, per_second)| Floor { f, per_second }).into()
+        [("read", 1.0), ("run", RUN_FLOOR)].map(|(f, per_second)| Floor { f, per_second }).into()
     }
 
     fn check(&self, history: &History) -> Vec<Verdict> {
