@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{History, Kind, NEMESIS, Note, Process, Recorder};
+use super::{History, Kind, NEMESIS, Note, Op, Process, Recorder};
 
 /// A fault under way. Call [`Self::active`] once it is applied, [`Self::healing`] right before and
 /// [`Self::healed`] right after it is taken away. `evidence` says how it is known that the fault
@@ -97,39 +97,57 @@ pub struct Stretch {
     pub end_ns: u64,
 }
 
+/// The faults among `ops`, in the order in which they began.
+fn spans<'a>(ops: impl IntoIterator<Item = &'a Op>) -> Vec<FaultSpan> {
+    let mut spans: Vec<FaultSpan> = Vec::new();
+    for op in ops.into_iter().filter(|op| is_nemesis(op)) {
+        let Some(id) = op.value["fault"].as_u64() else { continue };
+        let phase = op.value["phase"].as_str().unwrap_or_default();
+        if phase == "begin" {
+            let members = op.value["members"].as_array().map(Vec::as_slice).unwrap_or_default();
+            spans.push(FaultSpan {
+                id,
+                name: op.f.clone(),
+                members: members.iter().filter_map(Value::as_u64).collect(),
+                begin_ns: op.time,
+                healing_ns: None,
+                healed_ns: None,
+                evidence: None,
+                no_effect: None,
+            });
+            continue;
+        }
+        let Some(span) = spans.iter_mut().find(|span| span.id == id) else { continue };
+        let text = |key: &str| Some(op.value[key].as_str().unwrap_or_default().to_owned());
+        match phase {
+            "active" => span.evidence = text("evidence"),
+            "no-effect" => span.no_effect = text("why"),
+            "healing" => span.healing_ns = Some(op.time),
+            "healed" => span.healed_ns = Some(op.time),
+            _ => {}
+        }
+    }
+    spans
+}
+
+/// Whether a line tells of faults.
+fn is_nemesis(op: &Op) -> bool {
+    matches!(&op.process, Process::Named(name) if name == NEMESIS)
+}
+
+impl Recorder {
+    /// Whether any fault of this name has done something until now.
+    #[must_use]
+    pub fn took_effect(&self, name: &str) -> bool {
+        self.read(|ops| spans(ops).iter().any(|span| span.name == name && span.took_effect()))
+    }
+}
+
 impl History {
     /// All faults, in the order in which they began.
     #[must_use]
     pub fn faults(&self) -> Vec<FaultSpan> {
-        let mut spans: Vec<FaultSpan> = Vec::new();
-        for op in self.nemesis() {
-            let Some(id) = op.value["fault"].as_u64() else { continue };
-            let phase = op.value["phase"].as_str().unwrap_or_default();
-            if phase == "begin" {
-                let members = op.value["members"].as_array().map(Vec::as_slice).unwrap_or_default();
-                spans.push(FaultSpan {
-                    id,
-                    name: op.f.clone(),
-                    members: members.iter().filter_map(Value::as_u64).collect(),
-                    begin_ns: op.time,
-                    healing_ns: None,
-                    healed_ns: None,
-                    evidence: None,
-                    no_effect: None,
-                });
-                continue;
-            }
-            let Some(span) = spans.iter_mut().find(|span| span.id == id) else { continue };
-            let text = |key: &str| Some(op.value[key].as_str().unwrap_or_default().to_owned());
-            match phase {
-                "active" => span.evidence = text("evidence"),
-                "no-effect" => span.no_effect = text("why"),
-                "healing" => span.healing_ns = Some(op.time),
-                "healed" => span.healed_ns = Some(op.time),
-                _ => {}
-            }
-        }
-        spans
+        spans(&self.ops)
     }
 
     /// The names of the faults that were asked for.
@@ -155,7 +173,7 @@ impl History {
         stretches
     }
 
-    fn nemesis(&self) -> impl Iterator<Item = &super::Op> {
-        self.ops.iter().filter(|op| matches!(&op.process, Process::Named(name) if name == NEMESIS))
+    fn nemesis(&self) -> impl Iterator<Item = &Op> {
+        self.ops.iter().filter(|op| is_nemesis(op))
     }
 }

@@ -108,6 +108,11 @@ impl Recorder {
         self.push(Process::Named(NEMESIS.to_owned()), Kind::Info, note);
     }
 
+    /// Looks at what has been recorded until now. Everybody who records waits for it.
+    pub(super) fn read<T>(&self, look: impl FnOnce(&[Op]) -> T) -> T {
+        look(&self.0.book.lock().ops)
+    }
+
     /// The time is taken under the lock, so that the order of lines is the order of times.
     pub(super) fn push(&self, process: Process, kind: Kind, note: Note) {
         let Note { workload, f, key, value, node, term, log, error } = note;

@@ -65,6 +65,11 @@ fn a_fault_that_nobody_saw_working_took_no_effect() {
     fault.healed();
     let history = recorder.finish().unwrap();
     assert!(history.faults().iter().all(|fault| !fault.took_effect()));
+    assert!(!recorder.took_effect("pause") && !recorder.took_effect("disk-full"));
+    let again = recorder.fault("pause", &[1]);
+    again.active("state T");
+    again.healed();
+    assert!(recorder.took_effect("pause") && !recorder.took_effect("disk-full"));
 }
 
 #[test]

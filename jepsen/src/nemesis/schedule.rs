@@ -1,6 +1,9 @@
 //! When which fault: everything from the seed. Each lane has its own order, its own pauses, its own
 //! generator, so that what one lane meets does not change what another one does.
 
+use std::collections::VecDeque;
+use std::iter::{Copied, Cycle};
+use std::slice::Iter;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -52,6 +55,10 @@ impl Schedule {
     }
 }
 
+/// Turns of a fault that does nothing, at most, before the others come round again: in a short run it has no
+/// other turn, and the run would show nothing of it.
+const TRIES_MAX: u32 = 3;
+
 /// How much longer than asked for faults may take to have had their first turn, all of them.
 const FIRST_PASS_MAX: Duration = Duration::from_secs(60);
 
@@ -97,6 +104,39 @@ pub(crate) async fn unleash(
     }
 }
 
+/// Whose turn it is in a lane.
+struct Turns<'a> {
+    /// Those that have not had their first one, or did nothing in it.
+    first: VecDeque<Turn>,
+    /// Everybody, over and over.
+    again: Cycle<Copied<Iter<'a, &'static Kind>>>,
+}
+
+#[derive(Clone, Copy)]
+struct Turn {
+    kind: &'static Kind,
+    /// How often it is tried until it does something, with this turn; 0 when that is over.
+    tries: u32,
+}
+
+impl<'a> Turns<'a> {
+    fn new(faults: &'a [&'static Kind]) -> Self {
+        let first = faults.iter().map(|kind| Turn { kind, tries: TRIES_MAX }).collect();
+        Self { first, again: faults.iter().copied().cycle() }
+    }
+
+    fn next(&mut self) -> Option<Turn> {
+        self.first.pop_front().or_else(|| Some(Turn { kind: self.again.next()?, tries: 0 }))
+    }
+
+    /// It comes once more, after the others.
+    fn did_nothing(&mut self, turn: Turn) {
+        if turn.tries > 1 {
+            self.first.push_back(Turn { tries: turn.tries - 1, ..turn });
+        }
+    }
+}
+
 /// One lane at work.
 struct Run {
     lane: Lane,
@@ -109,23 +149,28 @@ struct Run {
 impl Run {
     async fn through(self, mut scene: Scene) -> Vec<String> {
         let mut troubles = Vec::new();
-        let turns = self.faults.iter().copied().cycle().enumerate();
-        for (turn, kind) in turns {
-            let first_pass = turn < self.faults.len();
+        let mut turns = Turns::new(&self.faults);
+        while let Some(turn) = turns.next() {
+            let kind = turn.kind;
             let millis = self.pause.0.as_millis()..=self.pause.1.as_millis();
             let millis = u64::try_from(scene.rng.random_range(millis)).unwrap_or(u64::MAX);
             scene.hold_for(Duration::from_millis(millis)).await;
-            if scene.over.is_cancelled() || (self.enough.is_cancelled() && !first_pass) {
+            if scene.over.is_cancelled() || (self.enough.is_cancelled() && turn.tries == 0) {
                 break;
             }
             scene.name = kind.name;
-            let ended = match able(&scene.world, kind.need) {
+            let possible = able(&scene.world, kind.need);
+            let is_possible = possible.is_ok();
+            let ended = match possible {
                 Ok(()) => (kind.episode)(&mut scene).await,
                 Err(why) => Err(anyhow::anyhow!(why)),
             };
             if let Err(why) = ended {
                 troubles.push(format!("{:?}: {}: {why:#}", self.lane, kind.name));
                 mend(&scene, kind, &format!("{why:#}"), &mut troubles);
+            }
+            if is_possible && !scene.recorder.took_effect(kind.name) {
+                turns.did_nothing(turn);
             }
         }
         troubles
@@ -186,5 +231,21 @@ mod tests {
         assert_eq!(order(1), order(1));
         assert_ne!(order(1), order(2));
         assert_eq!(order(1).len(), faults.len());
+    }
+
+    #[test]
+    fn a_fault_that_did_nothing_has_its_turn_again_before_the_rest_goes_round() {
+        let faults = named(&["pause-leader".to_owned(), "kill-leader".to_owned()]).unwrap();
+        let (idle, other) = (faults[0].name, faults[1].name);
+        let mut turns = Turns::new(&faults);
+        let mut order = Vec::new();
+        for _ in 0..6 {
+            let turn = turns.next().unwrap();
+            order.push(turn.kind.name);
+            if turn.kind.name == idle {
+                turns.did_nothing(turn);
+            }
+        }
+        assert_eq!(order, [idle, other, idle, idle, idle, other]);
     }
 }
