@@ -18,6 +18,7 @@ use super::reply;
 use super::ticket::{Caller, Ticket};
 use crate::clock;
 use crate::cluster::ReadStamp;
+use crate::config::check_change;
 use crate::outward;
 use crate::security::{Access, MASK, seal};
 use crate::state::{Command, Config, Outcome, Policy, unread};
@@ -272,6 +273,7 @@ fn prepared(change: Change, config: &Config) -> Result<Change, ApiError> {
         return Err(invalid(format!("the path has more than {PATH_KEYS_MAX} keys")));
     }
     let mut patch = keys.iter().rev().fold(value, |inner, key| json!({ *key: inner }));
+    check_change(&patch).map_err(invalid)?;
     let looked_up = seal(&mut patch, &config.document(), clock::now_ms()).map_err(invalid)?;
     if looked_up && expected_revision.is_none() {
         // What was looked up is only good for the document it was looked up in.

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
+use super::change;
 use super::keys::{KEYS, Kind};
 use super::tree::Tree;
 use crate::security;
@@ -425,16 +426,16 @@ pub(super) fn check(tree: &mut Tree) -> Value {
             continue;
         }
         let Some(value) = tree.given(&path) else { continue };
-        match kind_of(&path) {
-            Some(kind) => {
-                if let Err(what) = kind.check(&value) {
-                    tree.fault(&path, what);
-                    tree.forget(&path);
-                }
+        let is_empty = value.as_object().is_some_and(serde_json::Map::is_empty);
+        match change::check_value(&path, &value) {
+            Err(what) => {
+                tree.fault(&path, what);
+                tree.forget(&path);
             }
-            // An empty section says nothing.
-            None if value.as_object().is_some_and(serde_json::Map::is_empty) => {}
-            None => tree.warn(format!("{path}: unknown key, kept in the replicated configuration")),
+            Ok(is_known) if is_known || is_empty => {}
+            Ok(_) => {
+                tree.warn(format!("{path}: unknown key, kept in the replicated configuration"))
+            }
         }
     }
     warn_of_security(tree);

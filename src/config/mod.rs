@@ -5,6 +5,7 @@
 //! are family W's (contract 2.12) and become the first replicated configuration of a new cluster,
 //! where unknown keys are kept and reported. All faults are reported at once, each with its key.
 
+mod change;
 mod compat;
 mod file;
 mod keys;
@@ -24,6 +25,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+pub use change::check_change;
 pub use file::generate;
 pub use listeners::{Listener, Listeners, Profile};
 pub use local::{local_member, local_ports};
