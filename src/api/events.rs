@@ -1,8 +1,8 @@
 //! `GET /api/v1/events`: what happens, as server-sent events, resumable on any member.
 //!
 //! Ids are `<log index>-<ordinal>`, the same on every member, so `Last-Event-ID` goes on where
-//! another member stopped. A reader that asks for more than the ring holds gets one `gap` event and
-//! what came after; it must list again. Readers are bounded, and a slow one is slowed down by its
+//! another member stopped. A reader that asks for more than the ring holds, or comes with an id that this
+//! log has not reached, gets one `gap` event and what came after; it must list again. Readers are bounded, and a slow one is slowed down by its
 //! own connection: nothing is buffered for it. One whose key or login ended is cut at the next
 //! keep-alive, however much happens.
 
@@ -33,8 +33,57 @@ use crate::storage::{EventBatch, EventFollower, EventPosition};
 const BATCH_MAX: usize = 256;
 /// A comment is sent after so much silence, so that proxies keep the connection.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// What a reader is told that has missed something.
+const GAP: &str = "gap";
 /// To see what happens.
 const LOOK: Permission = Permission(Area::Metrics, Action::Read);
+
+/// The names that [`name`] gives.
+const TYPES: [&str; 43] = [
+    "epoch_opened",
+    "node_registered",
+    "node_status_changed",
+    "node_removed",
+    "task_submitted",
+    "task_assigned",
+    "task_started",
+    "task_retried",
+    "task_queued",
+    "task_ended",
+    "tasks_retired",
+    "config_changed",
+    "member_changed",
+    "drill_begun",
+    "drill_ended",
+    "steps_opened",
+    "pipeline_changed",
+    "node_drained",
+    "delivery_queued",
+    "delivery_ended",
+    "alert_changed",
+    "scaling_decided",
+    "orchestrator_changed",
+    "slot_decided",
+    "run_begun",
+    "run_ended",
+    "campaign_changed",
+    "iteration_begun",
+    "iteration_ended",
+    "budget_warned",
+    "jobs_requested",
+    "agent_command",
+    "bot_created",
+    "bot_removed",
+    "swarm_created",
+    "swarm_scaled",
+    "swarm_removed",
+    "bot_assigned",
+    "swarm_assigned",
+    "assignments_leased",
+    "assignments_released",
+    "assignments_reported",
+    "workflow_changed",
+];
 
 /// The name of an event on the wire; the same word as its `type`.
 fn name(fact: &Fact) -> &'static str {
@@ -89,6 +138,37 @@ fn start(headers: &HeaderMap, params: &Params) -> Result<Option<EventPosition>, 
             ApiError::bad_request("INVALID_QUERY", text)
         }),
     }
+}
+
+/// Which types a reader wants; none is all of them. One that there is not would leave it waiting for ever.
+fn types(params: &Params) -> Result<Vec<String>, ApiError> {
+    let types = params.get("types").unwrap_or_default();
+    let types = types.split(',').map(str::trim).filter(|word| !word.is_empty());
+    let known = |word: &str| match TYPES.contains(&word) || word == GAP {
+        true => Ok(word.to_owned()),
+        false => {
+            let text = format!("types: there is no event {word}; {}", TYPES.join(", "));
+            Err(ApiError::bad_request("INVALID_QUERY", text))
+        }
+    };
+    types.map(known).collect()
+}
+
+/// Where to begin after `start`. A position that nobody has reached is one of another log, from before
+/// a restore, say: what came after it is gone.
+async fn reachable(
+    app: &App,
+    start: Option<EventPosition>,
+) -> Result<Option<EventPosition>, ApiError> {
+    let Some((index, _)) = start else { return Ok(None) };
+    let local = Consistency::Local { max_age: None, min_index: None };
+    // A member that is a little behind has to ask what the others have.
+    for consistency in [local, Consistency::Linearizable] {
+        if index <= app.barrier(consistency).await?.index {
+            return Ok(start);
+        }
+    }
+    Ok(Some((0, 0)))
 }
 
 /// One reader.
@@ -157,8 +237,8 @@ impl Reader {
         match batch {
             EventBatch::Gap { resumes_after } => {
                 let id = position_text(*resumes_after);
-                let data = GapData { r#type: "gap", resumes_after: id.clone() };
-                frame(&id, "gap", &data)
+                let data = GapData { r#type: GAP, resumes_after: id.clone() };
+                frame(&id, GAP, &data)
             }
             EventBatch::Events(events) => events
                 .iter()
@@ -199,12 +279,11 @@ pub(super) async fn events(
     params: Params,
 ) -> Result<Response, ApiError> {
     let start = start(&headers, &params)?;
-    let types = params.get("types").unwrap_or_default();
-    let types = types.split(',').map(str::trim).filter(|word| !word.is_empty());
-    let types: Vec<String> = types.map(str::to_owned).collect();
+    let types = types(&params)?;
     let permit = std::sync::Arc::clone(app.streams()).try_acquire_owned().map_err(|_| {
         ApiError::unavailable("TOO_MANY_STREAMS", "too many event streams are open", 5)
     })?;
+    let start = reachable(&app, start).await?;
     let local = Consistency::Local { max_age: None, min_index: None };
     let stamp = app.barrier(local).await?;
     let reader = Reader {
@@ -237,6 +316,26 @@ mod tests {
         assert_eq!(parse_position("7"), Some((7, u32::MAX)));
         assert_eq!(parse_position("x-1"), None);
         assert_eq!(parse_position(""), None);
+    }
+
+    #[test]
+    fn the_types_are_those_that_events_have() {
+        let told = |source: &'static str, from: &str| {
+            let arms = source.split_once(from).unwrap().1.split("\n}\n").next().unwrap();
+            let words =
+                arms.lines().filter_map(|line| line.split_once("=> \"")?.1.strip_suffix("\","));
+            words.collect::<Vec<_>>()
+        };
+        let facts = [
+            told(include_str!("events.rs"), "fn name("),
+            told(include_str!("../state/event.rs"), "impl CampaignFact {"),
+            told(include_str!("../state/bot_command.rs"), "impl BotFact {"),
+        ];
+        assert_eq!(facts.concat(), TYPES);
+        let page = include_str!("../../docs/api.md");
+        let missing: Vec<_> =
+            TYPES.iter().filter(|word| !page.contains(&format!("`{word}`"))).collect();
+        assert_eq!(missing, [&""; 0]);
     }
 
     #[test]

@@ -110,6 +110,30 @@ async fn readers_choose_types() {
 }
 
 #[tokio::test]
+async fn a_type_that_there_is_not_is_refused() {
+    let world = World::new().await;
+    let refused = world.get("/api/v1/events?types=task_ended,odd").await;
+    assert_eq!(refused.status, StatusCode::BAD_REQUEST);
+    assert!(refused.text.contains("INVALID_QUERY"), "{}", refused.text);
+}
+
+/// After a restore the log begins anew: the reader would wait until it has grown as long as the old one.
+#[tokio::test]
+async fn a_reader_that_is_ahead_of_the_log_is_told_of_a_gap() {
+    let world = World::new().await;
+    let mut stream = Stream::open(&world, "", Some("999999999-0")).await;
+    assert_eq!(stream.next().await.event, "gap");
+    world.submit("a").await;
+    loop {
+        let frame = stream.next().await;
+        if frame.event == "task_submitted" {
+            assert_eq!(frame.data["task_id"], "a");
+            break;
+        }
+    }
+}
+
+#[tokio::test]
 async fn what_is_no_longer_kept_is_a_gap() {
     let world = World::new().await;
     let ring = crate::storage::EVENTS_MAX;
@@ -158,7 +182,8 @@ async fn silence_is_broken_by_comments() {
 #[tokio::test(start_paused = true)]
 async fn whoever_loses_its_key_or_login_loses_its_stream() {
     let world = World::of_roles().await;
-    let open = async |key| Stream::open_with(&world, "types=none", &[("x-api-key", key)]).await;
+    let open =
+        async |key| Stream::open_with(&world, "types=drill_begun", &[("x-api-key", key)]).await;
     let (mut client, mut operator) = (open("client-key").await, open("operator-key").await);
     for stream in [&mut client, &mut operator] {
         assert!(stream.piece().await.unwrap().starts_with("retry: 1000"));
