@@ -1,5 +1,6 @@
 //! All dead letters at once, where many of them may not be touched.
 
+use axum::http::StatusCode;
 use serde_json::{Value, json};
 
 use super::World;
@@ -22,6 +23,17 @@ async fn refuse_all(world: &World) {
     let all = Outcome::Judged { accepted: refusals.len() as u32, stale: 0 };
     let command = Command::RefuseSteps { epoch: world.epoch, refusals };
     assert_eq!(world.commit(command).await, all);
+}
+
+#[tokio::test]
+async fn naming_some_and_meaning_all_is_refused() {
+    let world = World::new().await;
+    for word in ["purge", "replay"] {
+        let body = r#"{"all":true,"task_ids":["t1"]}"#;
+        let answer = world.post(&format!("/api/v1/dead-letters/{word}"), body).await;
+        assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{word}");
+        assert!(answer.text.contains("INVALID_FIELD"), "{}", answer.text);
+    }
 }
 
 async fn changed(world: &World, word: &str, body: &str) -> (u64, u64, u64) {

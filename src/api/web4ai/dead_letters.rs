@@ -129,7 +129,12 @@ impl Oldest {
 /// The tasks a request names: `task_ids`, or `all: true` for the oldest ones.
 async fn named(app: &App, body: &Object<'_>, change: &Change) -> Result<Vec<TaskId>, ApiError> {
     let invalid = |text: String| ApiError::bad_request("INVALID_FIELD", text);
+    let ids = body.texts("task_ids")?;
     if body.flag("all")?.unwrap_or(false) {
+        // Whoever names some does not mean all others too, and what is purged is gone.
+        if !ids.is_empty() {
+            return Err(invalid("either task_ids or all: true, not both".to_owned()));
+        }
         // What this member shows may be old, and all means all there are.
         app.barrier(Consistency::Linearizable).await?;
         let mut oldest = Oldest::default();
@@ -138,7 +143,6 @@ async fn named(app: &App, body: &Object<'_>, change: &Change) -> Result<Vec<Task
         }
         return Ok(oldest.task_ids);
     }
-    let ids = body.texts("task_ids")?;
     if ids.is_empty() || ids.len() > BULK_MAX {
         return Err(invalid(format!(
             "task_ids must hold 1 to {BULK_MAX} ids, or all must be true"
