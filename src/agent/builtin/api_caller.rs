@@ -50,6 +50,8 @@ struct Broken {
     message: String,
     /// No connection, or not in time: another try may help.
     again: bool,
+    /// It is the endpoint's fault, and counts against it.
+    by_endpoint: bool,
 }
 
 impl ApiCaller {
@@ -84,8 +86,14 @@ impl ApiCaller {
         let started = Instant::now();
         let mut pause = PAUSE_MIN;
         let mut tried = 0;
+        let mut last: Option<String> = None;
         loop {
-            if let Err(left) = self.breakers.admit(&endpoint) {
+            let admitted = self.breakers.admit(&endpoint);
+            if let (Err(_), Some(message)) = (&admitted, last.take()) {
+                // These very tries opened the circuit: what they found says more than that it is open.
+                return unreachable(&endpoint, &message, tried, started);
+            }
+            if let Err(left) = admitted {
                 let message = format!("too many failures; closed in {} s", left.as_secs() + 1);
                 return json!({ "status": "circuit_open", "endpoint": endpoint, "message": message });
             }
@@ -106,18 +114,30 @@ impl ApiCaller {
                 }
                 Err(broken) => broken,
             };
-            self.breakers.failed(&endpoint);
-            if !broken.again || tried == TRIES {
-                let word = if broken.again { "unreachable" } else { "error" };
+            if broken.by_endpoint {
+                self.breakers.failed(&endpoint);
+            }
+            if !broken.again {
                 return json!({
-                    "status": word, "endpoint": endpoint, "message": broken.message,
+                    "status": "error", "endpoint": endpoint, "message": broken.message,
                     "attempts": tried, "duration_ms": started.elapsed().as_millis() as u64,
                 });
             }
+            if tried == TRIES {
+                return unreachable(&endpoint, &broken.message, tried, started);
+            }
+            last = Some(broken.message);
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(PAUSE_MAX);
         }
     }
+}
+
+fn unreachable(endpoint: &str, message: &str, tried: u32, started: Instant) -> Value {
+    json!({
+        "status": "unreachable", "endpoint": endpoint, "message": message, "attempts": tried,
+        "duration_ms": started.elapsed().as_millis() as u64,
+    })
 }
 
 async fn attempt(http: &reqwest::Client, call: &Call) -> Result<(u16, Value), Broken> {
@@ -134,7 +154,7 @@ async fn attempt(http: &reqwest::Client, call: &Call) -> Result<(u16, Value), Br
     while let Some(chunk) = response.chunk().await.map_err(|error| broken(&error))? {
         if body.len() + chunk.len() > ANSWER_BYTES_MAX {
             let message = format!("the answer is over {ANSWER_BYTES_MAX} bytes");
-            return Err(Broken { message, again: false });
+            return Err(Broken { message, again: false, by_endpoint: false });
         }
         body.extend_from_slice(&chunk);
     }
@@ -145,7 +165,7 @@ async fn attempt(http: &reqwest::Client, call: &Call) -> Result<(u16, Value), Br
 fn broken(error: &reqwest::Error) -> Broken {
     let refused = outward::refusal(error).is_some();
     let again = !refused && (error.is_connect() || error.is_timeout());
-    Broken { message: outward::innermost(error), again }
+    Broken { message: outward::innermost(error), again, by_endpoint: !refused }
 }
 
 /// What fails or does not: the address without its query.

@@ -80,7 +80,7 @@ fn summary(task: &Task, flow: &Flow, steps: &[StepRow], outputs: &[Value]) -> Ma
     let len = steps.len();
     let value = match flow.mode {
         FlowMode::Sequential => json!({
-            "agents_executed": steps.iter().filter(|step| step.state.is_over()).count(),
+            "agents_executed": steps.iter().filter(|step| step.state.is_over() && step.task.is_some()).count(),
             "pipeline_successful": completed == len,
             "final_output": last,
             "pipeline_results": steps.iter().filter(|step| step.task.is_some()).map(|step| json!({
