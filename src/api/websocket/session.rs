@@ -32,6 +32,8 @@ pub(super) struct Session {
 enum End {
     /// The client left, or its connection broke.
     Gone,
+    /// The client says so, and waits for the same.
+    Left,
     Told(u16, &'static str),
 }
 
@@ -48,6 +50,10 @@ impl Session {
     pub(super) async fn run(mut self, mut socket: WebSocket) {
         match self.converse(&mut socket).await {
             End::Gone => {}
+            End::Left => {
+                // The answer is ready below us, and is sent with whatever is read next (RFC 6455, 5.5.1).
+                let _ = timeout(CLOSE_TIMEOUT, socket.recv()).await;
+            }
             End::Told(code, reason) => {
                 let frame = CloseFrame { code, reason: Utf8Bytes::from_static(reason) };
                 let farewell = socket.send(Message::Close(Some(frame)));
@@ -78,7 +84,8 @@ impl Session {
                 message = socket.recv() => {
                     heard = Instant::now();
                     match message {
-                        None | Some(Err(_) | Ok(Message::Close(_))) => return End::Gone,
+                        None | Some(Err(_)) => return End::Gone,
+                        Some(Ok(Message::Close(_))) => return End::Left,
                         Some(Ok(Message::Text(text))) => self.answer(text.as_bytes()),
                         // Pings are answered below us.
                         Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Binary(_))) => None,
