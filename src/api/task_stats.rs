@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::prometheus::Page;
 use super::web4ai::words::error_code;
-use crate::model::{NodeId, NodeStatus, TaskId, TaskStatus};
+use crate::model::{LastTry, NodeId, NodeStatus, TaskId, TaskStatus};
 use crate::state::{Event, Fact, State as Tables};
 use crate::storage::{EventBatch, Machine};
 
@@ -79,8 +79,7 @@ pub(super) struct TypeStats {
 #[derive(Debug, Clone, Copy)]
 struct End {
     status: TaskStatus,
-    /// Nobody was there for its last try.
-    unavailable: bool,
+    last_try: LastTry,
     execution_ms: u64,
 }
 
@@ -92,15 +91,19 @@ impl Default for TaskStats {
 }
 
 impl TypeStats {
-    fn record(&mut self, End { status, unavailable, execution_ms }: End) {
+    fn record(&mut self, End { status, last_try, execution_ms }: End) {
         match status {
             TaskStatus::Completed => self.completed += 1,
-            TaskStatus::Failed | TaskStatus::DeadLetter => {
-                self.failed += 1;
-                let code = error_code(status, unavailable);
-                self.unavailable += u64::from(code == Some("AGENT_UNAVAILABLE"));
+            TaskStatus::Failed | TaskStatus::DeadLetter | TaskStatus::TimedOut => {
+                match error_code(status, last_try) {
+                    Some("TIMEOUT") => self.timeout += 1,
+                    Some("AGENT_UNAVAILABLE") => {
+                        self.failed += 1;
+                        self.unavailable += 1;
+                    }
+                    _ => self.failed += 1,
+                }
             }
-            TaskStatus::TimedOut => self.timeout += 1,
             TaskStatus::Cancelled => self.cancelled += 1,
             TaskStatus::Pending
             | TaskStatus::Retrying
@@ -303,8 +306,8 @@ fn note(stats: &TaskStats, state: &Tables, seen: Vec<Seen<'_>>) {
             }
             Seen::Ended(task_id, status) => {
                 let Some(task) = state.task(task_id) else { continue };
-                let (unavailable, execution_ms) = (task.unavailable, task.execution_ms);
-                let end = End { status, unavailable, execution_ms };
+                let (last_try, execution_ms) = (task.last_try, task.execution_ms);
+                let end = End { status, last_try, execution_ms };
                 if task.step_of.is_none() {
                     book.ended(&task.task_type, end);
                 } else if let Some(kind) = &task.requirements.agent_type {
@@ -357,23 +360,25 @@ mod tests {
     use super::*;
 
     fn record(stats: &TaskStats, task_type: &str, status: TaskStatus, execution_ms: u64) {
-        let end = End { status, unavailable: false, execution_ms };
+        let end = End { status, last_try: LastTry::Other, execution_ms };
         stats.0.lock().ended(task_type, end);
     }
 
     #[test]
     fn contract_4_8_tasks_that_nobody_was_there_for_are_counted_apart() {
         let stats = TaskStats::default();
-        for (status, unavailable) in [
-            (TaskStatus::DeadLetter, true),
-            (TaskStatus::DeadLetter, false),
-            (TaskStatus::Failed, true),
-            (TaskStatus::Completed, true),
+        for (status, last_try) in [
+            (TaskStatus::DeadLetter, LastTry::Unavailable),
+            (TaskStatus::DeadLetter, LastTry::Other),
+            (TaskStatus::DeadLetter, LastTry::TimedOut),
+            (TaskStatus::Failed, LastTry::Unavailable),
+            (TaskStatus::Completed, LastTry::Unavailable),
         ] {
-            stats.0.lock().ended("t", End { status, unavailable, execution_ms: 1 });
+            stats.0.lock().ended("t", End { status, last_try, execution_ms: 1 });
         }
         // The code is that of the task's own view: a permanent failure is no missing agent.
-        assert_eq!((stats.all().failed, stats.all().unavailable), (3, 1));
+        let all = stats.all();
+        assert_eq!((all.failed, all.unavailable, all.timeout), (3, 1, 1));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::model::{Epoch, Incarnation, Member, MemberId, NodeId};
 use crate::state::Reply;
 
 /// The protocol spoken here. A member that speaks another one is refused.
-pub(crate) const PROTOCOL_VERSION: u32 = 5;
+pub(crate) const PROTOCOL_VERSION: u32 = 6;
 
 /// The first frame on a connection: who calls, and whom it means to reach.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -76,7 +76,7 @@ pub use schedule::{
     TimetablePatch,
 };
 pub use service::{Service, Services};
-pub use task::{Concurrency, Execution, Requirements, Task, TaskFailure, TaskStatus};
+pub use task::{Concurrency, Execution, LastTry, Requirements, Task, TaskFailure, TaskStatus};
 pub use urgency::Urgency;
 
 /// Milliseconds since the Unix epoch, stamped by the leader before an entry is proposed.

@@ -250,11 +250,22 @@ pub struct Task {
     pub flow: Option<Box<Flow>>,
     /// Whose step it is.
     pub step_of: Option<StepOf>,
-    /// Its newest try failed because nobody was there to do it: no agent of its kind, or none that
-    /// could be reached (contract 1.3).
-    pub unavailable: bool,
+    /// Why its newest try failed, as far as its end is called by that.
+    pub last_try: LastTry,
     /// What it is done for, when a campaign or its like launched it.
     pub job: Option<Box<Job>>,
+}
+
+/// How the newest try of a task failed, for the words that its end is told by (contract 1.3, 8.2).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LastTry {
+    /// As its error says, or it did not.
+    #[default]
+    Other,
+    /// Nobody was there to do it: no agent of its kind, or none that could be reached.
+    Unavailable,
+    /// It took longer than the task allows.
+    TimedOut,
 }
 
 impl Task {
@@ -308,7 +319,7 @@ impl Task {
             rate: None,
             flow: None,
             step_of: None,
-            unavailable: false,
+            last_try: LastTry::Other,
             job: None,
         }
     }

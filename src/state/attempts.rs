@@ -6,7 +6,7 @@ use super::indexes::attempt_due_ms;
 use super::nodes::ExecutionEnd;
 use super::rows::BlobPart;
 use super::{Fact, Outcome, Rejection, Reply};
-use crate::model::{Epoch, NodeId, Task, TaskFailure, TaskId, TaskStatus, TimeMs};
+use crate::model::{Epoch, LastTry, NodeId, Task, TaskFailure, TaskId, TaskStatus, TimeMs};
 
 impl Txn<'_> {
     pub(super) fn record_dispatches(&mut self, epoch: Epoch, dispatches: Vec<Dispatch>) -> Reply {
@@ -151,16 +151,13 @@ impl Txn<'_> {
                 let rows = &mut self.state.rows;
                 let result = rows.put_payload(task_id, BlobPart::Result, result);
                 let metrics = rows.put_payload(task_id, BlobPart::Metrics, end.performance_metrics);
-                let now = self.now;
                 let (agent_id, execution_ms) = (end.agent_id, end.execution_ms);
-                let measured =
-                    self.state.open_task(task_id).map_or(0, |task| ran_for_ms(task, now));
                 self.end_task(task_id, TaskStatus::Completed, ExecutionEnd::Completed, |task| {
                     task.result = result;
                     task.performance_metrics = metrics;
                     task.error = None;
                     task.agent_id = agent_id;
-                    task.execution_ms = if execution_ms > 0 { execution_ms } else { measured };
+                    task.execution_ms = execution_ms;
                 });
             }
             TaskOutcome::Failed { failure: TaskFailure::Permanent, error } => {
@@ -194,7 +191,14 @@ impl Txn<'_> {
     ) {
         let Some(task) = self.state.open_task(task_id) else { return };
         let by_agents = task.requirements.agent_type.is_some();
-        let unavailable = by_agents && failure == TaskFailure::Network;
+        let last_try = match failure {
+            TaskFailure::Network if by_agents => LastTry::Unavailable,
+            TaskFailure::Timeout => LastTry::TimedOut,
+            TaskFailure::Network
+            | TaskFailure::NodeLost
+            | TaskFailure::Retryable
+            | TaskFailure::Permanent => LastTry::Other,
+        };
         let end = match taken_from {
             Some(_) => ExecutionEnd::Lost,
             None => ExecutionEnd::Failed,
@@ -209,7 +213,7 @@ impl Txn<'_> {
             };
             self.end_task(task_id, TaskStatus::DeadLetter, end, |task| {
                 task.error = Some(error);
-                task.unavailable = unavailable;
+                task.last_try = last_try;
                 note_time_out(task, failure);
             });
             return;
@@ -220,6 +224,7 @@ impl Txn<'_> {
             let error = format!("{error}; the budget of {} holds no other try", resource.as_str());
             self.end_task(task_id, TaskStatus::Failed, end, |task| {
                 task.error = Some(error);
+                task.last_try = last_try;
                 note_time_out(task, failure);
             });
             return;
@@ -247,7 +252,7 @@ impl Txn<'_> {
         self.edit_task(task_id, |task| {
             task.retry_count = retry;
             task.error = Some(error);
-            task.unavailable = unavailable;
+            task.last_try = last_try;
         });
         self.state.edit_counters(|counters| counters.retries += 1);
         if let Some(of) = step_of.filter(|of| self.state.open_task(&of.task_id).is_some()) {
@@ -387,7 +392,7 @@ fn is_of_live_attempt(task: &Task, report: &TaskReport) -> bool {
         && report.node_id.as_ref().is_none_or(|node_id| *node_id == execution.node_id)
 }
 
-fn ran_for_ms(task: &Task, now: TimeMs) -> u64 {
+pub(super) fn ran_for_ms(task: &Task, now: TimeMs) -> u64 {
     let since = match &task.execution {
         Some(execution) if execution.started_at_ms > 0 => execution.started_at_ms,
         Some(execution) => execution.assigned_at_ms,

@@ -350,6 +350,13 @@ pub enum FlowRequest {
         /// 2 to [`crate::model::STEPS_MAX`].
         count: u16,
     },
+    /// As the pipeline of its type says, but for how often a step is tried again.
+    PipelineTried {
+        /// The client's mode; without one, the pipeline's.
+        mode: Option<FlowMode>,
+        /// Tries of each step after its first.
+        max_retries: u32,
+    },
 }
 
 /// A task as a client submits it. JSON travels as text.

@@ -9,8 +9,8 @@ use super::command::{FlowRequest, StepRefusal, TaskSpec};
 use super::nodes::ExecutionEnd;
 use super::{Fact, Outcome, Rejection, Reply, State};
 use crate::model::{
-    Epoch, Flow, FlowMode, Node, NodeStatus, Requirements, STEPS_MAX, Step, StepOf, StepSpec,
-    StepState, Task, TaskFailure, TaskId, TaskStatus, Verdict,
+    Epoch, Flow, FlowMode, LastTry, Node, NodeStatus, Requirements, STEPS_MAX, Step, StepOf,
+    StepSpec, StepState, Task, TaskFailure, TaskId, TaskStatus, Verdict,
 };
 
 /// The longest time for one attempt of an agent that the pipeline does not limit (contract 4.6).
@@ -73,6 +73,13 @@ impl Txn<'_> {
                 let unknown = || Rejection::UnknownTaskType { task_type: spec.task_type.clone() };
                 let pipeline = self.state.pipeline(&spec.task_type).ok_or_else(unknown)?;
                 Flow::new(mode.unwrap_or(pipeline.mode), pipeline.steps.clone())
+            }
+            Some(FlowRequest::PipelineTried { mode, max_retries }) => {
+                let unknown = || Rejection::UnknownTaskType { task_type: spec.task_type.clone() };
+                let pipeline = self.state.pipeline(&spec.task_type).ok_or_else(unknown)?;
+                let steps = pipeline.steps.iter().cloned();
+                let steps = steps.map(|step| StepSpec { max_retries, ..step }).collect();
+                Flow::new(mode.unwrap_or(pipeline.mode), steps)
             }
             Some(FlowRequest::Steps { mode, steps }) => {
                 check_steps(&steps).map_err(Rejection::InvalidFlow)?;
@@ -224,7 +231,7 @@ impl Txn<'_> {
     /// Ends a flow because of one of its steps.
     fn end_flow(&mut self, task_id: &TaskId, step: u16, status: TaskStatus) {
         let ended = self.state.step_task(task_id, step);
-        let unavailable = ended.as_ref().is_some_and(|step| step.unavailable);
+        let last_try = ended.as_ref().map_or(LastTry::Other, |step| step.last_try);
         let (node_id, agent_id, error) = ended.map_or((None, None, None), |step| {
             let error = step.error.as_ref().map(|said| format!("{}: {said}", step.task_type));
             (step.node_id.clone(), step.agent_id.clone(), error)
@@ -233,7 +240,7 @@ impl Txn<'_> {
         self.end_task(task_id, status, ExecutionEnd::Withdrawn, |task| {
             task.node_id = node_id;
             task.agent_id = agent_id;
-            task.unavailable = unavailable;
+            task.last_try = last_try;
             task.error = if status == TaskStatus::Completed { None } else { error };
             task.execution_ms = now.saturating_sub(task.started_at_ms.max(task.created_at_ms));
         });

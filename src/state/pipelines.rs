@@ -15,18 +15,19 @@ pub const PIPELINES_MAX: usize = 1000;
 /// Tries after the first of each step (contract 4.6).
 const STEP_RETRIES: u32 = 3;
 
-/// The eight pipelines of contract 4.4, with the estimates of 4.2. Members of one cluster must agree
+/// The eight pipelines of contract 4.4, with the estimates of 4.2. Its modes are recommended ones: a task
+/// that names none is sequential (4.2). Members of one cluster must agree
 /// on them, so a change here is a change of the replicated format.
 pub fn built_in() -> &'static [Pipeline] {
     static BUILT_IN: OnceLock<Vec<Pipeline>> = OnceLock::new();
     BUILT_IN.get_or_init(|| {
-        use FlowMode::{Parallel, Sequential};
+        use FlowMode::Sequential;
         const SUMMARY: &str = "transcript_summary";
         let table: [(&str, FlowMode, u64, &[&str]); 8] = [
             ("report_generation", Sequential, 3000, &["data_ingest", "data_analysis", "synthesis"]),
             ("real_time_monitoring", Sequential, 500, &["video_detection", "alerting"]),
-            ("data_analysis", Parallel, 2000, &["data_analysis"]),
-            ("api_call", Parallel, 300, &["api_caller"]),
+            ("data_analysis", Sequential, 2000, &["data_analysis"]),
+            ("api_call", Sequential, 300, &["api_caller"]),
             (
                 "podcast_intelligence",
                 Sequential,

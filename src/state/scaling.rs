@@ -22,6 +22,11 @@ impl State {
     }
 }
 
+/// Thousandths as the number that they stand for.
+fn milli(value: u64) -> f64 {
+    value as f64 / 1000.0
+}
+
 impl Txn<'_> {
     pub(super) fn record_scaling(
         &mut self,
@@ -44,7 +49,9 @@ impl Txn<'_> {
                 "event": {
                     "number": number, "action": event.action.as_str(), "rule_name": event.rule,
                     "current_nodes": event.current_nodes, "target_nodes": event.target_nodes,
-                    "reason": event.reason, "nodes": event.nodes,
+                    "metric_value": milli(event.metric_milli),
+                    "threshold_value": milli(event.threshold_milli),
+                    "reason": event.reason, "nodes": event.nodes, "provider": event.provider,
                 },
                 "timestamp": self.now / 1000,
                 "source": "web4ai_orchestrator",

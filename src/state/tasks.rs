@@ -1,6 +1,7 @@
 //! Tasks: acceptance, placement, cancellation, retirement (contract 2.3, 2.7).
 
 use super::apply::Txn;
+use super::attempts::ran_for_ms;
 use super::command::{Assignment, TaskSpec};
 use super::flows::step_id;
 use super::indexes::Places;
@@ -266,10 +267,12 @@ impl Txn<'_> {
         let (created_at_ms, step_of) = (task.created_at_ms, task.step_of.clone());
         let (callback_url, job) = (task.callback_url.clone(), task.job.clone());
         let holder = task.execution.as_ref().map(|execution| execution.node_id.clone());
+        let now = self.now;
+        let ran_for_ms = ran_for_ms(task, now);
         if let Some(node_id) = &holder {
             self.release_node(node_id, end);
         }
-        let (now, under_way) = (self.now, holder.is_some());
+        let under_way = holder.is_some();
         if step_of.is_none() {
             self.count_end(status, now.saturating_sub(created_at_ms));
         }
@@ -279,6 +282,10 @@ impl Txn<'_> {
             task.execution = None;
             task.node_id.clone_from(&holder);
             edit(task);
+            // However it ended, it ran until now.
+            if task.execution_ms == 0 && task.flow.is_none() {
+                task.execution_ms = ran_for_ms;
+            }
             task.attempt
         });
         let ended = task_id.clone();

@@ -162,7 +162,7 @@ fn parse(task_type: String, body: &Object<'_>) -> Result<Pipeline, ApiError> {
     if estimate_ms > ESTIMATE_MS_MAX {
         return Err(invalid("estimated_completion_ms is at most a year".to_owned()));
     }
-    let (mode, steps) = steps::parse(&body.list("steps")?, mode).map_err(invalid)?;
+    let (mode, steps) = steps::parse(&body.list("steps")?, mode, None).map_err(invalid)?;
     Ok(Pipeline { task_type, mode, estimate_ms, steps })
 }
 

@@ -24,6 +24,7 @@ const PARAMETERS_BYTES_MAX: usize = 4096;
 pub(in crate::api) fn parse(
     list: &[&RawValue],
     mode: Option<FlowMode>,
+    max_retries: Option<u32>,
 ) -> Result<(FlowMode, Vec<StepSpec>), String> {
     if list.is_empty() || list.len() > STEPS_MAX {
         return Err(format!("steps must hold 1 to {STEPS_MAX} steps, not {}", list.len()));
@@ -31,7 +32,8 @@ pub(in crate::api) fn parse(
     let mut written = Vec::with_capacity(list.len());
     for (place, raw) in list.iter().enumerate() {
         let object = Object::of(raw).ok_or_else(|| format!("steps[{place}] must be an object"))?;
-        written.push(read(&object).map_err(|error| format!("steps[{place}]: {error}"))?);
+        written
+            .push(read(&object, max_retries).map_err(|error| format!("steps[{place}]: {error}"))?);
     }
     name_all(&mut written)?;
     let is_graph = written.iter().any(|(_, depends_on)| !depends_on.is_empty());
@@ -50,7 +52,7 @@ pub(in crate::api) fn parse(
 
 type Written = (StepSpec, Vec<String>);
 
-fn read(object: &Object<'_>) -> Result<Written, String> {
+fn read(object: &Object<'_>, usual: Option<u32>) -> Result<Written, String> {
     let text = |key: &str| -> Result<String, String> {
         let text = object.text(key).map_err(|error| error.to_string())?.unwrap_or_default();
         if text.len() > NAME_BYTES_MAX || text.chars().any(char::is_control) {
@@ -59,7 +61,7 @@ fn read(object: &Object<'_>) -> Result<Written, String> {
         Ok(text.into_owned())
     };
     let max_retries = object.count("max_retries").map_err(|error| error.to_string())?;
-    let max_retries = max_retries.unwrap_or(RETRIES);
+    let max_retries = max_retries.or_else(|| usual.map(u64::from)).unwrap_or(RETRIES);
     if max_retries > RETRIES_MAX {
         return Err(format!("max_retries must be at most {RETRIES_MAX}"));
     }
@@ -145,7 +147,7 @@ mod tests {
 
     fn read_all(text: &str, mode: Option<FlowMode>) -> Result<(FlowMode, Vec<StepSpec>), String> {
         let list: Vec<&RawValue> = serde_json::from_str(text).unwrap();
-        parse(&list, mode)
+        parse(&list, mode, None)
     }
 
     #[test]

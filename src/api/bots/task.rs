@@ -66,7 +66,7 @@ fn task_text(machine: &Arc<Machine>, mut shown: Shown) -> Result<Vec<u8>, Storag
         id: task.task_id.as_str(),
         r#type: Some(&task.task_type),
         data: fragment(payloads.input.as_deref().unwrap_or_default(), "null"),
-        status: web4ai_status(task.status),
+        status: web4ai_status(task.status, task.last_try),
         created_at: iso_micros(task.created_at_ms),
         updated_at: iso_micros(updated),
         result: fragment(&payloads.result, "null"),

@@ -143,8 +143,8 @@ fn spec_of(
 ) -> Result<TaskSpec, String> {
     let field = |error: FieldError| error.to_string();
     let max_retries = match body.count("max_retries").map_err(field)? {
-        None => defaults.max_retries,
-        Some(retries) if retries <= RETRIES_MAX => retries as u32,
+        None => None,
+        Some(retries) if retries <= RETRIES_MAX => Some(retries as u32),
         Some(_) => return Err(format!("max_retries must be at most {RETRIES_MAX}")),
     };
     let deadline_ms = match body.text("deadline").map_err(field)? {
@@ -168,20 +168,21 @@ fn spec_of(
         input,
         metadata,
         timeout_ms: timeout_ms(body, shape, defaults).map_err(field)?,
-        max_retries,
+        max_retries: max_retries.unwrap_or(defaults.max_retries),
         deadline_ms,
         callback_url: None,
         concurrency: limits::concurrency(body)?,
         rate: limits::rate(body)?,
         flow: match shape {
-            Shape::Agents => Some(steps_of(body)?),
+            Shape::Agents => Some(steps_of(body, max_retries)?),
             Shape::Web4ai => copies_of(&requirements)?,
         },
     })
 }
 
 /// The mode stands at the top or, as upstream's code reads it, in the metadata (contract 4.5).
-fn steps_of(body: &Object<'_>) -> Result<FlowRequest, String> {
+/// `max_retries`, if the client says it, is that of each step that has none of its own.
+fn steps_of(body: &Object<'_>, max_retries: Option<u32>) -> Result<FlowRequest, String> {
     let field = |error: FieldError| error.to_string();
     let metadata = body.object("metadata").map_err(field)?;
     let word = match body.text("execution_mode").map_err(field)? {
@@ -196,12 +197,14 @@ fn steps_of(body: &Object<'_>) -> Result<FlowRequest, String> {
     };
     if !body.has("steps") {
         // Only steps say what they wait for.
-        return match mode {
-            Some(FlowMode::Graph) => Err("execution_mode graph needs steps".to_owned()),
-            mode => Ok(FlowRequest::Pipeline { mode }),
+        return match (mode, max_retries) {
+            (Some(FlowMode::Graph), _) => Err("execution_mode graph needs steps".to_owned()),
+            (mode, None) => Ok(FlowRequest::Pipeline { mode }),
+            (mode, Some(max_retries)) => Ok(FlowRequest::PipelineTried { mode, max_retries }),
         };
     }
-    let (mode, steps) = steps::parse(&body.list("steps").map_err(field)?, mode)?;
+    let list = body.list("steps").map_err(field)?;
+    let (mode, steps) = steps::parse(&list, mode, max_retries)?;
     Ok(FlowRequest::Steps { mode, steps })
 }
 
@@ -427,6 +430,12 @@ mod tests {
             pipeline(Some(FlowMode::Parallel))
         );
         assert_eq!(mode(r#"{"task_type":"t"}"#), None);
+        let tried = FlowRequest::PipelineTried { mode: None, max_retries: 0 };
+        assert_eq!(mode(r#"{"task_type":"api_call","max_retries":0}"#), Some(tried));
+        let steps = r#"[{"agent_type":"x"},{"agent_type":"y","max_retries":5}]"#;
+        let own = mode(&format!(r#"{{"task_type":"mine","max_retries":1,"steps":{steps}}}"#));
+        let Some(FlowRequest::Steps { steps, .. }) = own else { panic!("{own:?}") };
+        assert_eq!((steps[0].max_retries, steps[1].max_retries), (1, 5));
         let own = mode(r#"{"task_type":"mine","steps":[{"agent_type":"x"}]}"#);
         assert!(matches!(own, Some(FlowRequest::Steps { mode: FlowMode::Sequential, .. })));
     }

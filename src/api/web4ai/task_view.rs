@@ -128,6 +128,14 @@ fn began_ms(task: &Task) -> Option<TimeMs> {
     placed.or_else(|| Some(task.started_at_ms).filter(|at| *at > 0)).or(ended)
 }
 
+/// When its newest attempt was begun. A node that answers with the result has not said so before: it
+/// began as long ago as it ran.
+fn started_ms(task: &Task) -> Option<TimeMs> {
+    let told = Some(task.started_at_ms).filter(|at| *at > 0);
+    let ran = task.completed_at_ms > 0 && task.attempt > 0 && task.execution_ms > 0;
+    told.or_else(|| ran.then(|| task.completed_at_ms.saturating_sub(task.execution_ms)))
+}
+
 /// What the steps of a task add to its view.
 #[derive(Debug, Default)]
 pub(in crate::api) struct Steps<'a> {
@@ -189,12 +197,12 @@ pub(in crate::api) fn task_reply<'a>(
         task: TaskObject {
             task_id: task.task_id.as_str(),
             task_type: &task.task_type,
-            status: web4ai_status(status),
+            status: web4ai_status(status, task.last_try),
             priority: task.urgency.web4ai(),
             priority_raw: fragment(&task.priority_raw, "null"),
             assigned_nodes: &task.assigned_nodes,
             created_at: Epoch(task.created_at_ms),
-            started_at: epoch_or_null(task.started_at_ms),
+            started_at: started_ms(task).map(Epoch),
             completed_at: epoch_or_null(task.completed_at_ms),
             timeout: Seconds(task.timeout_ms),
             deadline: task.deadline_ms.map(Epoch),
@@ -246,7 +254,7 @@ fn agent_executions(task: &Task) -> Vec<AgentExecution<'_>> {
 }
 
 fn task_error(task: &Task) -> Option<TaskError> {
-    let code = error_code(task.status, task.unavailable)?;
+    let code = error_code(task.status, task.last_try)?;
     let said = task.error.as_deref().unwrap_or_default();
     let message = match task.status {
         TaskStatus::Cancelled => format!("Cancelled: {said}"),
@@ -266,11 +274,8 @@ fn task_error(task: &Task) -> Option<TaskError> {
 
 fn task_metrics(task: &Task, steps: &Steps<'_>, now: TimeMs) -> TaskMetrics {
     let ended = if task.completed_at_ms > 0 { task.completed_at_ms } else { now };
-    let left_queue = match &task.execution {
-        _ if task.started_at_ms > 0 => task.started_at_ms,
-        Some(execution) => execution.assigned_at_ms,
-        None => ended,
-    };
+    let placed = || task.execution.as_ref().map(|execution| execution.assigned_at_ms);
+    let left_queue = started_ms(task).or_else(placed).unwrap_or(ended);
     TaskMetrics {
         total_duration_ms: ended.saturating_sub(task.created_at_ms),
         queue_time_ms: left_queue.saturating_sub(task.created_at_ms),
@@ -316,7 +321,7 @@ fn row_fields(task: &Task) -> RowFields<'_> {
     RowFields {
         task_id: task.task_id.as_str(),
         task_type: &task.task_type,
-        status: web4ai_status(task.status),
+        status: web4ai_status(task.status, task.last_try),
         priority: task.urgency.web4ai(),
         created_at: Epoch(task.created_at_ms),
         timeout: Seconds(task.timeout_ms),
@@ -399,6 +404,25 @@ pub(in crate::api) mod tests {
         assert_eq!(value["metrics"], metrics);
         assert_eq!(value["task"]["completed_at"], 1_700_000_001.5);
         assert_eq!(value["agent_executions"][0]["agent_id"], "a1");
+    }
+
+    #[test]
+    fn a_task_that_its_node_did_at_once_was_begun_as_long_ago_as_it_ran() {
+        let task = Task {
+            status: TaskStatus::Completed,
+            attempt: 1,
+            completed_at_ms: 1_700_000_008_034,
+            node_id: Some(NodeId::trusted("n1")),
+            execution_ms: 8023,
+            ..waiting()
+        };
+        let value = render(&task, &Payloads::default());
+        assert_eq!(value["task"]["started_at"], 1_700_000_000.011);
+        let metrics = &value["metrics"];
+        assert_eq!(
+            (&metrics["queue_time_ms"], &metrics["execution_time_ms"]),
+            (&json!(11), &json!(8023))
+        );
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Family W's and A's words for where a task stands (contract 8.2).
 
-use crate::model::TaskStatus;
+use crate::model::{LastTry, TaskStatus};
 
 /// The lists of `GET /api/v1/tasks`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -55,14 +55,15 @@ impl Bucket {
     }
 }
 
-/// `task.status`: words family W's SDK can parse.
-pub(in crate::api) fn web4ai_status(status: TaskStatus) -> &'static str {
+/// `task.status`: words family W's SDK can parse. A task whose last try took too long timed out.
+pub(in crate::api) fn web4ai_status(status: TaskStatus, last_try: LastTry) -> &'static str {
     match status {
         TaskStatus::Pending | TaskStatus::Waiting => "pending",
         TaskStatus::Retrying => "queued",
         TaskStatus::Assigned => "assigned",
         TaskStatus::Running | TaskStatus::Stepping => "running",
         TaskStatus::Completed => "completed",
+        TaskStatus::DeadLetter if last_try == LastTry::TimedOut => "timeout",
         TaskStatus::Failed | TaskStatus::DeadLetter => "failed",
         TaskStatus::TimedOut => "timeout",
         TaskStatus::Cancelled => "cancelled",
@@ -81,12 +82,15 @@ pub(super) fn agents_status(status: TaskStatus) -> &'static str {
     }
 }
 
-/// The code of family A for a task that ended without a result (contract 1.3); `unavailable` when its
-/// last try found nobody to do it.
-pub(in crate::api) fn error_code(status: TaskStatus, unavailable: bool) -> Option<&'static str> {
+/// The code of family A for a task that ended without a result (contract 1.3, 8.2).
+pub(in crate::api) fn error_code(status: TaskStatus, last_try: LastTry) -> Option<&'static str> {
     match status {
-        TaskStatus::DeadLetter if unavailable => Some("AGENT_UNAVAILABLE"),
-        TaskStatus::Failed | TaskStatus::DeadLetter => Some("EXECUTION_FAILED"),
+        TaskStatus::DeadLetter => match last_try {
+            LastTry::Unavailable => Some("AGENT_UNAVAILABLE"),
+            LastTry::TimedOut => Some("TIMEOUT"),
+            LastTry::Other => Some("EXECUTION_FAILED"),
+        },
+        TaskStatus::Failed => Some("EXECUTION_FAILED"),
         TaskStatus::TimedOut => Some("TIMEOUT"),
         TaskStatus::Cancelled => Some("CANCELLED"),
         TaskStatus::Pending
@@ -124,25 +128,29 @@ mod tests {
         ] {
             assert_eq!(Bucket::of(status).as_str(), bucket);
             assert!(Bucket::of(status).statuses().contains(&status));
-            assert_eq!(web4ai_status(status), web4ai);
+            assert_eq!(web4ai_status(status, LastTry::Other), web4ai);
             assert_eq!(agents_status(status), agents);
         }
     }
 
     #[test]
-    fn contract_1_3_the_code_says_whether_anybody_was_there() {
-        for (status, unavailable, code) in [
-            (TaskStatus::DeadLetter, true, Some("AGENT_UNAVAILABLE")),
-            (TaskStatus::DeadLetter, false, Some("EXECUTION_FAILED")),
-            (TaskStatus::Failed, false, Some("EXECUTION_FAILED")),
+    fn contract_1_3_the_code_says_how_the_last_try_failed() {
+        use LastTry::{Other, TimedOut, Unavailable};
+        for (status, last_try, code) in [
+            (TaskStatus::DeadLetter, Unavailable, Some("AGENT_UNAVAILABLE")),
+            (TaskStatus::DeadLetter, TimedOut, Some("TIMEOUT")),
+            (TaskStatus::DeadLetter, Other, Some("EXECUTION_FAILED")),
+            (TaskStatus::Failed, Other, Some("EXECUTION_FAILED")),
             // An earlier try may have found nobody; the end has another reason.
-            (TaskStatus::Failed, true, Some("EXECUTION_FAILED")),
-            (TaskStatus::TimedOut, true, Some("TIMEOUT")),
-            (TaskStatus::Cancelled, true, Some("CANCELLED")),
-            (TaskStatus::Completed, false, None),
-            (TaskStatus::Retrying, true, None),
+            (TaskStatus::Failed, Unavailable, Some("EXECUTION_FAILED")),
+            (TaskStatus::TimedOut, Unavailable, Some("TIMEOUT")),
+            (TaskStatus::Cancelled, Unavailable, Some("CANCELLED")),
+            (TaskStatus::Completed, Other, None),
+            (TaskStatus::Retrying, Unavailable, None),
         ] {
-            assert_eq!(error_code(status, unavailable), code, "{status:?}");
+            assert_eq!(error_code(status, last_try), code, "{status:?}");
         }
+        assert_eq!(web4ai_status(TaskStatus::DeadLetter, TimedOut), "timeout");
+        assert_eq!(web4ai_status(TaskStatus::Retrying, TimedOut), "queued");
     }
 }

@@ -58,7 +58,7 @@ fn row<'a>(task: &'a Task, requirements: &'a str) -> Row<'a> {
     Row {
         task_id: task.task_id.as_str(),
         task_type: &task.task_type,
-        status: web4ai_status(task.status),
+        status: web4ai_status(task.status, task.last_try),
         priority: task.urgency.web4ai_name(),
         created_at: Epoch(task.created_at_ms),
         timeout: Seconds(task.timeout_ms),
