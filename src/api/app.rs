@@ -64,6 +64,9 @@ pub struct ApiOptions {
     pub services: Services,
     /// The file's sections for the fleet: who may come in before the cluster has a configuration.
     pub document: Value,
+    /// What a change of the replicated configuration must pass before it is proposed, beside what the state
+    /// asks of the document that comes out.
+    pub check_config: fn(&Value) -> Result<(), String>,
 }
 
 impl Default for ApiOptions {
@@ -81,6 +84,7 @@ impl Default for ApiOptions {
             websocket_port: None,
             services: Services::default(),
             document: Value::Null,
+            check_config: |_| Ok(()),
         }
     }
 }

@@ -18,7 +18,6 @@ use super::reply;
 use super::ticket::{Caller, Ticket};
 use crate::clock;
 use crate::cluster::ReadStamp;
-use crate::config::check_change;
 use crate::outward;
 use crate::security::{Access, MASK, seal};
 use crate::state::{Command, Config, Outcome, Policy, unread};
@@ -243,8 +242,9 @@ pub(super) async fn change_document(
         return patched(ticket, &recorded?);
     }
     let config = app.cluster().view().read(|state| state.config().clone());
+    let check = app.options().check_config;
     let (change, config) = tokio::task::spawn_blocking(move || {
-        prepared(change, &config).map(|change| (change, config))
+        prepared(change, &config, check).map(|change| (change, config))
     })
     .await
     .map_err(|_| ApiError::unavailable("MEMBER_STOPPED", "this member stops", 1))??;
@@ -266,14 +266,18 @@ fn patched(ticket: Ticket, written: &Written) -> Result<u64, ApiError> {
 }
 
 /// The change as it is proposed: keys and passwords as hashes, what is masked left out.
-fn prepared(change: Change, config: &Config) -> Result<Change, ApiError> {
+fn prepared(
+    change: Change,
+    config: &Config,
+    check: fn(&Value) -> Result<(), String>,
+) -> Result<Change, ApiError> {
     let Change { path, value, mut expected_revision } = change;
     let keys: Vec<&str> = path.split('.').filter(|key| !key.is_empty()).collect();
     if keys.len() > PATH_KEYS_MAX {
         return Err(invalid(format!("the path has more than {PATH_KEYS_MAX} keys")));
     }
     let mut patch = keys.iter().rev().fold(value, |inner, key| json!({ *key: inner }));
-    check_change(&patch).map_err(invalid)?;
+    check(&patch).map_err(invalid)?;
     let looked_up = seal(&mut patch, &config.document(), clock::now_ms()).map_err(invalid)?;
     if looked_up && expected_revision.is_none() {
         // What was looked up is only good for the document it was looked up in.

@@ -388,6 +388,7 @@ fn api_options(config: &Config, leadership: &Leadership, backups: &Backups) -> A
         websocket_port: websocket_port(config),
         services: config.services.clone(),
         document: config.document.clone(),
+        check_config: crate::config::check_change,
         ..ApiOptions::default()
     }
 }

@@ -23,8 +23,9 @@ impl State {
 }
 
 /// Thousandths as the number that they stand for.
-fn milli(value: u64) -> f64 {
-    value as f64 / 1000.0
+fn milli(value: u64) -> serde_json::Value {
+    let text = format!("{}.{:03}", value / 1000, value % 1000);
+    text.parse().unwrap_or_default()
 }
 
 impl Txn<'_> {

@@ -101,6 +101,10 @@ fn what_is_left_can_be_looked_at(house: &House, urls: &str, id: &str, best: f64)
         .says(&["max_iterations must be 1 to 1000", "422"]);
     run(&["campaign", "show", "nobody", "--url", urls]).with(1).says(&["CAMPAIGN_NOT_FOUND"]);
     run(&["orchestrator", "config", "speed=9", "--url", urls]).with(2).says(&["no setting"]);
+    // Known keys take what they may, and nothing takes the place of a whole section.
+    for (key, value) in [("orchestrator", "x"), ("auto_scaling.provider", "odd")] {
+        run(&["config", "set", key, value, "--url", urls]).with(1).says(&[key, "must be"]);
+    }
     said(urls, &["orchestrator", "config", "--mode", "manual"]).says(&["MANUAL"]);
     said(urls, &["orchestrator", "run-once"]).says(&["no active campaigns", "step"]);
     said(urls, &["orchestrator", "deactivate"]).says(&["deactivated"]);

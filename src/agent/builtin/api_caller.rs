@@ -312,6 +312,29 @@ mod tests {
         assert_eq!(data["responses"][2]["attempts"], 1);
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn tries_that_open_the_circuit_themselves_say_what_they_found() {
+        // Port 1 of this machine: nobody listens. The second of its fifth and sixth try opens the circuit.
+        let (caller, url) = (ApiCaller::default(), "http://127.0.0.1:1/x");
+        for _ in 0..2 {
+            let failure = run(&caller, json!({"url": url})).await.unwrap_err();
+            assert!(failure.message.starts_with("no call was answered"), "{}", failure.message);
+        }
+        let data = run(&caller, json!({"url": url})).await.unwrap();
+        assert_eq!(data["responses"][0]["status"], "circuit_open");
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_is_too_large_says_nothing_against_its_endpoint() {
+        let large = || async { "x".repeat(ANSWER_BYTES_MAX + 1) };
+        let url = serve(Router::new().route("/", get(large))).await;
+        let caller = ApiCaller::default();
+        for _ in 0..7 {
+            let data = run(&caller, json!({"url": url})).await.unwrap();
+            assert_eq!(data["responses"][0]["status"], "error");
+        }
+    }
+
     #[tokio::test]
     async fn contract_4_7_five_failures_open_the_circuit() {
         let calls = Arc::new(AtomicU32::new(0));

@@ -132,6 +132,36 @@ async fn contract_4_5_a_sequential_task_through_its_life() {
 }
 
 #[tokio::test]
+async fn contract_8_1_the_retries_of_a_task_are_those_of_its_steps() {
+    let world = two_agents().await;
+    let body = json!({"task_id": "r", "task_type": "report_generation", "max_retries": 1});
+    world.post("/api/v1/tasks", &body.to_string()).await.ok();
+    // Three steps, each tried once more. Without it each is tried three times more.
+    assert_eq!(shown(&world, "r").await["task"]["max_retries"], 3);
+    let body = json!({"task_id": "u", "task_type": "report_generation"});
+    world.post("/api/v1/tasks", &body.to_string()).await.ok();
+    assert_eq!(shown(&world, "u").await["task"]["max_retries"], 9);
+}
+
+#[tokio::test]
+async fn contract_4_2_a_task_that_names_no_mode_is_sequential() {
+    let world = two_agents().await;
+    for task_type in ["data_analysis", "api_call", "report_generation"] {
+        let pipeline = world.get(&format!("/api/v1/pipelines/{task_type}")).await.ok();
+        assert_eq!(pipeline["pipeline"]["mode"], "sequential", "{pipeline}");
+    }
+}
+
+#[tokio::test]
+async fn contract_4_5_steps_that_were_never_begun_are_not_counted() {
+    let world = two_agents().await;
+    world.flow("s", &json!({"execution_mode": "sequential"})).await;
+    world.step("s#0", "agent:a1", failed()).await;
+    let task = shown(&world, "s").await;
+    assert_eq!(task["output"]["agents_executed"], 1, "{task}");
+}
+
+#[tokio::test]
 async fn contract_4_5_a_failed_pipeline_is_failed_and_shows_what_it_has() {
     let world = two_agents().await;
     world.flow("s", &json!({"execution_mode": "sequential"})).await;

@@ -41,6 +41,18 @@ impl Client {
         Ok(Self(client))
     }
 
+    /// Takes its leave; gives whether that is answered before the connection goes.
+    async fn leave(mut self) -> bool {
+        self.0.close(None).await.unwrap();
+        loop {
+            match tokio::time::timeout(PATIENCE, self.0.next()).await.expect("in time") {
+                Some(Ok(Message::Close(_))) => return true,
+                Some(Ok(_)) => {}
+                Some(Err(_)) | None => return false,
+            }
+        }
+    }
+
     /// The next frame that says something.
     async fn next(&mut self) -> Option<Value> {
         loop {
@@ -88,6 +100,15 @@ fn refused(opened: Result<Client, Error>) -> (u16, Value) {
         Err(other) => panic!("{other}"),
         Ok(_) => panic!("it was let in"),
     }
+}
+
+#[tokio::test]
+async fn a_client_that_takes_its_leave_is_answered() {
+    let world = World::new().await;
+    let address = serve(world.router.clone()).await;
+    let mut client = Client::open(&address, "/ws", None).await.unwrap();
+    client.expect("initial_status").await;
+    assert!(client.leave().await);
 }
 
 #[tokio::test]
