@@ -155,10 +155,13 @@ async fn contract_4_2_a_task_that_names_no_mode_is_sequential() {
 #[tokio::test]
 async fn contract_4_5_steps_that_were_never_begun_are_not_counted() {
     let world = two_agents().await;
-    world.flow("s", &json!({"execution_mode": "sequential"})).await;
-    world.step("s#0", "agent:a1", failed()).await;
-    let task = shown(&world, "s").await;
-    assert_eq!(task["output"]["agents_executed"], 1, "{task}");
+    let steps = ["x", "y", "x"].map(|kind| json!({"agent_type": kind, "max_retries": 0}));
+    let body = json!({"task_id": "s", "task_type": "mine", "steps": steps});
+    world.post("/api/v1/tasks", &body.to_string()).await.ok();
+    world.step("s#0", "agent:a1", done(ONE)).await;
+    world.step("s#1", "agent:b1", failed()).await;
+    let output = &shown(&world, "s").await["output"];
+    assert_eq!(output["agents_executed"], 2, "{output}");
 }
 
 #[tokio::test]
