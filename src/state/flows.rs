@@ -69,17 +69,11 @@ impl Txn<'_> {
     pub(super) fn flow_of(&self, spec: &mut TaskSpec) -> Result<Option<Flow>, Rejection> {
         let flow = match spec.flow.take() {
             None => return Ok(None),
-            Some(FlowRequest::Pipeline { mode }) => {
-                let unknown = || Rejection::UnknownTaskType { task_type: spec.task_type.clone() };
-                let pipeline = self.state.pipeline(&spec.task_type).ok_or_else(unknown)?;
-                Flow::new(mode.unwrap_or(pipeline.mode), pipeline.steps.clone())
-            }
+            Some(FlowRequest::Pipeline { mode }) => self.pipeline_of(spec, mode)?,
             Some(FlowRequest::PipelineTried { mode, max_retries }) => {
-                let unknown = || Rejection::UnknownTaskType { task_type: spec.task_type.clone() };
-                let pipeline = self.state.pipeline(&spec.task_type).ok_or_else(unknown)?;
-                let steps = pipeline.steps.iter().cloned();
-                let steps = steps.map(|step| StepSpec { max_retries, ..step }).collect();
-                Flow::new(mode.unwrap_or(pipeline.mode), steps)
+                let mut flow = self.pipeline_of(spec, mode)?;
+                flow.steps.iter_mut().for_each(|step| step.spec.max_retries = max_retries);
+                flow
             }
             Some(FlowRequest::Steps { mode, steps }) => {
                 check_steps(&steps).map_err(Rejection::InvalidFlow)?;
@@ -99,6 +93,13 @@ impl Txn<'_> {
         let retries = flow.steps.iter().map(|step| step.spec.max_retries);
         spec.max_retries = retries.fold(0, u32::saturating_add);
         Ok(Some(flow))
+    }
+
+    /// The flow of a task as the pipeline of its type says.
+    fn pipeline_of(&self, spec: &TaskSpec, mode: Option<FlowMode>) -> Result<Flow, Rejection> {
+        let unknown = || Rejection::UnknownTaskType { task_type: spec.task_type.clone() };
+        let pipeline = self.state.pipeline(&spec.task_type).ok_or_else(unknown)?;
+        Ok(Flow::new(mode.unwrap_or(pipeline.mode), pipeline.steps.clone()))
     }
 
     /// Opens every step that may begin.

@@ -16,40 +16,32 @@ pub const PIPELINES_MAX: usize = 1000;
 const STEP_RETRIES: u32 = 3;
 
 /// The eight pipelines of contract 4.4, with the estimates of 4.2. Its modes are recommended ones: a task
-/// that names none is sequential (4.2). Members of one cluster must agree
-/// on them, so a change here is a change of the replicated format.
+/// that names none is sequential (4.2). Members of one cluster must agree on them, so a change here is a
+/// change of the replicated format.
 pub fn built_in() -> &'static [Pipeline] {
     static BUILT_IN: OnceLock<Vec<Pipeline>> = OnceLock::new();
     BUILT_IN.get_or_init(|| {
-        use FlowMode::Sequential;
         const SUMMARY: &str = "transcript_summary";
-        let table: [(&str, FlowMode, u64, &[&str]); 8] = [
-            ("report_generation", Sequential, 3000, &["data_ingest", "data_analysis", "synthesis"]),
-            ("real_time_monitoring", Sequential, 500, &["video_detection", "alerting"]),
-            ("data_analysis", Sequential, 2000, &["data_analysis"]),
-            ("api_call", Sequential, 300, &["api_caller"]),
+        let table: [(&str, u64, &[&str]); 8] = [
+            ("report_generation", 3000, &["data_ingest", "data_analysis", "synthesis"]),
+            ("real_time_monitoring", 500, &["video_detection", "alerting"]),
+            ("data_analysis", 2000, &["data_analysis"]),
+            ("api_call", 300, &["api_caller"]),
             (
                 "podcast_intelligence",
-                Sequential,
                 1000,
                 &["rss_feed_monitor", "podcast_transcript", SUMMARY, "industry_synthesis"],
             ),
-            (
-                "document_intelligence",
-                Sequential,
-                1000,
-                &["document_reader", SUMMARY, "industry_synthesis"],
-            ),
-            ("content_summarization", Sequential, 1000, &[SUMMARY]),
-            ("industry_synthesis_only", Sequential, 1000, &["industry_synthesis"]),
+            ("document_intelligence", 1000, &["document_reader", SUMMARY, "industry_synthesis"]),
+            ("content_summarization", 1000, &[SUMMARY]),
+            ("industry_synthesis_only", 1000, &["industry_synthesis"]),
         ];
-        let pipeline =
-            |(task_type, mode, estimate_ms, agents): (&str, FlowMode, u64, &[&str])| Pipeline {
-                task_type: task_type.to_owned(),
-                mode,
-                estimate_ms,
-                steps: agents.iter().map(|agent_type| step(agent_type)).collect(),
-            };
+        let pipeline = |(task_type, estimate_ms, agents): (&str, u64, &[&str])| Pipeline {
+            task_type: task_type.to_owned(),
+            mode: FlowMode::Sequential,
+            estimate_ms,
+            steps: agents.iter().map(|agent_type| step(agent_type)).collect(),
+        };
         table.into_iter().map(pipeline).collect()
     })
 }
