@@ -2,6 +2,7 @@
 //! member an even share, from nothing but the members of wave and swarm
 //! (docs/decisions/0009-swarms-are-derived.md).
 
+use super::deal::Deal;
 use super::{Span, Stretch, Swarm, Wave, spans_without};
 
 impl Swarm {
@@ -19,18 +20,22 @@ impl Swarm {
         begin + self.waves + 1
     }
 
+    /// How the assignments of a wave are dealt among the members; `None` when there are none. All that are
+    /// not newer than a wave over the whole swarm were among its bots.
+    fn deal(&self, wave: &Wave) -> Option<Deal> {
+        let end = wave.members.last().filter(|_| wave.whole).map(|last| last.end);
+        let old = end.map_or(self.count, |end| self.before(end));
+        Deal::of(self.count, old, wave.turn)
+    }
+
     /// Who has the assignment of a bot that is gone: the members have them in turn, so that they
-    /// are spread evenly, and anew whenever the members change. The turn of the wave moves it
-    /// round, so that not all single ones go to the same bot.
+    /// are spread evenly, and anew whenever the members change.
     #[must_use]
     pub fn heir(&self, wave: &Wave, index: u32) -> Option<u32> {
         let before = Span { first: 0, end: index };
         let had: u32 = wave.members.iter().map(|span| span.and(before).len()).sum();
-        // All members that are not newer than a wave over the whole swarm were among its bots.
         let gone = if wave.whole { had - self.before(index) } else { 0 };
-        let count = u64::from(self.count);
-        let rank = (u64::from(gone) + wave.turn % count.max(1)).checked_rem(count)?;
-        self.at_rank(rank as u32)
+        self.at_rank(self.deal(wave)?.heir(gone))
     }
 
     /// Members whose index is lower than one.
@@ -48,45 +53,48 @@ impl Swarm {
     }
 
     /// Who has what was made for a member, when that is one that came after the wave: they have an
-    /// even share. Of as many neighbouring turns as there are members, each member has the same number.
+    /// even share.
     #[must_use]
-    pub fn taker(&self, turn: u64, wave: &[Span], index: u32) -> Option<u32> {
-        if !self.has_newer_than(wave) {
+    pub fn taker(&self, wave: &Wave, index: u32) -> Option<u32> {
+        if !self.has_newer_than(&wave.members) {
             return None;
         }
-        let count = u64::from(self.count).max(1);
-        let rank = (u64::from(self.rank_of(index)?) + turn % count) % count;
-        let end = wave.last()?.end;
-        self.at_rank(rank as u32).filter(|taker| *taker >= end)
+        self.at_rank(self.deal(wave)?.taker(self.rank_of(index)?)?)
     }
 
-    /// The bot of a wave whose assignment a member has that came later. It is one at most.
+    /// The bots of a wave whose assignments some members have that came later, one each at most.
     #[must_use]
-    pub fn taken(&self, turn: u64, wave: &[Span], index: u32) -> Option<u32> {
-        let end = wave.last()?.end;
-        let rank = u64::from(self.rank_of(index).filter(|_| index >= end)?);
-        let count = u64::from(self.count).max(1);
-        let rank = (rank + count - turn % count) % count;
-        self.at_rank(rank as u32).filter(|member| *member < end)
+    pub fn taken(&self, wave: &Wave, members: &[u32]) -> Vec<u32> {
+        if !self.has_newer_than(&wave.members) {
+            return Vec::new();
+        }
+        let Some(deal) = self.deal(wave) else { return Vec::new() };
+        let taken = |index: &u32| self.at_rank(deal.taken(self.rank_of(*index)?)?);
+        members.iter().filter_map(taken).collect()
     }
 
-    /// Of the bots of a wave that are gone, those whose heir is the member of a rank: every `count`-th.
-    pub fn inheritance(
+    /// After how many turns from that of a wave, one at least, a member of it keeps what it is given, unless
+    /// bots come in between.
+    #[must_use]
+    pub fn turns_until_kept(&self, wave: &Wave, index: u32) -> Option<u64> {
+        self.deal(wave)?.until_kept(self.rank_of(index)?)
+    }
+
+    /// Of the bots of a wave that are gone, those whose heir the member of a rank is, in order.
+    pub fn inheritance<G: AsRef<[Span]>>(
         &self,
-        turn: u64,
-        gone: impl AsRef<[Span]>,
+        wave: &Wave,
+        gone: G,
         rank: u32,
-    ) -> impl Iterator<Item = u32> {
-        let count = u64::from(self.count).max(1);
-        let mut next = (u64::from(rank) + count - turn % count) % count;
+    ) -> impl Iterator<Item = u32> + use<G> {
+        let places = self.deal(wave).map(|deal| deal.inherited(rank));
         let (mut at, mut passed) = (0, 0);
-        std::iter::from_fn(move || {
-            let (place, gone) = (next, gone.as_ref());
+        places.into_iter().flatten().map_while(move |place| {
+            let gone = gone.as_ref();
             while place >= passed + u64::from(gone.get(at)?.len()) {
                 passed += u64::from(gone[at].len());
                 at += 1;
             }
-            next = place + count;
             Some(gone[at].first + (place - passed) as u32)
         })
     }
@@ -124,42 +132,41 @@ mod tests {
         }
         assert!(shares.iter().all(|share| (14..=15).contains(&share.len())), "{shares:?}");
         for (rank, share) in (0..).zip(shares) {
-            assert_eq!(swarm.inheritance(5, &gone, rank).collect::<Vec<_>>(), share);
+            assert_eq!(swarm.inheritance(&wave, &gone, rank).collect::<Vec<_>>(), share);
         }
         let empty = self::swarm(&[]);
-        let spans = &wave.members;
-        assert_eq!((empty.taker(5, spans, 7), empty.taken(5, spans, 7)), (None, None));
+        assert_eq!((empty.taker(&wave, 7), empty.taken(&wave, &[7])), (None, vec![]));
         assert_eq!(empty.heir(&wave, 7), None);
         // What was for one bot goes by the turn alone.
-        let single = Wave { whole: false, members: vec![span(40, 41)], turn: 9, ..wave };
-        assert_eq!(swarm.heir(&single, 40), Some(2));
+        let single = Wave { whole: false, members: vec![span(40, 41)], ..wave };
+        let heir = |turn| swarm.heir(&Wave { turn, ..single.clone() }, 40);
+        let heirs: std::collections::BTreeSet<_> = (9..16).map(heir).collect();
+        assert_eq!(heirs, (0..7).map(Some).collect());
     }
 
     #[test]
     fn those_that_come_later_have_an_even_share_of_what_was_made_before() {
         // Three of the wave are left, one came before the hole behind them, four later.
         let swarm = swarm(&[span(2, 4), span(7, 8), span(12, 13), span(20, 23)]);
-        let wave = [span(0, 5), span(6, 10)];
+        let wave = whole(&[span(0, 5), span(6, 10)]);
         let members: Vec<u32> = (0..7).map(|rank| swarm.at_rank(rank).unwrap()).collect();
         let mut shares = vec![0; 7];
         for turn in 40..47 {
+            let wave = Wave { turn, ..wave.clone() };
             for (rank, index) in members.iter().enumerate().take(3) {
-                let taker = swarm.taker(turn, &wave, *index);
+                let taker = swarm.taker(&wave, *index);
                 let found = members.iter().position(|member| Some(*member) == taker);
                 assert!(found.is_none_or(|rank| rank >= 3), "{turn}: {taker:?}");
                 shares[found.unwrap_or(rank)] += 1;
-                let back = taker.and_then(|taker| swarm.taken(turn, &wave, taker));
-                assert_eq!(back, taker.map(|_| *index));
+                let back = taker.map(|taker| swarm.taken(&wave, &[taker]));
+                assert_eq!(back, taker.map(|_| vec![*index]));
             }
-            let taken =
-                members.iter().filter(|member| swarm.taken(turn, &wave, **member).is_some());
-            assert!(taken.clone().all(|member| *member >= 10));
-            let takers = members[..3].iter().filter_map(|index| swarm.taker(turn, &wave, *index));
-            assert_eq!(taken.count(), takers.count());
+            let takers = members[..3].iter().filter_map(|index| swarm.taker(&wave, *index));
+            assert_eq!(swarm.taken(&wave, &members).len(), takers.count());
         }
         assert_eq!(shares, [3; 7]);
         // Of a wave that all of them had, nobody gives anything away.
-        let wave = [span(2, 23)];
-        assert!(!swarm.has_newer_than(&wave) && swarm.taker(3, &wave, 2).is_none());
+        let wave = whole(&[span(2, 23)]);
+        assert!(!swarm.has_newer_than(&wave.members) && swarm.taker(&wave, 2).is_none());
     }
 }

@@ -13,6 +13,7 @@ mod bot_wave;
 mod bot_workflow;
 mod budget;
 mod campaign;
+mod deal;
 mod decimal;
 mod delivery;
 mod drill;

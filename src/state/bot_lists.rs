@@ -176,7 +176,7 @@ impl State {
         let older = index.whole_open.get(&bot.swarm).into_iter();
         let older = older.flat_map(move |waves| way.along(waves.range(from..=to).copied()));
         let taken = older.filter(move |wave| *wave < first_own).map(move |wave| {
-            let found = self.taken_of(wave, bot.index);
+            let found = self.taken_of(wave, &[bot.index]).pop();
             (place(wave, found.unwrap_or_default()), found.is_some())
         });
         [
@@ -199,7 +199,7 @@ impl State {
             cost += if row.whole { (row.members.len() + swarm.members.len()) / 16 } else { 0 };
         }
         let rank = rows.and_then(|(row, swarm)| Some((row, swarm, swarm.rank_of(bot.index)?)));
-        let indexes = rank.map(|(row, swarm, rank)| swarm.inheritance(row.turn, gone, rank));
+        let indexes = rank.map(|(row, swarm, rank)| swarm.inheritance(row, gone, rank));
         let indexes = indexes.into_iter().flatten();
         let front = match way.newest_first {
             true => AssignmentPlace { wave: wave.saturating_add(1), index: 0 },

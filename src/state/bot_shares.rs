@@ -45,7 +45,7 @@ impl State {
     /// Who came later and has what was made for a member, if it waits.
     pub(super) fn taker_of(&self, place: AssignmentPlace) -> Option<u32> {
         let wave = self.waves.get(&place.wave).filter(|wave| wave.whole)?;
-        self.swarms.get(&wave.swarm)?.taker(wave.turn, &wave.members, place.index)
+        self.swarms.get(&wave.swarm)?.taker(wave, place.index)
     }
 
     /// Whether bots have come since a wave over their whole swarm. If so, they have of those before it, too.
@@ -55,17 +55,19 @@ impl State {
         wave.zip(swarm).is_some_and(|(wave, swarm)| swarm.has_newer_than(&wave.members))
     }
 
-    /// The assignment of a wave that waits and that a member has which came later.
-    pub(super) fn taken_of(&self, number: u64, index: u32) -> Option<u32> {
-        let wave = self.waves.get(&number).filter(|wave| wave.whole)?;
-        let swarm = self.swarms.get(&wave.swarm)?;
-        let taken = swarm.taken(wave.turn, &wave.members, index)?;
-        self.is_waiting(AssignmentPlace { wave: number, index: taken }).then_some(taken)
+    /// The assignments of a wave that wait and that members have which came later, one each at most.
+    pub(super) fn taken_of(&self, number: u64, bots: &[u32]) -> Vec<u32> {
+        let wave = self.waves.get(&number).filter(|wave| wave.whole);
+        let Some(wave) = wave else { return Vec::new() };
+        let Some(swarm) = self.swarms.get(&wave.swarm) else { return Vec::new() };
+        let mut taken = swarm.taken(wave, bots);
+        taken.retain(|index| self.is_waiting(AssignmentPlace { wave: number, index: *index }));
+        taken
     }
 
-    /// The same of several members. It costs a look, and one for each that has something.
+    /// The same, which costs a look, and one for each that has something.
     pub(super) fn taken_of_all(&self, number: u64, bots: &[u32], looks: &mut usize) -> Vec<u32> {
-        let found: Vec<u32> = bots.iter().filter_map(|bot| self.taken_of(number, *bot)).collect();
+        let found = self.taken_of(number, bots);
         *looks = looks.saturating_sub(1 + bots.len() / 16 + found.len());
         found
     }
@@ -81,7 +83,7 @@ impl State {
         let gone = if wave.whole { swarm.gone_of(&wave.members) } else { wave.members.clone() };
         let mut found = Vec::new();
         for rank in ranks {
-            for index in swarm.inheritance(wave.turn, &gone, *rank).take(*looks) {
+            for index in swarm.inheritance(wave, &gone, *rank).take(*looks) {
                 *looks -= 1;
                 // What somebody holds is of the bot that it is leased as.
                 if self.is_waiting(AssignmentPlace { wave: number, index }) {
@@ -92,9 +94,9 @@ impl State {
         found
     }
 
-    /// Waves over its whole swarm that a member has not ended, from a number on, those that others have left
-    /// out but for the first of each run of them: of neighbouring turns, these are neighbours too. So a
-    /// walk past what others do not do is as short as one past what the member has done.
+    /// Waves over its whole swarm that a member has not ended; of those that others have, the first of each
+    /// run of neighbouring turns at most. So a walk past what others do not do is as short as one past
+    /// what the member has done.
     pub(super) fn own_waves_of(&self, bot: BotPlace) -> impl Iterator<Item = u64> {
         let first = self.first_whole_of(bot).and_then(|first| self.next_unended(bot, first));
         std::iter::successors(first, move |wave| {
@@ -110,10 +112,7 @@ impl State {
     /// The first wave after one that a member gives away which it may have itself.
     fn wave_after_taken(&self, bot: BotPlace, number: u64) -> Option<u64> {
         let (wave, swarm) = (self.waves.get(&number)?, self.swarms.get(&bot.swarm)?);
-        let rank = u64::from(swarm.rank_of(bot.index)?);
-        let count = u64::from(swarm.count).max(1);
-        // The members that are newer are the last: after their turns it begins at the first again.
-        let turn = wave.turn.checked_add(count - (rank + wave.turn % count) % count)?;
+        let turn = wave.turn.checked_add(swarm.turns_until_kept(wave, bot.index)?)?;
         let whole = self.bot_index.whole_of.get(&bot.swarm)?;
         let (mut low, mut end) = (number.checked_add(1)?, whole.last()?.checked_add(1)?);
         let (mut found, mut step) = (None, 1);
@@ -166,7 +165,7 @@ impl State {
             }
         }
         for (_, wave) in self.ready_before(bot).take(LOOKS_MAX) {
-            found += u64::from(self.taken_of(wave, bot.index).is_some());
+            found += self.taken_of(wave, &[bot.index]).len() as u64;
         }
         found
     }

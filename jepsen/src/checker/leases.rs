@@ -68,6 +68,10 @@ impl Told<'_> {
         matches!(self.f, "complete" | "book") && (self.kind == Kind::Info || self.has_completed())
     }
 
+    fn may_have_renewed(&self) -> bool {
+        self.f == "renew" && (self.kind == Kind::Info || self.is("accepted"))
+    }
+
     /// Whether it may have ended the lease of a try.
     fn may_have_ended(&self) -> bool {
         self.f != "renew" && (self.kind == Kind::Info || self.is("accepted"))
@@ -123,13 +127,17 @@ impl<'a> Task<'a> {
         self.told.iter().filter(move |told| told.attempt == Some(attempt))
     }
 
-    /// Until when nobody else can have been given it, unless its holder gave it up.
+    /// Until when nobody else can have been given it, unless its holder gave it up. A renewal sets the end
+    /// anew, and to an earlier time if it asks for less than is left.
     fn surely_held(&self, grant: &Grant<'_>) -> u64 {
-        let until = |from: u64, lease_ms: u64| from + lease_ms * 1_000_000;
-        let renewed =
-            self.of(grant.attempt).filter(|told| told.f == "renew" && told.is("accepted"));
-        let renewed = renewed.map(|told| until(told.from, told.lease_ms)).max().unwrap_or(0);
-        renewed.max(until(grant.from, grant.lease_ms)).saturating_sub(CLOCKS_NS)
+        let end = |from: u64, lease_ms: u64| from + lease_ms * 1_000_000;
+        let renewals = || self.of(grant.attempt).filter(|told| told.may_have_renewed());
+        let sure = renewals().filter(|told| told.is("accepted")).max_by_key(|told| told.from);
+        let (since, lease_ms) =
+            sure.map_or((grant.from, grant.lease_ms), |told| (told.from, told.lease_ms));
+        let later = renewals().filter(|told| told.until > since);
+        let ends = later.map(|told| end(told.from, told.lease_ms));
+        ends.fold(end(since, lease_ms), u64::min).saturating_sub(CLOCKS_NS)
     }
 
     /// Two grants of which the second cannot be right; `timed` when clocks can be relied on.

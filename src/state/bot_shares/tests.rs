@@ -90,8 +90,27 @@ fn one_wave_is_shared_as_well_as_one_can_be() {
     scale(&mut world, 10);
     scale(&mut world, 30);
     let counts = counts(&world);
-    assert!(counts.iter().all(|count| *count <= 3), "{counts:?}");
+    assert!(counts.iter().all(|count| [1, 2].contains(count)), "{counts:?}");
     assert_eq!(counts.iter().sum::<usize>(), 50);
+    // Those that come in the place of others have what they had.
+    let mut world = World::new();
+    world.swarm(100, "standard");
+    world.assign(1);
+    scale(&mut world, 50);
+    scale(&mut world, 100);
+    assert_eq!(self::counts(&world), vec![1; 100]);
+}
+
+/// Of ten waves over a hundred bots that became two hundred, nearly half had ten and as many nothing.
+#[test]
+fn waves_that_are_fewer_than_the_members_are_shared_evenly() {
+    let mut world = World::new();
+    world.swarm(100, "standard");
+    (0..10).for_each(|_| world.assign(1));
+    scale(&mut world, 200);
+    let counts = counts(&world);
+    assert_eq!(counts.iter().sum::<usize>(), 1000);
+    assert!(counts.iter().all(|count| (4..=6).contains(count)), "5 on average: {counts:?}");
 }
 
 /// What was begun stays with whoever began it; what is addressed to one bot is that bot's.

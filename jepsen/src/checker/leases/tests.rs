@@ -28,8 +28,19 @@ impl Written {
 
     /// A lease of `t` for a second.
     fn lease(&mut self, at: (u64, u64), holder: &str, task: &str, attempt: u64) -> &mut Self {
-        let note = Note::new(NAME, "lease").key(holder).value(json!({"lease_ms": 1000}));
-        self.call(at, note, (Kind::Ok, json!({"held": [[task, attempt]], "lease_ms": 1000})))
+        self.lease_for(1000, at, holder, task, attempt)
+    }
+
+    fn lease_for(
+        &mut self,
+        lease_ms: u64,
+        at: (u64, u64),
+        holder: &str,
+        task: &str,
+        attempt: u64,
+    ) -> &mut Self {
+        let note = Note::new(NAME, "lease").key(holder).value(json!({"lease_ms": lease_ms}));
+        self.call(at, note, (Kind::Ok, json!({"held": [[task, attempt]], "lease_ms": lease_ms})))
     }
 
     fn told(
@@ -164,6 +175,22 @@ fn what_is_given_while_somebody_surely_holds_it_is_found() {
         })
     };
     assert_eq!((renewed("accepted"), renewed("unknown")), (Invalid, Valid));
+    // From here on for a second each: later than that is free, however long it was leased at first.
+    let shortened = |verdict, at| {
+        let mut written = Written::default();
+        written.lease_for(3000, (10, 20), "w1", "t", 1).lease(at, "w2", "t", 2);
+        written.told((300, 310), "renew", "t", 1, verdict);
+        written.judged()[0]
+    };
+    for (verdict, at, wanted) in [
+        ("accepted", (1500, 1510), Valid),
+        ("accepted", (1200, 1210), Invalid),
+        ("unknown", (1500, 1510), Valid),
+        ("unknown", (1200, 1210), Invalid),
+        ("stale", (1500, 1510), Invalid),
+    ] {
+        assert_eq!(shortened(verdict, at), wanted, "renewed for less: {verdict}, {at:?}");
+    }
     let jumped = second((500, 510), &|all| {
         let recorder = Recorder::in_memory();
         recorder.plan(&["clock-jump"]);
