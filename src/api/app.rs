@@ -26,7 +26,7 @@ use crate::cluster::{Cluster, Consistency, ProposeError, ReadStamp};
 use crate::leader::Backups;
 use crate::model::{RequestId, Services};
 use crate::security::{AdminKey, Guard};
-use crate::state::{Command, Outcome, Reply, State as Tables};
+use crate::state::{Command, Outcome, Rejection, Reply, State as Tables};
 
 /// Backups sent at once. Each reads a file of its own from the disk.
 const BACKUPS_MAX: usize = 2;
@@ -285,6 +285,10 @@ impl App {
         caller: &Caller,
         command: Command,
     ) -> Result<Written, ApiError> {
+        let command = match ticket.print() {
+            Some(print) => Command::Asked { print, command: Box::new(command) },
+            None => command,
+        };
         let proposed = self.0.cluster.propose(ticket.command_id(), &caller.0, command).await;
         let committed = proposed.map_err(|error| {
             let error = match error {
@@ -313,8 +317,10 @@ impl App {
         (part, max): (impl Fn(&Outcome) -> bool, usize),
     ) -> Result<Written, ApiError> {
         let is_made = |state: &Tables, number: usize| {
-            let recorded = state.request(ticket.part(number).command_id());
-            recorded.is_some_and(|recorded| recorded.reply.is_ok_and(|outcome| part(&outcome)))
+            let ticket = ticket.part(number);
+            let recorded = state.request(ticket.command_id());
+            let reply = recorded.map(|recorded| recorded.answer(ticket.print()));
+            reply.is_some_and(|reply| reply.is_ok_and(|outcome| part(&outcome)))
         };
         let made = self.0.cluster.view().read(|state| {
             let numbers = (0..).take_while(|number| is_made(state, *number));
@@ -334,7 +340,7 @@ impl App {
     /// very request has made, and whoever sends it again gets the first answer.
     pub(super) fn recorded(&self, ticket: Ticket) -> Option<Result<Written, ApiError>> {
         let recorded = self.0.cluster.view().read(|state| state.request(ticket.command_id()))?;
-        Some(answered(ticket, recorded.index, recorded.reply))
+        Some(answered(ticket, recorded.index, recorded.answer(ticket.print())))
     }
 
     /// Waits until this member may answer in the mode the query asks for.
@@ -384,12 +390,8 @@ fn answered(ticket: Ticket, index: u64, reply: Reply) -> Result<Written, ApiErro
     }
 }
 
-/// An `Idempotency-Key` that was used before for something else: its recorded outcome is not of
-/// the kind this request gives.
+/// An `Idempotency-Key` that was used before for something else, although nothing tells but the kind of
+/// the recorded outcome, which this request does not give.
 pub(super) fn key_reused(request_id: RequestId) -> ApiError {
-    ApiError::conflict(
-        "IDEMPOTENCY_KEY_REUSED",
-        "this Idempotency-Key was used for a different request",
-    )
-    .with_request_id(request_id)
+    ApiError::from(Rejection::KeyReused).with_request_id(request_id)
 }

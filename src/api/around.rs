@@ -10,16 +10,19 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::body::{Body, HttpBody as _};
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use futures::FutureExt as _;
 use tokio::time::{Instant, timeout};
 
 use super::App;
 use super::audit;
 use super::auth::{Address, Asked, Need, Needs, Pass, is_foreign, query_credential, write_verdict};
+use super::body;
 use super::error::ApiError;
 use super::headers;
 use super::stats::RouteStats;
@@ -45,6 +48,8 @@ pub(super) struct Route {
     pub(super) waits: Duration,
     /// It is a door of family N.
     pub(super) is_nanoos: bool,
+    /// Bodies hold passwords, of which nothing is kept, not even a hash that is quick to try.
+    pub(super) takes_passwords: bool,
 }
 
 impl Route {
@@ -173,7 +178,13 @@ fn refused(refusal: Refusal, verdict: Option<&Verdict>) -> Response {
 async fn handle(route: &Route, ticket: Ticket, request: Request, next: Next) -> Response {
     let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
     let deadline = route.app.options().request_timeout + route.waits;
-    let handled = AssertUnwindSafe(next.run(request)).catch_unwind();
+    let handled = async {
+        match named(route, ticket, request).await {
+            Ok(request) => next.run(request).await,
+            Err(error) => error.into_response(),
+        }
+    };
+    let handled = AssertUnwindSafe(handled).catch_unwind();
     match timeout(deadline, handled).await {
         Ok(Ok(response)) => response,
         Ok(Err(panic)) => {
@@ -192,6 +203,24 @@ async fn handle(route: &Route, ticket: Ticket, request: Request, next: Next) -> 
         }
         Err(_) => ApiError::unknown_outcome(ticket.request_id).into_response(),
     }
+}
+
+/// A request that its client gave a name, with a ticket that knows what it asks for. A body that does not
+/// say how long it is, or is too long to be read at once, is left to the handler.
+async fn named(route: &Route, ticket: Ticket, request: Request) -> Result<Request, ApiError> {
+    if !ticket.is_named || matches!(*request.method(), Method::GET | Method::HEAD) {
+        return Ok(request);
+    }
+    let (mut parts, mut body) = request.into_parts();
+    let max = route.app.options().body_bytes_max;
+    let size = body.size_hint().exact().filter(|size| *size <= max as u64);
+    let mut known = Bytes::new();
+    if size.is_some() && !route.takes_passwords {
+        known = body::read(body, max).await?;
+        body = Body::from(known.clone());
+    }
+    parts.extensions.insert(ticket.asked(&parts.method, parts.uri.path(), &known));
+    Ok(Request::from_parts(parts, body))
 }
 
 /// A drill keeps this member from its clients: they hang until it is over, or are refused.

@@ -27,7 +27,7 @@ impl FromRequest<App> for RequestBody {
     }
 }
 
-async fn read(body: Body, max: usize) -> Result<Bytes, ApiError> {
+pub(super) async fn read(body: Body, max: usize) -> Result<Bytes, ApiError> {
     let mut chunks = body.into_data_stream();
     let mut first = Bytes::new();
     let mut whole = BytesMut::new();

@@ -223,6 +223,7 @@ impl From<Rejection> for ApiError {
             | Rejection::AlreadyThere { .. }
             | Rejection::CampaignChanged
             | Rejection::RunOpen { .. }
+            | Rejection::KeyReused
             | Rejection::AccountExists { .. } => StatusCode::CONFLICT,
             Rejection::Bot(rejection) => bot_status(rejection),
         };

@@ -9,7 +9,7 @@ use super::error::ApiError;
 use super::params::{Params, Path};
 use super::reply;
 use crate::model::{CampaignId, RequestId, TaskId, TaskStatus};
-use crate::state::{BotOutcome, Outcome, REQUEST_WINDOW_MS, Recorded, Rejection};
+use crate::state::{BotOutcome, Outcome, REQUEST_WINDOW_MS, Recorded, Rejection, Reply};
 
 #[derive(Debug, Serialize)]
 struct RequestReply {
@@ -62,6 +62,7 @@ enum OutcomeView {
     AccountCreated { user_id: String },
     Bot { outcome: BotOutcome },
     LeftAlone { status: Option<&'static str> },
+    Asked { outcome: Option<Box<Self>>, rejection: Option<RejectionView> },
 }
 
 impl From<&Outcome> for OutcomeView {
@@ -99,11 +100,14 @@ impl From<&Outcome> for OutcomeView {
             }
             Outcome::IterationsQueued { count } => Self::IterationsQueued { count: *count },
             Outcome::JobsCreated { count } => Self::JobsCreated { count: *count },
-            Outcome::AgentCommand { number, reply } => Self::AgentCommand {
-                number: *number,
-                outcome: reply.as_ref().as_ref().ok().map(|outcome| Box::new(outcome.into())),
-                rejection: reply.as_ref().as_ref().err().map(RejectionView::from),
-            },
+            Outcome::AgentCommand { number, reply } => {
+                let (outcome, rejection) = inner(reply);
+                Self::AgentCommand { number: *number, outcome, rejection }
+            }
+            Outcome::Asked { print: _, reply } => {
+                let (outcome, rejection) = inner(reply);
+                Self::Asked { outcome, rejection }
+            }
             Outcome::AccountCreated { user_id } => {
                 Self::AccountCreated { user_id: user_id.clone() }
             }
@@ -112,6 +116,14 @@ impl From<&Outcome> for OutcomeView {
                 Self::LeftAlone { status: status.map(TaskStatus::as_str) }
             }
         }
+    }
+}
+
+/// An answer that another one holds.
+fn inner(reply: &Reply) -> (Option<Box<OutcomeView>>, Option<RejectionView>) {
+    match reply {
+        Ok(outcome) => (Some(Box::new(outcome.into())), None),
+        Err(rejection) => (None, Some(rejection.into())),
     }
 }
 

@@ -25,6 +25,7 @@ use super::nanoos::{
     under_prefixes,
 };
 use super::pages::{self, Front};
+use super::ticket::bare;
 use super::web4ai::{
     agent_list, agents, beats, control, dashboard, dead_letters, deliveries, drain, lists,
     node_list, nodes, notices, performance, status, tasks, why,
@@ -105,6 +106,7 @@ impl Builder {
             takes_query: path == WEBSOCKET,
             waits: Duration::ZERO,
             is_nanoos: false,
+            takes_passwords: path.contains("/auth/"),
         }
     }
 }
@@ -134,8 +136,7 @@ fn is_of_nanoos(path: &str) -> bool {
         "instruments",
         "models",
     ];
-    let bare = path.strip_prefix("/api/v1").or_else(|| path.strip_prefix("/api")).unwrap_or(path);
-    let room = bare.trim_start_matches('/').split('/').next().unwrap_or_default();
+    let room = bare(path).trim_start_matches('/').split('/').next().unwrap_or_default();
     ROOMS.contains(&room)
 }
 
@@ -170,6 +171,7 @@ pub fn websocket_router(app: App) -> Router {
         takes_query: true,
         waits: Duration::ZERO,
         is_nanoos: false,
+        takes_passwords: false,
     };
     let doors = doors().fallback(wrong_method).layer(from_fn_with_state(at_root, around));
     finish(Builder { app, router: router.route("/", doors) })
@@ -186,6 +188,7 @@ fn finish(Builder { app, router }: Builder) -> Router {
         takes_query: false,
         waits: Duration::ZERO,
         is_nanoos: false,
+        takes_passwords: false,
     };
     let fallback = axum::routing::any(no_route).layer(from_fn_with_state(route, around));
     router.fallback_service(fallback.with_state(app.clone())).with_state(app)

@@ -1,8 +1,9 @@
 //! What is known of a request before its handler runs.
 
 use axum::extract::FromRequestParts;
-use axum::http::HeaderMap;
 use axum::http::request::Parts;
+use axum::http::{HeaderMap, Method};
+use xxhash_rust::xxh3::Xxh3Default;
 
 use super::error::ApiError;
 use super::headers;
@@ -22,6 +23,8 @@ pub(super) struct Ticket {
     number: usize,
     /// Whether those before it took effect.
     follows_parts: bool,
+    /// A hash of what is asked for, of a request that the client named.
+    print: Option<u64>,
 }
 
 impl Ticket {
@@ -39,7 +42,23 @@ impl Ticket {
     }
 
     fn of_id(request_id: RequestId) -> Self {
-        Self { request_id, is_named: false, number: 0, follows_parts: false }
+        Self { request_id, is_named: false, number: 0, follows_parts: false, print: None }
+    }
+
+    /// The same of a request that is known by what it asks for: at any of the prefixes that a door has.
+    pub(super) fn asked(self, method: &Method, path: &str, body: &[u8]) -> Self {
+        let mut hasher = Xxh3Default::new();
+        for part in [method.as_str().as_bytes(), bare(path).as_bytes()] {
+            hasher.update(part);
+            hasher.update(&[0]);
+        }
+        hasher.update(body);
+        Self { print: Some(hasher.digest()), ..self }
+    }
+
+    /// What the write is told from others by that would be made under the same id.
+    pub(super) fn print(self) -> Option<u64> {
+        self.print
     }
 
     /// The ticket of try number `n`, from 0, of what a request asks for: those before it changed
@@ -66,6 +85,11 @@ impl Ticket {
             number => RequestId::from_key(&format!("{}/{number}", self.request_id)),
         }
     }
+}
+
+/// A path without what the families put in front of it (contract 3.1, 5.1).
+pub(super) fn bare(path: &str) -> &str {
+    path.strip_prefix("/api/v1").or_else(|| path.strip_prefix("/api")).unwrap_or(path)
 }
 
 impl<S: Sync> FromRequestParts<S> for Ticket {

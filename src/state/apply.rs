@@ -96,10 +96,14 @@ impl State {
         facts: &mut Vec<Fact>,
     ) -> Result<Reply, Fatal> {
         let Envelope { request_id, principal: _, command } = envelope;
+        let (print, command) = match command {
+            Command::Asked { print, command } => (Some(print), *command),
+            command => (None, command),
+        };
         if let Some(recorded) = self.requests.get_again(request_id)
             && !canary::active(Canary::RequestsForgotten)
         {
-            return Ok(recorded.reply);
+            return Ok(recorded.answer(print));
         }
         let recorded = !is_duty(&command);
         let before = (self.rows.digest(), self.changed_nodes.len(), facts.len());
@@ -112,7 +116,7 @@ impl State {
             return Err(Fatal::new(format!("entry {index}: a refused command changed the state")));
         }
         if recorded {
-            self.requests.record(request_id, index, &reply);
+            self.requests.record(request_id, index, &reply, print);
         }
         Ok(reply)
     }
@@ -162,6 +166,7 @@ fn is_duty(command: &Command) -> bool {
         | Command::Campaign(_)
         | Command::Account(_) => false,
         Command::Bot(command) => command.is_duty(),
+        Command::Asked { command, .. } => is_duty(command),
     }
 }
 
@@ -229,6 +234,7 @@ impl Txn<'_> {
             Command::Campaign(command) => self.campaign_command(command),
             Command::Step { epoch, duty } => self.step_duty(epoch, duty),
             Command::Account(command) => self.account_command(command),
+            Command::Asked { command, .. } => self.apply(*command),
             Command::Bot(command) => self.bot_command(*command),
         }
     }

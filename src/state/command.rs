@@ -285,6 +285,13 @@ pub enum Command {
         /// Which of both.
         paused: bool,
     },
+    /// A command, refused when the name of its request is that of one with another `print`: a hash.
+    Asked {
+        /// Of the request.
+        print: u64,
+        /// What is asked.
+        command: Box<Self>,
+    },
 }
 
 /// A step that is given back.

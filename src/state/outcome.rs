@@ -131,6 +131,13 @@ pub enum Outcome {
         /// Since when it is paused; 0 when it is not.
         since_ms: TimeMs,
     },
+    /// As an answer to [`Command::Asked`] is remembered. Nobody is answered this.
+    Asked {
+        /// A hash of the request.
+        print: u64,
+        /// What it was answered.
+        reply: Box<Reply>,
+    },
 }
 
 /// A deterministic refusal: every member refuses alike, and a retry gets the same refusal.
@@ -358,6 +365,9 @@ pub enum Rejection {
     /// Ids of agents begin so: nodes have a name space of their own (contract C22).
     #[error("ids that begin with {AGENT_PREFIX} are those of agents")]
     NodeIdReserved,
+    /// The name of the request is that of another one.
+    #[error("this Idempotency-Key was used for a different request")]
+    KeyReused,
 }
 
 impl Rejection {
@@ -414,6 +424,7 @@ impl Rejection {
             Self::InvalidAccount(_) => "INVALID_ACCOUNT",
             Self::Bot(rejection) => rejection.code(),
             Self::NodeIdReserved => "NODE_ID_RESERVED",
+            Self::KeyReused => "IDEMPOTENCY_KEY_REUSED",
         }
     }
 }

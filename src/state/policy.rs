@@ -220,7 +220,15 @@ pub fn default_document() -> Value {
                 "industry_synthesis", "document_reader"
             ]
         },
-        "bots": { "capacity": 50_000 },
+        "campaigns": { "max_campaigns": 100_000, "max_retained_campaigns": 10_000 },
+        "bots": {
+            "capacity": 50_000, "max_open_assignments": 5_000_000,
+            "max_retained_assignments": 100_000
+        },
+        "compat": {
+            "strict_structures": false, "status_nodes": "auto",
+            "agents": { "priority_order": "desc" }
+        },
         "alerts": { "enabled": true },
         "auto_scaling": { "provider": "manual" },
         "security": { "api_key_required": false }

@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::rows::{Rows, decode, encode};
-use super::{Fatal, Reply, TableId};
+use super::{Fatal, Outcome, Rejection, Reply, TableId};
 use crate::model::{RequestId, TaskId, TimeMs};
 
 /// Answers are kept at least so long, unless there are too many.
@@ -40,6 +40,27 @@ pub struct Recorded {
     pub index: u64,
     /// What it was answered.
     pub reply: Reply,
+    /// What it was asked for with, when that is known.
+    print: Option<u64>,
+}
+
+impl Recorded {
+    fn of(index: u64, stored: &Reply) -> Self {
+        match stored {
+            Ok(Outcome::Asked { print, reply }) => {
+                Self { index, reply: Reply::clone(reply), print: Some(*print) }
+            }
+            reply => Self { index, reply: reply.clone(), print: None },
+        }
+    }
+
+    /// What whoever asks again is answered: it must have asked for the same.
+    pub fn answer(self, print: Option<u64>) -> Reply {
+        match self.print.zip(print) {
+            Some((first, again)) if first != again => Err(Rejection::KeyReused),
+            Some(_) | None => self.reply,
+        }
+    }
 }
 
 /// One row of a record.
@@ -197,7 +218,7 @@ impl Requests {
         let index = self.ledger.place(id)?;
         let of = |answers: &[(RequestId, Reply)]| {
             let answer = answers.iter().find(|(its, _)| *its == id)?;
-            Some(Recorded { index, reply: answer.1.clone() })
+            Some(Recorded::of(index, &answer.1))
         };
         let (fresh_index, fresh) = &self.fresh;
         if index == *fresh_index && !fresh.is_empty() {
@@ -220,17 +241,22 @@ impl Requests {
             let row = self.ledger.row(index)?.read::<RequestsRow>();
             self.looked_into.insert(index, row.answers.into_iter().collect());
         }
-        Some(Recorded { index, reply: self.looked_into.get(&index)?.get(&id)?.clone() })
+        Some(Recorded::of(index, self.looked_into.get(&index)?.get(&id)?))
     }
 
     pub(super) fn len(&self) -> usize {
         self.ledger.places.len()
     }
 
-    pub(super) fn record(&mut self, id: RequestId, index: u64, reply: &Reply) {
+    pub(super) fn record(&mut self, id: RequestId, index: u64, reply: &Reply, print: Option<u64>) {
         self.ledger.note(id, index);
         self.fresh.0 = index;
-        self.fresh.1.push((id, reply.clone()));
+        let reply = reply.clone();
+        let stored = match print {
+            Some(print) => Ok(Outcome::Asked { print, reply: Box::new(reply) }),
+            None => reply,
+        };
+        self.fresh.1.push((id, stored));
     }
 
     /// Writes the answers of the entry that ends, and drops what is too old.
@@ -317,14 +343,13 @@ fn tombstone_hash(task_id: &TaskId) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::state::Outcome;
 
     /// They were bounded by number only: half a million answers of 10 KB each are 5 GB.
     #[test]
     fn answers_are_bounded_by_their_bytes_as_well() {
         let (mut requests, mut rows) = (Requests::new(), Rows::default());
         let mut answer = |requests: &mut Requests, index: u64| {
-            requests.record(RequestId(index.into()), index, &Ok(Outcome::Done));
+            requests.record(RequestId(index.into()), index, &Ok(Outcome::Done), None);
             requests.end_entry(&mut rows, index, 1);
         };
         (1..=3).for_each(|index| answer(&mut requests, index));

@@ -420,6 +420,12 @@ impl Script {
             Some(key) => RequestId::from_key(key),
             None => RequestId(self.next_request),
         };
+        let command = match words.pairs.get("print") {
+            Some(print) => {
+                Command::Asked { print: print.parse().unwrap(), command: Box::new(command) }
+            }
+            None => command,
+        };
         let envelope = Envelope { request_id, principal: String::new(), command };
         let entry = encode_entry(&LogEntry { at_ms: self.at_ms, envelopes: vec![envelope] });
         if words.pairs.contains_key("bytes") {

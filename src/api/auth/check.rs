@@ -133,12 +133,11 @@ impl App {
         }
         match (need, known) {
             (Need::Open, known) => Ok(Pass { principal: known.ok(), verdict }),
-            (Need::Known | Need::May(_), Err(refusal)) => Err((refusal, verdict)),
-            (Need::Known, Ok(principal)) => Ok(Pass { principal: Some(principal), verdict }),
-            (Need::May(permission), Ok(principal)) if principal.role.may(permission) => {
+            (_, Err(refusal)) => Err((refusal, verdict)),
+            (need, Ok(principal)) if need.is_met_by(principal.role) => {
                 Ok(Pass { principal: Some(principal), verdict })
             }
-            (Need::May(_), Ok(_)) => Err((Refusal::Forbidden, verdict)),
+            (_, Ok(_)) => Err((Refusal::Forbidden, verdict)),
         }
     }
 

@@ -5,7 +5,7 @@ use axum::http::Method;
 
 use crate::api::bots::at_both;
 use crate::api::nanoos::under_prefixes;
-use crate::security::{Action, Area, Permission};
+use crate::security::{Action, Area, Permission, Role};
 
 /// What a door asks of whoever comes, when authentication is on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,6 +16,19 @@ pub enum Need {
     Known,
     /// A permission.
     May(Permission),
+    /// One of two.
+    Either(Permission, Permission),
+}
+
+impl Need {
+    /// Whether somebody of a role may do it.
+    pub(super) fn is_met_by(self, role: Role) -> bool {
+        match self {
+            Self::Open | Self::Known => true,
+            Self::May(permission) => role.may(permission),
+            Self::Either(one, other) => role.may(one) || role.may(other),
+        }
+    }
 }
 
 const fn may(area: Area, action: Action) -> Need {
@@ -35,6 +48,9 @@ const TASKS_READ: Need = may(Area::Tasks, Action::Read);
 const TASKS_SUBMIT: Need = may(Area::Tasks, Action::Submit);
 const TASKS_CANCEL: Need = may(Area::Tasks, Action::Cancel);
 const TASKS_RECEIVE: Need = may(Area::Tasks, Action::Receive);
+/// Of those who look after work, and those who do it.
+const TASKS_SEEN: Need =
+    Need::Either(Permission(Area::Tasks, Action::Read), Permission(Area::Tasks, Action::Receive));
 const TASKS_UPDATE: Need = may(Area::Tasks, Action::Update);
 const USERS: Need = may(Area::Users, Action::Manage);
 
@@ -217,8 +233,8 @@ const BOT_DOORS: &[(&str, [&str; 2], Need)] = &[
     ("GET", at_both!("/bots/stats"), TASKS_READ),
     ("GET", at_both!("/bots/{id}"), TASKS_READ),
     ("DELETE", at_both!("/bots/{id}"), TASKS_CANCEL),
-    ("GET", at_both!("/bots/{id}/health"), TASKS_READ),
-    ("GET", at_both!("/bots/{id}/tasks"), TASKS_READ),
+    ("GET", at_both!("/bots/{id}/health"), TASKS_SEEN),
+    ("GET", at_both!("/bots/{id}/tasks"), TASKS_SEEN),
     ("POST", at_both!("/bots/{id}/tasks"), TASKS_SUBMIT),
     ("POST", at_both!("/bots/{id}/tasks/{task}/complete"), TASKS_UPDATE),
     ("POST", at_both!("/bots/{id}/tasks/lease"), TASKS_RECEIVE),
@@ -228,7 +244,7 @@ const BOT_DOORS: &[(&str, [&str; 2], Need)] = &[
     // Fewer bots are as much of a loss as a swarm that is removed.
     ("PATCH", at_both!("/swarms/{id}"), TASKS_CANCEL),
     ("DELETE", at_both!("/swarms/{id}"), TASKS_CANCEL),
-    ("GET", at_both!("/swarms/{id}/health"), TASKS_READ),
+    ("GET", at_both!("/swarms/{id}/health"), TASKS_SEEN),
     ("POST", at_both!("/swarms/{id}/tasks"), TASKS_SUBMIT),
     ("POST", at_both!("/swarms/{id}/tasks/lease"), TASKS_RECEIVE),
     ("POST", at_both!("/bots/leases"), TASKS_RECEIVE),

@@ -87,12 +87,15 @@ pub(in crate::api) async fn assign_swarm(
     let Outcome::Bot(BotOutcome::Assigned { wave, count, .. }) = outcome else {
         return Err(key_reused(ticket.request_id));
     };
+    // Of a repetition it is the time of the first.
+    let mut stamp = app.caught_up(ticket, index).await?;
+    let made = app.show(&mut stamp, |state| Some(state.wave(wave)?.row.assigned_at_ms));
     let answer = json!({
         "swarm_id": swarm,
         "task_type": task_type,
         "assignments": count,
         "status": "distributed",
-        "timestamp": iso_micros(clock::now_ms()),
+        "timestamp": iso_micros(made.unwrap_or_else(clock::now_ms)),
         "wave": Some(wave).filter(|wave| *wave > 0),
     });
     Ok(shape::with_status(reply::written(ticket, index, &answer), StatusCode::CREATED))
@@ -256,7 +259,7 @@ pub(in crate::api) async fn complete(
     let parse = |text: &str| DerivedId::parse(text).ok_or_else(missing);
     let (bot, task_id) = (parse(&id)?, parse(&task)?);
     let body = Object::parse(&body)?;
-    let attempt = super::batches::attempt(&body)?;
+    let attempt = super::batches::tried(&body)?;
     let (bot_id, text) = (Some(bot), body.json("result"));
     let report = BotReport { task: task_id, bot: bot_id, attempt, text, permanent: false };
     let command = BotCommand::CompleteAssignments { items: vec![report] };

@@ -33,8 +33,12 @@ pub(in crate::api) enum Batch {
     Release,
 }
 
-/// The try that is named, if one is.
-pub(super) fn attempt(item: &Object<'_>) -> Result<Option<u32>, ApiError> {
+/// The try that is named, if one is: lists show 0 for what nobody has tried yet.
+pub(super) fn tried(item: &Object<'_>) -> Result<Option<u32>, ApiError> {
+    Ok(attempt(item)?.filter(|attempt| *attempt > 0))
+}
+
+fn attempt(item: &Object<'_>) -> Result<Option<u32>, ApiError> {
     let Some(number) = shape::integer(item, "attempt")? else { return Ok(None) };
     let wrong = |_| FieldError::new("attempt", "the number of a try");
     Ok(Some(u32::try_from(number).map_err(wrong)?))
@@ -92,7 +96,7 @@ fn report(item: &Object<'_>, completes: bool) -> Result<Parsed<BotReport>, ApiEr
         let text = said.map(|raw| text_of(raw).unwrap_or_else(|| raw.get().into()));
         cut(text.map(|text| text.into_owned()).unwrap_or_default())
     };
-    let attempt = attempt(item)?;
+    let attempt = tried(item)?;
     // As nodes say it of tasks.
     let permanent = !completes && item.flag("retryable")? == Some(false);
     let Some(task) = task_id(item)? else { return Ok(Err(Verdict::NotFound)) };

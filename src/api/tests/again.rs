@@ -336,3 +336,41 @@ async fn a_batch_whose_pipeline_or_host_is_gone_by_now_was_accepted() {
     let other = send("k0", &batches[2]).await;
     assert_eq!(other.json()["code"], "IDEMPOTENCY_KEY_REUSED", "{}", other.text);
 }
+
+/// A swarm was answered to be gone, and was not: its request had the name of one about a bot.
+#[tokio::test]
+async fn a_key_is_of_one_method_path_and_body() {
+    let world = World::new().await;
+    let send =
+        async |method: &str, path: &str, body: &str| world.keyed(method, path, "k", body).await;
+    let bot =
+        world.post("/bots", r#"{"name":"b"}"#).await.json()["id"].as_str().unwrap().to_owned();
+    let made = world.post("/swarms", r#"{"count":2}"#).await.json();
+    let swarm = made["id"].as_str().unwrap().to_owned();
+    let first = send("DELETE", &format!("/bots/{bot}"), "").await;
+    let again = send("DELETE", &format!("/bots/{bot}"), "").await;
+    assert_eq!((first.status, &first.text), (StatusCode::OK, &again.text));
+    let tasks = format!("/swarms/{swarm}/tasks");
+    for (method, path, body) in [
+        ("DELETE", format!("/swarms/{swarm}"), ""),
+        ("DELETE", format!("/bots/{bot}"), "{}"),
+        ("PATCH", format!("/swarms/{swarm}"), r#"{"count":1}"#),
+        ("POST", tasks.clone(), r#"{"type":"t"}"#),
+        ("POST", "/bots/leases".to_owned(), r#"{"swarms":["x"],"holder":"h"}"#),
+    ] {
+        let other = send(method, &path, body).await;
+        let code = other.json()["code"].clone();
+        let wanted =
+            if path == "/bots/leases" { "SWARM_NOT_FOUND" } else { "IDEMPOTENCY_KEY_REUSED" };
+        assert_eq!(code, wanted, "{method} {path}: {}", other.text);
+    }
+    assert_eq!(world.get(&format!("/swarms/{swarm}")).await.ok()["bot_count"], 2);
+    // Of one path, bodies tell requests apart; as many as are sent under names of their own count.
+    let assign = async |key: &str, kind: &str| {
+        world.post_keyed(&tasks, key, &json!({"type": kind}).to_string()).await
+    };
+    assert_eq!(assign("a", "x").await.text, assign("a", "x").await.text);
+    assert_eq!(assign("a", "y").await.json()["code"], "IDEMPOTENCY_KEY_REUSED");
+    assert_eq!(assign("b", "y").await.status, StatusCode::CREATED);
+    assert_eq!(world.get(&format!("/swarms/{swarm}")).await.ok()["waiting_tasks"], 4);
+}

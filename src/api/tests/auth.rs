@@ -142,6 +142,8 @@ async fn contract_1_4_roles_and_their_permissions() {
         ("POST", "/swarms", r#"{"count":1}"#, [true, false, true, false]),
         ("PATCH", "/swarms/none", "{}", [true, false, false, false]),
         ("POST", "/bots/leases", "{}", [true, true, false, false]),
+        ("GET", "/bots/none/tasks", "", [true, true, true, true]),
+        ("GET", "/api/v1/swarms/none/health", "", [true, true, true, true]),
         ("POST", "/api/v1/assignments/complete", "{}", [true, true, false, false]),
         ("POST", "/orchestrate", r#"{"tasks":[]}"#, [true, false, true, false]),
         ("DELETE", "/workflows/none", "", [true, false, false, false]),

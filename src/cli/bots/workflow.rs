@@ -86,7 +86,12 @@ impl Subcommand {
                     return Ok(ExitCode::SUCCESS);
                 }
                 if watch {
-                    return progress::workflow(&client, output, &id).await;
+                    let code = progress::workflow(&client, output, &id).await?;
+                    if output != Output::Json {
+                        output::line("");
+                        show(output, &client.call(Call::get(path(&id))).await?);
+                    }
+                    return Ok(code);
                 }
                 finish(&client, output, &id).await
             }
