@@ -199,6 +199,11 @@ fn explain(status: &Status, limit: Duration) -> AgentFailure {
         Code::Cancelled if message.contains("Timeout expired") => late(limit),
         Code::Cancelled => AgentFailure::new(FailureCode::Cancelled, message),
         Code::InvalidArgument => AgentFailure::invalid(message),
+        // Either side says so of what comes in; the limit tells which one it was.
+        Code::OutOfRange if is_too_large(&message) && !message.contains(&limit_here()) => {
+            let message = format!("the agent does not take messages of this size: {message}");
+            AgentFailure::new(FailureCode::MessageTooLarge, message)
+        }
         Code::OutOfRange => {
             let message = format!("the answer is over {OUTPUT_BYTES_MAX} bytes: {message}");
             AgentFailure::new(FailureCode::ExecutionFailed, message).for_good()
@@ -223,6 +228,11 @@ fn explain(status: &Status, limit: Duration) -> AgentFailure {
 /// two apart: `Received message larger than max (5 vs. 4)` of grpc-go, of C, Python and Node;
 /// `message exceeds maximum size` of Java; `exceeds the maximum configured message size` of .NET;
 /// `message length too large` of Rust.
+/// How the limit of answers stands in what is said of one that is too large.
+fn limit_here() -> String {
+    format!("{MESSAGE_BYTES_MAX} bytes")
+}
+
 fn is_too_large(message: &str) -> bool {
     let message = message.to_ascii_lowercase();
     let words = ["larger than max", "exceeds max", "exceeds the max", "too large"];
@@ -288,6 +298,15 @@ mod tests {
             assert_eq!(failure.code, FailureCode::MessageTooLarge, "{words}");
             assert!(!failure.busy && !failure.retryable, "{words}");
         }
+        // Programs of ours say it in this way of what they are given, and this side of answers.
+        let of = |limit: usize| {
+            let words = format!(
+                "Error, decoded message length too large: found 9 bytes, the limit is: {limit} bytes"
+            );
+            explain(&Status::out_of_range(words), LIMIT).code
+        };
+        assert_eq!(of(16 * 1024 * 1024), FailureCode::MessageTooLarge);
+        assert_eq!(of(MESSAGE_BYTES_MAX), FailureCode::ExecutionFailed);
     }
 
     #[test]

@@ -54,7 +54,6 @@ impl From<&AgentInput> for proto::Input {
             InputData::Json(value) => (InputKind::Json, value.to_string().into_bytes()),
             InputData::Bytes(bytes) => (input.kind, bytes.to_vec()),
         };
-        let word = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
         Self {
             input_id: input.input_id.clone(),
             r#type: proto::InputType::from(kind).into(),
@@ -97,10 +96,20 @@ impl TryFrom<proto::Input> for AgentInput {
     }
 }
 
-/// Metadata whose texts are read as scalars (contract 4.9).
+/// A value of metadata as text.
+fn word(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+/// Metadata whose texts are read as scalars (contract 4.9), but for those that would not come back as they
+/// were: `1.10` is a version and no number.
 #[must_use]
 pub fn scalars(metadata: BTreeMap<String, String>) -> BTreeMap<String, Value> {
-    metadata.into_iter().map(|(key, text)| (key, scalar(&text))).collect()
+    let read = |text: String| {
+        let scalar = scalar(&text);
+        if word(&scalar) == text { scalar } else { Value::String(text) }
+    };
+    metadata.into_iter().map(|(key, text)| (key, read(text))).collect()
 }
 
 /// Reads the inputs of a request.
@@ -279,6 +288,23 @@ mod tests {
 
     fn there_and_back(input: &AgentInput) -> AgentInput {
         AgentInput::try_from(proto::Input::from(input)).unwrap()
+    }
+
+    /// Version 1.10 became 1.1.
+    #[test]
+    fn metadata_that_would_not_come_back_as_it_was_stays_text() {
+        for (text, value) in [
+            ("1.10", json!("1.10")),
+            ("1.1", json!(1.1)),
+            ("007", json!("007")),
+            ("1e5", json!("1e5")),
+            ("12345678901234567890123", json!("12345678901234567890123")),
+            ("true", json!(true)),
+            ("\"x\"", json!("\"x\"")),
+        ] {
+            let read = scalars(BTreeMap::from([("k".to_owned(), text.to_owned())]));
+            assert_eq!((&read["k"], &word(&read["k"])[..]), (&value, text));
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@ use serde::{Serialize, Serializer};
 use crate::model::TimeMs;
 
 pub(super) use crate::model::iso;
+use crate::security::parse_iso;
 
 /// Seconds since the epoch, as a float: family W's numeric times.
 #[derive(Debug, Clone, Copy)]
@@ -47,13 +48,13 @@ pub(super) fn iso_or_null(at: TimeMs) -> Option<String> {
     (at > 0).then(|| iso(at))
 }
 
-/// Reads seconds since the epoch or an ISO-8601 text.
+/// Reads seconds since the epoch or an ISO-8601 text; one without a zone is of UTC, as Python's
+/// `utcnow().isoformat()` writes it.
 pub(super) fn parse_time(text: &str) -> Option<TimeMs> {
     if let Ok(seconds) = text.trim().parse::<f64>() {
         return (seconds.is_finite() && seconds > 0.0).then_some((seconds * 1000.0) as TimeMs);
     }
-    let timestamp: jiff::Timestamp = text.trim().parse().ok()?;
-    TimeMs::try_from(timestamp.as_millisecond()).ok()
+    parse_iso(text.trim())
 }
 
 /// An uptime the way Python prints one, which is what family W's pages show: `2 days, 3:45:23`.
@@ -87,7 +88,11 @@ mod tests {
     #[test]
     fn times_come_as_epoch_or_iso() {
         assert_eq!(parse_time("1700000000.5"), Some(1_700_000_000_500));
-        assert_eq!(parse_time("2023-11-14T22:13:20Z"), Some(1_700_000_000_000));
+        for text in
+            ["2023-11-14T22:13:20Z", "2023-11-14T22:13:20.000000", "2023-11-14 23:13:20+01:00"]
+        {
+            assert_eq!(parse_time(text), Some(1_700_000_000_000), "{text}");
+        }
         assert_eq!(parse_time("tomorrow"), None);
         assert_eq!(parse_time("-1"), None);
     }

@@ -72,6 +72,12 @@ pub(super) struct SubmitArgs {
     /// What to work on: JSON, `@FILE`, or `-` for standard input
     #[arg(long, short, default_value = "null")]
     input: String,
+    /// What the first agents of a pipeline work on: a list of {type, data or url}, as --input
+    #[arg(long, conflicts_with = "input")]
+    inputs: Option<String>,
+    /// How its agents go about it: sequential, parallel or hybrid [default: the pipeline's]
+    #[arg(long)]
+    mode: Option<String>,
     /// Its id; submitting an id twice creates one task
     #[arg(long)]
     id: Option<String>,
@@ -174,7 +180,12 @@ fn done(output: Output, body: &Value, text: &str) {
 #[derive(Debug, Serialize)]
 struct Submission {
     task_type: String,
-    input_data: Box<RawValue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    input_data: Option<Box<RawValue>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    inputs: Option<Box<RawValue>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    execution_mode: Option<String>,
     priority: Value,
     #[serde(skip_serializing_if = "Option::is_none")]
     task_id: Option<String>,
@@ -191,9 +202,12 @@ async fn submit(client: &Client, output: Output, args: SubmitArgs) -> Result<Exi
     let priority = args.priority.parse().map_or_else(|_| json!(args.priority), |n: i64| json!(n));
     let needs =
         (!args.capabilities.is_empty()).then(|| json!({ "capabilities": args.capabilities }));
+    let inputs = args.inputs.as_deref().map(read_raw).transpose()?;
     let body = Submission {
         task_type: args.task_type,
-        input_data: read_raw(&args.input)?,
+        input_data: if inputs.is_none() { Some(read_raw(&args.input)?) } else { None },
+        inputs,
+        execution_mode: args.mode,
         priority,
         task_id: args.id,
         timeout: args.timeout,

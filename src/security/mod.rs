@@ -38,4 +38,5 @@ pub use roles::{Action, Area, Permission, Role};
 pub use seal::{MASK, check, seal};
 pub use secrets::{random_api_key, random_id, random_secret};
 pub use standing::{AccountStanding, Registration, Standing};
+pub use times::parse_iso;
 pub use tokens::{Claims, Session, TokenError, TokenKind, verify};

@@ -11,9 +11,13 @@ pub(super) fn parse_time(value: &Value) -> Option<TimeMs> {
     if let Some(seconds) = value.as_f64() {
         return (0.0..1e11).contains(&seconds).then_some((seconds * 1000.0) as TimeMs);
     }
-    let text = value.as_str()?.trim();
+    parse_iso(value.as_str()?.trim())
+}
+
+/// A time as ISO-8601 has it. A day, or a time without a zone, is one of UTC.
+#[must_use]
+pub fn parse_iso(text: &str) -> Option<TimeMs> {
     let timestamp = text.parse::<jiff::Timestamp>().ok();
-    // A day or a time without a zone is one of UTC.
     let timestamp = timestamp.or_else(|| {
         let civil: jiff::civil::DateTime = text.parse().ok()?;
         civil.to_zoned(jiff::tz::TimeZone::UTC).ok().map(|zoned| zoned.timestamp())

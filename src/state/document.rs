@@ -1,6 +1,9 @@
 //! Values of a configuration document by their dotted paths. What is null is not there.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
+
+/// The deepest path or document accepted.
+pub(super) const DEPTH_MAX: usize = 32;
 
 pub(super) fn flag(document: &Value, path: &str) -> Result<Option<bool>, String> {
     let Some(value) = lookup(document, path) else { return Ok(None) };
@@ -23,4 +26,45 @@ pub(super) fn texts(document: &Value, path: &str, max: usize) -> Result<Vec<Stri
 
 pub(super) fn lookup<'a>(document: &'a Value, path: &str) -> Option<&'a Value> {
     path.split('.').try_fold(document, |value, key| value.get(key)).filter(|value| !value.is_null())
+}
+
+/// Objects merge key by key, everything else replaces (contract C16).
+pub(super) fn merge(into: &mut Value, patch: Value, depth: usize) -> Result<(), String> {
+    if depth > DEPTH_MAX {
+        return Err(format!("the document is deeper than {DEPTH_MAX}"));
+    }
+    let Value::Object(patch) = patch else {
+        if depth == 0 {
+            return Err("the configuration must be an object".to_owned());
+        }
+        // Lists count as well: what is deeper than JSON may be could never be read back.
+        if is_deeper(&patch, DEPTH_MAX.saturating_sub(depth)) {
+            return Err(format!("the document is deeper than {DEPTH_MAX}"));
+        }
+        *into = patch;
+        return Ok(());
+    };
+    if !into.is_object() {
+        *into = Value::Object(Map::new());
+    }
+    if let Value::Object(into) = into {
+        for (key, value) in patch {
+            merge(into.entry(key).or_insert(Value::Null), value, depth + 1)?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether values lie in each other more than `levels` deep.
+fn is_deeper(value: &Value, levels: usize) -> bool {
+    let inner = levels.checked_sub(1);
+    match value {
+        Value::Array(list) => {
+            inner.is_none_or(|levels| list.iter().any(|value| is_deeper(value, levels)))
+        }
+        Value::Object(map) => {
+            inner.is_none_or(|levels| map.values().any(|value| is_deeper(value, levels)))
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
+    }
 }

@@ -163,6 +163,13 @@ impl Txn<'_> {
         check_patch(&patch)?;
         let old = self.state.schedule(name).map(|schedule| &schedule.timetable);
         let timetable = old.zip(patch.timetable.as_ref()).map(|(old, patch)| patch.onto(old));
+        let is_zoned = patch.timetable.as_ref().is_some_and(|patch| patch.zone.is_some());
+        if is_zoned
+            && matches!(&timetable, Some(timetable) if matches!(timetable.cadence, Cadence::Every { .. }))
+        {
+            let text = "timezone: only a cron expression has one".to_owned();
+            return Err(Rejection::InvalidCampaign(text));
+        }
         if let Some(timetable) = &timetable {
             check_timetable(timetable)?;
         }

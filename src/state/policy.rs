@@ -4,10 +4,10 @@
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::Rejection;
-use super::document::{flag, lookup, text, texts};
+use super::document::{DEPTH_MAX, flag, lookup, merge, text, texts};
 use super::founding::{default_orchestrator, initial_mode, is_paused};
 use super::mail::mail_channel;
 use super::outward::{channel, check_channels, reach, web_url};
@@ -16,8 +16,6 @@ use super::thresholds::{
 };
 use crate::model::{MailChannel, Mode, Reach, TimeMs};
 
-/// The deepest path or document accepted.
-const DEPTH_MAX: usize = 32;
 /// How often nodes are probed. Family W's older name counts where the newer one says nothing.
 const HEALTH: &str = "performance.health_checks.interval";
 const OLD_HEALTH: &str = "network.health_check_interval";
@@ -263,9 +261,16 @@ impl Config {
         // A keyed value is the same as a patch that has nothing but that key.
         let patch = keys.iter().rev().fold(patch, |inner, key| json!({ *key: inner }));
         let mut document = self.document();
+        let before = Policy::from_document(&document);
+        let was_crossed = before.is_ok_and(|policy| crossed(&policy).is_some());
         merge(&mut document, patch, 0).map_err(invalid)?;
         let policy = Policy::from_document(&document).map_err(invalid)?;
         check_channels(&document).map_err(invalid)?;
+        // One that was taken before there was this check stands, and blocks nothing else.
+        if let Some(rule) = crossed(&policy).filter(|_| !was_crossed) {
+            let name = &rule.name;
+            return Err(invalid(format!("scaling rule {name}: min_nodes is above max_nodes")));
+        }
         let text = document.to_string();
         if text.len() > DOCUMENT_BYTES_MAX {
             return Err(invalid(format!("the document is over {DOCUMENT_BYTES_MAX} bytes")));
@@ -274,45 +279,9 @@ impl Config {
     }
 }
 
-/// Objects merge key by key, everything else replaces (contract C16).
-fn merge(into: &mut Value, patch: Value, depth: usize) -> Result<(), String> {
-    if depth > DEPTH_MAX {
-        return Err(format!("the document is deeper than {DEPTH_MAX}"));
-    }
-    let Value::Object(patch) = patch else {
-        if depth == 0 {
-            return Err("the configuration must be an object".to_owned());
-        }
-        // Lists count as well: what is deeper than JSON may be could never be read back.
-        if is_deeper(&patch, DEPTH_MAX.saturating_sub(depth)) {
-            return Err(format!("the document is deeper than {DEPTH_MAX}"));
-        }
-        *into = patch;
-        return Ok(());
-    };
-    if !into.is_object() {
-        *into = Value::Object(Map::new());
-    }
-    if let Value::Object(into) = into {
-        for (key, value) in patch {
-            merge(into.entry(key).or_insert(Value::Null), value, depth + 1)?;
-        }
-    }
-    Ok(())
-}
-
-/// Whether values lie in each other more than `levels` deep.
-fn is_deeper(value: &Value, levels: usize) -> bool {
-    let inner = levels.checked_sub(1);
-    match value {
-        Value::Array(list) => {
-            inner.is_none_or(|levels| list.iter().any(|value| is_deeper(value, levels)))
-        }
-        Value::Object(map) => {
-            inner.is_none_or(|levels| map.values().any(|value| is_deeper(value, levels)))
-        }
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
-    }
+/// A scaling rule that could never be kept.
+fn crossed(policy: &Policy) -> Option<&ScalingRule> {
+    policy.scaling_rules.iter().find(|rule| rule.nodes_min > rule.nodes_max)
 }
 
 impl Default for Policy {
@@ -445,6 +414,23 @@ mod tests {
         assert_eq!(policy.max_retries, 3);
         assert_eq!(policy.algorithm, Algorithm::WeightedRoundRobin);
         assert_eq!(policy.bots_max, 50_000);
+    }
+
+    #[test]
+    fn scaling_bounds_that_cross_are_refused_and_old_ones_block_nothing() {
+        let config = Config::default();
+        for patch in [
+            r#"{"auto_scaling":{"min_nodes":30}}"#,
+            r#"{"auto_scaling":{"min_nodes":3,"max_nodes":2}}"#,
+        ] {
+            let refused = config.patched("", patch).unwrap_err().to_string();
+            assert!(refused.contains("min_nodes is above max_nodes"), "{refused}");
+        }
+        let mut document = config.document();
+        document["auto_scaling"]["min_nodes"] = json!(30);
+        let old = Config { text: document.to_string(), ..config };
+        assert!(old.patched("network.max_nodes", "7").is_ok());
+        assert!(old.patched("auto_scaling.max_nodes", "40").is_ok());
     }
 
     #[test]

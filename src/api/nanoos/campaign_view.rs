@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::config::budgets_view;
 use crate::api::wire_time::{iso, iso_or_null};
-use crate::model::{Campaign, CandidateState, Iteration, Score};
+use crate::model::{Campaign, CampaignPlan, CandidateState, Iteration, Score};
 use crate::state::{State as Tables, candidate_job, candidate_structure};
 
 /// A score as clients see it.
@@ -14,6 +14,25 @@ pub(in crate::api) fn score(value: Score) -> f64 {
 
 pub(super) fn json_or(text: &str, otherwise: Value) -> Value {
     serde_json::from_str(text).unwrap_or(otherwise)
+}
+
+/// The configuration as it was sent, with what holds where it says nothing.
+fn whole_config(plan: &CampaignPlan) -> Value {
+    let mut config = json_or(&plan.config, json!({}));
+    if let Value::Object(config) = &mut config {
+        let mut usual = |key: &str, value: Value| {
+            config.entry(key).or_insert(value);
+        };
+        usual("max_iterations", plan.stop.max_iterations.into());
+        usual("candidates_per_iteration", plan.candidates.into());
+        usual("generation_strategy", plan.strategy.clone().into());
+        if !plan.generic {
+            usual("evaluation_strategy", "ml_prediction".into());
+            usual("target_properties", json!({}));
+            usual("constraints", json!({}));
+        }
+    }
+    config
 }
 
 /// A campaign.
@@ -28,7 +47,7 @@ pub(in crate::api) fn campaign_view(campaign: &Campaign) -> Value {
         "kind": if plan.generic { "generic" } else { "materials" },
         "orchestrator": plan.orchestrator,
         "status": campaign.status.as_str(),
-        "config": json_or(&plan.config, json!({})),
+        "config": whole_config(plan),
         "max_iterations": plan.stop.max_iterations,
         "current_iteration": campaign.iterations,
         "best_score": campaign.best_score.map(score),

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use std::cmp::Reverse;
+
 use axum::extract::State;
 use axum::response::Response;
 use axum::routing::{MethodRouter, post};
@@ -114,35 +116,30 @@ pub(in crate::api) async fn list(
     Ok(reply::read(&stamp, reply::encode(&list)))
 }
 
-/// The campaigns of a page, and how many there are on all pages.
+/// The campaigns of a page, the newest first, and how many there are on all pages.
 async fn found(
     app: &App,
     stamp: &mut ReadStamp,
     status: Option<CampaignStatus>,
     page: Page,
 ) -> (Vec<CampaignId>, usize) {
-    let (mut ids, mut total, mut after) = (Vec::new(), 0, None);
+    let (mut found, mut after) = (Vec::new(), None);
     loop {
         let is_over = app.show(stamp, |state| {
             let chunk: Vec<&Campaign> = state.campaigns_after(after.as_ref()).take(CHUNK).collect();
-            for row in chunk.iter().filter(|row| status.is_none_or(|word| row.status == word)) {
-                if total >= page.skip && ids.len() < page.size {
-                    ids.push(row.campaign_id.clone());
-                }
-                total += 1;
-            }
-            if status.is_none() && ids.len() == page.size {
-                total = state.campaigns_len();
-                return true;
-            }
+            let wanted = chunk.iter().filter(|row| status.is_none_or(|word| row.status == word));
+            found.extend(wanted.map(|row| (Reverse(row.created_at_ms), row.campaign_id.clone())));
             after = chunk.last().map(|row| row.campaign_id.clone());
             chunk.len() < CHUNK
         });
         if is_over {
-            return (ids, total);
+            break;
         }
         tokio::task::yield_now().await;
     }
+    found.sort_unstable();
+    let total = found.len();
+    (page.take(found.into_iter().map(|(_, id)| id)).collect(), total)
 }
 
 /// `GET /campaigns/{id}`.

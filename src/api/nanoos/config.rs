@@ -206,6 +206,9 @@ fn timetable(body: &Object<'_>, now_ms: u64) -> Result<TimetablePatch, ApiError>
     if expression.is_some() && interval_ms.is_some() {
         return Err(FieldError::new("cron", "left out beside interval_seconds").into());
     }
+    if zone.is_some() && interval_ms.is_some() {
+        return Err(FieldError::new("timezone", "left out beside interval_seconds").into());
+    }
     let catch_up = body.text("catch_up")?.map(|word| {
         CatchUp::parse(&word).ok_or_else(|| FieldError::new("catch_up", "skip, latest or all"))
     });

@@ -39,6 +39,15 @@ impl Loaded {
     }
 }
 
+/// What a job's status can be (contract 3.2).
+pub(in crate::api) const STATUS_WORDS: [&str; 7] =
+    ["PENDING", "QUEUED", "RUNNING", "COMPLETED", "TIMEOUT", "FAILED", "CANCELLED"];
+
+/// Whether there is such a status, in any case.
+pub(in crate::api) fn is_status_word(word: &str) -> bool {
+    STATUS_WORDS.iter().any(|known| known.eq_ignore_ascii_case(word))
+}
+
 /// The status of a job in family N's words. It only ever makes the contract's moves (3.2): what was tried
 /// and waits for another try is still running, and only what ran can time out. Of experiments none does:
 /// that failed.

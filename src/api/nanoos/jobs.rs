@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::answers;
 use super::job_parse::{Asked, job_request};
-use super::job_view::{Loaded, job_view, status_view, status_word};
+use super::job_view::{Loaded, STATUS_WORDS, is_status_word, job_view, status_view, status_word};
 use super::paging::Page;
 use crate::api::App;
 use crate::api::app::{Written, key_reused};
@@ -195,15 +195,18 @@ async fn list(app: &App, params: &Params, asked: Asked) -> Result<Response, ApiE
         (Asked::Simulations, Some("scheduled")) => JobKind::Scheduled,
         (asked, _) => asked.kind(),
     };
+    let status = params.get("status").filter(|word| !word.is_empty());
+    if let Some(word) = status.filter(|word| !is_status_word(word)) {
+        let text = format!("status must be one of {}, not {word}", STATUS_WORDS.join(", "));
+        return Err(ApiError::bad_request("INVALID_QUERY", text));
+    }
     let wanted = |task: &Task| {
         let Some(job) = &task.job else { return false };
         let campaign = job.candidate.as_ref().map(|(campaign_id, _, _)| campaign_id.as_str());
         let is = |key: &str, value: Option<&str>| {
             params.get(key).is_none_or(|asked| asked.is_empty() || Some(asked) == value)
         };
-        params
-            .get("status")
-            .is_none_or(|word| word.is_empty() || status_word(task).eq_ignore_ascii_case(word))
+        status.is_none_or(|word| status_word(task).eq_ignore_ascii_case(word))
             && is("job_type", Some(&task.task_type))
             && is("structure_id", Some(&job.subject))
             && is("instrument_id", Some(&job.instrument))

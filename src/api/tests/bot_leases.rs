@@ -254,27 +254,6 @@ async fn who_holds_no_lease_cannot_complete_what_somebody_works_on() {
     assert_eq!((&done["status"], &done["result"]), (&json!("completed"), &json!(7)));
 }
 
-/// A list shows attempt 0 of what nobody has tried, and whoever said so was told that it is over.
-#[tokio::test]
-async fn attempt_0_of_a_list_is_no_attempt() {
-    let world = World::new().await;
-    let bot = world.bot("{}").await;
-    let path = format!("/bots/{bot}/tasks");
-    for batch in [false, true] {
-        let task = world.assign(&bot, "{}").await;
-        let listed = &world.get(&format!("{path}?status=waiting")).await.ok()["tasks"][0];
-        assert_eq!((&listed["task_id"], &listed["attempt"]), (&json!(task), &json!(0)));
-        if batch {
-            let items = json!({"items": [{"task_id": task, "attempt": listed["attempt"]}]});
-            let done = world.post("/assignments/complete", &items.to_string()).await.ok();
-            assert_eq!(done["verdicts"], json!(["accepted"]));
-        } else {
-            let done = world.post(&format!("{path}/{task}/complete"), r#"{"attempt":0}"#).await;
-            assert_eq!(done.ok()["status"], "completed");
-        }
-    }
-}
-
 #[tokio::test]
 async fn a_worker_that_waits_is_given_work_when_there_is_some() {
     let world = World::new().await;

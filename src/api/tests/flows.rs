@@ -241,6 +241,7 @@ async fn contract_2_8_redundancy_is_done_by_one_of_many() {
     let task = shown(&world, "c").await;
     assert_eq!((&task["status"], &task["result"]), (&json!("completed"), &json!({"w": 7})));
     assert_eq!(task["task"]["steps_total"], 2);
+    assert_eq!(task["task"]["assigned_nodes"], json!(["n1", "n2"]));
     let words: Vec<_> = task["agent_executions"].as_array().unwrap().iter().collect();
     assert_eq!(
         (&words[0]["status"], &words[1]["status"]),

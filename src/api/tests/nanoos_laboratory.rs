@@ -116,6 +116,8 @@ async fn contract_3_6_a_job_from_its_creation_to_its_results() {
     assert_eq!(list["jobs"][0]["id"], other["id"], "newest first");
     let done = world.get("/jobs?status=completed").await.ok();
     assert_eq!((&done["jobs"][0]["id"], done["jobs"].as_array().unwrap().len()), (&json!(id), 1));
+    let odd = world.get("/jobs?status=done").await;
+    refused(&odd, StatusCode::UNPROCESSABLE_ENTITY, "ValidationError", "Validation failed");
     let one = world.get("/jobs?structure_id=t&job_type=ml_prediction").await.ok();
     assert_eq!(one["jobs"].as_array().unwrap().len(), 1);
     let unknown = world.get("/jobs/none").await;

@@ -146,7 +146,9 @@ async fn why_looks_into_steps() {
     assert_eq!((&waits["step"], &waits["message"]), (&json!("two"), &json!("waits for one")));
     world.place("s#0", "agent:a1").await;
     let (codes, _, _) = why(&world, "s").await;
-    assert_eq!(codes, ["NOT_ACKNOWLEDGED", "DEPENDS_ON"]);
+    assert_eq!(codes, ["RUNNING", "DEPENDS_ON"], "an agent says nothing before it is done");
+    let shown = world.get("/api/v1/tasks/s").await.ok();
+    assert_eq!(shown["agent_executions"][0]["status"], "running");
 }
 
 /// `min_cpu`, `min_memory` and nodes that the leader holds back were not known here.
@@ -178,6 +180,19 @@ async fn why_names_each_reason_that_the_scheduler_has() {
     let beat = r#"{"cpu_usage":5,"memory_usage":5,"load_score":0.1}"#;
     world.post("/api/v1/nodes/busy/heartbeat", beat).await.ok();
     only(&world, "t", "QUEUED").await;
+}
+
+/// It said that no node is registered, when the only one was excluded.
+#[tokio::test]
+async fn why_names_nodes_that_are_excluded() {
+    let world = World::new().await;
+    world.register("n1").await;
+    let body = json!({"task_id": "t", "task_type": "t", "requirements": {"exclude_nodes": ["n1"]}});
+    world.post("/api/v1/tasks", &body.to_string()).await.ok();
+    let (codes, _, shown) = why(&world, "t").await;
+    assert_eq!(codes, ["NO_NODE"]);
+    let message = shown["blockers"][0]["message"].as_str().unwrap();
+    assert_eq!(message, "every node that could take it is excluded: n1");
 }
 
 #[tokio::test]

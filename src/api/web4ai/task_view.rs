@@ -136,10 +136,20 @@ fn started_ms(task: &Task) -> Option<TimeMs> {
     told.or_else(|| ran.then(|| task.completed_at_ms.saturating_sub(task.execution_ms)))
 }
 
+/// What a step is shown as. An agent answers once, when it is done: what it was given it works on.
+fn shown(step: &Task) -> TaskStatus {
+    match step.status {
+        TaskStatus::Assigned if step.requirements.agent_type.is_some() => TaskStatus::Running,
+        status => status,
+    }
+}
+
 /// What the steps of a task add to its view.
 #[derive(Debug, Default)]
 pub(in crate::api) struct Steps<'a> {
     executions: Vec<AgentExecution<'a>>,
+    /// Nodes that were given any of them, each once.
+    nodes: Vec<NodeId>,
     /// Every step that is under way waits for another try.
     retrying: bool,
     is_flow: bool,
@@ -152,16 +162,24 @@ impl<'a> Steps<'a> {
         let executions = opened.clone().map(|(row, step)| AgentExecution {
             agent_id: row.agent_id().unwrap_or_default(),
             agent_type: if row.agent_type.is_empty() { &row.name } else { &row.agent_type },
-            status: agents_status(step.status),
+            status: agents_status(shown(step)),
             execution_time_ms: step.execution_ms,
             error: step.error.as_deref(),
             start_time_ms: began_ms(step),
             end_time_ms: Some(step.completed_at_ms).filter(|at| *at > 0),
         });
+        let mut nodes: Vec<NodeId> = Vec::new();
+        let of_nodes = opened.clone().filter(|(_, step)| step.requirements.agent_type.is_none());
+        for node in of_nodes.flat_map(|(_, step)| &step.assigned_nodes) {
+            if !nodes.contains(node) {
+                nodes.push(node.clone());
+            }
+        }
         let mut open = opened.filter(|(_, step)| !step.status.is_terminal()).peekable();
         let any = open.peek().is_some();
         Self {
             executions: executions.collect(),
+            nodes,
             retrying: any && open.all(|(_, step)| step.status == TaskStatus::Retrying),
             is_flow: task.flow.is_some(),
         }
@@ -200,7 +218,7 @@ pub(in crate::api) fn task_reply<'a>(
             status: web4ai_status(status, task.last_try),
             priority: task.urgency.web4ai(),
             priority_raw: fragment(&task.priority_raw, "null"),
-            assigned_nodes: &task.assigned_nodes,
+            assigned_nodes: if steps.is_flow { &steps.nodes } else { &task.assigned_nodes },
             created_at: Epoch(task.created_at_ms),
             started_at: started_ms(task).map(Epoch),
             completed_at: epoch_or_null(task.completed_at_ms),

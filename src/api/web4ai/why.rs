@@ -20,7 +20,7 @@ use crate::api::reply;
 use crate::api::wire_time::iso;
 use crate::clock;
 use crate::leader::{Gate, Loads, Obstacle, Rules, Seat, gates_of};
-use crate::model::{Node, RateLimit, StepState, Task, TaskId, TaskStatus, TimeMs};
+use crate::model::{Node, RateLimit, Requirements, StepState, Task, TaskId, TaskStatus, TimeMs};
 use crate::state::State as Tables;
 
 /// Nodes named in one blocker.
@@ -93,6 +93,10 @@ impl Look<'_> {
         match task.status {
             TaskStatus::Retrying => vec![self.back_off(task)],
             TaskStatus::Pending => self.waiting(task),
+            // An agent says nothing before it is done.
+            TaskStatus::Assigned if task.requirements.agent_type.is_some() => {
+                vec![self.running(task)]
+            }
             TaskStatus::Assigned => vec![self.assigned(task)],
             TaskStatus::Running => vec![self.running(task)],
             TaskStatus::Waiting | TaskStatus::Stepping => self.steps(task),
@@ -183,12 +187,25 @@ impl Look<'_> {
         }
         let message = match &task.requirements.agent_type {
             Some(kind) => format!("no agent of type {kind} is registered"),
+            None if self.only_excluded(task) => {
+                let names: Vec<_> =
+                    task.requirements.exclude_nodes.iter().take(NAMED_MAX).collect();
+                let names: Vec<&str> = names.iter().map(|node| node.as_str()).collect();
+                format!("every node that could take it is excluded: {}", names.join(", "))
+            }
             None if task.requirements.capabilities.is_empty() => {
                 "no node is registered that it may go to".to_owned()
             }
             None => format!("no node has {}", task.requirements.capabilities.join(", ")),
         };
         Some(self.blocker("NO_NODE", since_ms, message))
+    }
+
+    /// Whether a node could do it if it were not excluded.
+    fn only_excluded(&self, task: &Task) -> bool {
+        let wanted = Requirements { exclude_nodes: Vec::new(), ..task.requirements.clone() };
+        let excluded = task.requirements.exclude_nodes.iter();
+        excluded.filter_map(|node| self.state.node(node)).any(|node| node.fits(&wanted))
     }
 
     /// The word for what is in the way of a node, and since when it is, where that is known.
