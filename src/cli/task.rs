@@ -16,6 +16,8 @@ use crate::client::{Answer, Call, Client, segment};
 
 /// The most tasks one request may carry.
 const BATCH_MAX: usize = 10_000;
+/// What they may have in all, in bytes, unless one has more: well below what members take.
+const BATCH_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// How often a waiting command looks: at first, and at last.
 const POLL_MIN: Duration = Duration::from_millis(50);
 const POLL_MAX: Duration = Duration::from_secs(1);
@@ -226,15 +228,16 @@ async fn submit(client: &Client, output: Output, args: SubmitArgs) -> Result<Exi
 
 async fn batch(client: &Client, output: Output, file: &str) -> Result<ExitCode, Failure> {
     let tasks = parse_batch(&read_text(file)?)?;
-    let mut replies = Vec::new();
+    let (mut replies, mut submitted) = (Vec::new(), 0);
     // Each part is taken whole or not at all; parts before a refused one stay submitted.
-    for part in tasks.chunks(BATCH_MAX) {
+    for part in parts(&tasks) {
         let body = BTreeMap::from([("tasks", part)]);
         let reply = client.call(Call::post("/api/v1/tasks/batch", &body)).await;
-        if reply.is_err() && !replies.is_empty() {
-            output::talk(&format!("{} tasks were submitted before", replies.len() * BATCH_MAX));
+        if reply.is_err() && submitted > 0 {
+            output::talk(&format!("{submitted} tasks were submitted before"));
         }
         replies.push(reply?.body);
+        submitted += part.len();
     }
     match output {
         Output::Json if replies.len() == 1 => output::json(&replies[0]),
@@ -242,6 +245,23 @@ async fn batch(client: &Client, output: Output, file: &str) -> Result<ExitCode, 
         Output::Table => output::line(&format!("submitted {} tasks", tasks.len())),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What is sent with one request each.
+fn parts(mut tasks: &[Box<RawValue>]) -> Vec<&[Box<RawValue>]> {
+    let mut parts = Vec::new();
+    while !tasks.is_empty() {
+        let mut bytes = 0;
+        let fits = |task: &&Box<RawValue>| {
+            bytes += task.get().len() + 1;
+            bytes <= BATCH_BYTES_MAX
+        };
+        let count = tasks.iter().take(BATCH_MAX).take_while(fits).count().max(1);
+        let (part, rest) = tasks.split_at(count);
+        parts.push(part);
+        tasks = rest;
+    }
+    parts
 }
 
 fn parse_batch(text: &str) -> Result<Vec<Box<RawValue>>, Failure> {
@@ -401,6 +421,19 @@ mod tests {
         assert_eq!(parse_batch(&format!(" [{exact}]")).unwrap()[0].get(), exact);
         assert!(parse_batch("{}\nx\n").unwrap_err().to_string().starts_with("line 2"));
         assert!(parse_batch(" ").is_err());
+    }
+
+    #[test]
+    fn batches_are_sent_in_parts_that_members_take() {
+        let counts = |sizes: &[usize]| {
+            let task = |size: &usize| RawValue::from_string("1".repeat(*size)).unwrap();
+            let tasks: Vec<_> = sizes.iter().map(task).collect();
+            parts(&tasks).iter().map(|part| part.len()).collect::<Vec<_>>()
+        };
+        assert_eq!(counts(&[1; 3]), [3]);
+        assert_eq!(counts(&vec![1; BATCH_MAX + 1]), [BATCH_MAX, 1]);
+        let half = BATCH_BYTES_MAX / 2;
+        assert_eq!(counts(&[half - 1, half - 1, half, BATCH_BYTES_MAX + 1, 1]), [2, 1, 1, 1]);
     }
 
     #[test]

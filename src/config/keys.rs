@@ -132,7 +132,7 @@ pub(super) const KEYS: [Key; 35] = [
     key(
         "cluster.limits.body_bytes",
         Kind::Number(1024, 1024 * MIB),
-        "67108864",
+        "16777216",
         "The largest request body.",
     ),
     key(
