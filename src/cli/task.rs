@@ -252,11 +252,12 @@ fn parts(mut tasks: &[Box<RawValue>]) -> Vec<&[Box<RawValue>]> {
     let mut parts = Vec::new();
     while !tasks.is_empty() {
         let mut bytes = 0;
-        let fits = |task: &&Box<RawValue>| {
-            bytes += task.get().len() + 1;
+        let mut fits = |text: &str| {
+            bytes += text.len() + 1;
             bytes <= BATCH_BYTES_MAX
         };
-        let count = tasks.iter().take(BATCH_MAX).take_while(fits).count().max(1);
+        let count = tasks.iter().take(BATCH_MAX).take_while(|task| fits(task.get())).count();
+        let count = count.max(1);
         let (part, rest) = tasks.split_at(count);
         parts.push(part);
         tasks = rest;

@@ -37,6 +37,12 @@ impl DeliveryState {
             Self::GivenUp => "given_up",
         }
     }
+
+    /// The state of a word.
+    #[must_use]
+    pub fn parse(word: &str) -> Option<Self> {
+        [Self::Due, Self::Delivered, Self::GivenUp].into_iter().find(|state| state.as_str() == word)
+    }
 }
 
 /// One delivery, kept for a while after it ended.

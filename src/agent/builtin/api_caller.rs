@@ -106,7 +106,7 @@ impl ApiCaller {
                     } else {
                         self.breakers.succeeded(&endpoint);
                     }
-                    let word = if (200..400).contains(&status) { "success" } else { "error" };
+                    let word = if (200..300).contains(&status) { "success" } else { "error" };
                     return json!({
                         "status": word, "endpoint": endpoint, "status_code": status, "data": data,
                         "attempts": tried, "duration_ms": started.elapsed().as_millis() as u64,
@@ -234,7 +234,11 @@ fn call(given: &Value, input: &AgentInput) -> Result<Call, String> {
     if !matches!(url.scheme(), "http" | "https") {
         return Err(format!("`{text}` is no http or https URL"));
     }
-    for (key, value) in fields.get("params").and_then(Value::as_object).unwrap_or(&empty) {
+    let object = |key: &str| match fields.get(key) {
+        None | Some(Value::Null) => Ok(&empty),
+        Some(value) => value.as_object().ok_or_else(|| format!("{key} is no object")),
+    };
+    for (key, value) in object("params")? {
         url.query_pairs_mut().append_pair(key, &plain(value));
     }
     let body = ["body", "json", "data"].iter().find_map(|key| fields.get(*key)).cloned();
@@ -243,7 +247,7 @@ fn call(given: &Value, input: &AgentInput) -> Result<Call, String> {
     let method =
         Method::from_bytes(method.as_bytes()).map_err(|_| format!("no method: {method}"))?;
     let mut headers = HeaderMap::new();
-    for (key, value) in fields.get("headers").and_then(Value::as_object).unwrap_or(&empty) {
+    for (key, value) in object("headers")? {
         let name = HeaderName::try_from(key.as_str()).map_err(|_| format!("no header: {key}"))?;
         let value = HeaderValue::try_from(plain(value)).map_err(|_| format!("header {key}"))?;
         headers.insert(name, value);
@@ -422,6 +426,8 @@ mod tests {
             (json!({"url": "http://a", "method": "G T"}), "no method"),
             (json!({"url": "http://a", "headers": {"a b": 1}}), "no header"),
             (json!({"url": "http://a", "timeout": -1}), "timeout"),
+            (json!({"url": "http://a", "headers": ["a: b"]}), "headers is no object"),
+            (json!({"url": "http://a", "params": "a=b"}), "params is no object"),
             (json!(vec![json!({"url": "http://a"}); CALLS_MAX + 1]), "at most"),
         ] {
             let failure = run(&ApiCaller::default(), value.clone()).await.unwrap_err();

@@ -1,5 +1,7 @@
 //! Separated values (RFC 4180), with the separator guessed and numbers read as such.
 
+use std::collections::HashSet;
+
 use serde_json::{Map, Number, Value};
 
 /// Separators that are tried, in this order.
@@ -26,15 +28,24 @@ fn is_name(text: &str) -> bool {
 }
 
 /// The records of a table whose first line has the names. Missing fields are left out, fields
-/// without a name are called `column_<n>`.
+/// without a name are called `column_<n>`, and `name_<n>` those whose name another one has before them.
 pub(super) fn read(text: &str, separator: char) -> Vec<Value> {
     let mut rows = Rows::new(text, separator);
     let names: Vec<String> = rows.next().unwrap_or_default();
-    let name = |n: usize| match names.get(n).map(|name| name.trim()) {
-        Some(name) if !name.is_empty() => name.to_owned(),
-        Some(_) | None => format!("column_{}", n + 1),
+    let mut seen = HashSet::new();
+    let mut unique = |(n, name): (usize, &String)| {
+        let mut name = name.trim().to_owned();
+        if name.is_empty() {
+            name = format!("column_{}", n + 1);
+        } else if seen.contains(&name) {
+            name = format!("{name}_{}", n + 1);
+        }
+        seen.insert(name.clone());
+        name
     };
+    let names: Vec<String> = names.iter().enumerate().map(&mut unique).collect();
     let record = |row: Vec<String>| {
+        let name = |n: usize| names.get(n).cloned().unwrap_or_else(|| format!("column_{}", n + 1));
         let fields = row.into_iter().enumerate().map(|(n, field)| (name(n), value(&field)));
         Value::Object(fields.collect::<Map<_, _>>())
     };
@@ -140,6 +151,13 @@ mod tests {
         assert_eq!(json!(records), wanted);
         let records = guess("a;b\n1;2\n").unwrap();
         assert_eq!(json!(records), json!([{"a": 1, "b": 2}]));
+    }
+
+    /// The last of them took the place of all.
+    #[test]
+    fn columns_of_one_name_are_all_kept() {
+        let records = read("a,b,a,,a\n1,2,3,4,5\n", ',');
+        assert_eq!(json!(records), json!([{"a": 1, "b": 2, "a_3": 3, "column_4": 4, "a_5": 5}]));
     }
 
     #[test]

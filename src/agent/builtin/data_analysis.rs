@@ -44,9 +44,9 @@ pub(super) fn analyse(task: &AgentTask, pieces: &[Piece]) -> Result<Value, Agent
         }
         None => table.leading(),
     };
-    let anomalies = table.anomalies(z_score_max);
+    let (anomalies, outside) = table.anomalies(z_score_max);
     let trends = table.trends(z_score_max);
-    let insights = insights(&table, records.len(), primary, &anomalies, &trends);
+    let insights = insights(&table, records.len(), primary, outside, &trends);
     let fields: BTreeMap<&str, Value> =
         table.summaries.iter().map(|(name, summary)| (name.as_str(), summary.to_json())).collect();
     let mut statistics = match primary {
@@ -125,7 +125,8 @@ impl Table {
         any.map(|(name, _)| name.as_str())
     }
 
-    fn anomalies(&self, z_score_max: f64) -> Vec<Value> {
+    /// The strongest, and how many there are.
+    fn anomalies(&self, z_score_max: f64) -> (Vec<Value>, usize) {
         let mut found: Vec<(f64, Value)> = Vec::new();
         for (field, summary) in self.measures() {
             for (index, value) in self.numbers[field].iter().enumerate() {
@@ -141,8 +142,9 @@ impl Table {
             }
         }
         found.sort_by(|(a, _), (b, _)| b.total_cmp(a));
+        let count = found.len();
         found.truncate(ANOMALIES_MAX);
-        found.into_iter().map(|(_, anomaly)| anomaly).collect()
+        (found.into_iter().map(|(_, anomaly)| anomaly).collect(), count)
     }
 
     /// Straight lines through the columns, in the order of the records; anomalies would hide them.
@@ -198,7 +200,7 @@ fn insights(
     table: &Table,
     records: usize,
     primary: Option<&str>,
-    anomalies: &[Value],
+    outside: usize,
     trends: &[Value],
 ) -> Vec<String> {
     let Some(field) = primary else {
@@ -235,9 +237,9 @@ fn insights(
             direction.unwrap_or_default()
         ));
     }
-    if !anomalies.is_empty() {
-        let plural = if anomalies.len() == 1 { "value is" } else { "values are" };
-        said.push(format!("{} {plural} far outside the usual range.", anomalies.len()));
+    if outside > 0 {
+        let plural = if outside == 1 { "value is" } else { "values are" };
+        said.push(format!("{outside} {plural} far outside the usual range."));
     }
     for (name, words) in &table.words {
         // Where two are equally frequent there is no most frequent one.
@@ -303,6 +305,8 @@ mod tests {
         rows.extend((0..2000).map(|_| json!({"value": 2})));
         let data = analyse(json!(rows), &[]);
         assert_eq!(data["anomalies"].as_array().unwrap().len(), 10);
+        let said = "12 values are far outside the usual range.";
+        assert!(data["insights"].as_array().unwrap().contains(&json!(said)), "all are counted");
     }
 
     #[test]

@@ -108,7 +108,9 @@ fn from_text(name: String, input: &AgentInput, text: &str) -> Vec<Piece> {
 }
 
 fn from_bytes(name: String, input: &AgentInput, bytes: &Bytes) -> Vec<Piece> {
-    let media = matches!(input.kind, InputKind::Image | InputKind::Video | InputKind::Audio);
+    // A PDF may be all ASCII, and is no text for that.
+    let media = matches!(input.kind, InputKind::Image | InputKind::Video | InputKind::Audio)
+        || bytes.starts_with(b"%PDF-");
     match std::str::from_utf8(bytes) {
         Ok(text) if !media || json_in(text).is_some() => from_text(name, input, text),
         Ok(_) | Err(_) => vec![piece(name, input, Body::Media(bytes.clone()))],
@@ -186,6 +188,18 @@ mod tests {
         assert_eq!(pieces.len(), 3);
         assert!(pieces[1].is("alerts") && pieces[2].is("custom"));
         assert_eq!(pieces[2].body, Body::Text("text".to_owned()));
+    }
+
+    /// It was taken for the text that it is made of.
+    #[test]
+    fn a_pdf_of_ascii_is_no_text() {
+        let of = |bytes: &'static [u8]| {
+            let data = InputData::Bytes(Bytes::from_static(bytes));
+            let input = AgentInput { kind: InputKind::Binary, data, ..AgentInput::text("") };
+            open(vec![input]).remove(0).body
+        };
+        assert!(matches!(of(b"%PDF-1.4 (Hello) Tj"), Body::Media(_)));
+        assert!(matches!(of(b"Hello"), Body::Text(_)));
     }
 
     #[test]

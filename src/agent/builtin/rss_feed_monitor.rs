@@ -14,15 +14,11 @@ const ITEMS: usize = 50;
 /// XML nodes of one feed.
 const NODES_MAX: u32 = 500_000;
 
-/// Feeds and their newest items; parameters `max_items` (50) and `keywords`, separated by commas:
-/// only items that have one of them.
+/// Feeds and their newest items; parameters `max_items` (50) and `keywords`, separated by commas or as a
+/// JSON list: only items that have one of them.
 pub(super) fn run(task: &AgentTask) -> Result<Value, AgentFailure> {
     let max = count(task, "max_items", ITEMS, ITEMS_MAX)?;
-    let keywords: Vec<String> = task
-        .parameters
-        .get("keywords")
-        .map(|words| words.split(',').map(|word| word.trim().to_lowercase()).collect())
-        .unwrap_or_default();
+    let keywords = task.parameters.get("keywords").map(|said| words(said)).unwrap_or_default();
     let (mut feeds, mut items) = (Vec::new(), Vec::new());
     for piece in pieces(task)? {
         for text in feed_texts(&piece)? {
@@ -42,6 +38,13 @@ pub(super) fn run(task: &AgentTask) -> Result<Value, AgentFailure> {
     items.retain(|item| matches_any(item, &keywords));
     items.truncate(max);
     Ok(json!({ "feeds": feeds, "item_count": items.len(), "items": items, "found_count": found }))
+}
+
+fn words(said: &str) -> Vec<String> {
+    let listed = serde_json::from_str::<Vec<String>>(said);
+    let listed = listed.unwrap_or_else(|_| said.split(',').map(str::to_owned).collect());
+    let words = listed.iter().map(|word| word.trim().to_lowercase());
+    words.filter(|word| !word.is_empty()).collect()
 }
 
 /// A text is a feed; an object may have several under `feeds` or one under `feed`.
@@ -185,6 +188,9 @@ mod tests {
             monitor(vec![AgentInput::text(RSS)], &[("keywords", "offshore, tides")]).unwrap();
         assert_eq!((&data["item_count"], &data["found_count"]), (&json!(1), &json!(2)));
         assert_eq!(data["items"][0]["title"], "Wind");
+        let listed =
+            monitor(vec![AgentInput::text(RSS)], &[("keywords", r#"["offshore","tides"]"#)]);
+        assert_eq!(listed.unwrap(), data);
         let data = monitor(vec![AgentInput::text(RSS)], &[("max_items", "1")]).unwrap();
         assert_eq!(data["item_count"], 1);
     }

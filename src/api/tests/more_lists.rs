@@ -178,6 +178,8 @@ async fn a_long_list_of_deliveries_is_looked_at_piece_by_piece() {
     assert_eq!(next, "10000");
     let query = format!("{path}?status=delivered&order=asc&cursor={next}");
     assert_eq!(world.get(&query).await.ok()["next_cursor"], Value::Null);
+    let odd = world.get(&format!("{path}?status=done")).await;
+    assert_eq!(odd.json()["code"], "INVALID_QUERY", "{}", odd.text);
     let last = world.get(&format!("{path}?limit=2&cursor=3")).await.ok();
     let ids: Vec<_> = last["deliveries"].as_array().unwrap().iter().collect();
     assert_eq!((ids.len(), &ids[0]["delivery_id"]), (2, &json!(2)));

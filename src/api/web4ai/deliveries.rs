@@ -146,6 +146,10 @@ pub(in crate::api) async fn deliveries(
     let query = ListQuery::parse(&DELIVERIES, &params)?;
     let after = number_cursor(&params)?;
     let said = |key: &str| params.get(key).filter(|word| !word.is_empty());
+    if let Some(word) = said("status").filter(|word| DeliveryState::parse(word).is_none()) {
+        let text = format!("status must be due, delivered or given_up, not {word}");
+        return Err(ApiError::bad_request("INVALID_QUERY", text));
+    }
     let wanted = Wanted {
         task_id: said("task_id"),
         status: said("status"),
