@@ -279,15 +279,14 @@ pub enum Command {
         /// For how long.
         for_ms: TimeMs,
     },
-    /// Scheduling is paused, or goes on: [`Self::PatchConfig`] of `orchestrator.scheduling_paused`, but
-    /// it tells whether it was so before, and changes nothing then.
+    /// [`Self::PatchConfig`] of `orchestrator.scheduling_paused`, unless it is so, which is told.
     SetPaused {
         /// Which of both.
         paused: bool,
     },
-    /// A command, refused when the name of its request is that of one with another `print`: a hash.
+    /// A command; refused when its request has the name of another one.
     Asked {
-        /// Of the request.
+        /// A hash of the request.
         print: u64,
         /// What is asked.
         command: Box<Self>,
