@@ -13,7 +13,7 @@ use super::error::agents_code;
 use super::wire_time::iso;
 use crate::model::TimeMs;
 
-const METHODS: [&str; 6] = ["GET", "POST", "PUT", "DELETE", "OPTIONS", "OTHER"];
+const METHODS: [&str; 7] = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "OTHER"];
 const STATUSES: [u16; 17] =
     [200, 201, 202, 204, 304, 400, 401, 403, 404, 405, 409, 413, 429, 500, 501, 503, 504];
 /// Upper bounds of the latency buckets, in microseconds. The last one is open.

@@ -12,14 +12,6 @@ impl Swarm {
         spans_without(wave, &self.spans())
     }
 
-    /// The turn of the next wave over all of it: one more than that of the last. Whenever members have come
-    /// it begins elsewhere, or a swarm that grows by a bot with each wave would give all to the same.
-    #[must_use]
-    pub fn next_turn(&self) -> u64 {
-        let begin = u64::from(self.next_index).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 33;
-        begin + self.waves + 1
-    }
-
     /// How the assignments of a wave are dealt among the members; `None` when there are none. All that are
     /// not newer than a wave over the whole swarm were among its bots.
     fn deal(&self, wave: &Wave) -> Option<Deal> {
@@ -73,8 +65,8 @@ impl Swarm {
         members.iter().filter_map(taken).collect()
     }
 
-    /// After how many turns from that of a wave, one at least, a member of it keeps what it is given, unless
-    /// bots come in between.
+    /// How much greater than that of a wave a turn must be for a member of it to keep what it is given,
+    /// unless bots come in between.
     #[must_use]
     pub fn turns_until_kept(&self, wave: &Wave, index: u32) -> Option<u64> {
         self.deal(wave)?.until_kept(self.rank_of(index)?)

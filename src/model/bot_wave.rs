@@ -31,8 +31,8 @@ pub struct Wave {
     pub members: Vec<Span>,
     /// How many they are.
     pub size: u32,
-    /// What turns its shares round, so that not all waves give to the same bots: [`super::Swarm::next_turn`], or
-    /// the number of one that is not over a whole swarm.
+    /// What turns its shares round, so that not all waves give to the same bots: of waves over one swarm as
+    /// many more as the one before had assignments, or the number of one that is not over a whole swarm.
     pub turn: u64,
     /// [`super::Swarm::next_index`] when it was made, which only grows: waves over one swarm that have the
     /// same were made with no bot added in between.

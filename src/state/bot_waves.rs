@@ -202,10 +202,17 @@ impl Txn<'_> {
         Ok(Outcome::Bot(BotOutcome::Assigned { wave, first, count }))
     }
 
+    /// Where the next wave over a swarm goes on: where its newest one ended.
+    fn next_turn(&self, swarm: u32, waves: u64) -> u64 {
+        let newest = self.state.waves_of_swarm(swarm).next();
+        let newest = newest.and_then(|newest| self.state.waves.get(&newest));
+        newest.map_or(waves, |newest| newest.turn + u64::from(newest.size))
+    }
+
     fn add_wave(&mut self, swarm: u32, whole: bool, members: Vec<Span>, work: BotWork) -> u64 {
         let number = self.state.bot_totals().waves + 1;
         let of_swarm = self.state.swarm(swarm).filter(|_| whole);
-        let of_swarm = of_swarm.map(|row| (row.next_turn(), row.next_index));
+        let of_swarm = of_swarm.map(|row| (self.next_turn(swarm, row.waves), row.next_index));
         let (turn, next_index) = of_swarm.unwrap_or((number, 0));
         let size = members.iter().map(|span| span.len()).sum();
         let (owner, part) = (blob_owner(number, 0), BlobPart::WaveData);

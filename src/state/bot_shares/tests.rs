@@ -109,8 +109,29 @@ fn waves_that_are_fewer_than_the_members_are_shared_evenly() {
     (0..10).for_each(|_| world.assign(1));
     scale(&mut world, 200);
     let counts = counts(&world);
-    assert_eq!(counts.iter().sum::<usize>(), 1000);
-    assert!(counts.iter().all(|count| (4..=6).contains(count)), "5 on average: {counts:?}");
+    assert_eq!(counts, vec![5; 200]);
+}
+
+/// Members that came between waves had from one to seven of them.
+#[test]
+fn waves_between_which_a_swarm_was_scaled_are_shared_evenly() {
+    for (begin, steps) in [
+        (9, &[0, -1, 3, 0, 2, 4, 3, 4][..]),
+        (8, &[-3, 4, -3, 4, -3, 4, -3, 4]),
+        (12, &[1, 0, 4, 4, 2, 3, 2, 4]),
+    ] {
+        let mut world = World::new();
+        world.swarm(begin, "standard");
+        let mut count = begin;
+        for step in steps {
+            world.assign(1);
+            count = count.saturating_add_signed(*step);
+            scale(&mut world, count);
+        }
+        let counts = counts(&world);
+        let mean = counts.iter().sum::<usize>() / counts.len();
+        assert!(counts.iter().all(|count| count.abs_diff(mean) <= 3), "{mean}: {counts:?}");
+    }
 }
 
 /// What was begun stays with whoever began it; what is addressed to one bot is that bot's.
