@@ -398,7 +398,10 @@ fn task_routes(builder: Builder) -> Builder {
         .route("/api/v1/tasks/active", get(lists::bucket))
         .route("/api/v1/tasks/completed", get(lists::bucket))
         .route("/api/v1/tasks/failed", get(lists::bucket))
-        .route("/api/v1/tasks/{task_id}", get(tasks::get).delete(tasks::cancel))
+        .route(
+            "/api/v1/tasks/{task_id}",
+            get(tasks::get).delete(tasks::cancel).post(tasks::report_copy),
+        )
         .route("/api/v1/tasks/{task_id}/result", post(tasks::report_result))
         .route("/api/v1/tasks/{task_id}/why", get(why::why))
         .route("/api/v1/dead-letters", get(dead_letters::list))

@@ -21,6 +21,8 @@ const FULL_SHARE_MILLI: u32 = 100_000;
 pub enum Gate<'a> {
     /// Scheduling is paused.
     Paused,
+    /// Its deadline has passed, or that of the task that it is a step of: it is about to end.
+    Overdue,
     /// Its key has as many tasks under way as it allows.
     Concurrency(&'a Concurrency),
     /// As many tasks of its key as it allows were started in the window of its rate.
@@ -35,7 +37,7 @@ pub enum Gate<'a> {
 /// What is in the way of one node or agent and one task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Obstacle {
-    /// It cannot do it at all: another kind, a capability that it lacks, excluded.
+    /// It cannot do it at all: another kind, a type or capability that it lacks, excluded.
     Unable,
     /// Programs do this kind of work; the agents that are built in leave it to them.
     LeftToPrograms,
@@ -109,7 +111,8 @@ pub(super) fn gates<'a>(
         let clears_ms = view.rate_clears_ms(task, now, planned)?;
         Some(Gate::Rate { limit, clears_ms })
     });
-    paused.into_iter().chain(key.map(Gate::Concurrency)).chain(rate)
+    let overdue = view.is_overdue(task, now).then_some(Gate::Overdue);
+    paused.into_iter().chain(overdue).chain(key.map(Gate::Concurrency)).chain(rate)
 }
 
 /// As the scheduler sees it when it begins a plan: what is in the way of `task` at `now`.
@@ -145,9 +148,9 @@ impl<'a> Rules<'a> {
         self.loads.get(&node.node_id).copied().unwrap_or(node.load)
     }
 
-    /// Whether a node could do work of these requirements at all, as it is now.
-    fn lasting(&self, node: &Node, requirements: &Requirements) -> Option<Obstacle> {
-        if !node.fits(requirements) {
+    /// Whether a node could do such work at all, as it is now.
+    fn lasting(&self, node: &Node, task: &Task) -> Option<Obstacle> {
+        if !node.fits(&task.requirements, &task.task_type) {
             return Some(Obstacle::Unable);
         }
         let kind = node.agent_type.as_deref();
@@ -174,14 +177,9 @@ impl<'a> Rules<'a> {
         self.held.binary_search(&node.node_id).is_ok()
     }
 
-    /// Whether a node with these figures may do work of these requirements, room aside.
-    pub(super) fn suits(
-        &self,
-        node: &Node,
-        load: &Load,
-        requirements: &Requirements,
-    ) -> Option<Obstacle> {
-        self.lasting(node, requirements).or_else(|| strain(load, requirements))
+    /// Whether a node with these figures may do a task, and any with the same needs, room aside.
+    pub(super) fn suits(&self, node: &Node, load: &Load, task: &Task) -> Option<Obstacle> {
+        self.lasting(node, task).or_else(|| strain(load, &task.requirements))
     }
 
     /// Whether another copy of `task` is on the node, or goes there by the same plan.
@@ -194,7 +192,7 @@ impl<'a> Rules<'a> {
     #[must_use]
     pub fn obstacle(&self, node: &Node, task: &Task) -> Option<Obstacle> {
         let has_copy = || self.has_copy(&node.node_id, task, &Taken::default());
-        self.lasting(node, &task.requirements)
+        self.lasting(node, task)
             .or_else(|| self.standing(node))
             .or_else(|| strain(&self.load(node), &task.requirements))
             .or_else(|| has_copy().then_some(Obstacle::HasCopy))

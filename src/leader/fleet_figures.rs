@@ -124,7 +124,8 @@ impl Samples {
         let has_nodes = newest.active_nodes > 0;
         Figures {
             samples: window.len(),
-            whole: newest.at_ms - oldest.at_ms >= window_ms / 10 * 9,
+            // The sample before may lie just outside, and short windows have few.
+            whole: newest.at_ms - oldest.at_ms + SAMPLE_EVERY_MS >= window_ms / 10 * 9,
             utilization_milli: has_nodes.then(|| mean(|sample| sample.utilization_milli)),
             pending_milli: has_nodes.then(|| mean(|sample| sample.pending_milli)),
             cpu_milli: has_nodes.then(|| mean(|sample| sample.cpu_milli)),
@@ -152,6 +153,17 @@ mod tests {
             utilization_milli: at_ms / 100,
             pending_milli: 0,
             ..Sample::default()
+        }
+    }
+
+    /// A window of 30 s was never whole: samples are a little more than 10 s apart.
+    #[test]
+    fn a_short_window_is_whole_with_the_samples_that_fit() {
+        let mut samples = Samples::default();
+        let whole = |samples: &Samples| samples.over(30_000).whole;
+        for (at_ms, wanted) in [(0, false), (10_030, false), (20_050, true), (30_070, true)] {
+            samples.push(sample(at_ms, 0, 0, 0));
+            assert_eq!(whole(&samples), wanted, "{at_ms}");
         }
     }
 

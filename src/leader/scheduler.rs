@@ -25,7 +25,7 @@ use super::seat::Seat;
 use super::timers::state_now;
 use crate::canary::{self, Canary};
 use crate::clock;
-use crate::model::{Node, NodeId, NodeStatus, Requirements, Task, TaskStatus, TimeMs};
+use crate::model::{Node, NodeId, NodeStatus, Task, TaskStatus, TimeMs};
 use crate::state::{Algorithm, Assignment, Command, Head, State, StepRefusal};
 
 /// The most nodes compared for one placement. A larger fleet is looked at through a window of
@@ -147,7 +147,7 @@ pub fn plan(view: &State, inputs: &PlanInputs, limits: PlanLimits) -> Plan {
             plan.note(&gate);
             continue;
         }
-        let nodes = room.group(&task.requirements);
+        let nodes = room.group(task);
         if nodes.is_empty() && is_unserved(view, task) {
             plan.refuse(view, task, keys);
             continue;
@@ -246,13 +246,14 @@ impl<'a> Room<'a> {
         }
     }
 
-    /// The nodes that tasks of these requirements may go to.
-    fn group(&self, requirements: &Requirements) -> Group {
+    /// The nodes that a task, and all with the same needs, may go to.
+    fn group(&self, task: &Task) -> Group {
+        let requirements = &task.requirements;
         let agent_type = requirements.agent_type.clone();
         let mut group = Group { agent_type, ..Group::default() };
         for position in 0..self.nodes.len() {
             let (node, load) = (self.nodes[position], &self.figures[position].load);
-            if self.free[position] == 0 || self.rules.suits(node, load, requirements).is_some() {
+            if self.free[position] == 0 || self.rules.suits(node, load, task).is_some() {
                 continue;
             }
             // An agent that failed gets what no other has room for, so that a success can show that

@@ -322,13 +322,9 @@ fn threshold(orchestrator: &Orchestrator, campaign: &Campaign) -> Option<Score> 
     Some(if campaign.plan.minimize { SCORE_BEST.saturating_sub(usual) } else { usual })
 }
 
-/// Why a campaign can launch nothing.
+/// Why a campaign can launch nothing: its own budget, or its orchestrator's.
 fn used_up(scarce: Resource) -> String {
-    match scarce {
-        Resource::Simulations => "its simulation budget is used up".to_owned(),
-        Resource::Experiments => "its experiment budget is used up".to_owned(),
-        other => format!("its budget of {} is used up", other.as_str()),
-    }
+    format!("the budget of {} is used up", scarce.as_str())
 }
 
 fn iteration_plan(

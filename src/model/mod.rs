@@ -66,7 +66,7 @@ pub use mail::{
 pub use member::{Epoch, Incarnation, Member, MemberId};
 pub use moment::iso;
 pub use networks::Networks;
-pub use node::{AGENT_PREFIX, Agent, Load, Loss, Node, NodeStatus};
+pub use node::{AGENT_PREFIX, Agent, LISTED_TYPES_ONLY, Load, Loss, Node, NodeStatus};
 pub use orchestrator::{Acquisition, FleetStats, Mode, Orchestrator, StepConfig, StepSetting};
 pub use payload::Payload;
 pub use rate::{RATE_MAX, RATE_WINDOW_MAX_MS, RateLimit, RateLog};

@@ -2,6 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
+/// The capability of a node that does no work but that of types which are among its capabilities, as
+/// `quorate worker` does. Whoever does not say so is given work of any type.
+pub const LISTED_TYPES_ONLY: &str = "listed-types-only";
+
 use super::{NodeId, Requirements, TimeMs};
 
 /// Where a node stands (contract 2.1).
@@ -171,14 +175,29 @@ impl Node {
         self.status == NodeStatus::Active && !self.failing
     }
 
-    /// Whether it could do work of these requirements at all, load aside. The scheduler and apply
-    /// share this rule, so that they cannot disagree for ever.
+    /// Whether it could do work of a type and these requirements at all, load aside. The scheduler and
+    /// apply share this rule, so that they cannot disagree for ever.
     #[must_use]
-    pub fn fits(&self, requirements: &Requirements) -> bool {
-        let able = |wanted: &String| self.capabilities.binary_search(wanted).is_ok();
+    pub fn fits(&self, requirements: &Requirements, task_type: &str) -> bool {
+        self.meets(requirements) && self.serves(task_type)
+    }
+
+    /// Whether it meets requirements, load and the type of the work aside.
+    #[must_use]
+    pub fn meets(&self, requirements: &Requirements) -> bool {
         self.agent_type == requirements.agent_type
-            && requirements.capabilities.iter().all(able)
+            && requirements.capabilities.iter().all(|wanted| self.is_able(wanted))
             && !requirements.exclude_nodes.contains(&self.node_id)
+    }
+
+    /// Whether it does work of a type, as far as it says: see [`LISTED_TYPES_ONLY`].
+    #[must_use]
+    pub fn serves(&self, task_type: &str) -> bool {
+        self.agent_type.is_some() || !self.is_able(LISTED_TYPES_ONLY) || self.is_able(task_type)
+    }
+
+    fn is_able(&self, capability: &str) -> bool {
+        self.capabilities.binary_search_by(|own| own.as_str().cmp(capability)).is_ok()
     }
 
     /// Whether it may be given one more execution.

@@ -126,11 +126,31 @@ impl State {
 }
 
 impl Txn<'_> {
+    /// Each job must be promised something of what its campaign limits: where it does not say how much, as
+    /// much as its orchestrator says by now, and so it stays.
+    fn promised(&self, mut plan: CampaignPlan) -> Result<CampaignPlan, Rejection> {
+        let usual = self.state.orchestrator(&plan.orchestrator).map(|row| &row.per_job);
+        for (resource, each) in usual.into_iter().flatten() {
+            let own = plan.job.per_job.get(resource).copied().unwrap_or_default();
+            if own == 0 && plan.budgets.contains_key(resource) {
+                plan.job.per_job.insert(*resource, *each);
+            }
+        }
+        check_promised(&plan.budgets, &plan.job.per_job).map_err(|rejection| match rejection {
+            Rejection::InvalidCampaign(text) => {
+                Rejection::InvalidCampaign(format!("config.{text}"))
+            }
+            other => other,
+        })?;
+        Ok(plan)
+    }
+
     pub(super) fn create_campaign(&mut self, mut plan: CampaignPlan) -> Reply {
         if plan.orchestrator.is_empty() {
             plan.orchestrator.clone_from(&self.state.policy().default_orchestrator);
         }
         check_plan(&plan)?;
+        let plan = self.promised(plan)?;
         let orchestrator = self.state.orchestrator(&plan.orchestrator);
         if orchestrator.ok_or_else(|| unknown(&plan.orchestrator))?.task.is_some() {
             let text = format!("Orchestrator '{}' does a task of its own", plan.orchestrator);
@@ -198,6 +218,7 @@ impl Txn<'_> {
         plan.metadata = patch.metadata.unwrap_or_else(|| old.metadata.clone());
         plan.stop = patch.stop.unwrap_or(plan.stop);
         check_plan(&plan)?;
+        let plan = self.promised(plan)?;
         if plan.stop.max_iterations < campaign.iterations {
             let text = format!("{} iterations were begun already", campaign.iterations);
             return Err(Rejection::InvalidCampaign(format!("max_iterations is too low: {text}")));
@@ -426,5 +447,5 @@ fn check_plan(plan: &CampaignPlan) -> Result<(), Rejection> {
         let text = format!("max_iterations must be 1 to {ITERATIONS_MAX}");
         return Err(Rejection::InvalidCampaign(text));
     }
-    check_promised(&plan.budgets, &plan.job.per_job)
+    Ok(())
 }

@@ -16,7 +16,7 @@ use crate::model::{JobKind, NodeId, Resource, Step, StepState, Task, TaskStatus,
 /// waited long enough goes before any that comes later, so that nothing starves.
 pub type QueueKey = (TimeMs, u64);
 
-/// Names one set of requirements. The queue is kept by it: what no node can take is then passed
+/// Names one set of requirements, types of work included. The queue is kept by it: what no node can take is then passed
 /// over as a whole, however many tasks wait for it.
 pub(super) type Need = u128;
 
@@ -24,14 +24,11 @@ pub(super) type Need = u128;
 pub type Head = (QueueKey, Need);
 
 fn need(task: &Task) -> Need {
-    let Task { requirements, concurrency, rate, .. } = task;
-    match (concurrency, rate) {
-        (None, None) => xxhash_rust::xxh3::xxh3_128(&encode(requirements)),
-        // What waits for a key is passed over as a whole, too, while that is taken.
-        (concurrency, rate) => {
-            xxhash_rust::xxh3::xxh3_128(&encode(&(requirements, concurrency, rate)))
-        }
-    }
+    let Task { requirements, task_type, concurrency, rate, .. } = task;
+    // Nodes may serve some types and no others.
+    let task_type = requirements.agent_type.is_none().then_some(task_type);
+    // What waits for a key is passed over as a whole, too, while that is taken.
+    xxhash_rust::xxh3::xxh3_128(&encode(&(requirements, task_type, concurrency, rate)))
 }
 
 /// See [`QueueKey`]. `aging_ms` is how far the most urgent go before the least urgent.

@@ -142,6 +142,7 @@ pub use command::{
     TaskOutcome, TaskReport, TaskSpec,
 };
 pub use deliveries::{DUE_DELIVERIES_MAX, ENDED_DELIVERIES_MAX};
+pub use document::default_document;
 pub use drills::{DRILL_LEASE_MAX_MS, DRILL_REPORT_MAX, DRILL_TEXT_MAX, DRILLS_MAX};
 pub use event::{CampaignFact, Event, Fact};
 pub use flows::{check_steps, is_step_id, step_id};
@@ -153,7 +154,7 @@ pub use orchestrators::{DEFAULT_ORCHESTRATOR, NAME_MAX, ORCHESTRATORS_MAX, deriv
 pub use outcome::{Fatal, Outcome, Rejection, Reply};
 pub use outward::check_channels;
 pub use pipelines::{PIPELINES_MAX, built_in};
-pub use policy::{Algorithm, Config, Policy, default_document};
+pub use policy::{Algorithm, Config, Policy};
 pub use ranges::EndedKey;
 pub use rates::RATE_KEYS_MAX;
 pub use refound::{Founding, Refounded};

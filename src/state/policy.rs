@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::Rejection;
-use super::document::{DEPTH_MAX, flag, lookup, merge, text, texts};
+use super::document::{
+    BUILTIN_AGENTS, DEPTH_MAX, default_document, flag, lookup, merge, text, texts,
+};
 use super::founding::{default_orchestrator, initial_mode, is_paused};
 use super::mail::mail_channel;
 use super::outward::{channel, check_channels, reach, web_url};
@@ -188,51 +190,6 @@ pub struct Policy {
     pub ended_assignments_max: u64,
 }
 
-/// The document a new cluster starts with: family W's defaults and ours.
-#[must_use]
-pub fn default_document() -> Value {
-    json!({
-        "orchestrator": {
-            "id": "web4ai_main_orchestrator", "heartbeat_interval": 30, "task_timeout": 300,
-            "max_retries": 3, "auto_discovery": true, "security_enabled": false,
-            "auto_start": true
-        },
-        "network": {
-            "discovery_endpoints": [], "load_balance_algorithm": "weighted_round_robin",
-            "fault_tolerance_enabled": true, "auto_scaling_enabled": true,
-            "max_nodes": 100, "min_nodes": 1, "node_timeout": 120, "default_capacity": 16
-        },
-        "performance": {
-            "monitoring_enabled": true, "optimization_enabled": true,
-            "metrics_retention_hours": 24
-        },
-        "tasks": {
-            "max_retained_tasks": 100_000, "max_pending_tasks": 1_000_000,
-            "retry_delay_ms": 1000, "max_retry_delay_ms": 300_000, "aging_seconds": 300
-        },
-        "agents": {
-            "max_agents": 1000, "heartbeat_timeout": 30, "removal_timeout": 60,
-            "load_balancing": "least_loaded", "builtin": [
-                "data_ingest", "data_analysis", "synthesis", "video_detection", "alerting",
-                "rss_feed_monitor", "podcast_transcript", "transcript_summary",
-                "industry_synthesis", "document_reader"
-            ]
-        },
-        "campaigns": { "max_campaigns": 100_000, "max_retained_campaigns": 10_000 },
-        "bots": {
-            "capacity": 50_000, "max_open_assignments": 5_000_000,
-            "max_retained_assignments": 100_000
-        },
-        "compat": {
-            "strict_structures": false, "status_nodes": "auto",
-            "agents": { "priority_order": "desc" }
-        },
-        "alerts": { "enabled": true },
-        "auto_scaling": { "provider": "manual" },
-        "security": { "api_key_required": false }
-    })
-}
-
 impl Default for Config {
     fn default() -> Self {
         Self { revision: 0, text: default_document().to_string() }
@@ -327,7 +284,10 @@ impl Policy {
             agent_timeout_ms: number("agents.heartbeat_timeout", 30, 1, 86_400)? * 1000,
             agent_removal_ms: number("agents.removal_timeout", 60, 1, 86_400)? * 1000,
             agent_algorithm: agent_algorithm(document)?,
-            builtin_agents: texts(document, "agents.builtin", 64)?,
+            builtin_agents: match lookup(document, "agents.builtin") {
+                None => BUILTIN_AGENTS.map(str::to_owned).into(),
+                Some(_) => texts(document, "agents.builtin", 64)?,
+            },
             reach: Arc::new(reach(document)?),
             delivery_tries: small("callbacks.max_tries", 3, 1, 100)?,
             alerts_enabled: flag(document, "alerts.enabled")?.unwrap_or(true),
@@ -414,6 +374,15 @@ mod tests {
         assert_eq!(policy.max_retries, 3);
         assert_eq!(policy.algorithm, Algorithm::WeightedRoundRobin);
         assert_eq!(policy.bots_max, 50_000);
+    }
+
+    /// All of them were gone.
+    #[test]
+    fn null_in_the_place_of_built_in_agents_is_the_default() {
+        let (_, policy) = Config::default().patched("agents.builtin", "null").unwrap();
+        assert_eq!(policy.builtin_agents, BUILTIN_AGENTS);
+        let (_, policy) = Config::default().patched("agents.builtin", "[]").unwrap();
+        assert!(policy.builtin_agents.is_empty());
     }
 
     #[test]

@@ -196,6 +196,13 @@ impl State {
         })
     }
 
+    /// Whether the deadline of a task has passed, or that of the task that it is a step of.
+    #[must_use]
+    pub fn is_overdue(&self, task: &Task, now: TimeMs) -> bool {
+        let of = task.step_of.as_ref().and_then(|of| self.open_task(&of.task_id)).unwrap_or(task);
+        of.deadline_ms.is_some_and(|deadline_ms| deadline_ms <= now)
+    }
+
     /// When the next timer is due.
     #[must_use]
     pub fn next_timer_ms(&self) -> Option<TimeMs> {

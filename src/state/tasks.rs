@@ -145,10 +145,11 @@ impl Txn<'_> {
         let current =
             task.status == TaskStatus::Pending && task.revision == assignment.seen_revision;
         let takes_work = node.takes_work() || canary::active(Canary::CapacityRace);
-        if !current || !takes_work || !node.fits(&task.requirements) {
+        if !current || !takes_work || !node.fits(&task.requirements, &task.task_type) {
             return false;
         }
         let may_begin = !self.state.policy().paused
+            && !self.state.is_overdue(task, self.now)
             && self.state.has_place(task)
             && self.state.rate_clears_ms(task, self.now, 0).is_none()
             && !self.state.has_copy_on(task, &assignment.node_id);
@@ -282,9 +283,11 @@ impl Txn<'_> {
             task.execution = None;
             task.node_id.clone_from(&holder);
             edit(task);
-            // However it ended, it ran until now.
+            // However it ended, it ran until now; in steps, since the first was begun.
             if task.execution_ms == 0 && task.flow.is_none() {
                 task.execution_ms = ran_for_ms;
+            } else if task.execution_ms == 0 && task.started_at_ms > 0 {
+                task.execution_ms = now.saturating_sub(task.started_at_ms);
             }
             task.attempt
         });

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Farewell, Shared};
 use crate::client::{Call, ClientError, segment};
+use crate::model::LISTED_TYPES_ONLY;
 
 const REGISTER_DEADLINE: Duration = Duration::from_secs(10);
 const HEARTBEAT_DEADLINE: Duration = Duration::from_secs(5);
@@ -28,8 +29,12 @@ impl Shared {
 
     /// Task types and declared capabilities.
     pub(super) fn capabilities(&self) -> Vec<String> {
-        let types = self.options.programs.keys().filter(|name| *name != "*").cloned();
-        let mut all: Vec<String> = types.chain(self.options.capabilities.clone()).collect();
+        let programs = &self.options.programs;
+        let types = programs.keys().filter(|name| *name != "*").cloned();
+        // Without a program for all others it could only refuse them.
+        let only = (!programs.contains_key("*")).then(|| LISTED_TYPES_ONLY.to_owned());
+        let all = types.chain(self.options.capabilities.clone()).chain(only);
+        let mut all: Vec<String> = all.collect();
         all.sort();
         all.dedup();
         all

@@ -130,7 +130,10 @@ impl Bench {
     async fn registered(&mut self) {
         let told = self.told().await;
         assert_eq!(told.what, "POST nodes/n1/register");
-        assert_eq!(told.body["capabilities"], json!(["echo", "extra", "gated", "slow"]));
+        assert_eq!(
+            told.body["capabilities"],
+            json!(["echo", "extra", "gated", "listed-types-only", "slow"])
+        );
     }
 
     /// Lets one gated program go on. Blocks until the program has opened the gate.

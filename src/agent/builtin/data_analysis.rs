@@ -12,6 +12,8 @@ use super::statistics::{Line, Summary, plain, round};
 
 /// A value further from the mean, in standard deviations, is an anomaly.
 const Z_SCORE_MAX: f64 = 3.0;
+/// A trend beyond so many times its beginning is told without a percentage.
+const CHANGE_MAX: f64 = 10.0;
 /// The most anomalies that are named; the strongest.
 const ANOMALIES_MAX: usize = 10;
 /// Columns that are looked at; the first by name.
@@ -156,8 +158,10 @@ impl Table {
             if line.fit < FIT_MIN {
                 return None;
             }
-            let change =
-                (line.from != 0.0).then(|| round((line.to - line.from) / line.from.abs() * 100.0));
+            // Of next to nothing everything is thousands of percent.
+            let (begin, change) = (line.from.abs(), line.to - line.from);
+            let says = begin > 0.0 && change.abs() <= begin * CHANGE_MAX;
+            let change = says.then(|| round(change / begin * 100.0));
             Some(json!({
                 "field": field,
                 "direction": if line.slope > 0.0 { "increasing" } else { "decreasing" },
@@ -307,6 +311,24 @@ mod tests {
         assert_eq!(data["anomalies"].as_array().unwrap().len(), 10);
         let said = "12 values are far outside the usual range.";
         assert!(data["insights"].as_array().unwrap().contains(&json!(said)), "all are counted");
+    }
+
+    /// From 0 to 41 it was an increase by 20,400 %.
+    #[test]
+    fn a_trend_from_next_to_nothing_has_no_percentage() {
+        for (values, percent) in [
+            (json!([0, 10, 20, 30, 41]), false),
+            (json!([1, 9, 21, 30, 40]), false),
+            (json!([100, 110, 120, 130]), true),
+        ] {
+            let rows: Vec<Value> =
+                values.as_array().unwrap().iter().map(|value| json!({"revenue": value})).collect();
+            let data = analyse(json!(rows), &[]);
+            assert_eq!(data["trends"][0]["change_percent"].is_number(), percent, "{data}");
+            let said = data["insights"].as_array().unwrap().iter().map(Value::to_string);
+            let said: String = said.collect();
+            assert_eq!(said.contains("revenue is increasing."), !percent, "{said}");
+        }
     }
 
     #[test]

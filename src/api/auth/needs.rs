@@ -116,6 +116,7 @@ const DOORS: &[(&str, &str, Need)] = &[
     ("GET", "/api/v1/tasks/failed", TASKS_READ),
     ("GET", "/api/v1/tasks/{task_id}", TASKS_READ),
     ("DELETE", "/api/v1/tasks/{task_id}", TASKS_CANCEL),
+    ("POST", "/api/v1/tasks/{task_id}", TASKS_UPDATE),
     ("POST", "/api/v1/tasks/{task_id}/result", TASKS_UPDATE),
     ("GET", "/api/v1/tasks/{task_id}/why", TASKS_READ),
     ("GET", "/api/v1/dead-letters", TASKS_READ),

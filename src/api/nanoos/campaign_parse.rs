@@ -109,10 +109,6 @@ pub(super) fn configured(config: &Object<'_>, generic: bool) -> Result<CampaignP
     let strategy = config.text("generation_strategy")?;
     let score_field = config.text("score_field")?;
     let (job, budgets) = (job(config, generic, evaluation)?, budgets(config)?);
-    if let Some(resource) = Budget::unpromised(&budgets, &job.per_job) {
-        let field = format!("per_job.{}", resource.as_str());
-        return Err(FieldError::new(&field, "above 0 where there is a limit of it").into());
-    }
     Ok(CampaignPlan {
         generic,
         candidates: bounded("candidates_per_iteration", CANDIDATES, CANDIDATES_MAX, "1 to 100")?,
@@ -135,7 +131,8 @@ pub(super) fn configured(config: &Object<'_>, generic: bool) -> Result<CampaignP
 /// The task of a candidate; one of a generic campaign must say its type.
 fn job(config: &Object<'_>, generic: bool, evaluation: &str) -> Result<JobTemplate, ApiError> {
     let task = config.object("task")?;
-    if generic && task.text("task_type")?.is_none() {
+    let named = task.text("task_type")?.is_some_and(|word| !word.is_empty());
+    if generic && !named {
         return Err(FieldError::new("task.task_type", "a text in a generic campaign").into());
     }
     let mut job = template(&task, evaluation).map_err(|error| error.within("task"))?;

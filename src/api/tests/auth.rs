@@ -162,6 +162,20 @@ async fn contract_1_4_roles_and_their_permissions() {
     }
 }
 
+/// Who may not read nodes was shown all of them in the status.
+#[tokio::test]
+async fn contract_1_4_the_status_shows_nodes_to_those_who_may_read_them() {
+    let world = World::of_roles().await;
+    let body = r#"{"host":"h"}"#;
+    world.ask("POST", "/api/v1/nodes/n1/register", &[ROOT], body).await.ok();
+    for (role, sees) in [("operator", true), ("node", false), ("client", true)] {
+        let key = format!("{role}-key");
+        let answer =
+            world.ask("GET", "/api/v1/status?nodes=map", &[("x-api-key", &key)], "").await.ok();
+        assert_eq!(answer["data"]["nodes"]["n1"]["node_id"] == "n1", sees, "{role}: {answer}");
+    }
+}
+
 /// Every method that a route serves must stand in the table of needs.
 #[tokio::test]
 async fn contract_1_4_every_route_has_its_permission() {

@@ -249,6 +249,36 @@ async fn contract_2_8_redundancy_is_done_by_one_of_many() {
     );
 }
 
+/// Node clients put the id into the path as it is, and nothing from `#` on is sent.
+#[tokio::test]
+async fn contract_2_7_a_copy_is_reported_without_escaping_its_id() {
+    let world = World::new().await;
+    world.register("n1").await;
+    world.register("n2").await;
+    let body = r#"{"task_id":"c","task_type":"t","requirements":{"redundancy":2}}"#;
+    world.post("/api/v1/tasks", body).await.ok();
+    world.post("/api/v1/tasks", r#"{"task_id":"plain","task_type":"t"}"#).await.ok();
+    world.place("c#0", "n1").await;
+    world.place("c#1", "n2").await;
+    let report = |more: Value| {
+        let mut body = json!({"status": "completed", "result": {"w": 7}});
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        body.to_string()
+    };
+    let unclear = world.post("/api/v1/tasks/c", &report(json!({}))).await;
+    assert_eq!(unclear.json()["code"], "COPY_UNKNOWN", "{}", unclear.text);
+    let other = world.post("/api/v1/tasks/c", &report(json!({"node_id": "n3"}))).await;
+    assert_eq!(other.json()["code"], "COPY_UNKNOWN", "{}", other.text);
+    for no_copies in ["plain", "none"] {
+        let answer = world.post(&format!("/api/v1/tasks/{no_copies}"), &report(json!({}))).await;
+        assert_eq!(answer.json()["code"], "METHOD_NOT_ALLOWED", "{}", answer.text);
+    }
+    world.post("/api/v1/tasks/c", &report(json!({"node_id": "n2"}))).await.ok();
+    let task = shown(&world, "c").await;
+    assert_eq!((&task["status"], &task["result"]), (&json!("completed"), &json!({"w": 7})));
+    assert_eq!(task["task"]["node_id"], "n2");
+}
+
 #[tokio::test]
 async fn steps_are_counted_with_their_task_alone() {
     let world = two_agents().await;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use axum::Extension;
 use axum::extract::State;
 use axum::response::Response;
 use serde::Serialize;
@@ -18,7 +19,10 @@ use crate::api::reply;
 use crate::api::stats::ApiStats;
 use crate::api::wire_time::{Epoch, iso};
 use crate::model::{Node, NodeId, NodeStatus};
+use crate::security::{Action, Area, Permission, Principal};
 use crate::state::State as Tables;
+
+const NODES_READ: Permission = Permission(Area::Nodes, Action::Read);
 
 #[derive(Serialize)]
 struct StatusReply<'a> {
@@ -88,6 +92,7 @@ fn task_counts(state: &Tables) -> TaskCounts {
 /// of `data.agents` with it: no JSON value can be both.
 pub(in crate::api) async fn status(
     State(app): State<App>,
+    principal: Option<Extension<Principal>>,
     params: Params,
 ) -> Result<Response, ApiError> {
     let as_map = match params.get("nodes") {
@@ -104,6 +109,9 @@ pub(in crate::api) async fn status(
     let api_stats = app.stats().summary();
     let body = app.show(&mut stamp, |state| {
         let as_map = as_map.unwrap_or_else(|| app.settings(state).status_nodes_map);
+        // The map is the list of nodes, which not everybody who sees figures may read.
+        let sees = |principal: &Extension<Principal>| principal.role.may(NODES_READ);
+        let as_map = as_map && principal.as_ref().is_none_or(sees);
         let data = status_data(&app, state, &book, as_map);
         reply::encode(&StatusReply { success: true, data, api_stats })
     });

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::State;
+use axum::http::StatusCode;
 use axum::response::Response;
 use bytes::Bytes;
 use serde::Serialize;
@@ -19,8 +20,10 @@ use crate::api::params::{Params, Path};
 use crate::api::reply;
 use crate::api::ticket::{Caller, Ticket};
 use crate::cluster::Consistency;
-use crate::model::{RequestId, TaskId, TaskStatus};
-use crate::state::{Command, Outcome, ROWS_PER_COMMAND_MAX, TaskSpec, derive_task_id};
+use crate::model::{NodeId, RequestId, TaskId, TaskStatus};
+use crate::state::{
+    Command, Outcome, ROWS_PER_COMMAND_MAX, State as Tables, TaskSpec, derive_task_id,
+};
 
 /// Bodies above this size are read off the threads that serve: reading ten thousand tasks takes
 /// milliseconds, which others would wait for.
@@ -258,7 +261,7 @@ pub(in crate::api) async fn get(
     let body = shown.render(app.cluster().view(), with_input).map_err(|error| {
         tracing::error!(%task_id, %error, "a payload cannot be read");
         let text = "a payload of the task cannot be read";
-        ApiError::new(axum::http::StatusCode::INTERNAL_SERVER_ERROR, "STORAGE", text)
+        ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "STORAGE", text)
     })?;
     Ok(reply::read(&stamp, body))
 }
@@ -297,11 +300,66 @@ pub(in crate::api) async fn report_result(
     RequestBody(body): RequestBody,
 ) -> Result<Response, ApiError> {
     let task_id = TaskId::parse(&task_id).map_err(|_| not_found())?;
+    record(&app, ticket, &caller, task_id, body).await
+}
+
+/// `POST /api/v1/tasks/{task_id}`: what is left of `…/{task_id}#1/result` when a node that does not escape
+/// ids reports a copy of a task with `redundancy`, because nothing from `#` on is sent. It is the copy
+/// of the node that the body names, or else the only one that somebody holds.
+pub(in crate::api) async fn report_copy(
+    State(app): State<App>,
+    Path(task_id): Path<String>,
+    ticket: Ticket,
+    caller: Caller,
+    RequestBody(body): RequestBody,
+) -> Result<Response, ApiError> {
+    let task_id = TaskId::parse(&task_id).map_err(|_| not_found())?;
+    app.barrier(Consistency::Linearizable).await?;
+    let copies = app.cluster().view().read(|state| held_copies(state, &task_id));
+    let Some(copies) = copies else {
+        let text = "results are posted to /api/v1/tasks/{task_id}/result";
+        return Err(ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED", text));
+    };
+    let node = Object::parse(&body)?.text("node_id")?.map(|node| node.into_owned());
+    let mut of_node = copies
+        .iter()
+        .filter(|(_, holder)| node.as_deref().is_none_or(|node| holder.as_str() == node));
+    match (of_node.next(), of_node.next()) {
+        (Some((copy, _)), None) => record(&app, ticket, &caller, copy.clone(), body).await,
+        _ => {
+            let text = "which copy is meant? Escape its id (# is %23), or name node_id";
+            Err(ApiError::bad_request("COPY_UNKNOWN", text))
+        }
+    }
+}
+
+/// The copies of a task that nodes hold or have ended, with who that is; `None` when it has none.
+fn held_copies(state: &Tables, task_id: &TaskId) -> Option<Vec<(TaskId, NodeId)>> {
+    let task = state.task(task_id)?;
+    let steps = u16::try_from(task.flow.as_ref()?.steps.len()).ok()?;
+    let copies = (0..steps).filter_map(|step| state.step_task(task_id, step));
+    let copies = copies.filter(|copy| copy.requirements.agent_type.is_none());
+    let copies: Vec<_> = copies
+        .filter_map(|copy| {
+            let holder = copy.live_on().or(copy.node_id.as_ref())?;
+            Some((copy.task_id.clone(), holder.clone()))
+        })
+        .collect();
+    (!copies.is_empty()).then_some(copies)
+}
+
+async fn record(
+    app: &App,
+    ticket: Ticket,
+    caller: &Caller,
+    task_id: TaskId,
+    body: Bytes,
+) -> Result<Response, ApiError> {
     let report = report::parse(task_id.clone(), None, &Object::parse(&body)?)?;
     let attempt = report.attempt;
     drop(body);
     let Written { index, outcome } =
-        app.write(ticket, &caller, Command::ReportTasks(vec![report])).await?;
+        app.write(ticket, caller, Command::ReportTasks(vec![report])).await?;
     let Outcome::TaskReported { status, attempt: newest, stale } = outcome else {
         return Err(key_reused(ticket.request_id));
     };

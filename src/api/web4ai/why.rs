@@ -121,7 +121,8 @@ impl Look<'_> {
     fn waiting(&self, task: &Task) -> Vec<Blocker> {
         let since_ms = task.waits_from_ms.max(task.not_before_ms);
         let gates = gates_of(self.state, task, self.now).into_iter();
-        let mut blockers: Vec<Blocker> = gates.map(|gate| self.gate(&gate, since_ms)).collect();
+        let mut blockers: Vec<Blocker> =
+            gates.map(|gate| self.gate(&gate, task, since_ms)).collect();
         blockers.extend(self.no_node(task, since_ms));
         if blockers.is_empty() {
             let message = "waits for the scheduler's next plan".to_owned();
@@ -131,12 +132,16 @@ impl Look<'_> {
     }
 
     /// What is in the way whoever could do it, since when it is or the task has waited.
-    fn gate(&self, gate: &Gate<'_>, since_ms: TimeMs) -> Blocker {
+    fn gate(&self, gate: &Gate<'_>, task: &Task, since_ms: TimeMs) -> Blocker {
         match gate {
             Gate::Paused => {
                 let message = "scheduling is paused; POST /api/v1/control/start ends that";
                 let since_ms = since_ms.max(self.state.counters().paused_since_ms);
                 self.blocker("PAUSED", since_ms, message.to_owned())
+            }
+            Gate::Overdue => {
+                let message = "its deadline has passed; it is about to end".to_owned();
+                self.blocker("OVERDUE", task.deadline_ms.unwrap_or(since_ms), message)
             }
             Gate::Concurrency(limit) => {
                 let newest = self.state.holders_of(&limit.key).map(began_ms).max();
@@ -193,6 +198,9 @@ impl Look<'_> {
                 let names: Vec<&str> = names.iter().map(|node| node.as_str()).collect();
                 format!("every node that could take it is excluded: {}", names.join(", "))
             }
+            None if self.unserved(task) => {
+                format!("no node serves tasks of type {}", task.task_type)
+            }
             None if task.requirements.capabilities.is_empty() => {
                 "no node is registered that it may go to".to_owned()
             }
@@ -201,11 +209,18 @@ impl Look<'_> {
         Some(self.blocker("NO_NODE", since_ms, message))
     }
 
+    /// Whether only its type, which none of them serves, keeps it from nodes.
+    fn unserved(&self, task: &Task) -> bool {
+        self.state.holders_of_work().any(|node| node.meets(&task.requirements))
+    }
+
     /// Whether a node could do it if it were not excluded.
     fn only_excluded(&self, task: &Task) -> bool {
         let wanted = Requirements { exclude_nodes: Vec::new(), ..task.requirements.clone() };
         let excluded = task.requirements.exclude_nodes.iter();
-        excluded.filter_map(|node| self.state.node(node)).any(|node| node.fits(&wanted))
+        excluded
+            .filter_map(|node| self.state.node(node))
+            .any(|node| node.fits(&wanted, &task.task_type))
     }
 
     /// The word for what is in the way of a node, and since when it is, where that is known.

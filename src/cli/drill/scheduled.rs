@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use clap::builder::NonEmptyStringValueParser;
 use clap::{ArgGroup, Args, Parser};
 use serde_json::{Value, json};
 
@@ -45,6 +46,7 @@ Runs of the schedule are tasks: start `quorate drill serve` somewhere, best on a
 #[command(after_help = HELP, group = ArgGroup::new("when").required(true).args(["cron", "every"]))]
 pub(super) struct ScheduleArgs {
     /// Its name; the orchestrator drill-NAME keeps its slots and runs
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
     name: String,
     #[command(flatten)]
     cadence: Cadence,
@@ -106,6 +108,8 @@ pub(super) async fn schedule(
     args: ScheduleArgs,
 ) -> Result<ExitCode, Failure> {
     let options = options_of(&args.drill, &Place::default()).map_err(Failure::usage)?;
+    // What is refused must not leave an orchestrator behind: they are for good.
+    args.cadence.check()?;
     let client = Client::new(&reach)?;
     let name = format!("{PREFIX}{}", args.name);
     let query = format!("name={}", segment(&name));
@@ -285,6 +289,31 @@ mod tests {
         ] {
             let said = options_of(&words(text), &Place::default()).unwrap_err();
             assert!(said.contains(wanted), "{text}: {said}");
+        }
+    }
+
+    /// An orchestrator was made before its schedule was refused.
+    #[test]
+    fn what_is_no_schedule_or_name_is_refused_before_anything_is_made() {
+        #[derive(Parser)]
+        struct Line {
+            #[command(flatten)]
+            args: ScheduleArgs,
+        }
+        let read = |text: &[&str]| {
+            let line = ["schedule"].iter().chain(text).chain(&["--", "failover"]);
+            Line::try_parse_from(line).map(|line| line.args)
+        };
+        assert!(read(&["", "--every", "60"]).is_err(), "a drill without a name");
+        let check = |text: &[&str]| read(text).unwrap().cadence.check();
+        assert!(check(&["a", "--cron", "0 3 * * 0", "--timezone", "Europe/Berlin"]).is_ok());
+        assert!(check(&["a", "--every", "60"]).is_ok());
+        for wrong in [
+            &["a", "--cron", "0 3 * * 0", "--timezone", "Nowhere/X"][..],
+            &["a", "--cron", "never"],
+            &["a", "--every", "0"],
+        ] {
+            assert!(check(wrong).is_err(), "{wrong:?}");
         }
     }
 

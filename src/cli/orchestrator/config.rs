@@ -4,6 +4,8 @@ use serde_json::{Map, Value, json};
 
 use crate::cli::exit::Failure;
 use crate::cli::input::{budget, pair, read_object};
+use crate::leader::Calendar;
+use crate::{clock, model};
 
 /// What may be set by `NAME=VALUE`. The doors pass over what they do not know, so a slip would look
 /// like success.
@@ -51,6 +53,19 @@ impl Cadence {
             ("timezone", self.timezone.as_ref().map(|zone| json!(zone))),
         ];
         settings.into_iter().filter_map(|(name, value)| value.map(|value| (name, value)))
+    }
+
+    /// Whether there is such an interval, expression or zone.
+    pub(in crate::cli) fn check(&self) -> Result<(), Failure> {
+        let cadence = match (self.every, &self.cron) {
+            (Some(seconds), _) => model::Cadence::Every { interval_ms: (seconds * 1000.0) as u64 },
+            (None, Some(expression)) => model::Cadence::Cron {
+                expression: expression.clone(),
+                zone: self.timezone.clone().unwrap_or_else(|| "UTC".to_owned()),
+            },
+            (None, None) => return Ok(()),
+        };
+        Calendar::new(&cadence, clock::now_ms()).map(drop).map_err(Failure::usage)
     }
 }
 

@@ -1,5 +1,6 @@
 //! What the rules say of a waiting task is what the scheduler does with it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use proptest::prelude::*;
@@ -10,10 +11,10 @@ use crate::leader::fleet::Loads;
 use crate::leader::scheduler::{PlanInputs, PlanLimits, plan};
 use crate::leader::solo::Solo;
 use crate::model::{
-    Concurrency, FlowMode, Load, NodeId, NodeStatus, RateLimit, Requirements, StepSpec, Task,
-    TaskId,
+    Concurrency, FlowMode, LISTED_TYPES_ONLY, Load, NodeId, NodeStatus, RateLimit, Requirements,
+    StepSpec, Task, TaskId,
 };
-use crate::state::{Command, FlowRequest, Outcome, State};
+use crate::state::{Command, FlowRequest, NodeSpec, Outcome, State, TaskExpiry};
 
 const HOUR_MS: u64 = 3_600_000;
 
@@ -215,6 +216,61 @@ fn a_rate_wakes_the_scheduler_when_it_clears() {
     assert!(
         matches!(gates[..], [Gate::Rate { clears_ms, .. }] if clears_ms == started_ms + HOUR_MS)
     );
+}
+
+/// What was late when it was planned was done all the same, when its node was faster than the timer.
+#[test]
+fn contract_2_7_nobody_is_given_a_task_whose_deadline_has_passed() {
+    let solo = Solo::new();
+    solo.register("n", |spec| spec.capacity = 9);
+    let now = clock::now_ms();
+    solo.submit("late", |spec| spec.deadline_ms = Some(now - 100));
+    solo.submit("soon", |spec| spec.deadline_ms = Some(now + HOUR_MS));
+    let inputs = PlanInputs { now, ..PlanInputs::default() };
+    let planned = |inputs| plan(&solo.state.read(), inputs, PlanLimits::default());
+    // It is passed over with all that need the same, until the timer has ended it.
+    assert_eq!(planned(&inputs).assignments, []);
+    let expiries = {
+        let state = solo.state.read();
+        let due = state.due_timers(now).map(|(task, kind)| TaskExpiry {
+            task_id: task.task_id.clone(),
+            seen_revision: task.revision,
+            kind,
+        });
+        due.collect()
+    };
+    let epoch = solo.state.read().epoch();
+    solo.commit(Command::ExpireTasks { epoch, expiries }).unwrap();
+    let then = planned(&inputs).assignments;
+    assert_eq!(then.iter().map(|one| one.task_id.as_str()).collect::<Vec<_>>(), ["soon"]);
+}
+
+/// Workers were given what they have no program for, which cost tries and budgets.
+#[test]
+fn a_node_that_lists_its_types_is_given_no_others() {
+    let solo = Solo::new();
+    let lists = |spec: &mut NodeSpec| {
+        spec.capabilities = vec![LISTED_TYPES_ONLY.to_owned(), "probe".to_owned()];
+        spec.capacity = 9;
+    };
+    solo.register("worker", lists);
+    let submit = |task_id: &str, kind: &str| {
+        solo.submit(task_id, |spec| spec.task_type = kind.to_owned());
+    };
+    submit("a", "probe");
+    submit("b", "other");
+    submit("c", "probe");
+    let inputs = PlanInputs { now: clock::now_ms(), ..PlanInputs::default() };
+    let placed = || {
+        let plan = plan(&solo.state.read(), &inputs, PlanLimits::default());
+        let pairs = plan.assignments.into_iter();
+        pairs.map(|one| format!("{} {}", one.task_id, one.node_id)).collect::<BTreeSet<_>>()
+    };
+    let own = ["a worker", "c worker"].map(str::to_owned);
+    assert_eq!(placed(), own.into());
+    solo.register("any", |spec| spec.capacity = 9);
+    let all = placed();
+    assert!(all.contains("b any") && all.len() == 3, "{all:?}");
 }
 
 #[test]

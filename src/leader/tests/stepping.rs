@@ -151,7 +151,7 @@ async fn a_campaign_that_is_out_of_tokens_holds_up_no_other() {
     assert_eq!(
         decisions[..2],
         [
-            "campaign_iteration: budget_exceeded (its budget of tokens is used up)",
+            "campaign_iteration: budget_exceeded (the budget of tokens is used up)",
             "campaign_iteration: queued (8 candidates to evaluate)",
         ]
     );
