@@ -39,6 +39,16 @@ impl Rule {
         }
         beyond(warning_milli).then_some((Severity::Warning, warning_milli))
     }
+
+    /// The limit that is met first, if there is one.
+    fn nearest(&self) -> Option<u64> {
+        let Threshold { warning_milli, critical_milli } = self.threshold;
+        let (nearest, never) = match self.low_is_bad {
+            true => (warning_milli.max(critical_milli), 0),
+            false => (warning_milli.min(critical_milli), u64::MAX),
+        };
+        (nearest != never).then_some(nearest)
+    }
 }
 
 fn rules(view: &State, figures: &Figures) -> [Rule; 6] {
@@ -111,7 +121,11 @@ pub(super) fn plan(view: &State, figures: &Figures, now: TimeMs) -> Vec<AlertCha
                 return None;
             }
             (Some((severity, limit)), _) => (AlertState::Active, severity, limit),
-            (None, Some(alert)) => (AlertState::Resolved, alert.severity, alert.threshold_milli),
+            // The limit may be another one by now.
+            (None, Some(alert)) => {
+                let limit = rule.nearest().unwrap_or(alert.threshold_milli);
+                (AlertState::Resolved, alert.severity, limit)
+            }
             (None, None) => return None,
         };
         Some(AlertChange {
@@ -268,6 +282,11 @@ mod tests {
             ("cpu_usage_threshold", Severity::Warning)
         );
         solo.commit(Command::RecordAlerts { epoch, changes: changes.clone() }).unwrap();
+        // It is back within the limit that is set by now, not within that which it passed.
+        solo.commit(set("99.5")).unwrap();
+        let over = plan(&solo.state.read(), &figures(99_000), 0);
+        let said = over.first().map(|change| change.message.as_str());
+        assert_eq!(said, Some("cpu usage is back within its threshold: 99.000 against 99.500"));
         // Whoever takes the limit away takes the alert back, too.
         solo.commit(set("null")).unwrap();
         let over = plan(&solo.state.read(), &figures(99_000), 0);

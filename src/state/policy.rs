@@ -236,6 +236,13 @@ impl Config {
     }
 }
 
+fn builtin_agents(document: &Value) -> Result<Vec<String>, String> {
+    match lookup(document, "agents.builtin") {
+        None => Ok(BUILTIN_AGENTS.map(str::to_owned).into()),
+        Some(_) => texts(document, "agents.builtin", 64),
+    }
+}
+
 /// A scaling rule that could never be kept.
 fn crossed(policy: &Policy) -> Option<&ScalingRule> {
     policy.scaling_rules.iter().find(|rule| rule.nodes_min > rule.nodes_max)
@@ -284,10 +291,7 @@ impl Policy {
             agent_timeout_ms: number("agents.heartbeat_timeout", 30, 1, 86_400)? * 1000,
             agent_removal_ms: number("agents.removal_timeout", 60, 1, 86_400)? * 1000,
             agent_algorithm: agent_algorithm(document)?,
-            builtin_agents: match lookup(document, "agents.builtin") {
-                None => BUILTIN_AGENTS.map(str::to_owned).into(),
-                Some(_) => texts(document, "agents.builtin", 64)?,
-            },
+            builtin_agents: builtin_agents(document)?,
             reach: Arc::new(reach(document)?),
             delivery_tries: small("callbacks.max_tries", 3, 1, 100)?,
             alerts_enabled: flag(document, "alerts.enabled")?.unwrap_or(true),

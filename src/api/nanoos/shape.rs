@@ -64,6 +64,7 @@ fn reshape(status: StatusCode, document: &mut Map<String, Value>) -> StatusCode 
         .insert("error".to_owned(), json!({"message": message, "type": kind, "details": details}));
     document.insert("detail".to_owned(), said.into());
     document.insert("status".to_owned(), status.as_u16().into());
+    document.insert("title".to_owned(), status.canonical_reason().unwrap_or_default().into());
     status
 }
 
@@ -88,6 +89,7 @@ mod tests {
             assert_eq!(document["error"]["type"], kind);
             assert_eq!(document["error"]["message"], message);
             assert_eq!(document["detail"], "it is so");
+            assert_eq!(document["title"], given.canonical_reason().unwrap());
         }
     }
 }

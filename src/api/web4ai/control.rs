@@ -69,7 +69,9 @@ pub(in crate::api) async fn start(
     State(app): State<App>,
     ticket: Ticket,
     caller: Caller,
+    RequestBody(body): RequestBody,
 ) -> Result<Response, ApiError> {
+    Object::parse(&body)?;
     let running = done("Orchestrator already running", false);
     if !ticket.is_named && !is_paused(&app).await? {
         return Ok(reply::json(reply::encode(&running)));
@@ -127,7 +129,9 @@ pub(in crate::api) async fn restart(
     State(app): State<App>,
     ticket: Ticket,
     caller: Caller,
+    RequestBody(body): RequestBody,
 ) -> Result<Response, ApiError> {
+    Object::parse(&body)?;
     let Set { index, .. } = set(&app, ticket, &caller, false).await?;
     Ok(reply::written(ticket, index, &done("Orchestrator restarted", false)))
 }

@@ -110,7 +110,8 @@ pub(in crate::api) fn parse(body: &Object<'_>, defaults: &Defaults) -> Result<Su
     }
     let unknown = !pipelines.contains_key(&*task_type) && !body.has("steps");
     if unknown && shape == Shape::Agents {
-        let refusal = refuse(format!("unknown task_type: {task_type}"));
+        let unknown = format!("unknown task_type: {task_type}");
+        let refusal = refuse_as(("UNKNOWN_TASK_TYPE", unknown));
         return Err(Refusal { is_guess: true, ..refusal });
     }
     let is_guess = unknown && !body.has("input_data");

@@ -4,8 +4,9 @@ use serde_json::{Map, Value, json};
 
 use crate::cli::exit::Failure;
 use crate::cli::input::{budget, pair, read_object};
+use crate::clock;
 use crate::leader::Calendar;
-use crate::{clock, model};
+use crate::model;
 
 /// What may be set by `NAME=VALUE`. The doors pass over what they do not know, so a slip would look
 /// like success.

@@ -11,11 +11,13 @@ use super::{
 use crate::api::tests::World;
 
 /// Doors that read their body. A longer one than they take is refused, and one that is no object.
-const READERS: [(&str, &str); 41] = [
+const READERS: [(&str, &str); 43] = [
     ("POST", "/api/v1/admin/rehearse"),
     ("PUT", "/api/v1/config"),
     ("PUT", "/api/v1/config/a.b"),
     ("POST", "/api/v1/control/stop"),
+    ("POST", "/api/v1/control/start"),
+    ("POST", "/api/v1/control/restart"),
     ("POST", "/api/v1/auth/login"),
     ("POST", "/api/v1/auth/refresh"),
     ("POST", "/api/v1/auth/logout"),
