@@ -131,7 +131,7 @@ pub enum Outcome {
         /// Since when it is paused; 0 when it is not.
         since_ms: TimeMs,
     },
-    /// As an answer to [`Command::Asked`] is remembered. Nobody is answered this.
+    /// As an answer to [`super::Command::Asked`] is remembered. Nobody is answered this.
     Asked {
         /// A hash of the request.
         print: u64,
