@@ -223,16 +223,16 @@ fn explain(status: &Status, limit: Duration) -> AgentFailure {
     }
 }
 
-/// Whether a refusal for want of something is for the size of a message: servers of other makers give
-/// the code of one that is full, over 4 MiB unless they are told otherwise. Only their words tell the
-/// two apart: `Received message larger than max (5 vs. 4)` of grpc-go, of C, Python and Node;
-/// `message exceeds maximum size` of Java; `exceeds the maximum configured message size` of .NET;
-/// `message length too large` of Rust.
 /// How the limit of answers stands in what is said of one that is too large.
 fn limit_here() -> String {
     format!("{MESSAGE_BYTES_MAX} bytes")
 }
 
+/// Whether a refusal for want of something is for the size of a message: servers of other makers give
+/// the code of one that is full, over 4 MiB unless they are told otherwise. Only their words tell the
+/// two apart: `Received message larger than max (5 vs. 4)` of grpc-go, of C, Python and Node;
+/// `message exceeds maximum size` of Java; `exceeds the maximum configured message size` of .NET;
+/// `message length too large` of Rust.
 fn is_too_large(message: &str) -> bool {
     let message = message.to_ascii_lowercase();
     let words = ["larger than max", "exceeds max", "exceeds the max", "too large"];

@@ -76,7 +76,7 @@ impl Taken {
         if let Some(limit) = &task.rate {
             *self.starts.entry(limit.key.clone()).or_default() += 1;
         }
-        if let Some(of) = task.step_of.as_ref().filter(|_| is_copy(task)) {
+        if let Some(of) = task.step_of.as_ref().filter(|_| task.is_copy()) {
             self.copies.insert((of.task_id.clone(), node_id.clone()));
         }
     }
@@ -85,11 +85,6 @@ impl Taken {
         let of = task.step_of.as_ref().map(|of| of.task_id.clone());
         of.is_some_and(|task_id| self.copies.contains(&(task_id, node_id.clone())))
     }
-}
-
-/// Steps of nodes are copies of their task; agents do all others.
-pub(super) fn is_copy(task: &Task) -> bool {
-    task.step_of.is_some() && task.requirements.agent_type.is_none()
 }
 
 /// What keeps `task` from being placed at `now`, first things first.
@@ -184,7 +179,7 @@ impl<'a> Rules<'a> {
 
     /// Whether another copy of `task` is on the node, or goes there by the same plan.
     pub(super) fn has_copy(&self, node_id: &NodeId, task: &Task, taken: &Taken) -> bool {
-        is_copy(task) && (self.view.has_copy_on(task, node_id) || taken.has_copy_on(task, node_id))
+        task.is_copy() && (self.view.has_copy_on(task, node_id) || taken.has_copy_on(task, node_id))
     }
 
     /// What is in the way of giving `task` to `node` now, what lasts longest first; `None` when

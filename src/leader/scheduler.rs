@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use super::balance::{Figures, Turns, choose};
 use super::duty::{Duty, DutyError, Next, Reign, Wakes};
-use super::eligible::{Gate, Rules, Taken, gates, is_copy};
+use super::eligible::{Gate, Rules, Taken, gates};
 use super::fleet::Loads;
 use super::metrics::DutyName;
 use super::refusals::{REFUSALS_MAX, Sweeps, is_unserved};
@@ -273,7 +273,7 @@ impl<'a> Room<'a> {
         // A retry goes elsewhere when it can.
         let avoid = if task.retry_count > 0 { task.assigned_nodes.last() } else { None };
         let agent_type = group.agent_type.as_deref();
-        let position = if is_copy(task) {
+        let position = if task.is_copy() {
             // Each goes to the best of the nodes that have none of the others.
             let apart = |list: &[usize]| -> Vec<usize> {
                 let has_copy = |node: &Node| self.rules.has_copy(&node.node_id, task, taken);

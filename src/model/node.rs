@@ -2,11 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::{NodeId, Requirements, TimeMs};
+
 /// The capability of a node that does no work but that of types which are among its capabilities, as
 /// `quorate worker` does. Whoever does not say so is given work of any type.
 pub const LISTED_TYPES_ONLY: &str = "listed-types-only";
-
-use super::{NodeId, Requirements, TimeMs};
 
 /// Where a node stands (contract 2.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -275,6 +275,12 @@ impl Task {
         1 + self.flow.as_ref().map_or(0, |flow| flow.steps.len())
     }
 
+    /// Steps of nodes are copies of their task; agents do all others.
+    #[must_use]
+    pub fn is_copy(&self) -> bool {
+        self.step_of.is_some() && self.requirements.agent_type.is_none()
+    }
+
     /// The node or agent that has its live attempt.
     #[must_use]
     pub fn live_on(&self) -> Option<&NodeId> {

@@ -136,12 +136,7 @@ impl Txn<'_> {
                 plan.job.per_job.insert(*resource, *each);
             }
         }
-        check_promised(&plan.budgets, &plan.job.per_job).map_err(|rejection| match rejection {
-            Rejection::InvalidCampaign(text) => {
-                Rejection::InvalidCampaign(format!("config.{text}"))
-            }
-            other => other,
-        })?;
+        check_promised(&plan.budgets, ("config.per_job", &plan.job.per_job))?;
         Ok(plan)
     }
 

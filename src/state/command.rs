@@ -279,7 +279,7 @@ pub enum Command {
         /// For how long.
         for_ms: TimeMs,
     },
-    /// [`Self::PatchConfig`] of `orchestrator.scheduling_paused`, unless it is so, which is told.
+    /// As [`Self::PatchConfig`] of `orchestrator.scheduling_paused`, and tells whether it was so before.
     SetPaused {
         /// Which of both.
         paused: bool,

@@ -16,7 +16,8 @@ use crate::model::{JobKind, NodeId, Resource, Step, StepState, Task, TaskStatus,
 /// waited long enough goes before any that comes later, so that nothing starves.
 pub type QueueKey = (TimeMs, u64);
 
-/// Names one set of requirements, types of work included. The queue is kept by it: what no node can take is then passed
+/// Names one set of requirements, the type of work included. The queue is kept by it: what no node can
+/// take is then passed
 /// over as a whole, however many tasks wait for it.
 pub(super) type Need = u128;
 

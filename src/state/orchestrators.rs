@@ -163,10 +163,9 @@ impl Txn<'_> {
         check_patch(&patch)?;
         let old = self.state.schedule(name).map(|schedule| &schedule.timetable);
         let timetable = old.zip(patch.timetable.as_ref()).map(|(old, patch)| patch.onto(old));
-        let is_zoned = patch.timetable.as_ref().is_some_and(|patch| patch.zone.is_some());
-        if is_zoned
-            && matches!(&timetable, Some(timetable) if matches!(timetable.cadence, Cadence::Every { .. }))
-        {
+        let has_zone = patch.timetable.as_ref().is_some_and(|patch| patch.zone.is_some());
+        let cadence = timetable.as_ref().map(|timetable| &timetable.cadence);
+        if has_zone && matches!(cadence, Some(Cadence::Every { .. })) {
             let text = "timezone: only a cron expression has one".to_owned();
             return Err(Rejection::InvalidCampaign(text));
         }
@@ -182,7 +181,7 @@ impl Txn<'_> {
             per_job.remove(resource);
             per_job.extend(each.map(|each| (*resource, each)));
         }
-        check_promised(&budgets, &per_job)?;
+        check_promised(&budgets, ("per_job", &per_job))?;
         // Another cadence counts from now on: what was due before belongs to the old one.
         let other =
             timetable.as_ref().zip(old).is_some_and(|(new, old)| new.cadence != old.cadence);
@@ -255,14 +254,15 @@ fn check_patch(patch: &OrchestratorPatch) -> Result<(), Rejection> {
     Ok(())
 }
 
-/// Refuses a metered limit of what no job is promised: it could not be kept.
+/// Refuses a metered limit of what no job is promised: it could not be kept. `field` is where clients say
+/// what a job is promised.
 pub(super) fn check_promised(
     budgets: &BTreeMap<Resource, Budget>,
-    per_job: &BTreeMap<Resource, u64>,
+    (field, per_job): (&str, &BTreeMap<Resource, u64>),
 ) -> Result<(), Rejection> {
     Budget::unpromised(budgets, per_job).map_or(Ok(()), |resource| {
         let text = "must be above 0 where there is a limit of it";
-        Err(Rejection::InvalidCampaign(format!("per_job.{} {text}", resource.as_str())))
+        Err(Rejection::InvalidCampaign(format!("{field}.{} {text}", resource.as_str())))
     })
 }
 

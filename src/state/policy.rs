@@ -218,13 +218,13 @@ impl Config {
         // A keyed value is the same as a patch that has nothing but that key.
         let patch = keys.iter().rev().fold(patch, |inner, key| json!({ *key: inner }));
         let mut document = self.document();
-        let before = Policy::from_document(&document);
-        let was_crossed = before.is_ok_and(|policy| crossed(&policy).is_some());
         merge(&mut document, patch, 0).map_err(invalid)?;
         let policy = Policy::from_document(&document).map_err(invalid)?;
         check_channels(&document).map_err(invalid)?;
         // One that was taken before there was this check stands, and blocks nothing else.
-        if let Some(rule) = crossed(&policy).filter(|_| !was_crossed) {
+        let before = || Policy::from_document(&self.document());
+        let is_new = || !before().is_ok_and(|policy| crossed(&policy).is_some());
+        if let Some(rule) = crossed(&policy).filter(|_| is_new()) {
             let name = &rule.name;
             return Err(invalid(format!("scaling rule {name}: min_nodes is above max_nodes")));
         }

@@ -222,7 +222,7 @@ impl Txn<'_> {
         }
         let kind = if request.experiments { JobKind::Experiment } else { JobKind::Simulation };
         let promise = self.state.promise_of(name, &template, kind);
-        check_promised(&request.budgets, &promise)?;
+        check_promised(&request.budgets, ("per_job", &promise))?;
         let mut owners = self.state.owners(None, command, name);
         owners.ask(request.budgets.iter().map(|(kind, asked)| (*kind, asked.fresh())));
         owners

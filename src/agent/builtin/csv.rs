@@ -33,19 +33,18 @@ pub(super) fn read(text: &str, separator: char) -> Vec<Value> {
     let mut rows = Rows::new(text, separator);
     let names: Vec<String> = rows.next().unwrap_or_default();
     let mut seen = HashSet::new();
-    let mut unique = |(n, name): (usize, &String)| {
-        let mut name = name.trim().to_owned();
-        if name.is_empty() {
-            name = format!("column_{}", n + 1);
-        } else if seen.contains(&name) {
+    let nameless = |n: usize| format!("column_{}", n + 1);
+    let unique = |(n, name): (usize, &String)| {
+        let name = name.trim();
+        let mut name = if name.is_empty() { nameless(n) } else { name.to_owned() };
+        while !seen.insert(name.clone()) {
             name = format!("{name}_{}", n + 1);
         }
-        seen.insert(name.clone());
         name
     };
-    let names: Vec<String> = names.iter().enumerate().map(&mut unique).collect();
+    let names: Vec<String> = names.iter().enumerate().map(unique).collect();
     let record = |row: Vec<String>| {
-        let name = |n: usize| names.get(n).cloned().unwrap_or_else(|| format!("column_{}", n + 1));
+        let name = |n: usize| names.get(n).cloned().unwrap_or_else(|| nameless(n));
         let fields = row.into_iter().enumerate().map(|(n, field)| (name(n), value(&field)));
         Value::Object(fields.collect::<Map<_, _>>())
     };
@@ -158,6 +157,8 @@ mod tests {
     fn columns_of_one_name_are_all_kept() {
         let records = read("a,b,a,,a\n1,2,3,4,5\n", ',');
         assert_eq!(json!(records), json!([{"a": 1, "b": 2, "a_3": 3, "column_4": 4, "a_5": 5}]));
+        let taken = read("a_3,a,a\n1,2,3\n", ',');
+        assert_eq!(json!(taken), json!([{"a_3": 1, "a": 2, "a_3_3": 3}]));
     }
 
     #[test]

@@ -17,6 +17,8 @@ const MAX_ITERATIONS: u32 = 10;
 const CANDIDATES: u32 = 10;
 /// The longest time of one attempt of a job: family N's hard limit.
 pub(super) const JOB_TIMEOUT_S: f64 = 3600.0;
+/// How candidates are evaluated where nobody says.
+pub(super) const EVALUATION: &str = "ml_prediction";
 const JOB_TIMEOUT_S_MAX: f64 = 7.0 * 86_400.0;
 /// Attempts after the first (contract 3.4: three retries).
 pub(super) const JOB_RETRIES: u64 = 3;
@@ -105,7 +107,7 @@ pub(super) fn configured(config: &Object<'_>, generic: bool) -> Result<CampaignP
         Some(_) => return Err(FieldError::new("direction", "maximize or minimize").into()),
     };
     let evaluation = config.text("evaluation_strategy")?;
-    let evaluation = evaluation.as_deref().unwrap_or("ml_prediction");
+    let evaluation = evaluation.as_deref().unwrap_or(EVALUATION);
     let strategy = config.text("generation_strategy")?;
     let score_field = config.text("score_field")?;
     let (job, budgets) = (job(config, generic, evaluation)?, budgets(config)?);

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::campaign_parse::EVALUATION;
 use super::config::budgets_view;
 use crate::api::wire_time::{iso, iso_or_null};
 use crate::model::{Campaign, CampaignPlan, CandidateState, Iteration, Score};
@@ -27,7 +28,7 @@ fn whole_config(plan: &CampaignPlan) -> Value {
         usual("candidates_per_iteration", plan.candidates.into());
         usual("generation_strategy", plan.strategy.clone().into());
         if !plan.generic {
-            usual("evaluation_strategy", "ml_prediction".into());
+            usual("evaluation_strategy", EVALUATION.into());
             usual("target_properties", json!({}));
             usual("constraints", json!({}));
         }

@@ -22,7 +22,8 @@ use crate::model::{Node, NodeId, NodeStatus};
 use crate::security::{Action, Area, Permission, Principal};
 use crate::state::State as Tables;
 
-const NODES_READ: Permission = Permission(Area::Nodes, Action::Read);
+/// To see nodes one by one.
+pub(in crate::api) const NODES_READ: Permission = Permission(Area::Nodes, Action::Read);
 
 #[derive(Serialize)]
 struct StatusReply<'a> {

@@ -137,7 +137,7 @@ fn started_ms(task: &Task) -> Option<TimeMs> {
 }
 
 /// What a step is shown as. An agent answers once, when it is done: what it was given it works on.
-fn shown(step: &Task) -> TaskStatus {
+pub(super) fn shown(step: &Task) -> TaskStatus {
     match step.status {
         TaskStatus::Assigned if step.requirements.agent_type.is_some() => TaskStatus::Running,
         status => status,
@@ -169,7 +169,7 @@ impl<'a> Steps<'a> {
             end_time_ms: Some(step.completed_at_ms).filter(|at| *at > 0),
         });
         let mut nodes: Vec<NodeId> = Vec::new();
-        let of_nodes = opened.clone().filter(|(_, step)| step.requirements.agent_type.is_none());
+        let of_nodes = opened.clone().filter(|(_, step)| step.is_copy());
         for node in of_nodes.flat_map(|(_, step)| &step.assigned_nodes) {
             if !nodes.contains(node) {
                 nodes.push(node.clone());

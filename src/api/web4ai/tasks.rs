@@ -338,13 +338,11 @@ fn held_copies(state: &Tables, task_id: &TaskId) -> Option<Vec<(TaskId, NodeId)>
     let task = state.task(task_id)?;
     let steps = u16::try_from(task.flow.as_ref()?.steps.len()).ok()?;
     let copies = (0..steps).filter_map(|step| state.step_task(task_id, step));
-    let copies = copies.filter(|copy| copy.requirements.agent_type.is_none());
-    let copies: Vec<_> = copies
-        .filter_map(|copy| {
-            let holder = copy.live_on().or(copy.node_id.as_ref())?;
-            Some((copy.task_id.clone(), holder.clone()))
-        })
-        .collect();
+    let held = copies.filter(|copy| copy.is_copy()).filter_map(|copy| {
+        let holder = copy.live_on().or(copy.node_id.as_ref())?;
+        Some((copy.task_id.clone(), holder.clone()))
+    });
+    let copies: Vec<_> = held.collect();
     (!copies.is_empty()).then_some(copies)
 }
 

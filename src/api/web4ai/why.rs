@@ -12,6 +12,7 @@ use axum::extract::State;
 use axum::response::Response;
 use serde::Serialize;
 
+use super::task_view::shown;
 use super::words::agents_status;
 use crate::api::App;
 use crate::api::error::ApiError;
@@ -20,7 +21,9 @@ use crate::api::reply;
 use crate::api::wire_time::iso;
 use crate::clock;
 use crate::leader::{Gate, Loads, Obstacle, Rules, Seat, gates_of};
-use crate::model::{Node, RateLimit, Requirements, StepState, Task, TaskId, TaskStatus, TimeMs};
+use crate::model::{
+    Node, NodeId, RateLimit, Requirements, StepState, Task, TaskId, TaskStatus, TimeMs,
+};
 use crate::state::State as Tables;
 
 /// Nodes named in one blocker.
@@ -90,13 +93,9 @@ impl Look<'_> {
 
     /// What is in the way of `task`, first things first.
     fn of(&self, task: &Task) -> Vec<Blocker> {
-        match task.status {
+        match shown(task) {
             TaskStatus::Retrying => vec![self.back_off(task)],
             TaskStatus::Pending => self.waiting(task),
-            // An agent says nothing before it is done.
-            TaskStatus::Assigned if task.requirements.agent_type.is_some() => {
-                vec![self.running(task)]
-            }
             TaskStatus::Assigned => vec![self.assigned(task)],
             TaskStatus::Running => vec![self.running(task)],
             TaskStatus::Waiting | TaskStatus::Stepping => self.steps(task),
@@ -193,9 +192,8 @@ impl Look<'_> {
         let message = match &task.requirements.agent_type {
             Some(kind) => format!("no agent of type {kind} is registered"),
             None if self.only_excluded(task) => {
-                let names: Vec<_> =
-                    task.requirements.exclude_nodes.iter().take(NAMED_MAX).collect();
-                let names: Vec<&str> = names.iter().map(|node| node.as_str()).collect();
+                let excluded = task.requirements.exclude_nodes.iter().take(NAMED_MAX);
+                let names: Vec<&str> = excluded.map(NodeId::as_str).collect();
                 format!("every node that could take it is excluded: {}", names.join(", "))
             }
             None if self.unserved(task) => {

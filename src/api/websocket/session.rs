@@ -15,7 +15,6 @@ use crate::security::{Action, Area, Permission, Principal};
 
 /// To see status and events.
 const LOOK: Permission = Permission(Area::Metrics, Action::Read);
-const NODES_READ: Permission = Permission(Area::Nodes, Action::Read);
 /// How long a client may take to take its leave.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -137,7 +136,7 @@ impl Session {
     fn answer(&self, frame: &[u8]) -> Option<Message> {
         let text = match frames::question(frame) {
             Question::Alerts => frames::subscription_confirmed(),
-            Question::NodeDetails(_) if !self.may(NODES_READ) => {
+            Question::NodeDetails(_) if !self.may(status::NODES_READ) => {
                 frames::error("Insufficient permissions")
             }
             Question::NodeDetails(node_id) => {
